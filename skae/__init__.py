@@ -1,0 +1,17 @@
+"""Regularised auto-encoders and their relatives as scikit-learn estimators."""
+
+from skae.estimators._auto_encoders import (
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    DenoisingAutoEncoder,
+)
+from skae.estimators._base import CollapsedCodeWarning
+
+__all__ = [
+    "AutoEncoder",
+    "CollapsedCodeWarning",
+    "ContractiveAutoEncoder",
+    "DenoisingAutoEncoder",
+]
+
+__version__ = "0.1.0"

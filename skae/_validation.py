@@ -1,0 +1,212 @@
+"""Everything that checks what a user passes: parameters, arrays, weights, domains.
+
+The only file that imports private names of scikit-learn.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from skae.engine.rows import block_bounds, release_pages
+
+__all__ = [
+    "Interval",
+    "StrOptions",
+    "check_domain",
+    "check_finite",
+    "check_is_fitted",
+    "check_one_hot",
+    "check_rows",
+    "check_weights",
+    "column_indices",
+    "computing_dtype",
+    "make_generator",
+]
+
+
+def check_rows(estimator, X, *, reset, finite=True):
+    """Two-dimensional numeric data, as an array or CSR matrix in its own dtype.
+
+    Nothing is converted as a whole: a memory map stays one, integers stay integers;
+    batches are converted where they are used.
+
+    Raises
+    ------
+    ValueError
+        Wrong shape or number of features, non-numeric columns, NaN or infinity; the
+        message names the column and the remedy.
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    _refuse_non_numeric_columns(X)
+    try:
+        X_checked = validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype="numeric",
+            ensure_all_finite=False,
+        )
+    except ValueError as error:
+        if "could not convert string" in str(error) or "dtype='numeric'" in str(error):
+            raise ValueError(f"{error}. {_ENCODE}") from error
+        raise
+    if X_checked.dtype == np.float16 or X_checked.dtype.kind not in "fiub":
+        X_checked = X_checked.astype(np.float32 if X_checked.dtype == np.float16 else np.float64)
+    if finite:
+        check_finite(X_checked, getattr(estimator, "feature_names_in_", None))
+    return X_checked
+
+
+_ENCODE = (
+    "Encode text and categories as numbers first, for example with "
+    "sklearn.preprocessing.OneHotEncoder inside a ColumnTransformer."
+)
+
+
+def _refuse_non_numeric_columns(X):
+    # A DataFrame is refused column by column, before the whole is copied as objects.
+    if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
+        return
+    dtypes = dict(zip(X.columns, X.dtypes, strict=True))
+    words = ("str", "utf8", "categorical", "category", "enum", "date", "time", "duration")
+    bad = [
+        name
+        for name, dtype in dtypes.items()
+        if any(str(dtype).lower().startswith(word) for word in words)
+    ]
+    if bad:
+        shown = ", ".join(f"{name!r} ({dtypes[name]})" for name in bad[:5])
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise ValueError(
+            f"Non-numeric columns: could not convert string to float: {shown}{more}. {_ENCODE}"
+        )
+
+
+def check_finite(X, feature_names=None):
+    """Raise a ValueError that names row and column of the first NaN or infinity."""
+    if X.dtype.kind != "f":
+        return
+    if sparse.issparse(X):
+        if not np.isfinite(X.data).all():
+            coordinates = X.tocoo()
+            bad = np.flatnonzero(~np.isfinite(coordinates.data))[0]
+            _raise_not_finite(
+                coordinates.data[bad], coordinates.row[bad], coordinates.col[bad], feature_names
+            )
+        return
+    for start, stop in block_bounds(*X.shape):
+        block = X[start:stop]
+        # The sum is finite if all entries are; only otherwise look closer.
+        with np.errstate(invalid="ignore", over="ignore"):
+            finite = np.isfinite(block.sum())
+        if not finite:
+            bad = np.argwhere(~np.isfinite(block))
+            if len(bad):
+                row, column = bad[0]
+                _raise_not_finite(block[row, column], start + row, column, feature_names)
+        release_pages(X)
+
+
+def _raise_not_finite(value, row, column, feature_names):
+    kind = "NaN" if np.isnan(value) else "infinity"
+    name = "" if feature_names is None else f" ({feature_names[column]!r})"
+    remedy = (
+        "Impute missing values first, for example with sklearn.impute.SimpleImputer"
+        if kind == "NaN"
+        else "Clip or remove it"
+    )
+    raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
+
+
+def check_weights(sample_weight, X):
+    """Sample weights of mean 1 as float64, or None where all rows count alike.
+
+    Raises
+    ------
+    ValueError
+        If weights are negative, all zero, not finite or of the wrong shape.
+    """
+    if sample_weight is None:
+        return None
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weight.any():
+        raise ValueError(
+            "Sample weights are all zero, so that no row would count; "
+            "at least one sample weight must be positive."
+        )
+    if (weight == weight[0]).all():
+        return None
+    positive = weight > 0
+    return weight * (positive.sum() / weight.sum())
+
+
+def check_domain(name, minimum, maximum, columns, feature_names=None):
+    """Raise a ValueError if columns leave the domain of the named loss."""
+    if name not in ("bernoulli", "multinomial"):
+        return
+    outside = np.flatnonzero((minimum < 0) | (maximum > 1))
+    if len(outside):
+        column = columns[outside[0]]
+        label = "" if feature_names is None else f" ({feature_names[column]!r})"
+        raise ValueError(
+            f"loss={name!r} needs values in [0, 1], but column {column}{label} spans "
+            f"[{minimum[outside[0]]:.4g}, {maximum[outside[0]]:.4g}]. Use loss='gaussian' for "
+            "such data, or scale them with sklearn.preprocessing.MinMaxScaler(clip=True)."
+        )
+
+
+def check_one_hot(X, columns, feature_names=None):
+    """Raise a ValueError if the columns of a multinomial group do not sum to one."""
+    for start, stop in block_bounds(*X.shape):
+        block = X[start:stop][:, columns]
+        total = np.asarray(block.sum(axis=1), dtype=np.float64).ravel()
+        bad = np.flatnonzero(np.abs(total - 1) > 1e-3)
+        if len(bad):
+            row = start + bad[0]
+            named = list(columns[:4]) if feature_names is None else list(feature_names[columns[:4]])
+            raise ValueError(
+                f"Each multinomial group must sum to 1 in every row, but in row {row} the group "
+                f"of columns {named}{'...' if len(columns) > 4 else ''} sums to "
+                f"{total[bad[0]]:.4g}. Encode one variable per group with OneHotEncoder "
+                "(without drop), or use loss='bernoulli' for independent binary columns."
+            )
+
+
+def computing_dtype(X, device):
+    """float64 where the data need it, else float32.
+
+    float32 holds integers of up to 16 bits and booleans exactly, so such data (images,
+    counts) train at float32's speed. MPS has no float64.
+    """
+    if device.type == "mps":
+        return torch.float32
+    exact = (
+        X.dtype == np.float32 or X.dtype == bool or (X.dtype.kind in "iu" and X.dtype.itemsize <= 2)
+    )
+    return torch.float32 if exact else torch.float64
+
+
+def make_generator(random_state, device):
+    """A torch generator on the device, seeded from any random_state of scikit-learn.
+
+    None takes fresh entropy: the global state of NumPy is neither read nor changed.
+    """
+    if random_state is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    elif isinstance(random_state, np.random.RandomState):
+        seed = int(random_state.randint(2**31 - 1))
+    else:
+        seed = int(random_state)
+    return torch.Generator(device).manual_seed(seed)
+
+
+def column_indices(X, columns):
+    """The positions of columns chosen in any way that ColumnTransformer allows."""
+    if callable(columns):
+        columns = columns(X)
+    return np.asarray(_get_column_indices(X, columns), dtype=np.intp)

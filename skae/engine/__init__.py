@@ -1,0 +1,1 @@
+"""Parameters, networks, units, penalties, objectives and the training loop, on torch alone."""

@@ -1,0 +1,95 @@
+"""Devices: which one to use, how much memory it has left, how many threads pay."""
+
+import os
+from contextlib import contextmanager
+
+import torch
+
+# Below this many multiply-adds a product, torch's second thread costs more than it
+# gives (measured with 64 to 256 features on x86 cores: the two cross at about 0.4M).
+_SINGLE_THREAD_PRODUCT = 400_000
+
+
+def resolve_device(name):
+    """The torch device for a name; ``"auto"`` is CUDA, then MPS or XPU, then the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the name is no device of torch, or this machine has no such device.
+    """
+    if name == "auto":
+        for kind, present in _accelerators().items():
+            if present():
+                return torch.device(kind)
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={name!r} is not a device of torch; use 'auto', 'cpu', 'cuda', 'cuda:0', ..."
+        ) from error
+    if not is_available(device):
+        raise ValueError(
+            f"device={name!r} is not available on this machine; use device='auto' or 'cpu'."
+        )
+    return device
+
+
+def is_available(device):
+    """Whether this machine has the device."""
+    present = _accelerators().get(device.type)
+    if present is None:
+        return device.type == "cpu"
+    if not present():
+        return False
+    return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+
+
+def _accelerators():
+    return {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "xpu": lambda: hasattr(torch, "xpu") and torch.xpu.is_available(),
+    }
+
+
+def available_memory(device):
+    """Bytes that can still be allocated on the device, or None where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def require_memory(n_bytes, device, purpose):
+    """Raise a MemoryError that names the remedy before a doomed allocation is tried."""
+    available = available_memory(device)
+    if available is not None and n_bytes > available:
+        raise MemoryError(
+            f"{purpose} needs {n_bytes / 2**30:.1f} GiB on {device.type}, which has "
+            f"{available / 2**30:.1f} GiB left. Use fewer components or smaller hidden layers, "
+            "a smaller batch_size, or float32 input."
+        )
+
+
+@contextmanager
+def suitable_threads(device, multiply_adds):
+    """Run a CPU training of tiny products on one thread; restore the limit after it."""
+    n_threads = torch.get_num_threads()
+    if device.type != "cpu" or n_threads == 1 or multiply_adds > _SINGLE_THREAD_PRODUCT:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

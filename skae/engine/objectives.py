@@ -1,0 +1,205 @@
+"""Training criteria, built from units, corruptions and penalties.
+
+An objective has ``value(theta, x, generator)``, the formula of the paper as a
+differentiable scalar (a mean over the batch, so that a learning rate does not depend
+on the batch's size), and ``gradient(theta, x, generator, out)``, which writes the
+scalar's gradient into ``out`` and returns the value: in closed form where there is
+one, else by autograd.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from skae.engine.networks import decode, encode
+
+
+class Forward:
+    """What one pass through the network leaves for the penalties to read.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_samples, n_features)
+        The encoder's input: the corrupted one, where there is corruption.
+    hidden, decoded : list of Tensor
+        Outputs of the encoder's layers, and of the decoder's inner layers.
+    output : Tensor of shape (n_samples, n_features)
+        Pre-activation of the output units.
+    slope, delta : Tensor of shape (n_samples, n_components)
+        On the closed-form path of one-layer networks: the code's slope s'(p), and the
+        objective's gradient with respect to its pre-activation p, gathered here.
+    """
+
+    def __init__(self, x, hidden, decoded, output, row_weight, generator):
+        self.x, self.hidden, self.decoded, self.output = x, hidden, decoded, output
+        self.row_weight, self.generator = row_weight, generator
+        self.slope = self.delta = None
+
+    @property
+    def code(self):
+        """Output of the encoder's last layer."""
+        return self.hidden[-1]
+
+    def mean(self, values):
+        """The weighted mean over rows of a tensor whose first axis is rows."""
+        if self.row_weight is None:
+            return values.mean(0)
+        return torch.tensordot(self.row_weight, values, dims=1) / len(values)
+
+    def averaged_(self, values):
+        """Each row times its share in the mean, in place."""
+        if self.row_weight is not None:
+            values.mul_(self.row_weight.unsqueeze(1))
+        return values.div_(len(values))
+
+    def add_to_delta_(self, values, factor, columns=None):
+        """Add ``factor * values`` to ``delta`` (times ``columns``), as part of a mean."""
+        if self.row_weight is not None:
+            values = values * self.row_weight.unsqueeze(1)
+        factor = factor / len(values)
+        if columns is None:
+            self.delta.add_(values, alpha=factor)
+        else:
+            self.delta.addcmul_(values, columns, value=factor)
+
+
+class Emphasis(NamedTuple):
+    """Weights of corrupted and of untouched components in the reconstruction loss."""
+
+    corrupted: float
+    untouched: float
+
+    def column_weight(self, mask, dtype):
+        """The weight of each component, of the shape of ``mask``."""
+        weight = mask.to(dtype)
+        return weight.mul_(self.corrupted - self.untouched).add_(self.untouched)
+
+
+class Reconstruction:
+    """mean_i -log P(x_i | r(corrupted x_i)) + the penalties.
+
+    Parameters
+    ----------
+    network : Network
+    units : Bernoulli, Gaussian, Multinomial or Mixed
+    corruption : callable, default=None
+        From `skae.engine.corruptions`; None leaves the input as it is.
+    emphasis : Emphasis, default=None
+        Weights of corrupted and untouched components; None weighs them alike.
+    penalties : sequence, default=()
+        From `skae.engine.penalties`.
+    """
+
+    def __init__(self, network, units, corruption=None, emphasis=None, penalties=()):
+        self.network, self.units = network, units
+        self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
+        self._buffers = {}
+
+    @property
+    def has_closed_form(self):
+        """Whether `gradient` needs no autograd."""
+        return self.network.depth == 1 and all(
+            hasattr(penalty, "add_gradient_") for penalty in self.penalties
+        )
+
+    def value(self, theta, x, generator, row_weight=None):
+        """The criterion on one batch.
+
+        Parameters
+        ----------
+        theta : Parameters
+        x : Tensor of shape (n_samples, n_features)
+        generator : torch.Generator
+            Of the corruption and of the penalties' noise.
+        row_weight : Tensor of shape (n_samples,), default=None
+            Sample weights, of mean 1 over the whole training set.
+
+        Returns
+        -------
+        value : Tensor, a scalar
+        """
+        corrupted, column_weight = self._corrupt(x, generator)
+        hidden = encode(theta, corrupted, self.network)
+        decoded, output = decode(theta, hidden[-1], self.network)
+        forward = Forward(corrupted, hidden, decoded, output, row_weight, generator)
+        loss = self.units.negative_log_likelihood(output, x, column_weight)
+        return sum((p.value(theta, forward) for p in self.penalties), forward.mean(loss))
+
+    def gradient(self, theta, x, generator, out, row_weight=None):
+        """Write the gradient of `value` into ``out``; return the value, detached."""
+        if self.has_closed_form:
+            return self.value_and_gradient(theta, x, generator, out, row_weight)
+        out.flat.zero_()
+        with torch.enable_grad():
+            value = self.value(theta.tracked(out), x, generator, row_weight)
+            value.backward()
+        return value.detach()
+
+    def value_and_gradient(self, theta, x, generator, out, row_weight=None):
+        """The same in closed form, without autograd, for one layer.
+
+        With residual e = r - x, delta = (e V^T) s'(p) + the penalties' part:
+
+            dV = h^T e,  dc = sum e,  dW = delta^T x~,  db = sum delta
+        """
+        nonlinearity = self.network.nonlinearity
+        weight = theta["weight_0"]
+        decoder_weight = self.network.decoder_weight(theta, 0)
+        share = 1.0 / len(x)
+        buffers = self._buffers_for(x, weight.shape[0])
+
+        corrupted, column_weight = self._corrupt(x, generator)
+        if row_weight is not None:
+            rows = row_weight.unsqueeze(1)
+            column_weight = rows.expand_as(x) if column_weight is None else column_weight * rows
+
+        code = torch.addmm(theta["hidden_bias_0"], corrupted, weight.t(), out=buffers["code"])
+        code = nonlinearity.function(code)
+        output = torch.addmm(theta["visible_bias_0"], code, decoder_weight, out=buffers["output"])
+        value, residual = self.units.value_and_residual_(output, x, column_weight)
+        value = value * share
+        if self.units.offset:
+            value += self.units.offset * (1.0 if row_weight is None else row_weight.mean())
+
+        decoder_gradient = self.network.decoder_weight(out, 0)
+        decoder_gradient.addmm_(code.t(), residual, beta=0, alpha=share)
+        out["visible_bias_0"].addmv_(residual.t(), buffers["ones"], beta=0, alpha=share)
+        delta = buffers["delta"].addmm_(residual, decoder_weight.t(), beta=0, alpha=share)
+        slope = nonlinearity.slope(code)
+        delta.mul_(slope)
+
+        if self.network.tied:
+            encoder_gradient, keep = decoder_gradient, 1
+        else:
+            encoder_gradient, keep = out["weight_0"], 0
+        out["hidden_bias_0"].zero_()
+        if self.penalties:
+            if not self.network.tied:
+                encoder_gradient.zero_()
+                keep = 1
+            forward = Forward(corrupted, [code], [], residual, row_weight, generator)
+            forward.slope, forward.delta = slope, delta
+            for penalty in self.penalties:
+                value = value + penalty.add_gradient_(theta, forward, out)
+        encoder_gradient.addmm_(delta.t(), corrupted, beta=keep)
+        out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"])
+        return value
+
+    def _corrupt(self, x, generator):
+        if self.corruption is None:
+            return x, None
+        corrupted, mask = self.corruption(x, generator)
+        if self.emphasis is None:
+            return corrupted, None
+        return corrupted, self.emphasis.column_weight(mask, x.dtype)
+
+    def _buffers_for(self, x, n_components):
+        # An epoch has batches of two sizes at most; their buffers are made once.
+        if len(x) not in self._buffers:
+            self._buffers[len(x)] = {
+                "code": x.new_empty(len(x), n_components),
+                "delta": x.new_empty(len(x), n_components),
+                "output": torch.empty_like(x),
+                "ones": x.new_ones(len(x)),
+            }
+        return self._buffers[len(x)]

@@ -1,0 +1,147 @@
+"""torch's optimisers as steps on one flat tensor.
+
+The functional forms of torch.optim do the arithmetic. Its classes would bring
+parameter groups, hooks and, with the first one made in a process, the import of
+torch's compiler (about a second, which a grid search pays in every worker); one flat
+tensor needs none of that. The state is a dict of tensors, so a training that is
+continued later (`partial_fit`) continues with the same moments.
+"""
+
+import torch
+from torch.optim.adagrad import adagrad
+from torch.optim.adam import adam
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
+
+# Devices for which torch has one fused kernel for the whole step.
+_FUSED_DEVICES = ("cpu", "cuda")
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015), with torch's defaults for the moments' decay."""
+
+    slots = ("mean", "square", "step")
+
+    def __init__(self, momentum):
+        del momentum  # Adam has moments of its own
+
+    def update_(self, theta, gradient, state, learning_rate):
+        """One step; ``theta`` and ``state`` change in place."""
+        adam(
+            [theta],
+            [gradient],
+            [state["mean"]],
+            [state["square"]],
+            [],
+            [state["step"]],
+            foreach=False,
+            fused=theta.device.type in _FUSED_DEVICES,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+class SGD:
+    """Stochastic gradient descent with momentum, Nesterov's on request."""
+
+    slots = ("velocity",)
+    nesterov = False
+
+    def __init__(self, momentum):
+        self.momentum = momentum
+
+    def update_(self, theta, gradient, state, learning_rate):
+        """One step; ``theta`` and ``state`` change in place."""
+        sgd(
+            [theta],
+            [gradient],
+            [state["velocity"]],
+            foreach=False,
+            fused=theta.device.type in _FUSED_DEVICES,
+            weight_decay=0.0,
+            momentum=self.momentum,
+            lr=learning_rate,
+            dampening=0.0,
+            nesterov=self.nesterov and self.momentum > 0,
+            maximize=False,
+        )
+
+
+class Nesterov(SGD):
+    """Stochastic gradient descent with Nesterov's momentum."""
+
+    nesterov = True
+
+
+class RMSprop:
+    """RMSprop (Tieleman & Hinton 2012), with momentum."""
+
+    slots = ("square", "velocity", "step")
+
+    def __init__(self, momentum):
+        self.momentum = momentum
+
+    def update_(self, theta, gradient, state, learning_rate):
+        """One step; ``theta`` and ``state`` change in place."""
+        rmsprop(
+            [theta],
+            [gradient],
+            [state["square"]],
+            [],
+            [state["velocity"]],
+            [state["step"]],
+            foreach=False,
+            lr=learning_rate,
+            alpha=0.99,
+            eps=1e-8,
+            weight_decay=0.0,
+            momentum=self.momentum,
+            centered=False,
+        )
+
+
+class Adagrad:
+    """Adagrad (Duchi et al. 2011)."""
+
+    slots = ("square", "step")
+
+    def __init__(self, momentum):
+        del momentum  # Adagrad has none
+
+    def update_(self, theta, gradient, state, learning_rate):
+        """One step; ``theta`` and ``state`` change in place."""
+        adagrad(
+            [theta],
+            [gradient],
+            [state["square"]],
+            [state["step"]],
+            foreach=False,
+            lr=learning_rate,
+            weight_decay=0.0,
+            lr_decay=0.0,
+            eps=1e-10,
+            maximize=False,
+        )
+
+
+OPTIMIZERS = {
+    "adam": Adam,
+    "sgd": SGD,
+    "nesterov": Nesterov,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+}
+
+
+def initial_state(optimizer, theta):
+    """Zeroed state for a flat tensor: one tensor for each of the optimiser's slots."""
+    return {
+        # torch counts steps in a scalar tensor, on the device if its kernel is fused.
+        slot: torch.zeros((), device=theta.device) if slot == "step" else torch.zeros_like(theta)
+        for slot in optimizer.slots
+    }

@@ -1,0 +1,76 @@
+"""Model parameters as one flat tensor with named, shaped views."""
+
+import torch
+
+
+class Parameters:
+    """One flat tensor, seen through named views.
+
+    An optimiser, a divergence check, a copy of the best weights: each handles a
+    single vector (``theta.flat``). The mathematics handles matrices
+    (``theta["weight_0"]``), which share the vector's memory.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+        Name and shape of each view, in the order in which they lie in the vector.
+    flat : Tensor of shape (n_parameters,), default=None
+        The memory to view. None allocates it, uninitialised.
+    dtype, device : default=None
+        Of the vector, where it is allocated here.
+    """
+
+    def __init__(self, shapes, flat=None, *, dtype=None, device=None):
+        self.shapes = dict(shapes)
+        sizes = {name: _size(shape) for name, shape in self.shapes.items()}
+        if flat is None:
+            flat = torch.empty(sum(sizes.values()), dtype=dtype, device=device)
+        self.flat = flat
+        self._views, start = {}, 0
+        for name, shape in self.shapes.items():
+            self._views[name] = flat.narrow(0, start, sizes[name]).view(shape)
+            start += sizes[name]
+
+    def __getitem__(self, name):
+        return self._views[name]
+
+    def __iter__(self):
+        return iter(self._views)
+
+    def empty_like(self):
+        """Parameters of the same layout over uninitialised memory."""
+        return Parameters(self.shapes, torch.empty_like(self.flat))
+
+    def tracked(self, gradient):
+        """The same memory as autograd leaves that accumulate into ``gradient``.
+
+        Each leaf's ``grad`` is a view of ``gradient.flat``, so ``backward`` adds
+        straight into the flat gradient: nothing is gathered afterwards.
+        """
+        tracked = Parameters.__new__(Parameters)
+        tracked.shapes, tracked.flat, tracked._views = self.shapes, self.flat, {}
+        for name, view in self._views.items():
+            leaf = view.detach().requires_grad_()
+            leaf.grad = gradient[name]
+            tracked._views[name] = leaf
+        return tracked
+
+    def to_numpy(self):
+        """A dict of NumPy arrays, independent copies on the host."""
+        return {name: view.detach().cpu().numpy().copy() for name, view in self._views.items()}
+
+    @classmethod
+    def from_numpy(cls, arrays, *, dtype, device):
+        """Parameters with the values of a dict of NumPy arrays."""
+        theta = cls({name: a.shape for name, a in arrays.items()}, dtype=dtype, device=device)
+        for name, array in arrays.items():
+            # torch.tensor copies: the fitted state may be a read-only memory map.
+            theta[name].copy_(torch.tensor(array))
+        return theta
+
+
+def _size(shape):
+    size = 1
+    for length in shape:
+        size *= length
+    return size

@@ -1,0 +1,194 @@
+"""Rows of a data set as batches on a device, and what their columns are like.
+
+`make_rows` chooses: one tensor on the device where the data fit, else (memory maps,
+sparse matrices, data larger than the memory) rows that are read, made dense and moved
+one batch at a time.
+"""
+
+import mmap
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from skae.engine.devices import available_memory
+
+# A memory map up to this size is read at once: batches of it are then several times
+# faster. joblib hands its workers every larger array as a memory map.
+_SMALL_MAP = 256 * 2**20
+# Dense bytes of one block of rows, where all rows are visited in order.
+_BLOCK = 16 * 2**20
+
+
+class DenseRows:
+    """Rows held as one tensor on the device."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        self._buffers = {}
+
+    def __len__(self):
+        return len(self.tensor)
+
+    def take(self, index):
+        """The rows of a LongTensor of indices; valid until the next call."""
+        buffer = self._buffers.get(len(index))
+        if buffer is None:
+            buffer = self.tensor.new_empty(len(index), self.tensor.shape[1])
+            self._buffers[len(index)] = buffer
+        return torch.index_select(self.tensor, 0, index, out=buffer)
+
+    def blocks(self):
+        """(start, tensor) for successive blocks of rows."""
+        for start, stop in block_bounds(*self.tensor.shape):
+            yield start, self.tensor[start:stop]
+
+
+class StreamedRows:
+    """Rows of an array or CSR matrix, read and standardised one batch at a time.
+
+    Parameters
+    ----------
+    array : ndarray or CSR matrix of shape (n_samples, n_features)
+    shift, scale : Tensor of shape (n_features,), or None
+        Batches are (x - shift) / scale.
+    dtype, device
+        Of the batches.
+    """
+
+    def __init__(self, array, shift, scale, *, dtype, device):
+        self.array, self.shift, self.scale = array, shift, scale
+        self.dtype, self.device = dtype, device
+
+    def __len__(self):
+        return self.array.shape[0]
+
+    def take(self, index):
+        """The rows of a LongTensor of indices, as a new tensor."""
+        return self._standardised(self.array[index.cpu().numpy()])
+
+    def blocks(self):
+        """(start, tensor) for successive blocks of rows."""
+        for start, stop in block_bounds(*self.array.shape):
+            yield start, self._standardised(self.array[start:stop])
+
+    def _standardised(self, part):
+        dense = part.toarray() if sparse.issparse(part) else np.array(part)
+        release_pages(self.array)
+        tensor = torch.from_numpy(dense).to(self.device, self.dtype)
+        return tensor if self.scale is None else tensor.sub_(self.shift).div_(self.scale)
+
+
+def make_rows(array, shift=None, scale=None, *, dtype, device):
+    """The rows of an array or CSR matrix as training batches, (x - shift) / scale.
+
+    Parameters
+    ----------
+    array : ndarray or CSR matrix of shape (n_samples, n_features)
+    shift, scale : Tensor of shape (n_features,), default=None
+        None leaves the columns as they are.
+    dtype, device
+        Of the batches.
+
+    Returns
+    -------
+    rows : DenseRows or StreamedRows
+    """
+    n_bytes = array.shape[0] * array.shape[1] * dtype.itemsize
+    mapping = memory_map(array)
+    available = available_memory(device)
+    if (
+        sparse.issparse(array)
+        or (mapping is not None and n_bytes > _SMALL_MAP)
+        or (available is not None and n_bytes > available // 2)
+    ):
+        return StreamedRows(array, shift, scale, dtype=dtype, device=device)
+    array = np.ascontiguousarray(array)
+    if not array.flags.writeable:
+        array = array.copy()  # torch has no read-only tensors
+    tensor = torch.from_numpy(array).to(device, dtype)
+    if scale is not None:
+        tensor = (tensor - shift).div_(scale)
+    return DenseRows(tensor)
+
+
+class ColumnSummary(NamedTuple):
+    """Weighted mean and standard deviation, minimum and maximum of every column."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+
+
+def summarize_columns(array, row_weight=None):
+    """Statistics of the columns in one pass over blocks of rows, in float64.
+
+    Rows of weight zero do not count. NaN and infinity show in the minimum or maximum
+    of their column.
+
+    Parameters
+    ----------
+    array : ndarray or CSR matrix of shape (n_samples, n_features)
+    row_weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    summary : ColumnSummary
+    """
+    n_features = array.shape[1]
+    mean, square = np.zeros(n_features), np.zeros(n_features)
+    minimum, maximum = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+    total = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start, stop in block_bounds(*array.shape):
+            block = array[start:stop]
+            block = (block.toarray() if sparse.issparse(block) else block).astype(np.float64)
+            weight = np.ones(len(block)) if row_weight is None else row_weight[start:stop]
+            if row_weight is not None:
+                block, weight = block[weight > 0], weight[weight > 0]
+            release_pages(array)
+            if len(block) == 0:
+                continue
+            np.minimum(minimum, block.min(0), out=minimum)
+            np.maximum(maximum, block.max(0), out=maximum)
+            # Chan et al. 1979: merge the moments of this block into those so far.
+            block_total = weight.sum()
+            block_mean = weight @ block / block_total
+            block -= block_mean
+            block_square = weight @ np.square(block, out=block)
+            change = block_mean - mean
+            merged = total + block_total
+            square += block_square + change**2 * (total * block_total / merged)
+            mean += change * (block_total / merged)
+            total = merged
+        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum)
+
+
+def block_bounds(n_rows, n_columns):
+    """(start, stop) of successive blocks of rows of about 16 MiB in float64."""
+    step = max(1, _BLOCK // (8 * max(1, n_columns)))
+    for start in range(0, n_rows, step):
+        yield start, min(start + step, n_rows)
+
+
+def memory_map(array):
+    """The shared file mapping behind an array, or None."""
+    mode = None
+    while isinstance(array, np.ndarray):
+        mode = getattr(array, "mode", mode)
+        array = array.base
+    # A copy-on-write mapping ("c") may hold changes that the file does not.
+    return array if isinstance(array, mmap.mmap) and mode in ("r", "r+", "w+") else None
+
+
+def release_pages(array):
+    """Give the pages read from a file mapping back to the system's cache.
+
+    A process is charged for every page of a mapping that it touched; without this, an
+    epoch over a 4 GB file would count as 4 GB of memory.
+    """
+    mapping = memory_map(array)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,208 @@
+"""The training loop: the only one in the package."""
+
+import math
+import time
+from typing import NamedTuple
+
+import torch
+
+from skae.engine.devices import suitable_threads
+from skae.engine.optimizers import initial_state
+
+
+class Epoch(NamedTuple):
+    """What a listener is told after each epoch."""
+
+    number: int
+    max_iter: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+
+
+class Training(NamedTuple):
+    """What `train` returns: curves, state to continue from, and why it ended.
+
+    ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change``
+    epochs), "stopped" (by the listener), "interrupted" (Ctrl-C) or "diverged".
+    """
+
+    loss_curve: list
+    validation_curve: list
+    optimizer_state: dict
+    outcome: str
+
+
+SCHEDULES = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 + 0.5 * math.cos(math.pi * progress),
+}
+
+
+def train(
+    theta,
+    objective,
+    rows,
+    *,
+    index,
+    generator,
+    optimizer,
+    learning_rate,
+    schedule="constant",
+    batch_size=100,
+    max_iter=100,
+    tol=0.0,
+    n_iter_no_change=None,
+    row_weight=None,
+    validation_index=None,
+    optimizer_state=None,
+    project=None,
+    listener=None,
+):
+    """Minimise an objective over the rows by minibatch gradient steps, in place.
+
+    Parameters
+    ----------
+    theta : Parameters
+        Start and, on return, result.
+    objective : object with ``value`` and ``gradient``
+    rows : DenseRows or StreamedRows
+    index : LongTensor
+        The rows to train on.
+    generator : torch.Generator
+        Of the permutations and of the objective's noise.
+    optimizer : object of `skae.engine.optimizers`
+    learning_rate : float
+    schedule : str
+        A key of `SCHEDULES`: the learning rate's course over ``max_iter`` epochs.
+    batch_size : int
+        An epoch has ceil(n / batch_size) batches whose sizes differ by one at most, so
+        that no step rests on a remainder of a few rows.
+    max_iter : int
+        Epochs.
+    tol, n_iter_no_change : float and int
+        Training has converged when the loss (on the held-out rows if there are any)
+        has not fallen for ``n_iter_no_change`` epochs by ``tol`` of its whole fall so
+        far. None for the second: never.
+    row_weight : Tensor of shape (n_rows,), default=None
+        Sample weights of mean 1.
+    validation_index : LongTensor, default=None
+        Held-out rows; where given, the weights of the best epoch on them are kept.
+    optimizer_state : dict, default=None
+        From an earlier call, to continue it.
+    project : callable, default=None
+        Applied to ``theta`` after every step: a constraint holds after the step.
+    listener : callable, default=None
+        Called with an `Epoch` after each; a true result ends training.
+
+    Returns
+    -------
+    training : Training
+
+    Notes
+    -----
+    Within an epoch nothing waits for the device: losses are summed there and read once.
+    """
+    gradient = theta.empty_like()
+    state = initial_state(optimizer, theta.flat) if optimizer_state is None else optimizer_state
+    index = index.to(theta.flat.device)
+    n_batches = max(1, math.ceil(len(index) / batch_size))
+    held_out = validation_index is not None and len(validation_index) > 0
+    loss_curve, validation_curve = [], []
+    best = _Best(theta.flat, tol, n_iter_no_change)
+    outcome, started = "max_iter", time.perf_counter()
+    rate = SCHEDULES[schedule]
+
+    def run_epoch(epoch):
+        order = torch.randperm(len(index), generator=generator, device=index.device)
+        total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
+        for step, batch in enumerate(torch.tensor_split(index[order], n_batches)):
+            x = rows.take(batch)
+            weight = None if row_weight is None else row_weight[batch]
+            total += objective.gradient(theta, x, generator, gradient, weight)
+            progress = (epoch + step / n_batches) / max_iter
+            optimizer.update_(theta.flat, gradient.flat, state, learning_rate * rate(progress))
+            if project is not None:
+                project(theta)
+        return (total / n_batches).item()
+
+    largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
+    with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
+        try:
+            for epoch in range(max_iter):
+                loss = run_epoch(epoch)
+                watched = loss
+                if held_out:
+                    watched = evaluate(theta, objective, rows, validation_index, row_weight)
+                if not (math.isfinite(watched) and bool(torch.isfinite(theta.flat).all())):
+                    outcome = "diverged"
+                    break
+                loss_curve.append(loss)
+                if held_out:
+                    validation_curve.append(watched)
+                best.update(watched, theta.flat)
+                report = Epoch(
+                    epoch + 1,
+                    max_iter,
+                    loss,
+                    watched if held_out else None,
+                    time.perf_counter() - started,
+                )
+                if listener is not None and listener(report):
+                    outcome = "stopped"
+                    break
+                if best.is_stale:
+                    outcome = "converged"
+                    break
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+        if best.is_far_behind:
+            outcome = "diverged"
+        if held_out or outcome == "diverged":
+            theta.flat.copy_(best.flat)
+    return Training(loss_curve, validation_curve, state, outcome)
+
+
+def evaluate(theta, objective, rows, index, row_weight=None, batch_size=1024):
+    """The objective's mean over some rows, with the same noise at every call."""
+    device = theta.flat.device
+    generator = torch.Generator(device).manual_seed(0)
+    total = 0.0
+    for batch in torch.split(index.to(device), batch_size):
+        weight = None if row_weight is None else row_weight[batch]
+        total += objective.value(theta, rows.take(batch), generator, weight) * len(batch)
+    return float(total) / len(index)
+
+
+class _Best:
+    """The lowest loss so far, its weights, and for how long nothing has improved."""
+
+    def __init__(self, flat, tol, n_iter_no_change):
+        self.flat, self.loss, self.first = flat.clone(), math.inf, None
+        self.last, self.reference, self.n_stale = None, math.inf, 0
+        self.tol, self.n_iter_no_change = tol, n_iter_no_change
+
+    def update(self, loss, flat):
+        if self.first is None:
+            self.first = loss
+        self.last = loss
+        if loss < self.loss:
+            self.loss = loss
+            self.flat.copy_(flat)
+        # The fall so far is the scale: it does not depend on the loss's unit or zero.
+        if loss < self.reference - self.tol * (self.first - self.loss):
+            self.reference, self.n_stale = loss, 0
+        else:
+            self.n_stale += 1
+
+    @property
+    def is_stale(self):
+        return self.n_iter_no_change is not None and self.n_stale >= self.n_iter_no_change
+
+    @property
+    def is_far_behind(self):
+        """Whether the loss has exploded, though it is still finite."""
+        if self.last is None or self.last <= self.first:
+            return False
+        return self.last - self.loss > max(abs(self.loss), 1.0)

@@ -1,0 +1,168 @@
+"""From the ``loss`` parameter and the data to output units and standardised columns."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skae._validation import (
+    check_domain,
+    check_finite,
+    check_one_hot,
+    column_indices,
+)
+from skae.engine.rows import summarize_columns
+from skae.engine.units import Bernoulli, Gaussian, Mixed, Multinomial
+
+LOSSES = ("auto", "bernoulli", "gaussian", "multinomial", "squared_error")
+
+
+class Columns(NamedTuple):
+    """What a model knows of its input's columns; fitted state of an estimator.
+
+    Attributes
+    ----------
+    parts : tuple of (str, ndarray)
+        Losses and the positions of the columns they are for; every column once.
+    mean, scale : ndarray of shape (n_features,)
+        The network sees (x - mean) / scale: the statistics of Gaussian columns, 0 and
+        1 for others.
+    center : ndarray of shape (n_features,)
+        Mean of the columns as the network sees them.
+    minimum, maximum : ndarray of shape (n_features,)
+        Range of the training data.
+    """
+
+    parts: tuple
+    mean: np.ndarray
+    scale: np.ndarray
+    center: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+
+    def check(self, X, feature_names=None):
+        """Raise a ValueError where data leave the domain of their loss."""
+        if all(name in ("gaussian", "squared_error") for name, _ in self.parts):
+            return
+        summary = summarize_columns(X)
+        _check_parts(self.parts, X, summary, feature_names)
+
+    @property
+    def is_standardized(self):
+        """Whether the network sees other numbers than the user's."""
+        return bool(self.mean.any() or (self.scale != 1).any())
+
+    def standardized(self, statistic):
+        """One of the statistics by name, as the network sees it."""
+        return (getattr(self, statistic) - self.mean) / self.scale
+
+    def standardization(self, dtype, device):
+        """(shift, scale) as tensors, or (None, None) where columns are used as they are."""
+        if not self.is_standardized:
+            return None, None
+        return tuple(torch.tensor(a, dtype=dtype, device=device) for a in (self.mean, self.scale))
+
+    def units(self, device):
+        """The output units, on standardised columns."""
+        if len(self.parts) == 1:
+            name, columns = self.parts[0]
+            return self._units_of(name, columns)
+        parts = [
+            (self._units_of(name, columns), torch.as_tensor(columns, device=device))
+            for name, columns in self.parts
+        ]
+        return Mixed(parts)
+
+    def _units_of(self, name, columns):
+        if name == "gaussian":
+            return Gaussian.of_scale(torch.as_tensor(self.scale[columns]))
+        return {"bernoulli": Bernoulli, "multinomial": Multinomial, "squared_error": Gaussian}[
+            name
+        ]()
+
+
+def describe_columns(X, loss, row_weight, original, feature_names=None):
+    """Choose the losses of the columns of X and estimate what they need.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+    loss : str or list of (str, columns)
+        As the estimators document it.
+    row_weight : ndarray of shape (n_samples,) or None
+    original : array-like
+        X as the user passed it, for columns chosen by name.
+    feature_names : ndarray of str, default=None
+
+    Returns
+    -------
+    columns : Columns
+
+    Raises
+    ------
+    ValueError
+        NaN or infinity; columns outside their loss's domain, chosen twice or not at all.
+    """
+    summary = summarize_columns(X, row_weight)
+    if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
+        check_finite(X, feature_names)
+    parts = _resolve_parts(loss, summary, original, feature_names)
+    _check_parts(parts, X, summary, feature_names)
+
+    mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    for name, columns in parts:
+        if name == "gaussian":
+            mean[columns] = summary.mean[columns]
+            # A constant column has nothing to standardise, beyond its rounding errors.
+            size = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
+            constant = (summary.minimum == summary.maximum) | (summary.std <= 1e-12 * size)
+            scale[columns] = np.where(constant, 1.0, summary.std)[columns]
+    center = (summary.mean - mean) / scale
+    return Columns(parts, mean, scale, center, summary.minimum, summary.maximum)
+
+
+def _resolve_parts(loss, summary, original, feature_names):
+    n_features = len(summary.mean)
+    if isinstance(loss, str):
+        if loss == "auto":
+            in_unit = (summary.minimum >= 0).all() and (summary.maximum <= 1).all()
+            loss = "bernoulli" if in_unit else "gaussian"
+        return ((loss, np.arange(n_features)),)
+
+    parts, owner = [], np.full(n_features, -1)
+    for number, part in enumerate(loss):
+        if not (isinstance(part, tuple) and len(part) == 2 and part[0] in LOSSES[1:]):
+            raise ValueError(
+                f"loss must be a name or a list of (name, columns) with names in {LOSSES[1:]}; "
+                f"entry {number} is {part!r}."
+            )
+        columns = column_indices(original, part[1])
+        taken = columns[owner[columns] >= 0]
+        if len(taken) or len(np.unique(columns)) < len(columns):
+            twice = taken[0] if len(taken) else columns[0]
+            raise ValueError(
+                f"loss chooses column {_label(twice, feature_names)} twice; "
+                "each column needs exactly one loss."
+            )
+        owner[columns] = number
+        parts.append((part[0], columns))
+    missing = np.flatnonzero(owner < 0)
+    if len(missing):
+        raise ValueError(
+            f"loss leaves out {len(missing)} columns, the first of them "
+            f"{_label(missing[0], feature_names)}; each column needs exactly one loss."
+        )
+    return tuple(part for part in parts if len(part[1]))
+
+
+def _check_parts(parts, X, summary, feature_names):
+    for name, columns in parts:
+        check_domain(
+            name, summary.minimum[columns], summary.maximum[columns], columns, feature_names
+        )
+        if name == "multinomial":
+            check_one_hot(X, columns, feature_names)
+
+
+def _label(column, feature_names):
+    return f"{column}" if feature_names is None else f"{column} ({feature_names[column]!r})"

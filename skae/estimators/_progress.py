@@ -1,0 +1,85 @@
+"""Progress of a training: a live line for people, scikit-learn's callbacks for tools."""
+
+import sys
+
+try:  # scikit-learn 1.9 and newer; experimental there
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:
+
+    class CallbackSupportMixin:
+        """Stands in where scikit-learn has no callbacks yet."""
+
+    def with_callbacks(method):
+        """Return the method as it is: there is nothing to tear down."""
+        return method
+
+
+class ProgressLine:
+    """Epoch, losses and time left: rewritten in place on a terminal, else a line each.
+
+    Parameters
+    ----------
+    name : str
+        Of the estimator.
+    stream : file, default=None
+        None is the standard output at the time of the call.
+    """
+
+    def __init__(self, name, stream=None):
+        self.name, self.stream = name, stream
+
+    def __call__(self, epoch):
+        """Show an `Epoch`; never asks to stop."""
+        stream = sys.stdout if self.stream is None else self.stream
+        left = epoch.seconds / epoch.number * (epoch.max_iter - epoch.number)
+        line = f"[{self.name}] epoch {epoch.number}/{epoch.max_iter}, loss = {epoch.loss:.6g}"
+        if epoch.validation_loss is not None:
+            line += f", validation loss = {epoch.validation_loss:.6g}"
+        line += f", {left:.1f} s left"
+        live = hasattr(stream, "isatty") and stream.isatty()
+        last = epoch.number == epoch.max_iter
+        stream.write(f"\r\x1b[2K{line}" + ("\n" if last else "") if live else f"{line}\n")
+        stream.flush()
+        return False
+
+
+class CallbackBridge:
+    """Reports epochs to the scikit-learn callbacks that were set on an estimator.
+
+    Parameters
+    ----------
+    model : estimator
+    max_iter : int
+    X, y : the training data, as the user passed them
+    sample_weight : array-like or None
+
+    Attributes
+    ----------
+    fitted_attributes : callable or None
+        Returns the attributes that make a copy of the model usable at this epoch.
+    """
+
+    def __init__(self, model, max_iter, X, y, sample_weight):
+        self.model, self.fitted_attributes = model, None
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self.data = {"X": X, "y": y, "metadata": metadata}
+        self.active = bool(getattr(model, "_skl_callbacks", ()))
+        self.active = self.active and hasattr(model, "_init_callback_context")
+        if self.active:
+            self.root = model._init_callback_context(max_subtasks=max_iter)
+            self.root.call_on_fit_task_begin(estimator=model, **self.data)
+
+    def __call__(self, epoch):
+        """Run the callbacks' hooks around this epoch; true if one asks to stop."""
+        task = self.root.subcontext(task_name="epoch")
+        task.call_on_fit_task_begin(estimator=self.model, **self.data)
+        return task.call_on_fit_task_end(
+            estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
+        )
+
+    def finish(self):
+        """Tell the callbacks that the fit has ended."""
+        if self.active:
+            self.root.call_on_fit_task_end(
+                estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
+            )
