@@ -40,7 +40,8 @@ def check_rows(estimator, X, *, reset, finite=True):
         message names the column and the remedy.
     """
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
+        X = X.detach().cpu()
+        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
     _refuse_non_numeric_columns(X)
     try:
         X_checked = validate_data(
@@ -55,8 +56,9 @@ def check_rows(estimator, X, *, reset, finite=True):
         if "could not convert string" in str(error) or "dtype='numeric'" in str(error):
             raise ValueError(f"{error}. {_ENCODE}") from error
         raise
-    if X_checked.dtype == np.float16 or X_checked.dtype.kind not in "fiub":
-        X_checked = X_checked.astype(np.float32 if X_checked.dtype == np.float16 else np.float64)
+    if X_checked.dtype.kind not in "fiub":
+        raise ValueError(f"X is not numeric but of dtype {X_checked.dtype}. {_ENCODE}")
+    X_checked = X_checked.astype(_torch_dtype(X_checked.dtype), copy=False)
     if finite:
         check_finite(X_checked, getattr(estimator, "feature_names_in_", None))
     return X_checked
@@ -64,27 +66,51 @@ def check_rows(estimator, X, *, reset, finite=True):
 
 _ENCODE = (
     "Encode text and categories as numbers first, for example with "
-    "sklearn.preprocessing.OneHotEncoder inside a ColumnTransformer."
+    "sklearn.preprocessing.OneHotEncoder inside a ColumnTransformer, and dates and "
+    "durations as counts of days or seconds."
 )
 
 
+def _torch_dtype(dtype):
+    # torch has no long doubles and no foreign byte order; half floats are for storage.
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        return np.float32 if dtype.itemsize < 4 else np.float64
+    return dtype.newbyteorder("=")
+
+
 def _refuse_non_numeric_columns(X):
-    # A DataFrame is refused column by column, before the whole is copied as objects.
-    if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
+    # Column by column, before the whole is copied as objects.
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        dtypes = list(X.dtypes)
+        labels = [repr(name) for name in X.columns]
+        values = [X.iloc[:, i] if _holds_objects(t) else None for i, t in enumerate(dtypes)]
+    elif isinstance(X, np.ndarray) and X.ndim == 2 and _holds_objects(X.dtype):
+        dtypes, labels, values = [X.dtype] * X.shape[1], range(X.shape[1]), X.T
+    else:
         return
-    dtypes = dict(zip(X.columns, X.dtypes, strict=True))
-    words = ("str", "utf8", "categorical", "category", "enum", "date", "time", "duration")
-    bad = [
-        name
-        for name, dtype in dtypes.items()
-        if any(str(dtype).lower().startswith(word) for word in words)
-    ]
+    bad = [f"{label} ({t})" for label, t in zip(labels, dtypes, strict=True) if not _is_numeric(t)]
     if bad:
-        shown = ", ".join(f"{name!r} ({dtypes[name]})" for name in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise ValueError(
-            f"Non-numeric columns: could not convert string to float: {shown}{more}. {_ENCODE}"
-        )
+        raise ValueError(f"X has non-numeric columns: {', '.join(bad[:5])}{more}. {_ENCODE}")
+    for label, dtype, column in zip(labels, dtypes, values, strict=True):
+        if _holds_objects(dtype):
+            try:
+                np.asarray(column, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                message = f"Column {label} of X is not numeric: {error}. {_ENCODE}"
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(message) from error
+
+
+def _is_numeric(dtype):
+    """Whether a dtype of NumPy, pandas or polars may hold numbers."""
+    if hasattr(dtype, "is_numeric"):  # polars
+        return dtype.is_numeric() or str(dtype) in ("Boolean", "Null")
+    return getattr(dtype, "kind", "f") in "fiubc" or _holds_objects(dtype)
+
+
+def _holds_objects(dtype):
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
 
 
 def check_finite(X, feature_names=None):
@@ -207,6 +233,8 @@ def make_generator(random_state, device):
 
 def column_indices(X, columns):
     """The positions of columns chosen in any way that ColumnTransformer allows."""
+    if not hasattr(X, "shape"):
+        X = np.asarray(X)
     if callable(columns):
         columns = columns(X)
     return np.asarray(_get_column_indices(X, columns), dtype=np.intp)

@@ -17,9 +17,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import softplus
+from torch.nn import functional
 
 from skae.engine.parameters import Parameters
+
+
+def softplus(p):
+    """log(1 + exp(p)); torch's own turns linear at 20, where 2e-9 is still missing."""
+    return functional.softplus(p, threshold=80.0)
 
 
 class Activation(NamedTuple):
@@ -27,44 +32,48 @@ class Activation(NamedTuple):
 
     ``slope(h)`` is s'(p) and ``curvature(h, slope)`` is s''(p). Both are
     differentiable in h, so the same lines serve autograd and the closed forms.
-    ``gain`` scales the initial weights; ``bounded`` says that codes lie in (0, 1).
+    ``function_`` works in place where torch can. ``gain`` scales the initial weights.
     """
 
     function: Callable
+    function_: Callable
     slope: Callable
     curvature: Callable
     gain: float
-    bounded: bool = False
 
 
 ACTIVATIONS = {
     # Glorot's gain of 4 for the logistic function: its slope at 0 is 1/4.
     "sigmoid": Activation(
         torch.sigmoid,
+        torch.sigmoid_,
         lambda h: torch.addcmul(h, h, h, value=-1),
         lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
         4.0,
-        bounded=True,
     ),
     "tanh": Activation(
         torch.tanh,
+        torch.tanh_,
         lambda h: 1 - h * h,
         lambda h, slope: -2 * h * slope,
         1.0,
     ),
     "relu": Activation(
         torch.relu,
+        torch.relu_,
         lambda h: (h > 0).to(h.dtype),
         lambda h, slope: torch.zeros_like(h),
         math.sqrt(2.0),
     ),
     "softplus": Activation(
         softplus,
+        softplus,
         lambda h: -torch.expm1(-h),
         lambda h, slope: slope * (1 - slope),
         2.0,
     ),
     "linear": Activation(
+        lambda p: p,
         lambda p: p,
         torch.ones_like,
         lambda h, slope: torch.zeros_like(h),

@@ -21,18 +21,27 @@ class Forward:
     ----------
     x : Tensor of shape (n_samples, n_features)
         The encoder's input: the corrupted one, where there is corruption.
+    row_weight : Tensor of shape (n_samples,), or None
+        Sample weights; None where all rows count alike.
+    row_share : Tensor of shape (n_samples,)
+        Each row's share in the mean over the batch, row_weight / n_samples.
     hidden, decoded : list of Tensor
         Outputs of the encoder's layers, and of the decoder's inner layers.
-    output : Tensor of shape (n_samples, n_features)
+    output : Tensor of shape (n_samples, n_features), or None
         Pre-activation of the output units.
-    slope, delta : Tensor of shape (n_samples, n_components)
-        On the closed-form path of one-layer networks: the code's slope s'(p), and the
-        objective's gradient with respect to its pre-activation p, gathered here.
+    slope, delta : Tensor of shape (n_samples, n_components), or None
+        On the closed-form path of one-layer networks: the code's slope s'(p), and
+        n_samples times the objective's gradient with respect to its pre-activation p,
+        which the penalties add to.
     """
 
-    def __init__(self, x, hidden, decoded, output, row_weight, generator):
-        self.x, self.hidden, self.decoded, self.output = x, hidden, decoded, output
-        self.row_weight, self.generator = row_weight, generator
+    def __init__(self, x, row_weight, generator, hidden, decoded=(), output=None, row_share=None):
+        self.x, self.row_weight, self.generator = x, row_weight, generator
+        self.hidden, self.decoded, self.output = hidden, decoded, output
+        if row_share is None:
+            row_share = torch.ones_like(x[:, 0]) if row_weight is None else row_weight
+            row_share = row_share / len(x)
+        self.row_share = row_share
         self.slope = self.delta = None
 
     @property
@@ -42,25 +51,11 @@ class Forward:
 
     def mean(self, values):
         """The weighted mean over rows of a tensor whose first axis is rows."""
-        if self.row_weight is None:
-            return values.mean(0)
-        return torch.tensordot(self.row_weight, values, dims=1) / len(values)
+        return torch.matmul(self.row_share, values)
 
-    def averaged_(self, values):
-        """Each row times its share in the mean, in place."""
-        if self.row_weight is not None:
-            values.mul_(self.row_weight.unsqueeze(1))
-        return values.div_(len(values))
-
-    def add_to_delta_(self, values, factor, columns=None):
-        """Add ``factor * values`` to ``delta`` (times ``columns``), as part of a mean."""
-        if self.row_weight is not None:
-            values = values * self.row_weight.unsqueeze(1)
-        factor = factor / len(values)
-        if columns is None:
-            self.delta.add_(values, alpha=factor)
-        else:
-            self.delta.addcmul_(values, columns, value=factor)
+    def weighted_(self, values):
+        """Each row times its sample weight, in place."""
+        return values if self.row_weight is None else values.mul_(self.row_weight.unsqueeze(1))
 
 
 class Emphasis(NamedTuple):
@@ -121,9 +116,10 @@ class Reconstruction:
         corrupted, column_weight = self._corrupt(x, generator)
         hidden = encode(theta, corrupted, self.network)
         decoded, output = decode(theta, hidden[-1], self.network)
-        forward = Forward(corrupted, hidden, decoded, output, row_weight, generator)
+        forward = Forward(corrupted, row_weight, generator, hidden, decoded, output)
         loss = self.units.negative_log_likelihood(output, x, column_weight)
-        return sum((p.value(theta, forward) for p in self.penalties), forward.mean(loss))
+        penalties = (p.weight * p.value(theta, forward) for p in self.penalties)
+        return sum(penalties, forward.mean(loss))
 
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out``; return the value, detached."""
@@ -143,10 +139,9 @@ class Reconstruction:
             dV = h^T e,  dc = sum e,  dW = delta^T x~,  db = sum delta
         """
         nonlinearity = self.network.nonlinearity
-        weight = theta["weight_0"]
-        decoder_weight = self.network.decoder_weight(theta, 0)
-        share = 1.0 / len(x)
-        buffers = self._buffers_for(x, weight.shape[0])
+        weight, decoder_weight = theta["weight_0"], self.network.decoder_weight(theta, 0)
+        buffers = self._buffers_for(x, len(weight))
+        scale = 1.0 / len(x)
 
         corrupted, column_weight = self._corrupt(x, generator)
         if row_weight is not None:
@@ -154,35 +149,30 @@ class Reconstruction:
             column_weight = rows.expand_as(x) if column_weight is None else column_weight * rows
 
         code = torch.addmm(theta["hidden_bias_0"], corrupted, weight.t(), out=buffers["code"])
-        code = nonlinearity.function(code)
+        code = nonlinearity.function_(code)
         output = torch.addmm(theta["visible_bias_0"], code, decoder_weight, out=buffers["output"])
-        value, residual = self.units.value_and_residual_(output, x, column_weight)
-        value = value * share
+        value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
         if self.units.offset:
-            value += self.units.offset * (1.0 if row_weight is None else row_weight.mean())
+            value.add_(
+                buffers["offset"] if row_weight is None else row_weight.mean() * self.units.offset
+            )
 
-        decoder_gradient = self.network.decoder_weight(out, 0)
-        decoder_gradient.addmm_(code.t(), residual, beta=0, alpha=share)
-        out["visible_bias_0"].addmv_(residual.t(), buffers["ones"], beta=0, alpha=share)
-        delta = buffers["delta"].addmm_(residual, decoder_weight.t(), beta=0, alpha=share)
+        # Residual and delta are sums over rows; the products below make them means.
+        self.network.decoder_weight(out, 0).addmm_(code.t(), residual, beta=0, alpha=scale)
+        out["visible_bias_0"].addmv_(residual.t(), buffers["ones"], beta=0, alpha=scale)
         slope = nonlinearity.slope(code)
-        delta.mul_(slope)
-
-        if self.network.tied:
-            encoder_gradient, keep = decoder_gradient, 1
-        else:
-            encoder_gradient, keep = out["weight_0"], 0
+        delta = torch.mm(residual, decoder_weight.t(), out=buffers["delta"]).mul_(slope)
+        if not self.network.tied:
+            out["weight_0"].zero_()
         out["hidden_bias_0"].zero_()
         if self.penalties:
-            if not self.network.tied:
-                encoder_gradient.zero_()
-                keep = 1
-            forward = Forward(corrupted, [code], [], residual, row_weight, generator)
+            share = buffers["share"] if row_weight is None else None
+            forward = Forward(corrupted, row_weight, generator, [code], row_share=share)
             forward.slope, forward.delta = slope, delta
             for penalty in self.penalties:
-                value = value + penalty.add_gradient_(theta, forward, out)
-        encoder_gradient.addmm_(delta.t(), corrupted, beta=keep)
-        out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"])
+                value.add_(penalty.add_gradient_(theta, forward, out), alpha=penalty.weight)
+        out["weight_0"].addmm_(delta.t(), corrupted, alpha=scale)
+        out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
         return value
 
     def _corrupt(self, x, generator):
@@ -195,11 +185,13 @@ class Reconstruction:
 
     def _buffers_for(self, x, n_components):
         # An epoch has batches of two sizes at most; their buffers are made once.
-        if len(x) not in self._buffers:
-            self._buffers[len(x)] = {
+        if x.shape not in self._buffers:
+            self._buffers[x.shape] = {
                 "code": x.new_empty(len(x), n_components),
                 "delta": x.new_empty(len(x), n_components),
                 "output": torch.empty_like(x),
                 "ones": x.new_ones(len(x)),
+                "share": x.new_full((len(x),), 1.0 / len(x)),
+                "offset": x.new_full((), self.units.offset),
             }
-        return self._buffers[len(x)]
+        return self._buffers[x.shape]

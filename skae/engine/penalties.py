@@ -1,17 +1,22 @@
 """Regularisers: everything that a training criterion adds to the reconstruction loss.
 
-A penalty is one class. ``value(theta, forward)`` is its formula, a differentiable
-scalar averaged over the batch; that is all a new penalty needs. One that also has
-``add_gradient_(theta, forward, gradient)`` keeps the one-layer models on their
-closed-form path: it adds its gradient with respect to the code's pre-activation to
-``forward.delta`` and with respect to the weights to ``gradient``, and returns its
-value. A test compares the two for every penalty that has both.
+A penalty is one class with a ``weight``. ``value(theta, forward)`` is its formula
+without the weight, a differentiable scalar averaged over the batch; that is all a new
+penalty needs. One that also has ``add_gradient_(theta, forward, gradient)`` keeps
+one-layer models on their closed-form path: it adds weight * n_samples * its gradient
+with respect to the code's pre-activation to ``forward.delta`` and weight * its
+gradient with respect to the matrices to ``gradient``, and returns its value. A test
+compares the two for every penalty that has both.
 """
 
 import torch
 
 from skae.engine import jacobians
 from skae.engine.networks import encode
+from skae.engine.units import Gaussian
+
+# How near to 0 and 1 the mean activity of a unit is taken to come.
+_MARGIN = 1e-6
 
 
 class WeightDecay:
@@ -23,7 +28,7 @@ class WeightDecay:
     def value(self, theta, forward):
         """The penalty, a scalar."""
         matrices = self.network.weight_matrices(theta)
-        return 0.5 * self.weight * sum(w.square().sum() for w in matrices)
+        return 0.5 * sum(w.square().sum() for w in matrices)
 
     def add_gradient_(self, theta, forward, gradient):
         """Add weight * W to the gradient of each matrix; return the value."""
@@ -34,7 +39,7 @@ class WeightDecay:
             strict=True,
         ):
             g.add_(w, alpha=self.weight)
-            value = value + torch.dot(w.view(-1), w.view(-1)) * (0.5 * self.weight)
+            value = value + torch.dot(w.view(-1), w.view(-1)) * 0.5
         return value
 
 
@@ -46,13 +51,13 @@ class CodeL1:
 
     def value(self, theta, forward):
         """The penalty, a scalar."""
-        return self.weight * forward.mean(forward.code.abs().sum(1))
+        return forward.mean(forward.code.abs().sum(1))
 
     def add_gradient_(self, theta, forward, gradient):
-        """Add weight * sign(h) s'(p) / n to ``forward.delta``; return the value."""
-        sign = forward.code.sign().mul_(forward.slope)
-        forward.add_to_delta_(sign, self.weight)
-        return self.weight * forward.mean(forward.code.abs().sum(1))
+        """Add weight * sign(h) s'(p) to ``forward.delta``; return the value."""
+        change = forward.weighted_(forward.code.sign().mul_(forward.slope))
+        forward.delta.add_(change, alpha=self.weight)
+        return forward.mean(forward.code.abs().sum(1))
 
 
 class CodeKL:
@@ -66,23 +71,34 @@ class CodeKL:
 
     def value(self, theta, forward):
         """The penalty, a scalar."""
-        activity = self._activity(forward)
-        rho = self.target
+        activity, rho = self._activity(forward), _off_the_ends(self.target)
         divergence = rho * torch.log(rho / activity) + (1 - rho) * torch.log(
             (1 - rho) / (1 - activity)
         )
-        return self.weight * divergence.sum()
+        return divergence.sum()
 
     def add_gradient_(self, theta, forward, gradient):
         """Add the derivative through the mean activity to ``forward.delta``."""
-        activity = self._activity(forward)
-        slope_of_divergence = (1 - self.target) / (1 - activity) - self.target / activity
-        forward.add_to_delta_(forward.slope * slope_of_divergence, self.weight)
+        activity, rho = self._activity(forward), _off_the_ends(self.target)
+        slope_of_divergence = ((1 - rho) / (1 - activity) - rho / activity) * (1 - 2 * _MARGIN)
+        if forward.row_weight is not None:
+            slope_of_divergence /= forward.row_weight.mean()
+        change = forward.weighted_(forward.slope * slope_of_divergence)
+        forward.delta.add_(change, alpha=self.weight)
         return self.value(theta, forward)
 
     def _activity(self, forward):
-        # A unit saturated over a whole batch would make the logarithm infinite.
-        return forward.mean(forward.code).clamp(1e-6, 1 - 1e-6)
+        activity = forward.mean(forward.code)
+        if forward.row_weight is not None:
+            # Weights have mean 1 over all rows, not over a batch: activities are fractions.
+            activity = activity / forward.row_weight.mean()
+        return _off_the_ends(activity)
+
+
+def _off_the_ends(activity):
+    # A unit saturated over a whole batch would make the logarithm infinite, and a clamp
+    # would leave it without a gradient to recover by.
+    return activity * (1 - 2 * _MARGIN) + _MARGIN
 
 
 class Contraction:
@@ -98,24 +114,25 @@ class Contraction:
     def value(self, theta, forward):
         """The penalty, a scalar."""
         slopes, weights = encoder_layers(theta, forward.hidden, self.network)
-        return self.weight * forward.mean(jacobians.squared_norm(slopes, weights))
+        return forward.mean(jacobians.squared_norm(slopes, weights))
 
     def add_gradient_(self, theta, forward, gradient):
-        """Add 2 n_j s' s'' / n to ``forward.delta`` and 2 W_j mean_b s'^2 to the weights."""
+        """Add 2 |W_j|^2 s' s'' to ``forward.delta`` and 2 W_j mean(s'^2) to the weights."""
         weight, slope = theta["weight_0"], forward.slope
         norms = torch.linalg.vector_norm(weight, dim=1).square_()
-        curvature = self.network.nonlinearity.curvature(forward.code, slope)
-        forward.add_to_delta_(curvature.mul_(slope), 2 * self.weight, columns=norms)
         energy = forward.mean(slope * slope)
+        change = self.network.nonlinearity.curvature(forward.code, slope).mul_(slope)
+        forward.delta.addcmul_(forward.weighted_(change), norms, value=2 * self.weight)
         gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=2 * self.weight)
-        return torch.dot(energy, norms) * self.weight
+        return torch.dot(energy, norms)
 
 
 class ReconstructionContraction:
     """weight * mean over rows of |dr/dx|_F^2, r the reconstruction.
 
-    The penalty that Gaussian corruption of variance 2 * weight amounts to, to first
-    order, for squared error (Bishop 1995; Alain & Bengio 2014).
+    Gaussian corruption of variance 2 * weight amounts to this penalty, to first order
+    in the variance, for 1/2 squared error where rows are reconstructed exactly
+    (Bishop 1995; Alain & Bengio 2014).
     """
 
     def __init__(self, weight, network, units):
@@ -124,13 +141,17 @@ class ReconstructionContraction:
     def value(self, theta, forward):
         """The penalty, a scalar."""
         slopes, weights = encoder_layers(theta, forward.hidden, self.network)
+        if self.network.depth == 1 and isinstance(self.units, Gaussian):
+            outer = self.network.decoder_weight(theta, 0)
+            norms = jacobians.two_layer_squared_norm(slopes[0], weights[0], outer)
+            return forward.mean(norms)
         slope = self.network.nonlinearity.slope
         levels = reversed(range(self.network.depth))
         weights += [self.network.decoder_weight(theta, level).t() for level in levels]
         slopes += [slope(g) for g in forward.decoded] + [None]
         factor = jacobians.jacobian_factor(slopes, weights)
         factor = self.units.jacobian_product(forward.output, factor)
-        return self.weight * forward.mean(jacobians.factored_squared_norm(factor, weights[0]))
+        return forward.mean(jacobians.factored_squared_norm(factor, weights[0]))
 
 
 class HessianContraction:
@@ -168,7 +189,7 @@ class HessianContraction:
                 factor = factor - jacobians.jacobian_factor(others, weights)
                 change = jacobians.factored_squared_norm(factor, weights[0])
             total = total + forward.mean(change)
-        return self.weight / self.n_samples * total
+        return total / self.n_samples
 
     def add_gradient_(self, theta, forward, gradient):
         """The same through the slopes at x, the slopes at x + eps, and the weights."""
@@ -183,14 +204,14 @@ class HessianContraction:
             change = slope - other
             energy = forward.mean(change * change)
             total = total + torch.dot(energy, norms)
-            forward.add_to_delta_(change * curvature, rate, columns=norms)
+            forward.delta.addcmul_(forward.weighted_(change * curvature), norms, value=rate)
             gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=rate)
             # The same chain at the neighbour, whose input and delta are its own.
             delta = change.mul_(nonlinearity.curvature(code, other)).mul_(norms)
-            delta = forward.averaged_(delta.mul_(-rate))
-            gradient["weight_0"].addmm_(delta.t(), x)
-            gradient["hidden_bias_0"].add_(delta.sum(0))
-        return total * (0.5 * rate)
+            delta = forward.weighted_(delta.mul_(-rate))
+            gradient["weight_0"].addmm_(delta.t(), x, alpha=1.0 / len(x))
+            gradient["hidden_bias_0"].add_(delta.sum(0), alpha=1.0 / len(x))
+        return total / self.n_samples
 
     def _neighbours(self, forward):
         for _ in range(self.n_samples):

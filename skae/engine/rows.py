@@ -17,6 +17,11 @@ from skae.engine.devices import available_memory
 # A memory map up to this size is read at once: batches of it are then several times
 # faster. joblib hands its workers every larger array as a memory map.
 _SMALL_MAP = 256 * 2**20
+# Pages of a memory map are given back after about this many bytes were read: not after
+# every batch, since reading a page again costs several times what using it does.
+_RESIDENT = 256 * 2**20
+# The system maps this many bytes around every row that is touched.
+_FAULT_AROUND = 64 * 2**10
 # Dense bytes of one block of rows, where all rows are visited in order.
 _BLOCK = 16 * 2**20
 
@@ -60,6 +65,7 @@ class StreamedRows:
     def __init__(self, array, shift, scale, *, dtype, device):
         self.array, self.shift, self.scale = array, shift, scale
         self.dtype, self.device = dtype, device
+        self._touched = 0
 
     def __len__(self):
         return self.array.shape[0]
@@ -75,7 +81,10 @@ class StreamedRows:
 
     def _standardised(self, part):
         dense = part.toarray() if sparse.issparse(part) else np.array(part)
-        release_pages(self.array)
+        self._touched += len(dense) * max(_FAULT_AROUND, dense.itemsize * dense.shape[1])
+        if self._touched > _RESIDENT:
+            release_pages(self.array)
+            self._touched = 0
         tensor = torch.from_numpy(dense).to(self.device, self.dtype)
         return tensor if self.scale is None else tensor.sub_(self.shift).div_(self.scale)
 

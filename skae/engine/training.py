@@ -25,12 +25,14 @@ class Training(NamedTuple):
 
     ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change``
     epochs), "stopped" (by the listener), "interrupted" (Ctrl-C) or "diverged".
+    ``kept_epoch`` is the number of epochs behind the weights that were kept.
     """
 
     loss_curve: list
     validation_curve: list
     optimizer_state: dict
     outcome: str
+    kept_epoch: int
 
 
 SCHEDULES = {
@@ -110,6 +112,7 @@ def train(
     n_batches = max(1, math.ceil(len(index) / batch_size))
     held_out = validation_index is not None and len(validation_index) > 0
     loss_curve, validation_curve = [], []
+    judged = theta.flat if held_out else theta.flat.clone()
     best = _Best(theta.flat, tol, n_iter_no_change)
     outcome, started = "max_iter", time.perf_counter()
     rate = SCHEDULES[schedule]
@@ -131,17 +134,20 @@ def train(
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
         try:
             for epoch in range(max_iter):
-                loss = run_epoch(epoch)
-                watched = loss
+                if not held_out:
+                    # An epoch's own loss is evidence for the weights that it began with.
+                    judged.copy_(theta.flat)
+                watched = loss = run_epoch(epoch)
                 if held_out:
                     watched = evaluate(theta, objective, rows, validation_index, row_weight)
-                if not (math.isfinite(watched) and bool(torch.isfinite(theta.flat).all())):
+                finite = math.isfinite(loss) and math.isfinite(watched)
+                if not (finite and bool(torch.isfinite(theta.flat).all())):
                     outcome = "diverged"
                     break
                 loss_curve.append(loss)
                 if held_out:
                     validation_curve.append(watched)
-                best.update(watched, theta.flat)
+                best.update(watched, judged)
                 report = Epoch(
                     epoch + 1,
                     max_iter,
@@ -157,38 +163,46 @@ def train(
                     break
         except KeyboardInterrupt:
             outcome = "interrupted"
-        if best.is_far_behind:
+        if outcome in ("max_iter", "converged") and not held_out and best.is_far_behind:
             outcome = "diverged"
-        if held_out or outcome == "diverged":
+        if outcome == "diverged" or (held_out and validation_curve):
             theta.flat.copy_(best.flat)
-    return Training(loss_curve, validation_curve, state, outcome)
+            kept_epoch = best.epoch if held_out else max(0, best.epoch - 1)
+        else:
+            kept_epoch = len(loss_curve)
+    return Training(loss_curve, validation_curve, state, outcome, kept_epoch)
 
 
 def evaluate(theta, objective, rows, index, row_weight=None, batch_size=1024):
     """The objective's mean over some rows, with the same noise at every call."""
     device = theta.flat.device
+    index = index.to(device)
     generator = torch.Generator(device).manual_seed(0)
+    if row_weight is not None:
+        row_weight = row_weight / row_weight[index].mean()
     total = 0.0
-    for batch in torch.split(index.to(device), batch_size):
+    for batch in torch.split(index, batch_size):
         weight = None if row_weight is None else row_weight[batch]
         total += objective.value(theta, rows.take(batch), generator, weight) * len(batch)
     return float(total) / len(index)
 
 
 class _Best:
-    """The lowest loss so far, its weights, and for how long nothing has improved."""
+    """The lowest loss so far, its epoch and weights, and how long ago progress was."""
 
     def __init__(self, flat, tol, n_iter_no_change):
         self.flat, self.loss, self.first = flat.clone(), math.inf, None
         self.last, self.reference, self.n_stale = None, math.inf, 0
+        self.n_epochs = self.epoch = 0
         self.tol, self.n_iter_no_change = tol, n_iter_no_change
 
     def update(self, loss, flat):
         if self.first is None:
             self.first = loss
         self.last = loss
+        self.n_epochs += 1
         if loss < self.loss:
-            self.loss = loss
+            self.loss, self.epoch = loss, self.n_epochs
             self.flat.copy_(flat)
         # The fall so far is the scale: it does not depend on the loss's unit or zero.
         if loss < self.reference - self.tol * (self.first - self.loss):

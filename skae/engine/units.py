@@ -14,7 +14,9 @@ and models with different units can be compared.
 import math
 
 import torch
-from torch.nn.functional import log_softmax, softplus
+from torch.nn.functional import log_softmax
+
+from skae.engine.networks import softplus
 
 
 class Bernoulli:
@@ -34,14 +36,14 @@ class Bernoulli:
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
         return _row_sum(softplus(a) - x * a, weight)
 
-    def value_and_residual_(self, a, x, weight=None):
-        """Sum of all losses less the offset; ``a`` becomes their gradient in place."""
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
         if weight is None:
             value = softplus(a).sum() - torch.dot(a.view(-1), x.view(-1))
         else:
             value = (weight * (softplus(a) - x * a)).sum()
         a.sigmoid_().sub_(x)
-        return value, _weighted_(a, weight)
+        return value.mul_(scale), _weighted_(a, weight)
 
     def jacobian_product(self, a, matrix):
         """dr/da @ matrix for each row; ``matrix`` has shape (n_samples, n_features, m)."""
@@ -85,14 +87,14 @@ class Gaussian:
         """-log P(x | a) of each row, shape (n_samples,); columns weighted by ``weight``."""
         return 0.5 * _row_sum((x - a) ** 2, weight) + self.offset
 
-    def value_and_residual_(self, a, x, weight=None):
-        """Sum of all losses less the offset; ``a`` becomes their gradient in place."""
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
         a.sub_(x)
         if weight is None:
-            value = torch.dot(a.view(-1), a.view(-1)) * 0.5
+            value = torch.dot(a.view(-1), a.view(-1))
         else:
-            value = (weight * a * a).sum() * 0.5
-        return value, _weighted_(a, weight)
+            value = (weight * a * a).sum()
+        return value.mul_(0.5 * scale), _weighted_(a, weight)
 
     def jacobian_product(self, a, matrix):
         """dr/da @ matrix for each row: ``matrix`` itself."""
@@ -121,15 +123,15 @@ class Multinomial:
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
         return _row_sum(-x * log_softmax(a, dim=-1), weight)
 
-    def value_and_residual_(self, a, x, weight=None):
-        """Sum of all losses less the offset; ``a`` becomes their gradient in place."""
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
         target = x if weight is None else weight * x
         log_mean = log_softmax(a, dim=-1)
         value = -(target * log_mean).sum()
         torch.exp(log_mean, out=a)
         # The row sums of x are 1, so this is r - x unless columns are weighted.
         a.mul_(target.sum(-1, keepdim=True)).sub_(target)
-        return value, a
+        return value.mul_(scale), a
 
     def jacobian_product(self, a, matrix):
         """dr/da @ matrix for each row, (diag(r) - r r^T) matrix."""
@@ -138,7 +140,7 @@ class Multinomial:
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
-        return torch.log(mean.clamp(min=0.01))
+        return torch.log(mean.clamp(min=0.01 / mean.shape[-1]))
 
 
 class Mixed:
@@ -171,14 +173,15 @@ class Mixed:
             for units, columns in self.parts
         )
 
-    def value_and_residual_(self, a, x, weight=None):
-        """Sum of all losses less the offset; ``a`` becomes their gradient in place."""
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
         value = 0.0
         for units, columns in self.parts:
             part, residual = units.value_and_residual_(
                 a[:, columns].contiguous(),
                 x[:, columns].contiguous(),
                 None if weight is None else weight[:, columns],
+                scale,
             )
             a[:, columns] = residual
             value = value + part

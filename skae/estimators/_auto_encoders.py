@@ -1,5 +1,6 @@
 """Regularised auto-encoders: one family, whose named variants restate a default."""
 
+from math import inf
 from numbers import Integral, Real
 
 import torch
@@ -300,10 +301,14 @@ class AutoEncoder(TrainedTransformer):
                 "emphasis tells corrupted components from others, so it needs "
                 f"corruption='masking' or 'salt_and_pepper', not {self.corruption!r}."
             )
-        if self.emphasis is not None and (len(self.emphasis) != 2 or min(self.emphasis) < 0):
+        if self.emphasis is not None and not (
+            len(self.emphasis) == 2
+            and all(isinstance(weight, Real) and 0 <= weight < inf for weight in self.emphasis)
+            and any(self.emphasis)
+        ):
             raise ValueError(
-                f"emphasis={self.emphasis!r} must be two weights of at least 0: of corrupted "
-                "and of untouched components."
+                f"emphasis={self.emphasis!r} must be two finite weights of at least 0, not both "
+                "0: of corrupted and of untouched components."
             )
         if self.sparsity > 0 and self.sparsity_penalty == "kl" and self.activation != "sigmoid":
             raise ValueError(

@@ -1,5 +1,7 @@
 """The scikit-learn face that all learned transformers share."""
 
+import functools
+import math
 import warnings
 from numbers import Integral, Real
 
@@ -22,7 +24,7 @@ from skae._validation import (
 from skae.engine.devices import require_memory, resolve_device
 from skae.engine.optimizers import OPTIMIZERS
 from skae.engine.parameters import Parameters
-from skae.engine.rows import StreamedRows, make_rows
+from skae.engine.rows import StreamedRows, make_rows, summarize_columns
 from skae.engine.training import SCHEDULES, train
 from skae.estimators._columns import describe_columns
 from skae.estimators._parameters import estimator, parameter, validate_parameters
@@ -38,6 +40,28 @@ _CPU = torch.device("cpu")
 
 class CollapsedCodeWarning(UserWarning):
     """Some code units are constant over the training rows: they carry nothing."""
+
+
+def _all_or_nothing(fit):
+    """Decorate a fit so that, where it raises, the model stays as it was."""
+
+    @functools.wraps(fit)
+    def guarded(self, *args, **kwargs):
+        before = _fitted_state(self)
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            for name in _fitted_state(self):
+                delattr(self, name)
+            vars(self).update(before)
+            raise
+
+    return guarded
+
+
+def _fitted_state(model):
+    names = [name for name in vars(model) if name.endswith("_") or name == "_training_state"]
+    return {name: vars(model)[name] for name in names}
 
 
 @estimator
@@ -167,6 +191,7 @@ class TrainedTransformer(
     """
 
     @with_callbacks
+    @_all_or_nothing
     def fit(self, X, y=None, sample_weight=None):
         """Learn from the rows of X.
 
@@ -188,7 +213,8 @@ class TrainedTransformer(
         ------
         ValueError
             If a parameter is out of its range; if X is empty, not numeric, not finite
-            or outside the domain of the loss; if training diverged at once.
+            or outside the domain of the loss; if training diverged at once. Whatever
+            the error, the estimator stays as it was before.
         MemoryError
             If the parameters would not fit into the device's memory.
         """
@@ -212,6 +238,7 @@ class TrainedTransformer(
         bridge.finish()
         return self
 
+    @_all_or_nothing
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X, in batches.
 
@@ -347,7 +374,8 @@ class TrainedTransformer(
         score : float
             In nats per row; higher is better.
         """
-        return float(np.average(self.score_samples(X), weights=sample_weight))
+        scores = self.score_samples(X)
+        return float(np.average(scores, weights=check_weights(sample_weight, scores)))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -383,17 +411,18 @@ class TrainedTransformer(
         optimizer = OPTIMIZERS[self.optimizer](self.momentum)
         generator = make_generator(self.random_state, device)
         state = self.__dict__.get("_training_state") if resumable and not fresh else None
-        if state is not None:
+        if state is not None and torch.device(self.device_).type == device.type:
             generator.set_state(torch.tensor(state["generator"]))
         self._require_memory(optimizer, dtype, device)
         if fresh:
             theta = self._initial_parameters(dtype, device, generator)
         else:
-            theta = Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
+            theta = self._fitted_parameters(dtype, device)
         index = torch.arange(X.shape[0]) if weight is None else torch.tensor(np.flatnonzero(weight))
         index, held_out = self._split(index, generator) if hold_out else (index, None)
 
-        listeners = [ProgressLine(type(self).__name__)] if self.verbose else []
+        progress_line = ProgressLine(type(self).__name__)
+        listeners = [progress_line] if self.verbose else []
         if bridge is not None and bridge.active:
             bridge.fitted_attributes = lambda: {"weights_": theta.to_numpy()}
             listeners.append(bridge)
@@ -417,6 +446,7 @@ class TrainedTransformer(
             if listeners
             else None,
         )
+        progress_line.finish()
         self._report_outcome(training)
         self.weights_ = theta.to_numpy()
         self.device_ = str(device)
@@ -435,50 +465,60 @@ class TrainedTransformer(
                 f"{type(self).__name__} diverged in epoch {n_epochs + 1}: the loss is not finite "
                 f"or exploded. Use a smaller learning_rate (now {self.learning_rate:g})"
             )
-            if n_epochs == 0:
+            if training.kept_epoch == 0:
                 raise ValueError(f"{message}. Nothing was learned.")
             warnings.warn(
-                f"{message}. The best finite weights were kept.", ConvergenceWarning, stacklevel=5
+                f"{message}. The best finite weights were kept.", ConvergenceWarning, stacklevel=6
             )
         elif training.outcome == "interrupted":
             warnings.warn(
                 f"{type(self).__name__} was interrupted after {n_epochs} epochs; "
                 "the model fitted so far was kept.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _split(self, index, generator):
         n_held_out = max(1, round(self.validation_fraction * len(index)))
         if n_held_out >= len(index):
             raise ValueError(
-                f"early_stopping would hold out {n_held_out} of {len(index)} rows and leave none "
-                "to train on; use a smaller validation_fraction, more rows, or "
+                f"early_stopping would hold out {n_held_out} of n_samples={len(index)} rows and "
+                "leave none to train on; use a smaller validation_fraction, more rows, or "
                 "early_stopping=False."
             )
         order = torch.randperm(len(index), generator=generator, device=generator.device).cpu()
         return index[order[n_held_out:]], index[order[:n_held_out]]
 
     def _require_memory(self, optimizer, dtype, device):
-        n_parameters = sum(int(np.prod(shape)) for shape in self._parameter_shapes().values())
+        n_parameters = sum(math.prod(shape) for shape in self._parameter_shapes().values())
         copies = 3 + len(optimizer.slots)  # theta, its gradient, the best so far, moments
         require_memory(
             n_parameters * copies * dtype.itemsize, device, f"Training {type(self).__name__}"
         )
 
     def _warn_if_collapsed(self, X, weight):
-        rows = X if weight is None else X[np.flatnonzero(weight)[:1000]]
-        rows = rows[:1000]
+        rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
+        rows = X[rows[:: max(1, len(rows) // 1000)]]
+        seen = summarize_columns(rows)
         codes = self._map_rows(rows, self._encode, (self._n_features_out,), standardize=True)
         dead = diagnostics.constant_units(codes)
-        if dead.any() and (self.columns_.minimum < self.columns_.maximum).any():
+        if dead.any() and (seen.minimum < seen.maximum).any():
             warnings.warn(
                 f"{dead.sum()} of {len(dead)} code units are constant on the training rows. "
-                f"Try weaker penalties, a smaller "
-                "learning_rate or, for relu, another activation.",
+                "Try weaker penalties, a smaller learning_rate or, for relu, another activation.",
                 CollapsedCodeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
+
+    def _fitted_parameters(self, dtype, device):
+        fitted = {name: array.shape for name, array in self.weights_.items()}
+        if fitted != dict(self._parameter_shapes()):
+            raise ValueError(
+                f"The number or sizes of the layers of this {type(self).__name__} have changed "
+                "since it was fitted, so that its weights no longer apply. Set them back, or "
+                "call fit with warm_start=False."
+            )
+        return Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
 
     def _map_rows(self, X, function, shape, *, standardize=False):
         """``function(theta, block)`` for all rows, one block at a time, as an array."""
@@ -487,7 +527,7 @@ class TrainedTransformer(
         except ValueError:  # fitted on a device that this machine does not have
             device = torch.device("cpu")
         dtype = computing_dtype(X, device)
-        theta = Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
+        theta = self._fitted_parameters(dtype, device)
         shift, scale = self.columns_.standardization(dtype, device) if standardize else (None, None)
         rows = StreamedRows(X, shift, scale, dtype=dtype, device=device)
         # On MPS the arithmetic is float32 whatever comes in; float64 comes back.

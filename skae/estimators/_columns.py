@@ -68,7 +68,8 @@ class Columns(NamedTuple):
             name, columns = self.parts[0]
             return self._units_of(name, columns)
         parts = [
-            (self._units_of(name, columns), torch.as_tensor(columns, device=device))
+            # A copy: fitted state may be a read-only memory map, which torch does not have.
+            (self._units_of(name, columns), torch.tensor(columns, device=device))
             for name, columns in self.parts
         ]
         return Mixed(parts)
@@ -137,11 +138,10 @@ def _resolve_parts(loss, summary, original, feature_names):
                 f"entry {number} is {part!r}."
             )
         columns = column_indices(original, part[1])
-        taken = columns[owner[columns] >= 0]
-        if len(taken) or len(np.unique(columns)) < len(columns):
-            twice = taken[0] if len(taken) else columns[0]
+        counts = (owner >= 0) + np.bincount(columns, minlength=n_features)
+        if (counts > 1).any():
             raise ValueError(
-                f"loss chooses column {_label(twice, feature_names)} twice; "
+                f"loss chooses column {_label(np.argmax(counts > 1), feature_names)} twice; "
                 "each column needs exactly one loss."
             )
         owner[columns] = number

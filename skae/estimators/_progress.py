@@ -27,6 +27,7 @@ class ProgressLine:
 
     def __init__(self, name, stream=None):
         self.name, self.stream = name, stream
+        self._open_line_on = None
 
     def __call__(self, epoch):
         """Show an `Epoch`; never asks to stop."""
@@ -37,10 +38,17 @@ class ProgressLine:
             line += f", validation loss = {epoch.validation_loss:.6g}"
         line += f", {left:.1f} s left"
         live = hasattr(stream, "isatty") and stream.isatty()
-        last = epoch.number == epoch.max_iter
-        stream.write(f"\r\x1b[2K{line}" + ("\n" if last else "") if live else f"{line}\n")
+        stream.write(f"\r\x1b[2K{line}" if live else f"{line}\n")
         stream.flush()
+        self._open_line_on = stream if live else None
         return False
+
+    def finish(self):
+        """End the line that is open on a terminal, however the training ended."""
+        if self._open_line_on is not None:
+            self._open_line_on.write("\n")
+            self._open_line_on.flush()
+            self._open_line_on = None
 
 
 class CallbackBridge:

@@ -1,0 +1,94 @@
+"""Sphinx settings. The build needs no network: nothing is fetched, formulas are MathML."""
+
+import os
+import re
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the examples' models are small
+
+import matplotlib
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import skae
+
+matplotlib.use("Agg")
+
+project = "skae"
+author = "the skae developers"
+release = version = skae.__version__
+project_copyright = author
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["templates"]
+exclude_patterns = ["_build", "templates"]
+default_role = "literal"
+highlight_language = "python"
+
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    # Files named plot_*.py are run; others are shown.
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"(benchmarks|reproductions)",
+    # A claim that does not hold fails the build.
+    "abort_on_example_error": True,
+    "backreferences_dir": "api/generated/examples",
+    "doc_module": ("skae",),
+    "download_all_examples": False,
+    "show_memory": False,
+    # Those pages fetch scripts from the network.
+    "write_computation_times": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"skae {release}"
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+
+def _visit_math(translator, node):
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _visit_math_block(translator, node):
+    translator.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
+    raise nodes.SkipNode
+
+
+def _escape_trailing_underscores(app, what, name, obj, options, lines):
+    """In docstrings ``components_`` is a name; reStructuredText would read a reference."""
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith((">>>", "...")):
+            continue
+        head, separator, text = line.rpartition(" : ")
+        parts = re.split(r"(`+[^`]*`+)", text)
+        parts[::2] = [re.sub(r"(\w)_(?!\w)", r"\1\\_", part) for part in parts[::2]]
+        lines[number] = head + separator + "".join(parts)
+
+
+def setup(app):
+    """Render formulas as MathML, which browsers show without a script."""
+    app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+    # Before numpydoc reads the sections.
+    app.connect("autodoc-process-docstring", _escape_trailing_underscores, priority=100)
+
+
+html_math_renderer = "mathml"

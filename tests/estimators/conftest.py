@@ -1,0 +1,43 @@
+"""Small models and small data, shared by the tests of the scikit-learn face."""
+
+import numpy as np
+import pytest
+import torch
+
+from skae import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+
+
+@pytest.fixture(params=[AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder])
+def make_model(request):
+    """A function that makes a small model of each of the classes."""
+
+    def make(**parameters):
+        small = {"n_components": 3, "max_iter": 3, "batch_size": 16, "random_state": 0}
+        return request.param(**{**small, **parameters})
+
+    return make
+
+
+@pytest.fixture(name="X")
+def correlated_columns():
+    """Forty rows of four correlated columns with different means and scales."""
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(40, 2))
+    noise = generator.normal(size=(40, 4))
+    return (hidden @ generator.normal(size=(2, 4)) + 0.3 * noise) * [1, 2, 5, 0.1] + [0, 3, -9, 1]
+
+
+@pytest.fixture
+def counts():
+    """Forty rows of small counts, most of them zero: exact in every numeric dtype."""
+    generator = np.random.default_rng(1)
+    return generator.integers(0, 4, size=(40, 6)) * (generator.random((40, 6)) < 0.4)
+
+
+@pytest.fixture(autouse=True)
+def warn_every_time():
+    """Let torch repeat warnings that it gives once per process: each test sees its own."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)

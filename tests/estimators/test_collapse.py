@@ -1,0 +1,137 @@
+"""Codes that carry nothing are reported, and defaults do not make such codes."""
+
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import sparse
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    load_wine,
+)
+from sklearn.preprocessing import StandardScaler
+
+from skae import AutoEncoder, CollapsedCodeWarning, ContractiveAutoEncoder, DenoisingAutoEncoder
+
+LOADERS = {
+    "digits": load_digits,
+    "iris": load_iris,
+    "wine": load_wine,
+    "breast_cancer": load_breast_cancer,
+    "diabetes": lambda return_X_y: load_diabetes(return_X_y=return_X_y, scaled=False),
+}
+CLASSES = [AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder]
+
+
+def collapses(model, data, **fit_parameters):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CollapsedCodeWarning)
+        model.fit(data, **fit_parameters)
+    return [str(w.message) for w in caught if w.category is CollapsedCodeWarning]
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_defaults_do_not_collapse(model_class, name):
+    data, _ = LOADERS[name](return_X_y=True)
+    model = model_class(max_iter=4, random_state=0)
+    # Raw tables of any units, untouched defaults: every unit says something.
+    assert collapses(model, data) == []
+    codes = model.transform(data)
+    assert codes.std(axis=0).min() > 1e-3
+    # And training beats the same network untrained.
+    untrained = model_class(max_iter=1, learning_rate=1e-12, random_state=0).fit(data)
+    assert model.score(data) > untrained.score(data)
+
+
+def test_contraction_that_crushes_the_code(X):
+    model = ContractiveAutoEncoder(
+        3, contraction=1e6, learning_rate=0.05, max_iter=300, n_iter_no_change=None, random_state=0
+    )
+    (message,) = collapses(model, X)
+    # A penalty a million times the reconstruction leaves constant codes; say so.
+    assert "code units are constant" in message
+    assert "weaker penalties" in message
+
+
+def test_dead_rectifiers(make_model, counts):
+    # Positive inputs, and a step so large that it sends every weight below zero for good.
+    model = make_model(
+        activation="relu", loss="squared_error", learning_rate=10.0, optimizer="adam", max_iter=20
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(counts.astype(float))
+    codes = model.transform(counts.astype(float))
+    n_dead = int((np.ptp(codes, axis=0) == 0).sum())
+    assert n_dead > 0
+    (message,) = collapses(model, counts.astype(float))
+    # The number of units and a way out.
+    assert message.startswith(f"{n_dead} of 3 code units are constant")
+    assert "another activation" in message
+
+
+def test_warning_points_at_the_call(make_model, counts):
+    model = make_model(
+        activation="relu", loss="squared_error", learning_rate=10.0, optimizer="adam", max_iter=20
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(counts.astype(float))
+    (collapsed,) = [w for w in caught if w.category is CollapsedCodeWarning]
+    assert collapsed.filename == __file__
+
+
+def test_constant_data_is_no_collapse(make_model):
+    # Constant codes of constant rows are right.
+    assert collapses(make_model(), np.ones((20, 3))) == []
+    assert collapses(make_model(), np.arange(3.0).reshape(1, 3)) == []
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array])
+def test_sorted_data_is_no_collapse(make_model, convert):
+    data = np.zeros((4000, 3))
+    data[2000:] = np.random.default_rng(0).random((2000, 3))
+    # The first half of the rows are the same; that says nothing about the units.
+    assert collapses(make_model(batch_size=500, max_iter=1), convert(data)) == []
+
+
+def test_rows_of_weight_zero_are_not_looked_at(make_model, X):
+    data = np.vstack([X, np.zeros((2000, 4))])
+    weight = np.r_[np.ones(40), np.zeros(2000)]
+    assert collapses(make_model(), data[::-1], sample_weight=weight[::-1]) == []
+
+
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "diabetes"])
+@pytest.mark.parametrize("model_class", CLASSES)
+@pytest.mark.parametrize("shape", [{}, {"hidden_layer_sizes": (7,), "tied_weights": False}])
+def test_a_raw_table_needs_no_scaler(model_class, name, shape):
+    data, _ = LOADERS[name](return_X_y=True)
+    scaled = StandardScaler().fit_transform(data)
+    model = model_class(8, max_iter=3, loss="gaussian", random_state=0, **shape)
+    raw = model.fit(data).transform(data)
+    raw_score = model.score(data)
+    # Gaussian units standardise by themselves: the network sees the same numbers.
+    assert_allclose(raw, model.fit(scaled).transform(scaled), rtol=1e-6, atol=1e-8)
+    # The likelihoods differ by the change of units alone.
+    constant = np.log(data.std(axis=0)).sum()
+    assert_allclose(raw_score, model.score(scaled) - constant, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e3, -2.0])
+def test_units_of_a_column_do_not_matter(make_model, X, scale):
+    other = X.copy()
+    other[:, 1] = scale * X[:, 1] - 5
+    model = make_model(loss="gaussian").fit(X)
+    expected = model.transform(X)
+    codes = make_model(loss="gaussian").fit(other).transform(other)
+    if scale > 0:
+        # Kilometres or metres: the same standardised column.
+        assert_allclose(codes, expected, rtol=1e-6)
+    else:
+        # A sign is another direction, which random weights do not see as the same.
+        assert np.abs(codes - expected).max() > 1e-6

@@ -1,0 +1,603 @@
+"""The estimators as parts: pipelines, searches, pickles, continued training, scores."""
+
+import copy
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit, log_softmax
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from skae import AutoEncoder, ContractiveAutoEncoder
+
+
+@pytest.fixture
+def y():
+    return np.arange(40) % 2
+
+
+def assert_same_weights(model, other):
+    assert model.weights_.keys() == other.weights_.keys()
+    for name, weight in model.weights_.items():
+        assert_array_equal(weight, other.weights_[name])
+
+
+# Parts of larger models
+
+
+def test_pipeline(make_model, X, y):
+    pipeline = Pipeline([("code", make_model()), ("model", LogisticRegression())]).fit(X, y)
+    # A pipeline does by itself what one does by hand.
+    by_hand = LogisticRegression().fit(make_model().fit_transform(X), y)
+    assert_array_equal(pipeline.predict(X), by_hand.predict(make_model().fit(X).transform(X)))
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_grid_search_in_parallel(X, y, backend):
+    pipeline = make_pipeline(
+        ContractiveAutoEncoder(3, max_iter=2, random_state=0), LogisticRegression()
+    )
+    grid = {
+        "contractiveautoencoder__contraction": [0.0, 0.1],
+        "contractiveautoencoder__n_components": [2, 3],
+    }
+    with joblib.parallel_backend(backend):
+        parallel = GridSearchCV(pipeline, grid, cv=2, n_jobs=2).fit(X, y)
+    serial = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    # Where a fit runs does not change what it learns.
+    assert_array_equal(
+        parallel.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"]
+    )
+    assert parallel.best_params_ == serial.best_params_
+
+
+def test_grid_search_over_the_likelihood(make_model, X):
+    search = GridSearchCV(make_model(), {"learning_rate": [1e-12, 0.01]}, cv=2).fit(X)
+    # score(X) is higher for better models, so a search needs no scorer and no y.
+    assert search.best_params_ == {"learning_rate": 0.01}
+
+
+def test_cross_val_score(make_model, X):
+    scores = cross_val_score(make_model(), X, cv=3)
+    by_hand = make_model().fit(X[14:]).score(X[:14])
+    # Folds of 14, 13 and 13 rows: the first score is that of the first 14.
+    assert scores.shape == (3,)
+    assert_allclose(scores[0], by_hand)
+
+
+def test_feature_union(make_model, X):
+    union = FeatureUnion([("code", make_model()), ("pca", PCA(2, random_state=0))])
+    codes = union.fit_transform(X)
+    # The union places the codes beside the other features, and names both.
+    assert_array_equal(codes[:, :3], make_model().fit_transform(X))
+    assert len(union.get_feature_names_out()) == 5
+
+
+def test_column_transformer(make_model, X):
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(kind=["x", "y"] * 20)
+    transformer = ColumnTransformer(
+        [("code", make_model(), list("abcd")), ("kind", OneHotEncoder(), ["kind"])]
+    )
+    codes = transformer.fit_transform(frame)
+    # Text goes to its encoder and numbers go to the model.
+    assert_allclose(codes[:, :3], make_model().fit_transform(X), rtol=1e-8, atol=1e-10)
+    assert codes.shape == (40, 5)
+
+
+def test_mixed_table_from_column_transformer_to_losses():
+    frame = pd.DataFrame({"kind": ["x", "y", "z", "x"] * 10, "size": np.linspace(-3, 9, 40)})
+    encode = ColumnTransformer(
+        [("kind", OneHotEncoder(sparse_output=False), ["kind"])],
+        remainder="passthrough",
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+    loss = [
+        ("multinomial", make_column_selector("^kind_")),
+        ("gaussian", make_column_selector("^size$")),
+    ]
+    pipeline = make_pipeline(encode, AutoEncoder(3, loss=loss, max_iter=2, random_state=0))
+    # Columns chosen by name find their way through a pipeline and a clone.
+    assert clone(pipeline).fit(frame).transform(frame).shape == (40, 3)
+
+
+def test_stacking_in_a_pipeline(make_model, X):
+    deep = make_pipeline(make_model(n_components=4), make_model(n_components=2)).fit(X)
+    # Sigmoid codes lie in (0, 1), so that the upper model takes Bernoulli units by itself.
+    assert [name for name, _ in deep[1].columns_.parts] == ["bernoulli"]
+    assert deep.transform(X).shape == (40, 2)
+    assert deep.inverse_transform(deep.transform(X)).shape == X.shape
+
+
+def test_clone_has_parameters_and_no_weights(make_model, X):
+    model = make_model(loss=[("gaussian", [0, 1]), ("squared_error", slice(2, 4))]).fit(X)
+    copied = clone(model)
+    # A clone is what the constructor made: parameters without what was learned.
+    assert not hasattr(copied, "weights_")
+    assert copied.get_params() == model.get_params()
+    assert_same_weights(copied.fit(X), model)
+
+
+# Copies and files
+
+
+def test_pickle_restores_the_model(make_model, X):
+    model = make_model().fit(X)
+    restored = pickle.loads(pickle.dumps(model))
+    assert_array_equal(restored.transform(X), model.transform(X))
+    # A restored model is complete: it scores, reconstructs and reports.
+    assert restored.score(X) == model.score(X)
+    assert restored.loss_curve_ == model.loss_curve_
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_pickle_holds_weights_only(make_model, method):
+    data = np.random.default_rng(0).normal(size=(2000, 50))
+    model = getattr(make_model(n_components=10), method)(data)
+    pickled = pickle.dumps(model)
+    # No tensors: a pickle loads without a device and does not depend on torch's formats.
+    assert b"torch" not in pickled
+    # Weights, statistics of 50 columns and Adam's two moments; never the 800 kB of data.
+    weights = sum(weight.nbytes for weight in model.weights_.values())
+    assert len(pickled) < 4 * weights + 20_000
+
+
+@pytest.mark.parametrize(
+    "loss", ["auto", [("gaussian", [0, 1]), ("bernoulli", [2]), ("squared_error", [3])]]
+)
+def test_model_works_from_read_only_memory_maps(make_model, X, tmp_path, loss):
+    X = X.copy()
+    X[:, 2] = X[:, 2] > np.median(X[:, 2])
+    model = make_model(loss=loss).fit(X).partial_fit(X)
+    expected = pickle.loads(pickle.dumps(model)).partial_fit(X)
+    joblib.dump(model, tmp_path / "model.joblib")
+    mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert isinstance(mapped.weights_["weight_0"], np.memmap)
+    # Weights that cannot be written are enough for everything that reads them ...
+    assert_array_equal(mapped.transform(X), model.transform(X))
+    assert_array_equal(mapped.score_samples(X), model.score_samples(X))
+    assert_array_equal(mapped.reconstruct(X), model.reconstruct(X))
+    # ... and training continues from a copy.
+    assert_same_weights(mapped.partial_fit(X), expected)
+
+
+def test_deep_copy_is_independent(make_model, X):
+    model = make_model().fit(X)
+    codes = model.transform(X)
+    copied = copy.deepcopy(model)
+    copied.partial_fit(X)
+    # Training a copy leaves the original alone, since no array is shared.
+    assert_array_equal(model.transform(X), codes)
+    assert (copied.transform(X) != codes).any()
+
+
+def test_shallow_copy_is_not_changed_by_training(make_model, X):
+    model = make_model().fit(X)
+    codes, curve = model.transform(X), list(model.loss_curve_)
+    copy.copy(model).partial_fit(X)
+    # Training makes new arrays instead of writing into the old ones.
+    assert_array_equal(model.transform(X), codes)
+    assert model.loss_curve_ == curve
+
+
+def test_model_trained_on_a_gpu_works_without_one(make_model, X):
+    model = make_model().fit(X)
+    expected = model.transform(X), model.score(X)
+    # What a model that was trained on another machine's GPU looks like here.
+    model.set_params(device="cuda:7").device_ = "cuda:7"
+    loaded = pickle.loads(pickle.dumps(model))
+    # Codes need weights, not the device on which they were learned ...
+    assert_array_equal(loaded.transform(X), expected[0])
+    assert loaded.score(X) == expected[1]
+    assert_allclose(loaded.inverse_transform(expected[0]), model.reconstruct(X))
+    # ... while training there was asked for, and is not silently done elsewhere.
+    for method in (loaded.fit, loaded.partial_fit):
+        with pytest.raises(ValueError, match=r"'cuda:7' is not available.*'auto' or 'cpu'"):
+            method(X)
+    assert_array_equal(loaded.transform(X), expected[0])
+
+
+def test_partial_fit_resumes_on_another_kind_of_device(make_model, X):
+    model = make_model().partial_fit(X)
+    # A CUDA generator's state has 16 bytes: it cannot be set on the CPU's generator.
+    model._training_state["generator"] = np.zeros(16, dtype=np.uint8)
+    model.device_ = "cuda"
+    model.partial_fit(X)
+    assert model.n_iter_ == 2
+    assert model.device_ != "cuda" or model.device == "cuda"
+
+
+# Sample weights
+
+
+def test_integer_weights_are_repetitions_in_one_batch(X):
+    weight = np.arange(40) % 3
+    settings = {"n_components": 2, "max_iter": 5, "batch_size": 1000, "random_state": 0}
+    weighted = AutoEncoder(**settings).fit(X, sample_weight=weight)
+    repeated = AutoEncoder(**settings).fit(np.repeat(X, weight, axis=0))
+    # In one batch a row of weight 2 is two rows: in the statistics and in the gradient.
+    assert_allclose(weighted.transform(X), repeated.transform(X), rtol=1e-8)
+
+
+def test_scale_of_the_weights_does_not_matter(make_model, X):
+    weight = 1.0 + np.arange(40) % 3
+    # Weights are relative, so that a learning rate does not depend on their unit.
+    assert_allclose(
+        make_model().fit(X, sample_weight=1e6 * weight).transform(X),
+        make_model().fit(X, sample_weight=weight).transform(X),
+        rtol=1e-8,
+    )
+    # Equal weights are no weights.
+    assert_same_weights(make_model().fit(X, sample_weight=np.full(40, 7.0)), make_model().fit(X))
+
+
+def test_rows_of_weight_zero_do_not_count(make_model, X):
+    weight = (np.arange(40) < 30).astype(float)
+    outliers = X.copy()
+    outliers[30:] = 1e9
+    # Neither the statistics of the columns nor a gradient sees a row of weight zero.
+    assert_same_weights(make_model().fit(outliers, sample_weight=weight), make_model().fit(X[:30]))
+
+
+def test_score_takes_weights(make_model, X):
+    model = make_model().fit(X)
+    weight = np.arange(40) % 3
+    # The weighted mean of the rows' scores, so that equal weights change nothing.
+    assert_allclose(
+        model.score(X, sample_weight=weight), np.average(model.score_samples(X), weights=weight)
+    )
+    assert model.score(X, sample_weight=np.ones(40)) == model.score(X)
+
+
+def test_weights_are_routed(make_model, X, y):
+    weight = 1.0 + np.arange(40) % 3
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = make_model().set_fit_request(sample_weight=True)
+        pipeline = make_pipeline(model, LogisticRegression().set_fit_request(sample_weight=False))
+        pipeline.fit(X, y, sample_weight=weight)
+        # The weights reached the model through the pipeline ...
+        assert_same_weights(pipeline[0], make_model().fit(X, sample_weight=weight))
+
+        model.set_score_request(sample_weight=True)
+        result = cross_validate(model, X, cv=2, params={"sample_weight": weight})
+    by_hand = (
+        make_model().fit(X[20:], sample_weight=weight[20:]).score(X[:20], sample_weight=weight[:20])
+    )
+    # ... and through cross-validation, which splits them as it splits the rows.
+    assert_allclose(result["test_score"][0], by_hand)
+
+
+# Continued training
+
+
+def test_warm_start_continues(make_model, X):
+    model = make_model(warm_start=True, learning_rate=0.01).fit(X)
+    first = model.score(X)
+    for _ in range(10):
+        model.fit(X)
+    # Each fit goes on from the weights of the one before, so that the fit improves.
+    assert model.score(X) > first
+    # The record is that of the last fit alone.
+    assert model.n_iter_ == 3
+    assert len(model.loss_curve_) == 3
+
+
+def test_fit_without_warm_start_forgets(make_model, X):
+    model = make_model().fit(X + 100)
+    model.fit(X)
+    # Nothing of an earlier fit is left: neither weights nor statistics of columns.
+    assert_same_weights(model, make_model().fit(X))
+
+
+def test_warm_start_with_other_layers_is_refused(make_model, X):
+    model = make_model(warm_start=True).fit(X)
+    expected = model.transform(X)
+    for change in ({"n_components": 5}, {"hidden_layer_sizes": (4,)}, {"tied_weights": False}):
+        changed = copy.deepcopy(model).set_params(**change)
+        # Weights of other shapes cannot be continued, and codes would be wrong.
+        for method in (changed.fit, changed.partial_fit, changed.transform):
+            with pytest.raises(ValueError, match="warm_start=False"):
+                method(X)
+        assert_array_equal(changed.set_params(**model.get_params()).transform(X), expected)
+
+
+def test_partial_fit_returns_self_and_learns(make_model, X):
+    model = make_model(learning_rate=0.01)
+    # What scikit-learn documents, and its BernoulliRBM forgets.
+    assert model.partial_fit(X) is model
+    first = model.score(X)
+    for _ in range(20):
+        model.partial_fit(X)
+    assert model.score(X) > first
+    # One epoch per call, all of them on record.
+    assert model.n_iter_ == 21
+    assert len(model.loss_curve_) == 21
+
+
+def test_partial_fit_respects_the_batch_size(make_model, X):
+    steps = {}
+    for batch_size in (10, 40):
+        model = make_model(batch_size=batch_size, optimizer="adam").partial_fit(X)
+        steps[batch_size] = int(model._training_state["optimizer"]["step"])
+    # Forty rows are four steps of ten, or one of forty.
+    assert steps == {10: 4, 40: 1}
+
+
+def test_partial_fit_carries_moments_and_noise_over(make_model, X):
+    # Without a schedule, epochs of fit and calls of partial_fit are the same steps: the
+    # moments and the generator carry over from call to call.
+    settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
+    fitted = make_model(max_iter=4, **settings).fit(X)
+    continued = make_model(**settings)
+    for _ in range(4):
+        continued.partial_fit(X)
+    assert_same_weights(continued, fitted)
+    assert_allclose(continued.loss_curve_, fitted.loss_curve_)
+
+
+def test_partial_fit_resumes_after_pickling(make_model, X):
+    model = make_model().partial_fit(X).partial_fit(X)
+    restored = pickle.loads(pickle.dumps(model))
+    # The moments and the generator are part of the pickle.
+    assert_same_weights(restored.partial_fit(X), model.partial_fit(X))
+
+
+def test_partial_fit_after_fit_continues_it(make_model, X):
+    model = make_model(learning_rate=0.01).fit(X)
+    score = model.score(X)
+    for _ in range(10):
+        model.partial_fit(X)
+    assert model.score(X) > score
+    assert model.n_iter_ == 3 + 10
+
+
+def test_fit_after_partial_fit_forgets(make_model, X):
+    model = make_model().partial_fit(X + 100).partial_fit(X + 100)
+    # fit starts anew from random_state: weights, moments, statistics and record.
+    assert_same_weights(model.fit(X), make_model().fit(X))
+    assert model.n_iter_ == 3
+    assert not hasattr(model, "_training_state")
+
+
+def test_partial_fit_keeps_the_first_statistics(make_model, X):
+    model = make_model().partial_fit(X)
+    mean = model.columns_.mean.copy()
+    model.partial_fit(X[:5] + 3)
+    # The network's coordinates stay, or its weights would change their meaning.
+    assert_array_equal(model.columns_.mean, mean)
+
+
+def test_partial_fit_may_change_its_optimizer(make_model, X):
+    model = make_model(optimizer="adam").partial_fit(X)
+    model.set_params(optimizer="rmsprop").partial_fit(X)
+    # Moments of another rule are of no use: it starts with its own.
+    assert np.isfinite(model.transform(X)).all()
+
+
+# Scores and reconstructions
+
+
+def weights_of(model, n_layers=1):
+    encoder = [
+        (model.weights_[f"weight_{i}"], model.weights_[f"hidden_bias_{i}"]) for i in range(n_layers)
+    ]
+    decoder = [
+        (
+            model.weights_[("weight_" if model.tied_weights else "decoder_weight_") + str(i)],
+            model.weights_[f"visible_bias_{i}"],
+        )
+        for i in range(n_layers)
+    ]
+    return encoder, decoder
+
+
+def output_by_hand(model, z, n_layers=1):
+    """The output's pre-activation for standardised rows, by NumPy alone."""
+    encoder, decoder = weights_of(model, n_layers)
+    for weight, bias in encoder:
+        z = expit(z @ weight.T + bias)
+    for level in reversed(range(n_layers)):
+        weight, bias = decoder[level]
+        z = z @ weight + bias
+        z = expit(z) if level else z
+    return z
+
+
+def squared(z, a):
+    return 0.5 * ((z - a) ** 2).sum(1)
+
+
+def cross_entropy(x, a):
+    return -(x * np.log(expit(a)) + (1 - x) * np.log(1 - expit(a))).sum(1)
+
+
+SHAPES = [
+    {},
+    {"tied_weights": False},
+    {"hidden_layer_sizes": (5, 4)},
+    {"hidden_layer_sizes": (5,), "tied_weights": False},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gaussian_score(make_model, X, shape):
+    model = make_model(loss="gaussian", **shape).fit(X)
+    mean, scale = X.mean(0), X.std(0)
+    a = output_by_hand(model, (X - mean) / scale, 1 + len(shape.get("hidden_layer_sizes", ())))
+    # The density of x itself: that of z = (x - mean) / scale over the product of scales.
+    constant = np.log(scale).sum() + 2 * np.log(2 * np.pi)
+    assert_allclose(model.score_samples(X), -(squared((X - mean) / scale, a) + constant))
+    assert_allclose(model.score(X), model.score_samples(X).mean())
+    # Reconstructions come in the units of the data.
+    assert_allclose(model.reconstruct(X), a * scale + mean)
+
+
+def test_gaussian_score_is_a_density(X):
+    model = AutoEncoder(3, loss="gaussian", max_iter=5, random_state=0)
+    score = model.fit(X).score(X)
+    # Metres instead of kilometres: a density changes by the determinant, log 1000 each.
+    assert_allclose(model.fit(1000 * X).score(1000 * X), score - 4 * np.log(1000))
+
+
+def test_squared_error_score(make_model, X):
+    model = make_model(loss="squared_error").fit(X)
+    a = output_by_hand(model, X)
+    # The input's own units, nothing estimated, no constant.
+    assert_allclose(model.score_samples(X), -squared(X, a))
+    assert_allclose(model.reconstruct(X), a)
+
+
+def test_bernoulli_score(make_model, counts):
+    data = np.minimum(counts, 1).astype(float)
+    model = make_model(loss="bernoulli").fit(data)
+    a = output_by_hand(model, data)
+    assert_allclose(model.score_samples(data), -cross_entropy(data, a))
+    # The mean of a Bernoulli unit is its probability.
+    assert_allclose(model.reconstruct(data), expit(a))
+
+
+def test_multinomial_score(make_model):
+    data = np.eye(5)[np.arange(40) % 5]
+    model = make_model(loss="multinomial").fit(data)
+    a = output_by_hand(model, data)
+    # The log of the probability of the category that is there.
+    assert_allclose(model.score_samples(data), (data * log_softmax(a, axis=1)).sum(1))
+    assert_allclose(model.reconstruct(data).sum(1), 1)
+
+
+@pytest.fixture
+def mixed_frame(X):
+    kinds = np.eye(3)[np.arange(40) % 3]
+    return pd.DataFrame(
+        {
+            "height": X[:, 0],
+            "red": kinds[:, 0],
+            "owned": (X[:, 1] > 3).astype(float),
+            "green": kinds[:, 1],
+            "error": X[:, 3],
+            "blue": kinds[:, 2],
+            "width": X[:, 2],
+        }
+    )
+
+
+MIXED = {
+    "names": [
+        ("gaussian", ["width", "height"]),
+        ("multinomial", ["red", "green", "blue"]),
+        ("bernoulli", "owned"),
+        ("squared_error", ["error"]),
+    ],
+    "positions": [
+        ("gaussian", [6, 0]),
+        ("multinomial", (1, 3, 5)),
+        ("bernoulli", 2),
+        ("squared_error", [-3]),
+    ],
+    "masks and slices": [
+        ("gaussian", np.isin(np.arange(7), [0, 6])),
+        ("multinomial", slice(1, 6, 2)),
+        ("bernoulli", slice(2, 3)),
+        ("squared_error", [False] * 4 + [True] + [False] * 2),
+    ],
+    "selectors": [
+        ("gaussian", make_column_selector("^(?:height|width)$")),
+        ("multinomial", make_column_selector("^(?:red|green|blue)$")),
+        ("bernoulli", make_column_selector("owned")),
+        ("squared_error", make_column_selector("error")),
+    ],
+    "one by one": [
+        ("gaussian", ["height"]),
+        ("gaussian", ["width"]),
+        ("multinomial", ["blue", "red", "green"]),
+        ("bernoulli", ["owned"]),
+        ("squared_error", ["error"]),
+        ("bernoulli", []),
+    ],
+}
+
+
+@pytest.mark.parametrize("loss", MIXED)
+def test_mixed_score(make_model, mixed_frame, loss):
+    model = make_model(loss=MIXED[loss]).fit(mixed_frame)
+    x = mixed_frame.to_numpy()
+    mean, scale = np.zeros(7), np.ones(7)
+    mean[[0, 6]], scale[[0, 6]] = x[:, [0, 6]].mean(0), x[:, [0, 6]].std(0)
+    z = (x - mean) / scale
+    a = output_by_hand(model, z)
+    expected = (
+        squared(z[:, [0, 6]], a[:, [0, 6]])
+        + np.log(scale).sum()
+        + np.log(2 * np.pi)
+        - (x[:, [1, 3, 5]] * log_softmax(a[:, [1, 3, 5]], axis=1)).sum(1)
+        + cross_entropy(x[:, [2]], a[:, [2]])
+        + squared(x[:, [4]], a[:, [4]])
+    )
+    # Each column under its own loss, however it was chosen; the losses add up.
+    assert_allclose(model.score_samples(mixed_frame), -expected)
+    reconstruction = model.reconstruct(mixed_frame)
+    # Each column is reconstructed by the mean of its own unit, in its own place.
+    assert_allclose(reconstruction[:, [0, 4, 6]], (a * scale + mean)[:, [0, 4, 6]])
+    assert_allclose(reconstruction[:, [1, 3, 5]], np.exp(log_softmax(a[:, [1, 3, 5]], axis=1)))
+    assert_allclose(reconstruction[:, 2], expit(a[:, 2]))
+
+
+def test_inverse_transform_of_codes(make_model, X):
+    model = make_model().fit(X)
+    codes = model.transform(X)
+    assert_array_equal(model.inverse_transform(codes), model.reconstruct(X))
+    # Codes are standardised nowhere: the decoder is a function of the code alone.
+    _, ((weight, bias),) = weights_of(model)
+    some = np.random.default_rng(0).random((5, 3))
+    assert_allclose(
+        model.inverse_transform(some),
+        (some @ weight + bias) * model.columns_.scale + model.columns_.mean,
+    )
+
+
+def test_fitted_attributes_of_one_layer(make_model, X):
+    model = make_model().fit(X)
+    assert model.components_.shape == (3, 4)
+    # Tied weights: the decoder's filters are the encoder's.
+    assert_array_equal(model.decoder_components_, model.components_)
+    # The attributes are what transform computes with.
+    z = (X - model.columns_.mean) / model.columns_.scale
+    assert_allclose(model.transform(X), expit(z @ model.components_.T + model.intercept_hidden_))
+    assert model.intercept_visible_.shape == (4,)
+    untied = make_model(tied_weights=False).fit(X)
+    assert (untied.decoder_components_ != untied.components_).any()
+
+
+def test_fitted_attributes_of_several_layers(make_model, X):
+    deep = make_model(hidden_layer_sizes=(5,)).fit(X)
+    # No single matrix describes a deep encoder; hasattr says so.
+    assert not hasattr(deep, "components_")
+    assert not hasattr(make_model(), "components_")
+    with pytest.raises(AttributeError, match="weights_"):
+        _ = deep.intercept_hidden_
+
+
+def test_early_stopping_keeps_the_best_weights(make_model, X):
+    settings = {
+        "early_stopping": True,
+        "learning_rate": 0.3,
+        "learning_rate_schedule": "constant",
+        "n_iter_no_change": 5,
+    }
+    model = make_model(max_iter=200, **settings).fit(X)
+    # One entry per epoch beside the training loss; the end came with no progress.
+    assert len(model.validation_curve_) == len(model.loss_curve_) == model.n_iter_
+    assert model.stopping_reason_ == "converged"
+    best = int(np.argmin(model.validation_curve_))
+    assert best < model.n_iter_ - 1
+    # The same training, ended at its best epoch, has the weights that were kept.
+    assert_same_weights(model, make_model(max_iter=best + 1, **settings).fit(X))

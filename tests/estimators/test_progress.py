@@ -1,0 +1,253 @@
+"""The progress line, and scikit-learn's callbacks."""
+
+import io
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skae import AutoEncoder
+from skae.estimators._progress import ProgressLine
+
+LINE = re.compile(
+    r"\[(?P<name>\w+)\] epoch (?P<number>\d+)/(?P<of>\d+), loss = (?P<loss>\S+?)"
+    r"(, validation loss = (?P<validation>\S+?))?, (?P<left>\d+\.\d) s left"
+)
+
+
+def test_silent_by_default(make_model, X, capsys):
+    make_model().fit(X).partial_fit(X)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_verbose_prints_a_line_for_each_epoch(make_model, X, capsys, early_stopping):
+    model = make_model(verbose=True, early_stopping=early_stopping).fit(X)
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    lines = [LINE.fullmatch(line) for line in output.splitlines()]
+    # Not a terminal: whole lines that a log file can hold.
+    assert all(lines)
+    assert [int(line["number"]) for line in lines] == [1, 2, 3]
+    assert {line["of"] for line in lines} == {"3"}
+    assert {line["name"] for line in lines} == {type(model).__name__}
+    # The numbers are those of the curves, to the digits that are printed.
+    assert_allclose([float(line["loss"]) for line in lines], model.loss_curve_, rtol=1e-5)
+    if early_stopping:
+        shown = [float(line["validation"]) for line in lines]
+        assert_allclose(shown, model.validation_curve_, rtol=1e-5)
+    else:
+        assert all(line["validation"] is None for line in lines)
+    # After the last epoch no time is left.
+    assert lines[-1]["left"] == "0.0"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def epoch(number, max_iter=10, seconds=2.0):
+    return SimpleNamespace(
+        number=number, max_iter=max_iter, loss=1.5, validation_loss=None, seconds=seconds
+    )
+
+
+def test_time_left():
+    stream = io.StringIO()
+    ProgressLine("Model", stream)(epoch(4, max_iter=10, seconds=2.0))
+    # Four epochs took 2 s, so the other six take 3 s.
+    assert stream.getvalue() == "[Model] epoch 4/10, loss = 1.5, 3.0 s left\n"
+
+
+@pytest.mark.parametrize("n_epochs", [3, 10])
+def test_line_is_rewritten_on_a_terminal(n_epochs):
+    terminal = Terminal()
+    line = ProgressLine("Model", terminal)
+    # A progress line never asks to stop.
+    assert [line(epoch(number + 1)) for number in range(n_epochs)] == [False] * n_epochs
+    # Each epoch erases the one before: no newline as yet.
+    assert terminal.getvalue().count("\r\x1b[2K") == n_epochs
+    assert "\n" not in terminal.getvalue()
+    line.finish()
+    line.finish()
+    # However training ended, early too, the prompt starts on a line of its own.
+    assert terminal.getvalue().endswith("s left\n")
+    assert terminal.getvalue().count("\n") == 1
+
+
+def test_line_is_ended_by_fit(make_model, X, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    make_model(verbose=True, max_iter=50, learning_rate=1e-9, n_iter_no_change=1, tol=1.0).fit(X)
+    # Converged before max_iter: the line is ended all the same.
+    assert terminal.getvalue().endswith("s left\n")
+    assert terminal.getvalue().count("\n") == 1
+
+
+def test_verbose_changes_nothing_but_the_output(make_model, X):
+    assert_array_equal(
+        make_model(verbose=1).fit(X).transform(X), make_model(verbose=0).fit(X).transform(X)
+    )
+
+
+# scikit-learn's callbacks, from 1.9
+
+try:
+    from sklearn.callback import ProgressBar, ScoringMonitor
+except ImportError:
+    ProgressBar = ScoringMonitor = None
+
+needs_callbacks = pytest.mark.skipif(ScoringMonitor is None, reason="needs scikit-learn 1.9")
+
+
+class Recorder:
+    """Writes down what it is told; asks to stop after some epochs."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after, self.events, self.scores = stop_after, [], []
+
+    def setup(self, estimator, context):
+        self.events.append("setup")
+
+    def teardown(self, estimator, context):
+        self.events.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, *, X):
+        self.events.append(f"begin {context.task_name} {context.task_id}")
+
+    def on_fit_task_end(self, estimator, context, *, X, fitted_estimator):
+        self.events.append(f"end {context.task_name} {context.task_id}")
+        self.scores.append(fitted_estimator.score(X))
+        return (
+            self.stop_after is not None
+            and context.task_name == "epoch"
+            and context.task_id + 1 >= self.stop_after
+        )
+
+
+@needs_callbacks
+def test_callback_hears_of_every_epoch(make_model, X):
+    recorder = Recorder()
+    model = make_model().set_callbacks(recorder).fit(X)
+    epochs = [f"{when} epoch {i}" for i in range(3) for when in ("begin", "end")]
+    # In scikit-learn's order: the fit around its epochs, set up before and torn down after.
+    assert recorder.events == ["setup", "begin fit 0", *epochs, "end fit 0", "teardown"]
+    # The estimator passed to a callback is usable at each epoch; the last is the result.
+    assert np.isfinite(recorder.scores).all()
+    assert recorder.scores[-1] == model.score(X)
+    assert len(set(recorder.scores[:3])) == 3
+
+
+@needs_callbacks
+def test_callback_stops_training(make_model, X):
+    settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
+    model = make_model(max_iter=1000, **settings).set_callbacks(Recorder(stop_after=3)).fit(X)
+    assert model.stopping_reason_ == "stopped"
+    assert model.n_iter_ == 3
+    # Stopped after three epochs is three epochs of training.
+    expected = make_model(max_iter=3, **settings).fit(X)
+    assert_array_equal(model.transform(X), expected.transform(X))
+
+
+@needs_callbacks
+def test_callbacks_change_nothing(make_model, X):
+    watched = make_model().set_callbacks(Recorder()).fit(X)
+    assert_array_equal(watched.transform(X), make_model().fit(X).transform(X))
+    # The hooks leave nothing behind on the estimator.
+    assert not hasattr(watched, "_callback_fit_ctx")
+
+
+@needs_callbacks
+def test_callback_is_torn_down_after_an_error(make_model, X):
+    recorder = Recorder()
+    model = make_model(batch_size=1, optimizer="sgd", learning_rate=1e300)
+    with pytest.raises(ValueError, match="learning_rate"):
+        model.set_callbacks(recorder).fit(X)
+    # A bar that stays open would corrupt the terminal.
+    assert recorder.events[-1] == "teardown"
+    assert not hasattr(model, "_callback_fit_ctx")
+
+
+@needs_callbacks
+def test_error_in_a_callback_leaves_a_fitted_model_as_it_was(make_model, X):
+    class Failing(Recorder):
+        def on_fit_task_end(self, estimator, context):
+            raise RuntimeError("disk is full")
+
+    model = make_model().fit(X)
+    codes = model.transform(X)
+    with pytest.raises(RuntimeError, match="disk is full"):
+        model.set_callbacks(Failing()).fit(X + 100)
+    assert_array_equal(model.transform(X), codes)
+
+
+def likelihood_monitor():
+    # scikit-learn 1.9 scores only where there is a y, and by named scorers only.
+    return ScoringMonitor(scoring={"score": lambda model, X, y: model.score(X)})
+
+
+@needs_callbacks
+def test_scoring_monitor(make_model, X):
+    monitor = likelihood_monitor()
+    model = make_model().set_callbacks(monitor).fit(X, X[:, 0])
+    epochs = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    # The likelihood at each epoch, the last of them that of the result.
+    assert len(epochs) == 3
+    assert epochs[-1]["score"] == model.score(X)
+
+
+class Sum(RegressorMixin, BaseEstimator):
+    """The end of a pipeline that costs nothing."""
+
+    def fit(self, X, y=None):
+        self.is_fitted_ = True
+        return self
+
+    def predict(self, X):
+        return X.sum(axis=1)
+
+
+@needs_callbacks
+@pytest.mark.filterwarnings("ignore:.*does not support callbacks")
+@pytest.mark.parametrize("compose", ["alone", "pipeline", "search"])
+def test_progress_bar(X, capsys, compose):
+    pytest.importorskip("rich")
+    model = AutoEncoder(3, max_iter=2, random_state=0)
+    if compose == "pipeline":
+        model = make_pipeline(model, Sum())
+    if compose == "search":
+        model = GridSearchCV(model, {"n_components": [2, 3]}, cv=2)
+    if not hasattr(model, "set_callbacks"):
+        pytest.skip(f"{type(model).__name__} has no callbacks in this scikit-learn")
+    model.set_callbacks(ProgressBar()).fit(X, X[:, 0])
+    # The bar runs through, in whatever the model is a part of, and names it.
+    assert "AutoEncoder" in capsys.readouterr().out
+
+
+@needs_callbacks
+def test_callback_of_a_part_of_a_pipeline(X):
+    recorder, monitor = Recorder(), likelihood_monitor()
+    model = AutoEncoder(3, max_iter=2, random_state=0).set_callbacks(recorder, monitor)
+    make_pipeline(model, Sum()).fit(X, X[:, 0])
+    # Set on a part, a callback hears of that part's epochs.
+    assert recorder.events.count("end epoch 0") == 1
+    assert recorder.events[-1] == "teardown"
+    assert [row["task_name"] for row in monitor.get_logs().data].count("epoch") == 2
+
+
+@needs_callbacks
+def test_callback_of_a_searched_model(X):
+    monitor = likelihood_monitor()
+    model = AutoEncoder(3, max_iter=2, random_state=0).set_callbacks(monitor)
+    search = GridSearchCV(model, {"n_components": [2, 3]}, cv=2).fit(X, X[:, 0])
+    rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    # Two values in two folds and the final fit, two epochs each.
+    assert len(rows) == (2 * 2 + 1) * 2
+    assert np.isfinite([row["score"] for row in rows]).all()
+    assert search.best_estimator_.n_iter_ == 2
