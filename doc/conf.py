@@ -38,6 +38,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     # Files named plot_*.py are run; others are shown.
     "filename_pattern": r"/plot_",
+    "within_subsection_order": "FileNameSortKey",
     "ignore_pattern": r"(benchmarks|reproductions)",
     # A claim that does not hold fails the build.
     "abort_on_example_error": True,

@@ -5,7 +5,7 @@ from skae.estimators._auto_encoders import (
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
 )
-from skae.estimators._base import CollapsedCodeWarning
+from skae.estimators._outcomes import CollapsedCodeWarning
 
 __all__ = [
     "AutoEncoder",

@@ -67,7 +67,7 @@ def jacobian_norms(estimator, X):
     -------
     norms : ndarray of shape (n_samples,)
         With respect to the input as the network sees it,
-        (x - columns_.mean) / columns_.scale.
+        (x - columns_.shift) / columns_.scale.
 
     Notes
     -----

@@ -27,7 +27,7 @@ def jacobian_norms_by_autograd(model, X):
             z = function[model.activation](weight @ z + bias)
         return z
 
-    z = torch.tensor((X - model.columns_.mean) / model.columns_.scale)
+    z = torch.tensor((X - model.columns_.shift) / model.columns_.scale)
     jacobians = torch.func.vmap(torch.func.jacrev(encode))(z)
     return torch.linalg.matrix_norm(jacobians).numpy()
 

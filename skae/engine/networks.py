@@ -43,13 +43,14 @@ class Activation(NamedTuple):
 
 
 ACTIVATIONS = {
-    # Glorot's gain of 4 for the logistic function: its slope at 0 is 1/4.
+    # Not Glorot's 4, which makes up for the slope of 1/4 at 0: standardised columns would
+    # saturate wide layers from the start, and the decoder has no such slope.
     "sigmoid": Activation(
         torch.sigmoid,
         torch.sigmoid_,
         lambda h: torch.addcmul(h, h, h, value=-1),
         lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
-        4.0,
+        1.0,
     ),
     "tanh": Activation(
         torch.tanh,
@@ -189,6 +190,8 @@ def initialize(network, output_bias, *, dtype, device, generator):
     theta.flat.zero_()
     for weight in network.weight_matrices(theta):
         bound = network.nonlinearity.gain * math.sqrt(6.0 / sum(weight.shape))
-        weight.uniform_(-bound, bound, generator=generator)
+        # Drawn in float32 for every dtype, so that both start from the same weights.
+        draw = torch.empty(weight.shape, dtype=torch.float32, device=device)
+        weight.copy_(draw.uniform_(-bound, bound, generator=generator))
     theta["visible_bias_0"].copy_(output_bias)
     return theta

@@ -15,9 +15,6 @@ from skae.engine import jacobians
 from skae.engine.networks import encode
 from skae.engine.units import Gaussian
 
-# How near to 0 and 1 the mean activity of a unit is taken to come.
-_MARGIN = 1e-6
-
 
 class WeightDecay:
     """weight / 2 * sum of squared weights (biases are free)."""
@@ -71,16 +68,16 @@ class CodeKL:
 
     def value(self, theta, forward):
         """The penalty, a scalar."""
-        activity, rho = self._activity(forward), _off_the_ends(self.target)
-        divergence = rho * torch.log(rho / activity) + (1 - rho) * torch.log(
-            (1 - rho) / (1 - activity)
+        target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
+        return sum(
+            (rho * torch.log(rho / share)).sum()
+            for rho, share in zip(target, activity, strict=True)
         )
-        return divergence.sum()
 
     def add_gradient_(self, theta, forward, gradient):
         """Add the derivative through the mean activity to ``forward.delta``."""
-        activity, rho = self._activity(forward), _off_the_ends(self.target)
-        slope_of_divergence = ((1 - rho) / (1 - activity) - rho / activity) * (1 - 2 * _MARGIN)
+        target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
+        slope_of_divergence = target[1] / activity[1] - target[0] / activity[0]
         if forward.row_weight is not None:
             slope_of_divergence /= forward.row_weight.mean()
         change = forward.weighted_(forward.slope * slope_of_divergence)
@@ -89,16 +86,16 @@ class CodeKL:
 
     def _activity(self, forward):
         activity = forward.mean(forward.code)
-        if forward.row_weight is not None:
-            # Weights have mean 1 over all rows, not over a batch: activities are fractions.
-            activity = activity / forward.row_weight.mean()
-        return _off_the_ends(activity)
+        if forward.row_weight is None:
+            return activity
+        # Weights have mean 1 over all rows, not over a batch: activities are fractions.
+        return activity / forward.row_weight.mean()
 
 
-def _off_the_ends(activity):
+def _on_and_off(activity):
     # A unit saturated over a whole batch would make the logarithm infinite, and a clamp
     # would leave it without a gradient to recover by.
-    return activity * (1 - 2 * _MARGIN) + _MARGIN
+    return activity + 1e-9, (1 - activity) + 1e-9
 
 
 class Contraction:

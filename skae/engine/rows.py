@@ -146,14 +146,15 @@ def summarize_columns(array, row_weight=None):
     -------
     summary : ColumnSummary
     """
+    if sparse.issparse(array):
+        return _summarize_csr(array, row_weight)
     n_features = array.shape[1]
     mean, square = np.zeros(n_features), np.zeros(n_features)
     minimum, maximum = np.full(n_features, np.inf), np.full(n_features, -np.inf)
     total = 0.0
     with np.errstate(invalid="ignore", over="ignore"):
         for start, stop in block_bounds(*array.shape):
-            block = array[start:stop]
-            block = (block.toarray() if sparse.issparse(block) else block).astype(np.float64)
+            block = array[start:stop].astype(np.float64)
             weight = np.ones(len(block)) if row_weight is None else row_weight[start:stop]
             if row_weight is not None:
                 block, weight = block[weight > 0], weight[weight > 0]
@@ -172,6 +173,32 @@ def summarize_columns(array, row_weight=None):
             square += block_square + change**2 * (total * block_total / merged)
             mean += change * (block_total / merged)
             total = merged
+        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum)
+
+
+def _summarize_csr(array, row_weight):
+    # The stored entries alone; the zeros between them are counted, never written out.
+    weight = np.ones(array.shape[0]) if row_weight is None else row_weight
+    if (weight == 0).any():
+        array, weight = array[weight > 0], weight[weight > 0]
+    if not array.has_canonical_format:
+        array = array.copy()
+        array.sum_duplicates()
+    n_features, total = array.shape[1], weight.sum()
+    values, columns = array.data.astype(np.float64), array.indices
+    entry_weight = np.repeat(weight, np.diff(array.indptr))
+
+    def column_sums(entries):
+        return np.bincount(columns, entries, n_features)
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = column_sums(entry_weight * values) / total
+        square = column_sums(entry_weight * (values - mean[columns]) ** 2)
+        square += (total - column_sums(entry_weight)) * mean**2
+        has_zero = np.bincount(columns, minlength=n_features) < array.shape[0]
+        minimum, maximum = np.where(has_zero, 0.0, np.inf), np.where(has_zero, 0.0, -np.inf)
+        np.minimum.at(minimum, columns, values)
+        np.maximum.at(maximum, columns, values)
         return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum)
 
 

@@ -139,7 +139,9 @@ def train(
                     judged.copy_(theta.flat)
                 watched = loss = run_epoch(epoch)
                 if held_out:
-                    watched = evaluate(theta, objective, rows, validation_index, row_weight)
+                    watched = evaluate(
+                        theta, objective, rows, validation_index, row_weight, batch_size
+                    )
                 finite = math.isfinite(loss) and math.isfinite(watched)
                 if not (finite and bool(torch.isfinite(theta.flat).all())):
                     outcome = "diverged"
@@ -165,7 +167,8 @@ def train(
             outcome = "interrupted"
         if outcome in ("max_iter", "converged") and not held_out and best.is_far_behind:
             outcome = "diverged"
-        if outcome == "diverged" or (held_out and validation_curve):
+        exploded = not bool(torch.isfinite(theta.flat).all())  # Ctrl-C amid an explosion
+        if outcome == "diverged" or exploded or (held_out and validation_curve):
             theta.flat.copy_(best.flat)
             kept_epoch = best.epoch if held_out else max(0, best.epoch - 1)
         else:
@@ -173,7 +176,7 @@ def train(
     return Training(loss_curve, validation_curve, state, outcome, kept_epoch)
 
 
-def evaluate(theta, objective, rows, index, row_weight=None, batch_size=1024):
+def evaluate(theta, objective, rows, index, row_weight=None, batch_size=100):
     """The objective's mean over some rows, with the same noise at every call."""
     device = theta.flat.device
     index = index.to(device)
@@ -219,4 +222,5 @@ class _Best:
         """Whether the loss has exploded, though it is still finite."""
         if self.last is None or self.last <= self.first:
             return False
-        return self.last - self.loss > max(abs(self.loss), 1.0)
+        # The loss of few noisy rows moves by its own size; explosions grow by powers.
+        return self.last - self.first > 100 * max(abs(self.first), 1.0)

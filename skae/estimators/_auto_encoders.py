@@ -51,7 +51,7 @@ class AutoEncoder(TrainedTransformer):
     ----------
     components_ : ndarray of shape (n_components, n_features_in_)
         Weights of the encoder, one filter per row, for
-        (x - columns_.mean) / columns_.scale; where there
+        (x - columns_.shift) / columns_.scale; where there
         is one layer.
     decoder_components_ : ndarray of shape (n_components, n_features_in_)
         Weights of the decoder, where there is one layer; ``components_`` if tied.
@@ -234,8 +234,8 @@ class AutoEncoder(TrainedTransformer):
         return self._network.parameter_shapes
 
     def _initial_parameters(self, dtype, device, generator):
-        center = torch.tensor(self.columns_.center, dtype=dtype, device=device)
-        bias = self.columns_.units(device).bias_for_mean(center)
+        mean = torch.tensor(self.columns_.standardized("mean"), dtype=dtype, device=device)
+        bias = self.columns_.units(device).bias_for_mean(mean)
         return initialize(self._network, bias, dtype=dtype, device=device, generator=generator)
 
     def _encode(self, theta, x):

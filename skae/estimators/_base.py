@@ -1,20 +1,13 @@
 """The scikit-learn face that all learned transformers share."""
 
-import functools
 import math
-import warnings
-from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 
-from skae import diagnostics
 from skae._validation import (
-    Interval,
-    StrOptions,
     check_is_fitted,
     check_rows,
     check_weights,
@@ -24,49 +17,29 @@ from skae._validation import (
 from skae.engine.devices import require_memory, resolve_device
 from skae.engine.optimizers import OPTIMIZERS
 from skae.engine.parameters import Parameters
-from skae.engine.rows import StreamedRows, make_rows, summarize_columns
-from skae.engine.training import SCHEDULES, train
+from skae.engine.rows import StreamedRows, make_rows
+from skae.engine.training import train
 from skae.estimators._columns import describe_columns
-from skae.estimators._parameters import estimator, parameter, validate_parameters
+from skae.estimators._outcomes import all_or_nothing, report_collapse, report_outcome, some_rows
+from skae.estimators._parameters import estimator, validate_parameters
 from skae.estimators._progress import (
     CallbackBridge,
     CallbackSupportMixin,
     ProgressLine,
     with_callbacks,
 )
+from skae.estimators._training_parameters import TrainingParameters
 
 _CPU = torch.device("cpu")
 
 
-class CollapsedCodeWarning(UserWarning):
-    """Some code units are constant over the training rows: they carry nothing."""
-
-
-def _all_or_nothing(fit):
-    """Decorate a fit so that, where it raises, the model stays as it was."""
-
-    @functools.wraps(fit)
-    def guarded(self, *args, **kwargs):
-        before = _fitted_state(self)
-        try:
-            return fit(self, *args, **kwargs)
-        except BaseException:
-            for name in _fitted_state(self):
-                delattr(self, name)
-            vars(self).update(before)
-            raise
-
-    return guarded
-
-
-def _fitted_state(model):
-    names = [name for name in vars(model) if name.endswith("_") or name == "_training_state"]
-    return {name: vars(model)[name] for name in names}
-
-
 @estimator
 class TrainedTransformer(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    TrainingParameters,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """A transformer that is trained by gradient steps on an objective.
 
@@ -75,123 +48,8 @@ class TrainedTransformer(
     validation, devices, the call of the training loop, fitted state.
     """
 
-    batch_size: int = parameter(
-        100,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
-        Rows per gradient step. An epoch's batches differ in size by one row at most.""",
-    )
-    learning_rate: float = parameter(
-        1e-3,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
-        Step size of the optimiser. Objectives are means over rows, so it does not
-        depend on ``batch_size``.""",
-    )
-    learning_rate_schedule: str = parameter(
-        "constant",
-        [StrOptions(set(SCHEDULES))],
-        """{"constant", "linear", "cosine"}
-        Course of the learning rate over ``max_iter`` epochs: constant, or falling to
-        zero linearly or along a half cosine.""",
-    )
-    optimizer: str = parameter(
-        "adam",
-        [StrOptions(set(OPTIMIZERS))],
-        """{"adam", "sgd", "nesterov", "rmsprop", "adagrad"}
-        The rule of the gradient steps, by torch's kernels.""",
-    )
-    momentum: float = parameter(
-        0.9,
-        [Interval(Real, 0, 1, closed="left")],
-        """float
-        Momentum of "sgd", "nesterov" and "rmsprop".""",
-    )
-    max_iter: int = parameter(
-        100,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
-        Epochs at most.""",
-    )
-    tol: float = parameter(
-        1e-4,
-        [Interval(Real, 0, None, closed="left")],
-        """float
-        Progress that counts, as a fraction of the loss's whole fall so far.""",
-    )
-    n_iter_no_change: int = parameter(
-        10,
-        [Interval(Integral, 1, None, closed="left"), None],
-        """int or None
-        Epochs without progress after which training ends. None: never before
-        ``max_iter``.""",
-    )
-    early_stopping: bool = parameter(
-        False,
-        ["boolean"],
-        """bool
-        Whether to hold out a part of the rows, watch the loss there instead of the
-        training loss, and keep the weights of the best epoch.""",
-    )
-    validation_fraction: float = parameter(
-        0.1,
-        [Interval(Real, 0, 1, closed="neither")],
-        """float
-        Part of the rows that ``early_stopping`` holds out.""",
-    )
-    warm_start: bool = parameter(
-        False,
-        ["boolean"],
-        """bool
-        Whether `fit` continues from the weights of the last fit.""",
-    )
-    device: str = parameter(
-        "auto",
-        [str],
-        """str
-        "auto" takes CUDA, then MPS or XPU, then the CPU, when `fit` is called; or any
-        device of torch, such as "cpu" or "cuda:1".""",
-    )
-    verbose: bool = parameter(
-        False,
-        ["verbose"],
-        """bool or int
-        Whether to show a progress line with losses and time left.""",
-    )
-    random_state: int = parameter(
-        None,
-        ["random_state"],
-        """int, RandomState instance or None
-        Seed of weights, batches and noise. The same int gives the same bits on the
-        same device and number of threads.""",
-    )
-
-    _attributes_doc = """
-    n_features_in_ : int
-        Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names.
-    weights_ : dict of str to ndarray
-        All learned parameters by name.
-    columns_ : Columns
-        Losses, mean, scale and range of the columns; the network sees
-        (x - columns_.mean) / columns_.scale.
-    n_iter_ : int
-        Epochs run.
-    loss_curve_ : list of float
-        Training objective of each epoch, in nats per row: a mean over the epoch's
-        batches, so it includes the epoch's progress.
-    validation_curve_ : list of float
-        Objective on the held-out rows after each epoch; empty without early stopping.
-    stopping_reason_ : str
-        "max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the
-        model so far was kept) or "diverged" (the best finite weights were kept).
-    device_ : str
-        Where the model was trained.
-    """
-
     @with_callbacks
-    @_all_or_nothing
+    @all_or_nothing
     def fit(self, X, y=None, sample_weight=None):
         """Learn from the rows of X.
 
@@ -234,17 +92,18 @@ class TrainedTransformer(
         self.n_iter_ = len(training.loss_curve)
         self.loss_curve_ = training.loss_curve
         self.validation_curve_ = training.validation_curve
-        self._warn_if_collapsed(data, weight)
+        rows = some_rows(data, weight)
+        report_collapse(rows, self._codes(rows))
         bridge.finish()
         return self
 
-    @_all_or_nothing
+    @all_or_nothing
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X, in batches.
 
         The first call chooses the loss and the statistics of the columns from its
         rows; later calls keep them. The optimiser's moments and the random state carry
-        over from call to call. No rows are held out.
+        over from call to call. No rows are held out, and the learning rate is constant.
 
         Parameters
         ----------
@@ -287,7 +146,7 @@ class TrainedTransformer(
         """
         check_is_fitted(self)
         X = check_rows(self, X, reset=False)
-        return self._map_rows(X, self._encode, (self._n_features_out,), standardize=True)
+        return self._codes(X)
 
     def inverse_transform(self, X):
         """Reconstruct data from codes.
@@ -316,7 +175,7 @@ class TrainedTransformer(
         means = self._map_rows(X, reconstruct, (self.n_features_in_,))
         if self.columns_.is_standardized:
             means *= self.columns_.scale.astype(means.dtype)
-            means += self.columns_.mean.astype(means.dtype)
+            means += self.columns_.shift.astype(means.dtype)
         return means
 
     def reconstruct(self, X):
@@ -434,7 +293,7 @@ class TrainedTransformer(
             generator=generator,
             optimizer=optimizer,
             learning_rate=self.learning_rate,
-            schedule=self.learning_rate_schedule,
+            schedule="constant" if resumable else self.learning_rate_schedule,
             batch_size=self.batch_size,
             max_iter=max_iter,
             tol=self.tol,
@@ -447,7 +306,7 @@ class TrainedTransformer(
             else None,
         )
         progress_line.finish()
-        self._report_outcome(training)
+        report_outcome(self, training)
         self.weights_ = theta.to_numpy()
         self.device_ = str(device)
         self.stopping_reason_ = training.outcome
@@ -457,26 +316,6 @@ class TrainedTransformer(
                 "optimizer": {k: v.cpu().numpy() for k, v in training.optimizer_state.items()},
             }
         return training
-
-    def _report_outcome(self, training):
-        n_epochs = len(training.loss_curve)
-        if training.outcome == "diverged":
-            message = (
-                f"{type(self).__name__} diverged in epoch {n_epochs + 1}: the loss is not finite "
-                f"or exploded. Use a smaller learning_rate (now {self.learning_rate:g})"
-            )
-            if training.kept_epoch == 0:
-                raise ValueError(f"{message}. Nothing was learned.")
-            warnings.warn(
-                f"{message}. The best finite weights were kept.", ConvergenceWarning, stacklevel=6
-            )
-        elif training.outcome == "interrupted":
-            warnings.warn(
-                f"{type(self).__name__} was interrupted after {n_epochs} epochs; "
-                "the model fitted so far was kept.",
-                ConvergenceWarning,
-                stacklevel=6,
-            )
 
     def _split(self, index, generator):
         n_held_out = max(1, round(self.validation_fraction * len(index)))
@@ -496,20 +335,6 @@ class TrainedTransformer(
             n_parameters * copies * dtype.itemsize, device, f"Training {type(self).__name__}"
         )
 
-    def _warn_if_collapsed(self, X, weight):
-        rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
-        rows = X[rows[:: max(1, len(rows) // 1000)]]
-        seen = summarize_columns(rows)
-        codes = self._map_rows(rows, self._encode, (self._n_features_out,), standardize=True)
-        dead = diagnostics.constant_units(codes)
-        if dead.any() and (seen.minimum < seen.maximum).any():
-            warnings.warn(
-                f"{dead.sum()} of {len(dead)} code units are constant on the training rows. "
-                "Try weaker penalties, a smaller learning_rate or, for relu, another activation.",
-                CollapsedCodeWarning,
-                stacklevel=5,
-            )
-
     def _fitted_parameters(self, dtype, device):
         fitted = {name: array.shape for name, array in self.weights_.items()}
         if fitted != dict(self._parameter_shapes()):
@@ -519,6 +344,9 @@ class TrainedTransformer(
                 "call fit with warm_start=False."
             )
         return Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
+
+    def _codes(self, X):
+        return self._map_rows(X, self._encode, (self._n_features_out,), standardize=True)
 
     def _map_rows(self, X, function, shape, *, standardize=False):
         """``function(theta, block)`` for all rows, one block at a time, as an array."""

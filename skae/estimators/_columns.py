@@ -24,19 +24,17 @@ class Columns(NamedTuple):
     ----------
     parts : tuple of (str, ndarray)
         Losses and the positions of the columns they are for; every column once.
-    mean, scale : ndarray of shape (n_features,)
-        The network sees (x - mean) / scale: the statistics of Gaussian columns, 0 and
-        1 for others.
-    center : ndarray of shape (n_features,)
-        Mean of the columns as the network sees them.
-    minimum, maximum : ndarray of shape (n_features,)
-        Range of the training data.
+    shift, scale : ndarray of shape (n_features,)
+        The network sees (x - shift) / scale: mean and standard deviation of Gaussian
+        columns, 0 and 1 for others.
+    mean, minimum, maximum : ndarray of shape (n_features,)
+        Of the training data.
     """
 
     parts: tuple
-    mean: np.ndarray
+    shift: np.ndarray
     scale: np.ndarray
-    center: np.ndarray
+    mean: np.ndarray
     minimum: np.ndarray
     maximum: np.ndarray
 
@@ -50,17 +48,17 @@ class Columns(NamedTuple):
     @property
     def is_standardized(self):
         """Whether the network sees other numbers than the user's."""
-        return bool(self.mean.any() or (self.scale != 1).any())
+        return bool(self.shift.any() or (self.scale != 1).any())
 
     def standardized(self, statistic):
         """One of the statistics by name, as the network sees it."""
-        return (getattr(self, statistic) - self.mean) / self.scale
+        return (getattr(self, statistic) - self.shift) / self.scale
 
     def standardization(self, dtype, device):
         """(shift, scale) as tensors, or (None, None) where columns are used as they are."""
         if not self.is_standardized:
             return None, None
-        return tuple(torch.tensor(a, dtype=dtype, device=device) for a in (self.mean, self.scale))
+        return tuple(torch.tensor(a, dtype=dtype, device=device) for a in (self.shift, self.scale))
 
     def units(self, device):
         """The output units, on standardised columns."""
@@ -110,16 +108,15 @@ def describe_columns(X, loss, row_weight, original, feature_names=None):
     parts = _resolve_parts(loss, summary, original, feature_names)
     _check_parts(parts, X, summary, feature_names)
 
-    mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     for name, columns in parts:
         if name == "gaussian":
-            mean[columns] = summary.mean[columns]
+            shift[columns] = summary.mean[columns]
             # A constant column has nothing to standardise, beyond its rounding errors.
             size = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
             constant = (summary.minimum == summary.maximum) | (summary.std <= 1e-12 * size)
             scale[columns] = np.where(constant, 1.0, summary.std)[columns]
-    center = (summary.mean - mean) / scale
-    return Columns(parts, mean, scale, center, summary.minimum, summary.maximum)
+    return Columns(parts, shift, scale, summary.mean, summary.minimum, summary.maximum)
 
 
 def _resolve_parts(loss, summary, original, feature_names):

@@ -403,7 +403,7 @@ def test_divergence_in_the_first_epoch_leaves_the_start(theta, rows):
 
 
 def test_an_exploded_loss_is_divergence(theta, rows):
-    training = run(theta, Script([5.0, 4.0, 50.0, 500.0]), rows, max_iter=4)
+    training = run(theta, Script([5.0, 4.0, 50.0, 5000.0]), rows, max_iter=4)
     # Finite, but far above where it began: the weights that the best epoch began with are kept.
     assert training.outcome == "diverged"
     assert theta.flat.tolist() == [1.0, 1.0]

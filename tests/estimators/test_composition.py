@@ -370,10 +370,10 @@ def test_fit_after_partial_fit_forgets(make_model, X):
 
 def test_partial_fit_keeps_the_first_statistics(make_model, X):
     model = make_model().partial_fit(X)
-    mean = model.columns_.mean.copy()
+    mean = model.columns_.shift.copy()
     model.partial_fit(X[:5] + 3)
     # The network's coordinates stay, or its weights would change their meaning.
-    assert_array_equal(model.columns_.mean, mean)
+    assert_array_equal(model.columns_.shift, mean)
 
 
 def test_partial_fit_may_change_its_optimizer(make_model, X):
@@ -560,7 +560,7 @@ def test_inverse_transform_of_codes(make_model, X):
     some = np.random.default_rng(0).random((5, 3))
     assert_allclose(
         model.inverse_transform(some),
-        (some @ weight + bias) * model.columns_.scale + model.columns_.mean,
+        (some @ weight + bias) * model.columns_.scale + model.columns_.shift,
     )
 
 
@@ -570,7 +570,7 @@ def test_fitted_attributes_of_one_layer(make_model, X):
     # Tied weights: the decoder's filters are the encoder's.
     assert_array_equal(model.decoder_components_, model.components_)
     # The attributes are what transform computes with.
-    z = (X - model.columns_.mean) / model.columns_.scale
+    z = (X - model.columns_.shift) / model.columns_.scale
     assert_allclose(model.transform(X), expit(z @ model.components_.T + model.intercept_hidden_))
     assert model.intercept_visible_.shape == (4,)
     untied = make_model(tied_weights=False).fit(X)

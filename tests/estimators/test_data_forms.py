@@ -92,11 +92,13 @@ def test_sparse_data_give_the_codes_of_dense_data(make_model, counts, container,
     dense = counts.astype(dtype)
     expected = make_model().fit(dense)
     model = make_model().fit(container(dense))
-    # The batches are the same numbers after densifying, in the same order.
-    assert_array_equal(model.transform(container(dense)), expected.transform(dense))
+    # The batches are the same numbers after densifying, in the same order; only the
+    # statistics of the columns add up in another order, in float64 for every dtype.
+    close = ROUNDING if model.transform(dense).dtype == np.float64 else {"rtol": 1e-4}
+    assert_allclose(model.transform(container(dense)), expected.transform(dense), **close)
+    assert_allclose(model.score_samples(container(dense)), expected.score_samples(dense), **close)
     # A model does not remember how its training data were stored.
-    assert_array_equal(model.transform(dense), expected.transform(dense))
-    assert_array_equal(model.score_samples(container(dense)), expected.score_samples(dense))
+    assert_array_equal(model.transform(dense), model.transform(container(dense)))
 
 
 @pytest.mark.parametrize(
@@ -286,9 +288,10 @@ def test_frame_columns_of_several_dtypes(make_model):
 def test_sparse_data_frame(make_model, counts):
     frame = pd.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(counts.astype(float)))
     # pandas' sparse columns hold the same numbers.
-    assert_array_equal(
+    assert_allclose(
         make_model().fit(frame).transform(frame),
         make_model().fit(counts.astype(float)).transform(counts.astype(float)),
+        **ROUNDING,
     )
 
 
@@ -324,7 +327,7 @@ def test_constant_columns_beside_others(make_model, X):
     # A constant has nothing to standardise: its scale is 1, not its rounding error.
     assert_array_equal(model.columns_.scale[4:], 1.0)
     # Rounding of the mean of 0.1 or -1e9 stays rounding.
-    assert_allclose(model.columns_.mean[4:], [0.1, -1e9], rtol=1e-12)
+    assert_allclose(model.columns_.shift[4:], [0.1, -1e9], rtol=1e-12)
     assert np.isfinite(model.transform(constant)).all()
 
 
@@ -362,7 +365,7 @@ def test_blocks_do_not_show(make_model, X, monkeypatch):
     assert_allclose(model.reconstruct(X), expected[2], rtol=1e-12)
     again = make_model().fit(X)
     # Statistics of the columns merge over blocks to the same numbers.
-    assert_allclose(again.columns_.mean, model.columns_.mean, rtol=1e-12)
+    assert_allclose(again.columns_.shift, model.columns_.shift, rtol=1e-12)
     assert_allclose(again.columns_.scale, model.columns_.scale, rtol=1e-12)
 
 
@@ -374,4 +377,4 @@ def test_streamed_and_resident_rows_train_alike(make_model, X, container, tmp_pa
     streamed = make_model().fit(data)
     # Rows that are read one batch at a time are the same rows.
     for name, weight in resident.weights_.items():
-        assert_array_equal(streamed.weights_[name], weight)
+        assert_allclose(streamed.weights_[name], weight, **ROUNDING)

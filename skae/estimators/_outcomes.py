@@ -1,0 +1,92 @@
+"""How a fit can end other than well: exceptions, divergence, interruption, collapse."""
+
+import functools
+import sys
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from skae.diagnostics import constant_units
+from skae.engine.rows import summarize_columns
+
+# A few dead units are usual in wide or relu layers; from this fraction on, warn.
+_COLLAPSED = 0.5
+
+
+class CollapsedCodeWarning(UserWarning):
+    """Half of the code units or more are constant over the training rows."""
+
+
+def all_or_nothing(fit):
+    """Decorate a fit so that, where it raises, the model stays as it was."""
+
+    @functools.wraps(fit)
+    def guarded(self, *args, **kwargs):
+        before = _fitted_state(self)
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            for name in _fitted_state(self):
+                delattr(self, name)
+            vars(self).update(before)
+            raise
+
+    return guarded
+
+
+def _fitted_state(model):
+    names = [name for name in vars(model) if name.endswith("_") or name == "_training_state"]
+    return {name: vars(model)[name] for name in names}
+
+
+def report_outcome(model, training):
+    """Warn of a training that diverged or was interrupted; raise if it learned nothing.
+
+    Parameters
+    ----------
+    model : estimator
+    training : Training
+    """
+    name, n_epochs = type(model).__name__, len(training.loss_curve)
+    if training.outcome == "diverged":
+        message = (
+            f"{name} diverged after {n_epochs} epochs: in epoch {n_epochs + 1} the loss or the "
+            "weights were not finite"
+            if n_epochs < model.max_iter
+            else f"{name} diverged: after {n_epochs} epochs the loss had exploded"
+        )
+        message += f". Use a smaller learning_rate (now {model.learning_rate:g})"
+        if training.kept_epoch == 0:
+            raise ValueError(f"{message}. Nothing was learned.")
+        _warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
+    elif training.outcome == "interrupted":
+        _warn(
+            f"{name} was interrupted after {n_epochs} epochs; the model fitted so far was kept.",
+            ConvergenceWarning,
+        )
+
+
+def some_rows(X, weight, n_rows=1000):
+    """About ``n_rows`` rows that count, spread over the whole of X."""
+    rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
+    return X[rows[:: max(1, len(rows) // n_rows)]]
+
+
+def report_collapse(X, codes):
+    """Warn if half of the units or more have one value for all rows, though rows differ."""
+    constant, seen = constant_units(codes), summarize_columns(X)
+    if constant.mean() >= _COLLAPSED and (seen.minimum < seen.maximum).any():
+        _warn(
+            f"{constant.sum()} of {len(constant)} code units are constant on the training rows. "
+            "Try weaker penalties, a smaller learning_rate or, for relu, another activation.",
+            CollapsedCodeWarning,
+        )
+
+
+def _warn(message, category):
+    # Attributed to the line that called fit, however many decorators are between.
+    frame, level = sys._getframe(), 0
+    while frame and frame.f_globals.get("__name__", "").startswith(("skae.", "sklearn.callback")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level + 1)

@@ -1,0 +1,52 @@
+"""The reference lists what is public, and examples keep the form that the gallery needs."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import skae
+import skae.diagnostics
+import skae.plots
+
+ROOT = Path(__file__).parents[1]
+
+
+def public_names(module):
+    """Names of the functions and classes that a module defines."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [set(skae.__all__), public_names(skae.diagnostics), public_names(skae.plots)],
+    ids=["skae", "diagnostics", "plots"],
+)
+def test_reference_lists_all_public_names(names):
+    listed = {line.strip() for line in (ROOT / "doc" / "api.rst").read_text().splitlines()}
+    # What is not in the reference does not exist for a reader.
+    assert not names - listed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_have_a_title(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    title, underline = docstring.splitlines()[:2]
+    # The gallery takes a page's title from the docstring, and fails without one.
+    assert underline == "=" * len(title)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda p: p.stem
+)
+def test_examples_check_their_claims(path):
+    tree = ast.parse(path.read_text())
+    # An example that asserts nothing would go on claiming what no longer holds.
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(tree))
