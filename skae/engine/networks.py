@@ -30,8 +30,9 @@ def softplus(p):
 class Activation(NamedTuple):
     """An elementwise non-linearity h = s(p), with derivatives as functions of h.
 
-    ``slope(h)`` is s'(p) and ``curvature(h, slope)`` is s''(p). Both are
-    differentiable in h, so the same lines serve autograd and the closed forms.
+    ``slope(h)`` is s'(p) and ``curvature(h, slope)`` is s''(p), which is linear in its
+    second argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in
+    h, so the same lines serve autograd and the closed forms.
     ``function_`` works in place where torch can. ``gain`` scales the initial weights.
     """
 
@@ -70,7 +71,7 @@ ACTIVATIONS = {
         softplus,
         softplus,
         lambda h: -torch.expm1(-h),
-        lambda h, slope: slope * (1 - slope),
+        lambda h, slope: slope * torch.exp(-h),
         2.0,
     ),
     "linear": Activation(

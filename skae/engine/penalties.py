@@ -117,8 +117,9 @@ class Contraction:
         """Add 2 |W_j|^2 s' s'' to ``forward.delta`` and 2 W_j mean(s'^2) to the weights."""
         weight, slope = theta["weight_0"], forward.slope
         norms = torch.linalg.vector_norm(weight, dim=1).square_()
-        energy = forward.mean(slope * slope)
-        change = self.network.nonlinearity.curvature(forward.code, slope).mul_(slope)
+        square = slope * slope
+        energy = forward.mean(square)
+        change = self.network.nonlinearity.curvature(forward.code, square)
         forward.delta.addcmul_(forward.weighted_(change), norms, value=2 * self.weight)
         gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=2 * self.weight)
         return torch.dot(energy, norms)
@@ -193,7 +194,6 @@ class HessianContraction:
         weight, slope = theta["weight_0"], forward.slope
         nonlinearity = self.network.nonlinearity
         norms = weight.square().sum(1)
-        curvature = nonlinearity.curvature(forward.code, slope)
         rate, total = 2 * self.weight / self.n_samples, 0.0
         for x in self._neighbours(forward):
             (code,) = encode(theta, x, self.network)
@@ -201,10 +201,11 @@ class HessianContraction:
             change = slope - other
             energy = forward.mean(change * change)
             total = total + torch.dot(energy, norms)
-            forward.delta.addcmul_(forward.weighted_(change * curvature), norms, value=rate)
+            response = nonlinearity.curvature(forward.code, slope * change)
+            forward.delta.addcmul_(forward.weighted_(response), norms, value=rate)
             gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=rate)
             # The same chain at the neighbour, whose input and delta are its own.
-            delta = change.mul_(nonlinearity.curvature(code, other)).mul_(norms)
+            delta = nonlinearity.curvature(code, other * change).mul_(norms)
             delta = forward.weighted_(delta.mul_(-rate))
             gradient["weight_0"].addmm_(delta.t(), x, alpha=1.0 / len(x))
             gradient["hidden_bias_0"].add_(delta.sum(0), alpha=1.0 / len(x))

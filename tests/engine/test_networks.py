@@ -23,6 +23,8 @@ def test_slope_and_curvature_are_the_derivatives(name, generator):
         )
     # ``curvature`` is s''(p).
     torch.testing.assert_close(activation.curvature(h, slope), curvature)
+    # ... and linear in its second argument, so that factors may be passed through it.
+    torch.testing.assert_close(activation.curvature(h, 3 * h * slope), 3 * h * curvature)
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "softplus"])
