@@ -43,7 +43,7 @@ from sklearn.svm import SVC
 
 from skae import ContractiveAutoEncoder, DenoisingAutoEncoder
 
-CONTRACTIONS = [0.003, 0.01, 0.03]
+CONTRACTIONS = [0.001, 0.003, 0.01, 0.03]
 
 
 def make_features(quick):
