@@ -14,11 +14,9 @@ spiral, so that both the direction to the curve and :math:`p_\sigma` can be comp
 learned field is compared with them.
 """
 
-import warnings
-
 import numpy as np
 
-from skae import CollapsedCodeWarning, DenoisingAutoEncoder
+from skae import DenoisingAutoEncoder
 
 rng = np.random.default_rng(0)
 
@@ -49,11 +47,7 @@ dae = DenoisingAutoEncoder(
     max_iter=60,
     n_iter_no_change=None,
     random_state=0,
-)
-with warnings.catch_warnings():
-    # Some relu units start out dead in two dimensions; those that are left suffice.
-    warnings.simplefilter("ignore", CollapsedCodeWarning)
-    dae.fit(X)
+).fit(X)
 
 # %%
 # Test points lie off the curve, at distances that the noise reaches and a little beyond:
