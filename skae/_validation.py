@@ -167,6 +167,7 @@ def check_weights(sample_weight, X):
         )
     if (weight == weight[0]).all():
         return None
+    weight = weight / weight.max()  # so that sums of huge weights do not overflow
     positive = weight > 0
     return weight * (positive.sum() / weight.sum())
 

@@ -33,7 +33,8 @@ class Activation(NamedTuple):
     ``slope(h)`` is s'(p) and ``curvature(h, slope)`` is s''(p), which is linear in its
     second argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in
     h, so the same lines serve autograd and the closed forms.
-    ``function_`` works in place where torch can. ``gain`` scales the initial weights.
+    ``function_`` works in place where torch can. ``gain`` scales the initial weights of
+    one layer, ``deep_gain`` those of several.
     """
 
     function: Callable
@@ -41,23 +42,27 @@ class Activation(NamedTuple):
     slope: Callable
     curvature: Callable
     gain: float
+    deep_gain: float
 
 
 ACTIVATIONS = {
-    # Not Glorot's 4, which makes up for the slope of 1/4 at 0: standardised columns would
-    # saturate wide layers from the start, and the decoder has no such slope.
+    # Glorot's 4 makes up for the slope of 1/4 at 0, without which signals die out within
+    # three layers. One layer does better without it: standardised columns would saturate
+    # its units from the start, and the output has no such slope.
     "sigmoid": Activation(
         torch.sigmoid,
         torch.sigmoid_,
         lambda h: torch.addcmul(h, h, h, value=-1),
         lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
         1.0,
+        4.0,
     ),
     "tanh": Activation(
         torch.tanh,
         torch.tanh_,
         lambda h: 1 - h * h,
         lambda h, slope: -2 * h * slope,
+        1.0,
         1.0,
     ),
     "relu": Activation(
@@ -66,6 +71,7 @@ ACTIVATIONS = {
         lambda h: (h > 0).to(h.dtype),
         lambda h, slope: torch.zeros_like(h),
         math.sqrt(2.0),
+        math.sqrt(2.0),
     ),
     "softplus": Activation(
         softplus,
@@ -73,12 +79,14 @@ ACTIVATIONS = {
         lambda h: -torch.expm1(-h),
         lambda h, slope: slope * torch.exp(-h),
         2.0,
+        2.0,
     ),
     "linear": Activation(
         lambda p: p,
         lambda p: p,
         torch.ones_like,
         lambda h, slope: torch.zeros_like(h),
+        1.0,
         1.0,
     ),
 }
@@ -189,8 +197,10 @@ def initialize(network, output_bias, *, dtype, device, generator):
     """
     theta = Parameters(network.parameter_shapes, dtype=dtype, device=device)
     theta.flat.zero_()
+    nonlinearity = network.nonlinearity
+    gain = nonlinearity.gain if network.depth == 1 else nonlinearity.deep_gain
     for weight in network.weight_matrices(theta):
-        bound = network.nonlinearity.gain * math.sqrt(6.0 / sum(weight.shape))
+        bound = gain * math.sqrt(6.0 / sum(weight.shape))
         # Drawn in float32 for every dtype, so that both start from the same weights.
         draw = torch.empty(weight.shape, dtype=torch.float32, device=device)
         weight.copy_(draw.uniform_(-bound, bound, generator=generator))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from skae.engine.networks import decode, encode
+from skae.engine.penalties import HessianContraction
 
 
 class Forward:
@@ -89,6 +90,18 @@ class Reconstruction:
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
         self._buffers = {}
+
+    @property
+    def offset(self):
+        """The part of the value that no parameter changes."""
+        return self.units.offset
+
+    @property
+    def is_noisy(self):
+        """Whether `value` depends on the generator."""
+        return self.corruption is not None or any(
+            isinstance(penalty, HessianContraction) for penalty in self.penalties
+        )
 
     @property
     def has_closed_form(self):

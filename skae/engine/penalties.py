@@ -176,6 +176,8 @@ class HessianContraction:
     def value(self, theta, forward):
         """The penalty, a scalar."""
         slopes, weights = encoder_layers(theta, forward.hidden, self.network)
+        if self.network.depth > 1:
+            factor = jacobians.jacobian_factor(slopes, weights)
         total = 0.0
         for x in self._neighbours(forward):
             hidden = encode(theta, x, self.network)
@@ -183,9 +185,8 @@ class HessianContraction:
             if self.network.depth == 1:
                 change = jacobians.single_layer_squared_norm(slopes[0] - others[0], weights[0])
             else:
-                factor = jacobians.jacobian_factor(slopes, weights)
-                factor = factor - jacobians.jacobian_factor(others, weights)
-                change = jacobians.factored_squared_norm(factor, weights[0])
+                difference = factor - jacobians.jacobian_factor(others, weights)
+                change = jacobians.factored_squared_norm(difference, weights[0])
             total = total + forward.mean(change)
         return total / self.n_samples
 
@@ -193,7 +194,7 @@ class HessianContraction:
         """The same through the slopes at x, the slopes at x + eps, and the weights."""
         weight, slope = theta["weight_0"], forward.slope
         nonlinearity = self.network.nonlinearity
-        norms = weight.square().sum(1)
+        norms = torch.linalg.vector_norm(weight, dim=1).square_()
         rate, total = 2 * self.weight / self.n_samples, 0.0
         for x in self._neighbours(forward):
             (code,) = encode(theta, x, self.network)

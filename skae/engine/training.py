@@ -58,6 +58,8 @@ def train(
     n_iter_no_change=None,
     row_weight=None,
     validation_index=None,
+    probe_index=None,
+    keep_start=False,
     optimizer_state=None,
     project=None,
     listener=None,
@@ -86,11 +88,19 @@ def train(
     tol, n_iter_no_change : float and int
         Training has converged when the loss (on the held-out rows if there are any)
         has not fallen for ``n_iter_no_change`` epochs by ``tol`` of its whole fall so
-        far. None for the second: never.
+        far. None for the second: never. A schedule is run to its end, unless rows are
+        held out.
     row_weight : Tensor of shape (n_rows,), default=None
         Sample weights of mean 1.
     validation_index : LongTensor, default=None
         Held-out rows; where given, the weights of the best epoch on them are kept.
+    probe_index : LongTensor, default=None
+        Some of the training rows, on which the objective is evaluated with noise that is
+        always the same: at the start and the end, to notice a training that made things
+        worse, and after every epoch if the objective is noisy, to notice convergence.
+    keep_start : bool, default=False
+        Whether the weights at the start are a model already, which only an epoch that is
+        better on the held-out rows may replace.
     optimizer_state : dict, default=None
         From an earlier call, to continue it.
     project : callable, default=None
@@ -112,8 +122,11 @@ def train(
     n_batches = max(1, math.ceil(len(index) / batch_size))
     held_out = validation_index is not None and len(validation_index) > 0
     loss_curve, validation_curve = [], []
-    judged = theta.flat if held_out else theta.flat.clone()
+    probe_index = validation_index if held_out else probe_index
+    probes_epochs = held_out or (probe_index is not None and objective.is_noisy)
+    judged = theta.flat if probes_epochs else theta.flat.clone()
     best = _Best(theta.flat, tol, n_iter_no_change)
+    start = theta.flat.clone() if held_out else None
     outcome, started = "max_iter", time.perf_counter()
     rate = SCHEDULES[schedule]
 
@@ -130,18 +143,20 @@ def train(
                 project(theta)
         return (total / n_batches).item()
 
+    def probe():
+        return evaluate(theta, objective, rows, probe_index, row_weight, batch_size)
+
     largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
         try:
+            if probe_index is not None:
+                best.begin(probe(), counts=keep_start or not held_out)
             for epoch in range(max_iter):
-                if not held_out:
+                if not probes_epochs:
                     # An epoch's own loss is evidence for the weights that it began with.
                     judged.copy_(theta.flat)
-                watched = loss = run_epoch(epoch)
-                if held_out:
-                    watched = evaluate(
-                        theta, objective, rows, validation_index, row_weight, batch_size
-                    )
+                loss = run_epoch(epoch)
+                watched = probe() if probes_epochs else loss
                 finite = math.isfinite(loss) and math.isfinite(watched)
                 if not (finite and bool(torch.isfinite(theta.flat).all())):
                     outcome = "diverged"
@@ -160,17 +175,24 @@ def train(
                 if listener is not None and listener(report):
                     outcome = "stopped"
                     break
-                if best.is_stale:
+                if best.is_stale and (held_out or schedule == "constant"):
                     outcome = "converged"
                     break
         except KeyboardInterrupt:
             outcome = "interrupted"
-        if outcome in ("max_iter", "converged") and not held_out and best.is_far_behind:
-            outcome = "diverged"
+        if outcome in ("max_iter", "converged"):
+            exploded = best.is_far_behind and not held_out
+            if best.start is not None:
+                offset = getattr(objective, "offset", 0.0)
+                end = best.loss if held_out else probe()
+                exploded |= not end - offset <= 1.5 * (best.start - offset)
+            if exploded and held_out:
+                best.flat, best.epoch = start, 0
+            outcome = "diverged" if exploded else outcome
         exploded = not bool(torch.isfinite(theta.flat).all())  # Ctrl-C amid an explosion
         if outcome == "diverged" or exploded or (held_out and validation_curve):
             theta.flat.copy_(best.flat)
-            kept_epoch = best.epoch if held_out else max(0, best.epoch - 1)
+            kept_epoch = best.epoch if probes_epochs else max(0, best.epoch - 1)
         else:
             kept_epoch = len(loss_curve)
     return Training(loss_curve, validation_curve, state, outcome, kept_epoch)
@@ -196,8 +218,14 @@ class _Best:
     def __init__(self, flat, tol, n_iter_no_change):
         self.flat, self.loss, self.first = flat.clone(), math.inf, None
         self.last, self.reference, self.n_stale = None, math.inf, 0
-        self.n_epochs = self.epoch = 0
+        self.start, self.n_epochs, self.epoch = None, 0, 0
         self.tol, self.n_iter_no_change = tol, n_iter_no_change
+
+    def begin(self, loss, counts):
+        """Note the loss of the start; if it ``counts``, the start is best until beaten."""
+        if math.isfinite(loss):
+            self.start = loss
+            self.loss = loss if counts else self.loss
 
     def update(self, loss, flat):
         if self.first is None:

@@ -53,7 +53,7 @@ class Bernoulli:
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
         # Columns that are constant at 0 or 1 would ask for an infinite bias.
-        return torch.logit(mean.clamp(0.01, 0.99))
+        return torch.logit(mean.clamp(1e-4, 1 - 1e-4))
 
 
 class Gaussian:
@@ -140,7 +140,7 @@ class Multinomial:
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
-        return torch.log(mean.clamp(min=0.01 / mean.shape[-1]))
+        return torch.log(mean.clamp(min=1e-4 / mean.shape[-1]))
 
 
 class Mixed:

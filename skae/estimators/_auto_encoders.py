@@ -234,7 +234,7 @@ class AutoEncoder(TrainedTransformer):
         return self._network.parameter_shapes
 
     def _initial_parameters(self, dtype, device, generator):
-        mean = torch.tensor(self.columns_.standardized("mean"), dtype=dtype, device=device)
+        mean = self.columns_.mean_like(torch.empty(0, dtype=dtype, device=device))
         bias = self.columns_.units(device).bias_for_mean(mean)
         return initialize(self._network, bias, dtype=dtype, device=device, generator=generator)
 

@@ -92,8 +92,7 @@ class TrainedTransformer(
         self.n_iter_ = len(training.loss_curve)
         self.loss_curve_ = training.loss_curve
         self.validation_curve_ = training.validation_curve
-        rows = some_rows(data, weight)
-        report_collapse(rows, self._codes(rows))
+        report_collapse(self, some_rows(data, weight), training)
         bridge.finish()
         return self
 
@@ -210,11 +209,7 @@ class TrainedTransformer(
         X = check_rows(self, X, reset=False)
         self.columns_.check(X, self._feature_names)
 
-        def log_likelihood(theta, x):
-            output = self._decode(theta, self._encode(theta, x))
-            return -self.columns_.units(theta.flat.device).negative_log_likelihood(output, x)
-
-        return self._map_rows(X, log_likelihood, (), standardize=True)
+        return -self._losses(X, self._reconstruct)
 
     def score(self, X, y=None, sample_weight=None):
         """Mean of `score_samples` over the rows of X.
@@ -231,7 +226,8 @@ class TrainedTransformer(
         Returns
         -------
         score : float
-            In nats per row; higher is better.
+            In nats per row (for ``loss="squared_error"``, half squared errors); higher is
+            better.
         """
         scores = self.score_samples(X)
         return float(np.average(scores, weights=check_weights(sample_weight, scores)))
@@ -300,6 +296,8 @@ class TrainedTransformer(
             n_iter_no_change=self.n_iter_no_change,
             row_weight=None if weight is None else torch.tensor(weight, dtype=dtype, device=device),
             validation_index=held_out,
+            probe_index=None if resumable else index[:: max(1, len(index) // 1000)],
+            keep_start=not fresh,
             optimizer_state=_to_tensors(state, optimizer, dtype, device),
             listener=(lambda epoch: any([tell(epoch) for tell in listeners]))
             if listeners
@@ -344,6 +342,29 @@ class TrainedTransformer(
                 "call fit with warm_start=False."
             )
         return Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
+
+    def _reconstruct(self, theta, x):
+        return self._decode(theta, self._encode(theta, x))
+
+    def _losses(self, X, outputs):
+        """-log P(x | r) of each row, for pre-activations ``outputs(theta, x)``."""
+
+        def loss(theta, x):
+            units = self.columns_.units(theta.flat.device)
+            return units.negative_log_likelihood(outputs(theta, x), x)
+
+        return self._map_rows(X, loss, (), standardize=True)
+
+    def _explained(self, X):
+        """The part of the loss of the training rows' mean that reconstructions of X save."""
+
+        def mean(theta, x):
+            units = self.columns_.units(theta.flat.device)
+            return units.bias_for_mean(self.columns_.mean_like(x)).expand_as(x)
+
+        offset = self.columns_.units(_CPU).offset
+        of_mean = self._losses(X, mean).mean() - offset
+        return 1 - (self._losses(X, self._reconstruct).mean() - offset) / of_mean
 
     def _codes(self, X):
         return self._map_rows(X, self._encode, (self._n_features_out,), standardize=True)

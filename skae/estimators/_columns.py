@@ -60,6 +60,10 @@ class Columns(NamedTuple):
             return None, None
         return tuple(torch.tensor(a, dtype=dtype, device=device) for a in (self.shift, self.scale))
 
+    def mean_like(self, x):
+        """The training mean as the network sees it, with dtype and device of a tensor."""
+        return torch.tensor(self.standardized("mean")).to(x)
+
     def units(self, device):
         """The output units, on standardised columns."""
         if len(self.parts) == 1:
@@ -105,6 +109,12 @@ def describe_columns(X, loss, row_weight, original, feature_names=None):
     summary = summarize_columns(X, row_weight)
     if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
         check_finite(X, feature_names)
+    if not np.isfinite(summary.std).all():
+        column = np.flatnonzero(~np.isfinite(summary.std))[0]
+        raise ValueError(
+            f"Column {_label(column, feature_names)} is so large that its standard deviation "
+            "overflows. Rescale it."
+        )
     parts = _resolve_parts(loss, summary, original, feature_names)
     _check_parts(parts, X, summary, feature_names)
 
@@ -114,7 +124,8 @@ def describe_columns(X, loss, row_weight, original, feature_names=None):
             shift[columns] = summary.mean[columns]
             # A constant column has nothing to standardise, beyond its rounding errors.
             size = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
-            constant = (summary.minimum == summary.maximum) | (summary.std <= 1e-12 * size)
+            rounding = 10 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps * size
+            constant = (summary.minimum == summary.maximum) | (summary.std <= rounding)
             scale[columns] = np.where(constant, 1.0, summary.std)[columns]
     return Columns(parts, shift, scale, summary.mean, summary.minimum, summary.maximum)
 
@@ -129,7 +140,7 @@ def _resolve_parts(loss, summary, original, feature_names):
 
     parts, owner = [], np.full(n_features, -1)
     for number, part in enumerate(loss):
-        if not (isinstance(part, tuple) and len(part) == 2 and part[0] in LOSSES[1:]):
+        if not (isinstance(part, (tuple, list)) and len(part) == 2 and part[0] in LOSSES[1:]):
             raise ValueError(
                 f"loss must be a name or a list of (name, columns) with names in {LOSSES[1:]}; "
                 f"entry {number} is {part!r}."

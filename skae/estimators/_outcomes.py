@@ -12,10 +12,13 @@ from skae.engine.rows import summarize_columns
 
 # A few dead units are usual in wide or relu layers; from this fraction on, warn.
 _COLLAPSED = 0.5
+# A model explains nothing if it reduces the loss of the mean by less than this, once it
+# had this many epochs.
+_EXPLAINED, _TIME_TO_LEARN = 0.01, 30
 
 
 class CollapsedCodeWarning(UserWarning):
-    """Half of the code units or more are constant over the training rows."""
+    """A code that carries nothing: constant units, or reconstructions that are the mean."""
 
 
 def all_or_nothing(fit):
@@ -60,6 +63,13 @@ def report_outcome(model, training):
         if training.kept_epoch == 0:
             raise ValueError(f"{message}. Nothing was learned.")
         _warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
+    elif training.kept_epoch == 0 and n_epochs > 0:
+        _warn(
+            f"{name}: no epoch was better on the held-out rows than the model that training "
+            f"started from, which was kept. Use a smaller learning_rate (now "
+            f"{model.learning_rate:g}) or more rows.",
+            ConvergenceWarning,
+        )
     elif training.outcome == "interrupted":
         _warn(
             f"{name} was interrupted after {n_epochs} epochs; the model fitted so far was kept.",
@@ -73,13 +83,35 @@ def some_rows(X, weight, n_rows=1000):
     return X[rows[:: max(1, len(rows) // n_rows)]]
 
 
-def report_collapse(X, codes):
-    """Warn if half of the units or more have one value for all rows, though rows differ."""
-    constant, seen = constant_units(codes), summarize_columns(X)
-    if constant.mean() >= _COLLAPSED and (seen.minimum < seen.maximum).any():
+def report_collapse(model, X, training):
+    """Warn if half of the units are constant over X, or if nothing but the mean was learned.
+
+    Parameters
+    ----------
+    model : estimator
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+        Some of the training rows.
+    training : Training
+    """
+    seen = summarize_columns(X)
+    if not (seen.minimum < seen.maximum).any():
+        return  # nothing to learn
+    remedy = (
+        "Try weaker penalties, a smaller learning_rate, another activation or, for "
+        "loss='squared_error', scaled columns."
+    )
+    constant = constant_units(model._codes(X))
+    had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
+    if constant.mean() >= _COLLAPSED:
         _warn(
-            f"{constant.sum()} of {len(constant)} code units are constant on the training rows. "
-            "Try weaker penalties, a smaller learning_rate or, for relu, another activation.",
+            f"{constant.sum()} of {len(constant)} code units are constant on the training "
+            f"rows. {remedy}",
+            CollapsedCodeWarning,
+        )
+    elif had_time and model._explained(X) < _EXPLAINED:
+        _warn(
+            f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
+            f"the mean of the training rows, so the codes carry next to nothing. {remedy}",
             CollapsedCodeWarning,
         )
 

@@ -60,7 +60,9 @@ class Script:
         self.epoch = 0
 
     def value(self, theta, x, generator, row_weight=None):
-        return torch.tensor(self.validation_losses[self.epoch - 1], dtype=torch.float64)
+        # Before the first epoch, far above all that follows.
+        losses = [1000.0, *self.validation_losses]
+        return torch.tensor(losses[self.epoch], dtype=torch.float64)
 
     def gradient(self, theta, x, generator, out, row_weight=None):
         loss = self.losses[self.epoch]

@@ -13,6 +13,7 @@ from sklearn.datasets import (
     load_iris,
     load_wine,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from skae import AutoEncoder, CollapsedCodeWarning, ContractiveAutoEncoder, DenoisingAutoEncoder
@@ -58,11 +59,18 @@ def test_contraction_that_crushes_the_code(X):
     assert "weaker penalties" in message
 
 
+DEAD = {
+    "activation": "relu",
+    "sparsity": 1e3,
+    "sparsity_penalty": "l1",
+    "learning_rate": 0.05,
+    "max_iter": 20,
+}
+
+
 def test_dead_rectifiers(make_model, counts):
-    # Positive inputs, and a step so large that it sends every weight below zero for good.
-    model = make_model(
-        activation="relu", loss="squared_error", learning_rate=10.0, optimizer="adam", max_iter=20
-    )
+    # Positive inputs, and a price on every response: the weights go below zero for good.
+    model = make_model(**DEAD)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(counts.astype(float))
@@ -76,14 +84,48 @@ def test_dead_rectifiers(make_model, counts):
 
 
 def test_warning_points_at_the_call(make_model, counts):
-    model = make_model(
-        activation="relu", loss="squared_error", learning_rate=10.0, optimizer="adam", max_iter=20
-    )
+    model = make_model(**DEAD)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(counts.astype(float))
     (collapsed,) = [w for w in caught if w.category is CollapsedCodeWarning]
     assert collapsed.filename == __file__
+
+
+@pytest.mark.parametrize("sizes", [(64,), (128, 64), (128, 64, 32)])
+@pytest.mark.parametrize("load", [load_wine, load_digits])
+def test_deep_defaults_learn_more_than_the_mean(sizes, load):
+    X = load().data
+    model = AutoEncoder(16, hidden_layer_sizes=sizes, random_state=0, max_iter=60).fit(X)
+    # Sigmoid layers pass on a quarter of a signal: weights that do not make up for it leave
+    # deep codes constant and reconstructions at the mean.
+    assert model._explained(X) > 0.15
+
+
+def test_a_model_of_the_mean_is_reported(X):
+    crushed = ContractiveAutoEncoder(
+        3, contraction=1e3, learning_rate=0.05, max_iter=100, n_iter_no_change=None, random_state=0
+    )
+    (message,) = collapses(crushed, X)
+    # The codes vary a little, but what they say of the rows is next to nothing.
+    assert "hardly better than the mean" in message or "units are constant" in message
+
+
+def test_a_learning_rate_that_ruins_the_model_is_reported():
+    X = load_wine().data
+    for settings in ({}, {"early_stopping": True}):
+        # Finite all along, but a million times worse than the start: there is no model.
+        with pytest.raises(ValueError, match="learning_rate"):
+            AutoEncoder(32, learning_rate=1000, random_state=0, **settings).fit(X)
+
+
+def test_early_stopping_keeps_a_model_that_no_epoch_improves():
+    X = load_wine().data
+    model = AutoEncoder(32, warm_start=True, early_stopping=True, random_state=0).fit(X)
+    before = model.score(X)
+    with pytest.warns(ConvergenceWarning, match="which was kept"):
+        model.set_params(learning_rate=10, max_iter=3).fit(X)
+    assert model.score(X) == before
 
 
 def test_constant_data_is_no_collapse(make_model):
