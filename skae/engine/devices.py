@@ -18,7 +18,7 @@ def resolve_device(name):
     ValueError
         If the name is no device of torch, or this machine has no such device.
     """
-    if name == "auto":
+    if str(name) == "auto":
         for kind, present in _accelerators().items():
             if present():
                 return torch.device(kind)

@@ -49,16 +49,6 @@ class AutoEncoder(TrainedTransformer):
 
     Attributes
     ----------
-    components_ : ndarray of shape (n_components, n_features_in_)
-        Weights of the encoder, one filter per row, for
-        (x - columns_.shift) / columns_.scale; where there
-        is one layer.
-    decoder_components_ : ndarray of shape (n_components, n_features_in_)
-        Weights of the decoder, where there is one layer; ``components_`` if tied.
-    intercept_hidden_ : ndarray of shape (n_components,)
-        Biases of the code, where there is one layer.
-    intercept_visible_ : ndarray of shape (n_features_in_,)
-        Biases of the output.
     {attributes}
 
     See Also
@@ -85,8 +75,8 @@ class AutoEncoder(TrainedTransformer):
     )
     hidden_layer_sizes: tuple = parameter(
         (),
-        ["array-like"],
-        """tuple of int
+        [Interval(Integral, 1, None, closed="left"), "array-like"],
+        """tuple of int, or int
         Layers between input and code, mirrored in the decoder.""",
     )
     activation: str = parameter(
@@ -160,7 +150,7 @@ class AutoEncoder(TrainedTransformer):
     )
     emphasis: tuple = parameter(
         None,
-        [tuple, None],
+        ["array-like", None],
         """tuple of two float or None
         Weights, in the reconstruction loss, of components that were corrupted and of
         those that were not. None weighs them alike.""",
@@ -198,6 +188,20 @@ class AutoEncoder(TrainedTransformer):
         Noisy copies of each row.""",
     )
 
+    _attributes_doc = (
+        """
+    components_ : ndarray of shape (n_components, n_features_in_)
+        Weights of the encoder, one filter per row, for
+        (x - columns_.shift) / columns_.scale; where there is one layer.
+    decoder_components_ : ndarray of shape (n_components, n_features_in_)
+        Weights of the decoder, where there is one layer; ``components_`` if tied.
+    intercept_hidden_ : ndarray of shape (n_components,)
+        Biases of the code, where there is one layer.
+    intercept_visible_ : ndarray of shape (n_features_in_,)
+        Biases of the output, where there is one layer."""
+        + TrainedTransformer._attributes_doc
+    )
+
     @property
     def components_(self):
         """Weights of the encoder, where there is one layer."""
@@ -215,7 +219,7 @@ class AutoEncoder(TrainedTransformer):
 
     @property
     def intercept_visible_(self):
-        """Biases of the output."""
+        """Biases of the output, where there is one layer."""
         return self._one_layer("visible_bias_0")
 
     def _one_layer(self, name):
@@ -226,8 +230,19 @@ class AutoEncoder(TrainedTransformer):
         return weights[name]
 
     @property
+    def _n_features_out(self):
+        # The fitted code's size, whatever n_components has become since.
+        biases = [self.weights_[name] for name in self.weights_ if "hidden_bias" in name]
+        return len(biases[-1])
+
+    @property
+    def _hidden_sizes(self):
+        sizes = self.hidden_layer_sizes
+        return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+
+    @property
     def _network(self):
-        sizes = (self.n_features_in_, *self.hidden_layer_sizes, self.n_components)
+        sizes = (self.n_features_in_, *self._hidden_sizes, self.n_components)
         return Network(tuple(int(size) for size in sizes), self.activation, self.tied_weights)
 
     def _parameter_shapes(self):
@@ -287,7 +302,7 @@ class AutoEncoder(TrainedTransformer):
 
     def _validate_parameters(self):
         super()._validate_parameters()
-        if any(not isinstance(n, Integral) or n < 1 for n in self.hidden_layer_sizes):
+        if any(not isinstance(n, Integral) or n < 1 for n in self._hidden_sizes):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
             )

@@ -101,8 +101,9 @@ class TrainedTransformer(
         """Continue learning with one pass over the rows of X, in batches.
 
         The first call chooses the loss and the statistics of the columns from its
-        rows; later calls keep them. The optimiser's moments and the random state carry
-        over from call to call. No rows are held out, and the learning rate is constant.
+        rows, which should be like those to come; later calls keep them. The optimiser's
+        moments and the random state carry over from call to call. No rows are held out,
+        and the learning rate is constant.
 
         Parameters
         ----------
@@ -121,6 +122,8 @@ class TrainedTransformer(
         self._validate_parameters()
         fresh = not hasattr(self, "weights_")
         data, weight = self._prepare(X, sample_weight, fresh=fresh)
+        if fresh:
+            self.columns_.check_first_part(data.shape[0])
         training = self._train(
             data, weight, fresh=fresh, max_iter=1, hold_out=False, resumable=True
         )

@@ -1,5 +1,6 @@
 """From the ``loss`` parameter and the data to output units and standardised columns."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,25 @@ class Columns(NamedTuple):
             return
         summary = summarize_columns(X)
         _check_parts(self.parts, X, summary, feature_names)
+
+    def check_first_part(self, n_rows):
+        """Refuse or report a first part of a stream that tells too little of its columns."""
+        gaussian = [columns for name, columns in self.parts if name == "gaussian"]
+        if not gaussian:
+            return
+        remedy = (
+            "The first call of partial_fit estimates mean and scale of the columns for all calls "
+            "to come: pass more rows at first, or scale them yourself and set "
+            "loss='squared_error'."
+        )
+        if n_rows < 2:
+            raise ValueError(f"One row (n_samples=1) has no scale. {remedy}")
+        columns = np.concatenate(gaussian)
+        constant = columns[self.minimum[columns] == self.maximum[columns]]
+        if len(constant):
+            warnings.warn(
+                f"Columns {constant.tolist()[:5]} are constant so far. {remedy}", stacklevel=4
+            )
 
     @property
     def is_standardized(self):
@@ -160,7 +180,13 @@ def _resolve_parts(loss, summary, original, feature_names):
             f"loss leaves out {len(missing)} columns, the first of them "
             f"{_label(missing[0], feature_names)}; each column needs exactly one loss."
         )
-    return tuple(part for part in parts if len(part[1]))
+    # Columns of one kind are one part; only one-hot variables stay apart.
+    merged = {}
+    for name, columns in parts:
+        if len(columns):
+            key = (name, len(merged)) if name == "multinomial" else (name, None)
+            merged.setdefault(key, []).append(columns)
+    return tuple((name, np.concatenate(columns)) for (name, _), columns in merged.items())
 
 
 def _check_parts(parts, X, summary, feature_names):

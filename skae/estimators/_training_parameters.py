@@ -2,6 +2,8 @@
 
 from numbers import Integral, Real
 
+import torch
+
 from skae._validation import Interval, StrOptions
 from skae.engine.optimizers import OPTIMIZERS
 from skae.engine.training import SCHEDULES
@@ -84,8 +86,8 @@ class TrainingParameters:
     )
     device: str = parameter(
         "auto",
-        [str],
-        """str
+        [str, torch.device],
+        """str or torch.device
         "auto" takes CUDA, then MPS or XPU, then the CPU, when `fit` is called; or any
         device of torch, such as "cpu" or "cuda:1".""",
     )

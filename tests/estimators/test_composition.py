@@ -601,3 +601,24 @@ def test_early_stopping_keeps_the_best_weights(make_model, X):
     assert best < model.n_iter_ - 1
     # The same training, ended at its best epoch, has the weights that were kept.
     assert_same_weights(model, make_model(max_iter=best + 1, **settings).fit(X))
+
+
+def test_a_stream_must_begin_with_rows_that_show_a_scale(X):
+    table = 100 + 10 * X
+    # One row has a mean but no spread: whatever scale were taken, later rows would not fit it.
+    with pytest.raises(ValueError, match=r"n_samples=1.*first call of partial_fit"):
+        AutoEncoder(3).partial_fit(table[:1])
+    held = table.copy()
+    held[:10, 2] = 7.0
+    # A column that happens to be constant at first would be used unscaled ever after.
+    with pytest.warns(UserWarning, match=r"Columns \[2\] are constant so far"):
+        AutoEncoder(3, random_state=0).partial_fit(held[:10])
+
+
+def test_columns_of_one_kind_are_one_part(X):
+    apart = AutoEncoder(3, max_iter=2, random_state=0)
+    apart.set_params(loss=[("gaussian", [column]) for column in range(X.shape[1])]).fit(X)
+    together = AutoEncoder(3, max_iter=2, loss="gaussian", random_state=0).fit(X)
+    # The loss is a sum over columns, however they were listed.
+    assert len(apart.columns_.parts) == 1
+    assert_allclose(apart.transform(X), together.transform(X), rtol=1e-10)
