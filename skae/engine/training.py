@@ -97,7 +97,8 @@ def train(
     probe_index : LongTensor, default=None
         Some of the training rows, on which the objective is evaluated with noise that is
         always the same: at the start and the end, to notice a training that made things
-        worse, and after every epoch if the objective is noisy, to notice convergence.
+        worse, and after every epoch where only that tells whether a noisy objective has
+        converged.
     keep_start : bool, default=False
         Whether the weights at the start are a model already, which only an epoch that is
         better on the held-out rows may replace.
@@ -123,7 +124,8 @@ def train(
     held_out = validation_index is not None and len(validation_index) > 0
     loss_curve, validation_curve = [], []
     probe_index = validation_index if held_out else probe_index
-    probes_epochs = held_out or (probe_index is not None and objective.is_noisy)
+    may_converge = n_iter_no_change is not None and (held_out or schedule == "constant")
+    probes_epochs = held_out or (may_converge and probe_index is not None and objective.is_noisy)
     judged = theta.flat if probes_epochs else theta.flat.clone()
     best = _Best(theta.flat, tol, n_iter_no_change)
     start = theta.flat.clone() if held_out else None
@@ -175,7 +177,7 @@ def train(
                 if listener is not None and listener(report):
                     outcome = "stopped"
                     break
-                if best.is_stale and (held_out or schedule == "constant"):
+                if may_converge and best.is_stale:
                     outcome = "converged"
                     break
         except KeyboardInterrupt:

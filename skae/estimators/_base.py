@@ -299,7 +299,7 @@ class TrainedTransformer(
             n_iter_no_change=self.n_iter_no_change,
             row_weight=None if weight is None else torch.tensor(weight, dtype=dtype, device=device),
             validation_index=held_out,
-            probe_index=None if resumable else index[:: max(1, len(index) // 1000)],
+            probe_index=None if resumable else index[:: math.ceil(len(index) / 500)],
             keep_start=not fresh,
             optimizer_state=_to_tensors(state, optimizer, dtype, device),
             listener=(lambda epoch: any([tell(epoch) for tell in listeners]))
