@@ -53,13 +53,12 @@ def report_outcome(model, training):
     """
     name, n_epochs = type(model).__name__, len(training.loss_curve)
     if training.outcome == "diverged":
+        # After a regular end every epoch was finite; the explosion came to light at the end.
+        epoch = min(n_epochs + 1, model.max_iter)
         message = (
-            f"{name} diverged after {n_epochs} epochs: in epoch {n_epochs + 1} the loss or the "
-            "weights were not finite"
-            if n_epochs < model.max_iter
-            else f"{name} diverged: after {n_epochs} epochs the loss had exploded"
+            f"{name} diverged by epoch {epoch}: the loss or the weights exploded or are not "
+            f"finite. Use a smaller learning_rate (now {model.learning_rate:g})"
         )
-        message += f". Use a smaller learning_rate (now {model.learning_rate:g})"
         if training.kept_epoch == 0:
             raise ValueError(f"{message}. Nothing was learned.")
         _warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
