@@ -5,9 +5,11 @@ from skae.estimators._auto_encoders import (
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
 )
+from skae.estimators._boltzmann import RBM
 from skae.estimators._outcomes import CollapsedCodeWarning
 
 __all__ = [
+    "RBM",
     "AutoEncoder",
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",

@@ -3,6 +3,8 @@
 The only file that imports private names of scikit-learn.
 """
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -15,6 +17,8 @@ from skae.engine.rows import block_bounds, release_pages
 __all__ = [
     "Interval",
     "StrOptions",
+    "check_choice",
+    "check_count",
     "check_domain",
     "check_finite",
     "check_is_fitted",
@@ -149,6 +153,18 @@ def _raise_not_finite(value, row, column, feature_names):
     raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
 
 
+def check_count(name, value, least):
+    """Raise a ValueError unless an argument of a method is an integer of at least ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+
+
+def check_choice(name, value, choices):
+    """Raise a ValueError unless an argument of a method is one of its legal values."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
+
+
 def check_weights(sample_weight, X):
     """Sample weights of mean 1 as float64, or None where all rows count alike.
 
@@ -172,7 +188,7 @@ def check_weights(sample_weight, X):
     return weight * (positive.sum() / weight.sum())
 
 
-def check_domain(name, minimum, maximum, columns, feature_names=None):
+def check_domain(name, minimum, maximum, columns, feature_names=None, parameter="loss"):
     """Raise a ValueError if columns leave the domain of the named loss."""
     if name not in ("bernoulli", "multinomial"):
         return
@@ -181,9 +197,9 @@ def check_domain(name, minimum, maximum, columns, feature_names=None):
         column = columns[outside[0]]
         label = "" if feature_names is None else f" ({feature_names[column]!r})"
         raise ValueError(
-            f"loss={name!r} needs values in [0, 1], but column {column}{label} spans "
-            f"[{minimum[outside[0]]:.4g}, {maximum[outside[0]]:.4g}]. Use loss='gaussian' for "
-            "such data, or scale them with sklearn.preprocessing.MinMaxScaler(clip=True)."
+            f"{parameter}={name!r} needs values in [0, 1], but column {column}{label} spans "
+            f"[{minimum[outside[0]]:.4g}, {maximum[outside[0]]:.4g}]. Use {parameter}='gaussian' "
+            "for such data, or scale them with sklearn.preprocessing.MinMaxScaler(clip=True)."
         )
 
 

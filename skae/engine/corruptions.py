@@ -6,6 +6,8 @@ and a mask of the components that it touched.
 
 import torch
 
+from skae.engine.draws import random_mask
+
 
 class Masking:
     """Each component is set to 0 with probability ``level``.
@@ -53,18 +55,3 @@ class GaussianNoise:
         """The corrupted batch and None: every component is touched."""
         noise = torch.empty_like(x).normal_(generator=generator)
         return torch.add(x, noise, alpha=self.level), None
-
-
-def random_mask(x, probability, generator):
-    """Independent coins: True with ``probability``, a boolean tensor shaped like ``x``.
-
-    Four coins are cut from each 64-bit draw: a generator's draws are what a mask
-    costs, and 16 bits resolve a probability to 1 / 65536.
-    """
-    n_coins = x.numel()
-    draws = torch.empty((n_coins + 3) // 4, dtype=torch.int64, device=x.device)
-    draws.random_(-(2**63), None, generator=generator)
-    threshold = round(probability * 2**16) - 2**15
-    if threshold > 2**15 - 1:
-        return torch.ones_like(x, dtype=torch.bool)
-    return (draws.view(torch.int16)[:n_coins] < threshold).view(x.shape)

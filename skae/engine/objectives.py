@@ -1,10 +1,17 @@
 """Training criteria, built from units, corruptions and penalties.
 
-An objective has ``value(theta, x, generator)``, the formula of the paper as a
-differentiable scalar (a mean over the batch, so that a learning rate does not depend
-on the batch's size), and ``gradient(theta, x, generator, out)``, which writes the
-scalar's gradient into ``out`` and returns the value: in closed form where there is
-one, else by autograd.
+An objective has
+
+- ``value(theta, x, generator)``, the formula of the paper as a differentiable scalar (a
+  mean over the batch, so that a learning rate does not depend on the batch's size);
+- ``gradient(theta, x, generator, out)``, which writes the scalar's gradient into ``out``:
+  in closed form where there is one, else by autograd;
+- ``criterion(theta, x, generator)``, the loss in nats by which training is judged. Mostly
+  it is the value, and ``gradient`` returns it (``reports_loss``); where the value says
+  nothing about progress (contrastive divergence), it is another number;
+- ``offset``, the part of the criterion that no parameter changes; ``is_noisy``, whether
+  the criterion depends on the generator; ``state``, a dict of tensors that carry over
+  from one call of the training loop to the next.
 """
 
 from typing import NamedTuple
@@ -86,7 +93,10 @@ class Reconstruction:
         From `skae.engine.penalties`.
     """
 
+    reports_loss = True
+
     def __init__(self, network, units, corruption=None, emphasis=None, penalties=()):
+        self.state = {}
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
         self._buffers = {}
@@ -133,6 +143,8 @@ class Reconstruction:
         loss = self.units.negative_log_likelihood(output, x, column_weight)
         penalties = (p.weight * p.value(theta, forward) for p in self.penalties)
         return sum(penalties, forward.mean(loss))
+
+    criterion = value
 
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out``; return the value, detached."""

@@ -62,7 +62,8 @@ class SGD:
             [gradient],
             [state["velocity"]],
             foreach=False,
-            fused=theta.device.type in _FUSED_DEVICES,
+            # Without momentum the step is one addition, faster than the fused kernel.
+            fused=self.momentum > 0 and theta.device.type in _FUSED_DEVICES,
             weight_decay=0.0,
             momentum=self.momentum,
             lr=learning_rate,

@@ -37,6 +37,9 @@ class Parameters:
     def __iter__(self):
         return iter(self._views)
 
+    def __contains__(self, name):
+        return name in self._views
+
     def empty_like(self):
         """Parameters of the same layout over uninitialised memory."""
         return Parameters(self.shapes, torch.empty_like(self.flat))

@@ -41,6 +41,9 @@ SCHEDULES = {
     "cosine": lambda progress: 0.5 + 0.5 * math.cos(math.pi * progress),
 }
 
+# Rows of one call of a criterion that is not the mean of its batches' values.
+_PROBE_BATCH = 500
+
 
 def train(
     theta,
@@ -70,7 +73,8 @@ def train(
     ----------
     theta : Parameters
         Start and, on return, result.
-    objective : object with ``value`` and ``gradient``
+    objective : object with ``gradient`` and ``criterion``
+        See `skae.engine.objectives`.
     rows : DenseRows or StreamedRows
     index : LongTensor
         The rows to train on.
@@ -95,10 +99,10 @@ def train(
     validation_index : LongTensor, default=None
         Held-out rows; where given, the weights of the best epoch on them are kept.
     probe_index : LongTensor, default=None
-        Some of the training rows, on which the objective is evaluated with noise that is
+        Some of the training rows, on which the criterion is evaluated with noise that is
         always the same: at the start and the end, to notice a training that made things
         worse, and after every epoch where only that tells whether a noisy objective has
-        converged.
+        converged, or what its loss is.
     keep_start : bool, default=False
         Whether the weights at the start are a model already, which only an epoch that is
         better on the held-out rows may replace.
@@ -123,9 +127,14 @@ def train(
     n_batches = max(1, math.ceil(len(index) / batch_size))
     held_out = validation_index is not None and len(validation_index) > 0
     loss_curve, validation_curve = [], []
-    probe_index = validation_index if held_out else probe_index
+    watched_index = validation_index if held_out else probe_index
     may_converge = n_iter_no_change is not None and (held_out or schedule == "constant")
-    probes_epochs = held_out or (may_converge and probe_index is not None and objective.is_noisy)
+    probes_epochs = (
+        held_out
+        or not objective.reports_loss
+        or (may_converge and probe_index is not None and objective.is_noisy)
+    )
+    loss_is_watched = not held_out and (not probes_epochs or not objective.reports_loss)
     judged = theta.flat if probes_epochs else theta.flat.clone()
     best = _Best(theta.flat, tol, n_iter_no_change)
     start = theta.flat.clone() if held_out else None
@@ -138,27 +147,31 @@ def train(
         for step, batch in enumerate(torch.tensor_split(index[order], n_batches)):
             x = rows.take(batch)
             weight = None if row_weight is None else row_weight[batch]
-            total += objective.gradient(theta, x, generator, gradient, weight)
+            value = objective.gradient(theta, x, generator, gradient, weight)
+            if objective.reports_loss:
+                total += value
             progress = (epoch + step / n_batches) / max_iter
             optimizer.update_(theta.flat, gradient.flat, state, learning_rate * rate(progress))
             if project is not None:
                 project(theta)
-        return (total / n_batches).item()
+        return (total / n_batches).item() if objective.reports_loss else probe(probe_index)
 
-    def probe():
-        return evaluate(theta, objective, rows, probe_index, row_weight, batch_size)
+    def probe(index):
+        # A penalty may depend on the batch's size; where there is none, fewer calls.
+        size = batch_size if objective.reports_loss else max(batch_size, _PROBE_BATCH)
+        return evaluate(theta, objective, rows, index, row_weight, size)
 
     largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
         try:
-            if probe_index is not None:
-                best.begin(probe(), counts=keep_start or not held_out)
+            if watched_index is not None:
+                best.begin(probe(watched_index), counts=keep_start or not held_out)
             for epoch in range(max_iter):
                 if not probes_epochs:
                     # An epoch's own loss is evidence for the weights that it began with.
                     judged.copy_(theta.flat)
                 loss = run_epoch(epoch)
-                watched = probe() if probes_epochs else loss
+                watched = loss if loss_is_watched else probe(watched_index)
                 finite = math.isfinite(loss) and math.isfinite(watched)
                 if not (finite and bool(torch.isfinite(theta.flat).all())):
                     outcome = "diverged"
@@ -185,8 +198,11 @@ def train(
         if outcome in ("max_iter", "converged"):
             exploded = best.is_far_behind and not held_out
             if best.start is not None:
-                offset = getattr(objective, "offset", 0.0)
-                end = best.loss if held_out else probe()
+                offset = objective.offset
+                if held_out:
+                    end = best.loss
+                else:
+                    end = best.last if probes_epochs else probe(watched_index)
                 exploded |= not end - offset <= 1.5 * (best.start - offset)
             if exploded and held_out:
                 best.flat, best.epoch = start, 0
@@ -201,7 +217,7 @@ def train(
 
 
 def evaluate(theta, objective, rows, index, row_weight=None, batch_size=100):
-    """The objective's mean over some rows, with the same noise at every call."""
+    """The criterion's mean over some rows, with the same noise at every call."""
     device = theta.flat.device
     index = index.to(device)
     generator = torch.Generator(device).manual_seed(0)
@@ -210,7 +226,7 @@ def evaluate(theta, objective, rows, index, row_weight=None, batch_size=100):
     total = 0.0
     for batch in torch.split(index, batch_size):
         weight = None if row_weight is None else row_weight[batch]
-        total += objective.value(theta, rows.take(batch), generator, weight) * len(batch)
+        total += objective.criterion(theta, rows.take(batch), generator, weight) * len(batch)
     return float(total) / len(index)
 
 

@@ -16,6 +16,7 @@ import math
 import torch
 from torch.nn.functional import log_softmax
 
+from skae.engine.draws import bernoulli_
 from skae.engine.networks import softplus
 
 
@@ -23,14 +24,15 @@ class Bernoulli:
     """Columns in [0, 1]: -sum_i x_i log r_i + (1 - x_i) log(1 - r_i), r = sigmoid(a)."""
 
     offset = 0.0
+    is_discrete = True
 
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""
         return torch.sigmoid(a)
 
-    def sample(self, a, generator):
+    def sample(self, a, generator, precision=None):
         """One draw of each column."""
-        return torch.bernoulli(self.mean(a), generator=generator)
+        return bernoulli_(self.mean(a), generator)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -50,6 +52,14 @@ class Bernoulli:
         r = self.mean(a)
         return (r * (1 - r)).unsqueeze(-1) * matrix
 
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, -x.c, shape (n_samples,)."""
+        return -torch.matmul(x, bias)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum over all x of exp(u.x - energy(x)): sum_i softplus(u_i + c_i)."""
+        return softplus(u + bias).sum(-1)
+
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
         # Columns that are constant at 0 or 1 would ask for an infinite bias.
@@ -66,6 +76,8 @@ class Gaussian:
         the plain 1/2 squared error.
     """
 
+    is_discrete = False
+
     def __init__(self, offset=0.0):
         self.offset = offset
 
@@ -78,10 +90,10 @@ class Gaussian:
         """Mean of each column given the pre-activation: ``a`` itself."""
         return a
 
-    def sample(self, a, generator):
-        """One draw of each column, in standardised units."""
+    def sample(self, a, generator, precision=None):
+        """One draw of each column, in standardised units; unit variance or 1 / precision."""
         noise = torch.empty_like(a).normal_(generator=generator)
-        return a + noise
+        return noise.add_(a) if precision is None else noise.mul_(precision.rsqrt()).add_(a)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | a) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -99,6 +111,21 @@ class Gaussian:
     def jacobian_product(self, a, matrix):
         """dr/da @ matrix for each row: ``matrix`` itself."""
         return matrix
+
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, 1/2 |x - c|^2 times the precision."""
+        square = (x - bias).square()
+        return 0.5 * (square if precision is None else square * precision).sum(-1)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the integral over x of exp(sum_i precision_i u_i x_i - energy(x)).
+
+        sum_i precision_i (u_i^2 / 2 + u_i c_i) + 1/2 log(2 pi / precision_i)
+        """
+        exponent = u * (0.5 * u + bias)
+        if precision is None:
+            return exponent.sum(-1) + 0.5 * u.shape[-1] * math.log(2 * math.pi)
+        return (exponent * precision + 0.5 * torch.log(2 * math.pi / precision)).sum(-1)
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""

@@ -19,11 +19,12 @@ from skae.engine.penalties import (
 )
 from skae.estimators._base import TrainedTransformer
 from skae.estimators._columns import LOSSES
+from skae.estimators._layers import LayerAttributes
 from skae.estimators._parameters import estimator, parameter, preset
 
 
 @estimator
-class AutoEncoder(TrainedTransformer):
+class AutoEncoder(LayerAttributes, TrainedTransformer):
     r"""Auto-encoder with any of the family's regularisers.
 
     Learns a code :math:`h = s(W x + b)` from which a decoder reconstructs the input.
@@ -203,37 +204,9 @@ class AutoEncoder(TrainedTransformer):
     )
 
     @property
-    def components_(self):
-        """Weights of the encoder, where there is one layer."""
-        return self._one_layer("weight_0")
-
-    @property
     def decoder_components_(self):
         """Weights of the decoder, where there is one layer."""
         return self._one_layer("weight_0" if self.tied_weights else "decoder_weight_0")
-
-    @property
-    def intercept_hidden_(self):
-        """Biases of the code, where there is one layer."""
-        return self._one_layer("hidden_bias_0")
-
-    @property
-    def intercept_visible_(self):
-        """Biases of the output, where there is one layer."""
-        return self._one_layer("visible_bias_0")
-
-    def _one_layer(self, name):
-        weights = self.__dict__.get("weights_")
-        if weights is None or "weight_1" in weights:
-            reason = "is not fitted" if weights is None else "has hidden layers; see weights_"
-            raise AttributeError(f"this {type(self).__name__} {reason}")
-        return weights[name]
-
-    @property
-    def _n_features_out(self):
-        # The fitted code's size, whatever n_components has become since.
-        biases = [self.weights_[name] for name in self.weights_ if "hidden_bias" in name]
-        return len(biases[-1])
 
     @property
     def _hidden_sizes(self):

@@ -241,6 +241,13 @@ class TrainedTransformer(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    # The constructor parameter that chooses the output units.
+    _loss_parameter = "loss"
+    _collapse_remedy = (
+        "Try weaker penalties, a smaller learning_rate, another activation or, for "
+        "loss='squared_error', scaled columns."
+    )
+
     def _validate_parameters(self):
         validate_parameters(self)
 
@@ -257,7 +264,14 @@ class TrainedTransformer(
         data = check_rows(self, X, reset=fresh, finite=not fresh)
         weight = check_weights(sample_weight, data)
         if fresh:
-            self.columns_ = describe_columns(data, self.loss, weight, X, self._feature_names)
+            self.columns_ = describe_columns(
+                data,
+                getattr(self, self._loss_parameter),
+                weight,
+                X,
+                self._feature_names,
+                self._loss_parameter,
+            )
         else:
             self.columns_.check(data, self._feature_names)
         return data, weight
@@ -284,9 +298,16 @@ class TrainedTransformer(
         if bridge is not None and bridge.active:
             bridge.fitted_attributes = lambda: {"weights_": theta.to_numpy()}
             listeners.append(bridge)
+        objective = self._make_objective(theta)
+        if state is not None:
+            objective.state = {
+                name: torch.tensor(array, dtype=dtype, device=device)
+                for name, array in state["objective"].items()
+            }
+        may_probe = not (resumable and objective.reports_loss)
         training = train(
             theta,
-            self._make_objective(theta),
+            objective,
             make_rows(X, *self.columns_.standardization(dtype, device), dtype=dtype, device=device),
             index=index,
             generator=generator,
@@ -299,24 +320,34 @@ class TrainedTransformer(
             n_iter_no_change=self.n_iter_no_change,
             row_weight=None if weight is None else torch.tensor(weight, dtype=dtype, device=device),
             validation_index=held_out,
-            probe_index=None if resumable else index[:: math.ceil(len(index) / 500)],
+            probe_index=index[:: math.ceil(len(index) / 500)] if may_probe else None,
             keep_start=not fresh,
             optimizer_state=_to_tensors(state, optimizer, dtype, device),
+            project=self._make_projection(),
             listener=(lambda epoch: any([tell(epoch) for tell in listeners]))
             if listeners
             else None,
         )
         progress_line.finish()
         report_outcome(self, training)
+        self._report_objective(objective)
         self.weights_ = theta.to_numpy()
         self.device_ = str(device)
         self.stopping_reason_ = training.outcome
         if resumable:
             self._training_state = {
                 "generator": generator.get_state().numpy(),
-                "optimizer": {k: v.cpu().numpy() for k, v in training.optimizer_state.items()},
+                "optimizer": _to_arrays(training.optimizer_state),
+                "objective": _to_arrays(objective.state),
             }
         return training
+
+    def _make_projection(self):
+        """What `train` applies to the parameters after every step, or None."""
+        return None
+
+    def _report_objective(self, objective):
+        """Warn of what only the objective's own state tells at the end of a training."""
 
     def _split(self, index, generator):
         n_held_out = max(1, round(self.validation_fraction * len(index)))
@@ -391,6 +422,10 @@ class TrainedTransformer(
             for start, block in rows.blocks():
                 result[start : start + len(block)] = function(theta, block).cpu().numpy()
         return result
+
+
+def _to_arrays(state):
+    return {name: tensor.cpu().numpy() for name, tensor in state.items()}
 
 
 def _to_tensors(state, optimizer, dtype, device):

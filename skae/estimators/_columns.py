@@ -30,6 +30,8 @@ class Columns(NamedTuple):
         columns, 0 and 1 for others.
     mean, minimum, maximum : ndarray of shape (n_features,)
         Of the training data.
+    parameter : str
+        The estimator's parameter that chose the parts, for messages.
     """
 
     parts: tuple
@@ -38,13 +40,14 @@ class Columns(NamedTuple):
     mean: np.ndarray
     minimum: np.ndarray
     maximum: np.ndarray
+    parameter: str = "loss"
 
     def check(self, X, feature_names=None):
         """Raise a ValueError where data leave the domain of their loss."""
         if all(name in ("gaussian", "squared_error") for name, _ in self.parts):
             return
         summary = summarize_columns(X)
-        _check_parts(self.parts, X, summary, feature_names)
+        _check_parts(self.parts, X, summary, feature_names, self.parameter)
 
     def check_first_part(self, n_rows):
         """Refuse or report a first part of a stream that tells too little of its columns."""
@@ -53,8 +56,12 @@ class Columns(NamedTuple):
             return
         remedy = (
             "The first call of partial_fit estimates mean and scale of the columns for all calls "
-            "to come: pass more rows at first, or scale them yourself and set "
-            "loss='squared_error'."
+            "to come: pass more rows at first"
+        )
+        remedy += (
+            ", or scale them yourself and set loss='squared_error'."
+            if self.parameter == "loss"
+            else "."
         )
         if n_rows < 2:
             raise ValueError(f"One row (n_samples=1) has no scale. {remedy}")
@@ -104,7 +111,7 @@ class Columns(NamedTuple):
         ]()
 
 
-def describe_columns(X, loss, row_weight, original, feature_names=None):
+def describe_columns(X, loss, row_weight, original, feature_names=None, parameter="loss"):
     """Choose the losses of the columns of X and estimate what they need.
 
     Parameters
@@ -116,6 +123,8 @@ def describe_columns(X, loss, row_weight, original, feature_names=None):
     original : array-like
         X as the user passed it, for columns chosen by name.
     feature_names : ndarray of str, default=None
+    parameter : str, default="loss"
+        The estimator's parameter that ``loss`` is the value of.
 
     Returns
     -------
@@ -136,7 +145,7 @@ def describe_columns(X, loss, row_weight, original, feature_names=None):
             "overflows. Rescale it."
         )
     parts = _resolve_parts(loss, summary, original, feature_names)
-    _check_parts(parts, X, summary, feature_names)
+    _check_parts(parts, X, summary, feature_names, parameter)
 
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     for name, columns in parts:
@@ -147,7 +156,7 @@ def describe_columns(X, loss, row_weight, original, feature_names=None):
             rounding = 10 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps * size
             constant = (summary.minimum == summary.maximum) | (summary.std <= rounding)
             scale[columns] = np.where(constant, 1.0, summary.std)[columns]
-    return Columns(parts, shift, scale, summary.mean, summary.minimum, summary.maximum)
+    return Columns(parts, shift, scale, summary.mean, summary.minimum, summary.maximum, parameter)
 
 
 def _resolve_parts(loss, summary, original, feature_names):
@@ -189,10 +198,15 @@ def _resolve_parts(loss, summary, original, feature_names):
     return tuple((name, np.concatenate(columns)) for (name, _), columns in merged.items())
 
 
-def _check_parts(parts, X, summary, feature_names):
+def _check_parts(parts, X, summary, feature_names, parameter):
     for name, columns in parts:
         check_domain(
-            name, summary.minimum[columns], summary.maximum[columns], columns, feature_names
+            name,
+            summary.minimum[columns],
+            summary.maximum[columns],
+            columns,
+            feature_names,
+            parameter,
         )
         if name == "multinomial":
             check_one_hot(X, columns, feature_names)

@@ -15,6 +15,10 @@ _COLLAPSED = 0.5
 # A model explains nothing if it reduces the loss of the mean by less than this, once it
 # had this many epochs.
 _EXPLAINED, _TIME_TO_LEARN = 0.01, 30
+# Chains that have not moved after this many steps are stuck.
+_TIME_TO_MOVE = 20
+# Annealed estimates are trusted if at least this fraction of the chains carries them.
+_TRUSTED = 0.1
 
 
 class CollapsedCodeWarning(UserWarning):
@@ -95,23 +99,64 @@ def report_collapse(model, X, training):
     seen = summarize_columns(X)
     if not (seen.minimum < seen.maximum).any():
         return  # nothing to learn
-    remedy = (
-        "Try weaker penalties, a smaller learning_rate, another activation or, for "
-        "loss='squared_error', scaled columns."
-    )
     constant = constant_units(model._codes(X))
     had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
     if constant.mean() >= _COLLAPSED:
         _warn(
             f"{constant.sum()} of {len(constant)} code units are constant on the training "
-            f"rows. {remedy}",
+            f"rows. {model._collapse_remedy}",
             CollapsedCodeWarning,
         )
     elif had_time and model._explained(X) < _EXPLAINED:
         _warn(
             f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
-            f"the mean of the training rows, so the codes carry next to nothing. {remedy}",
+            f"the mean of the training rows, so the codes carry next to nothing. "
+            f"{model._collapse_remedy}",
             CollapsedCodeWarning,
+        )
+
+
+def report_frozen_chains(model, frozen, states, what, n_steps=None):
+    """Warn of chains that never left their start though there is somewhere else to be.
+
+    Parameters
+    ----------
+    model : estimator
+    frozen : Tensor of bool of shape (n_chains,)
+    states : Tensor of shape (n_chains, ...)
+        Where the chains are: a machine with one state that all of them share is not stuck.
+    what : str
+        What the chains are, for the message.
+    n_steps : int, default=None
+        How long they ran; after a few steps nothing can be told.
+    """
+    too_early = n_steps is not None and n_steps < _TIME_TO_MOVE
+    if too_early or not frozen.any() or (len(states) > 1 and bool((states == states[0]).all())):
+        return
+    _warn(
+        f"{int(frozen.sum())} of {len(frozen)} {what} of this {type(model).__name__} never left "
+        "the states they started in: its weights are so large that Gibbs steps do not move. "
+        "Sample with n_temperatures > 1, or fit with a smaller learning_rate or more "
+        "weight_decay.",
+        ConvergenceWarning,
+    )
+
+
+def report_annealing(model, estimate, n_chains, n_temperatures):
+    """Warn if a few chains decide an annealed estimate.
+
+    Parameters
+    ----------
+    model : estimator
+    estimate : AnnealedEstimate
+    n_chains, n_temperatures : int
+    """
+    if estimate.effective_chains < _TRUSTED * n_chains:
+        _warn(
+            f"log Z of this {type(model).__name__} rests on {estimate.effective_chains:.1f} of "
+            f"{n_chains} chains, so its standard error is too small. Use more n_temperatures "
+            f"(now {n_temperatures}).",
+            ConvergenceWarning,
         )
 
 

@@ -1,6 +1,7 @@
 """Progress of a training: a live line for people, scikit-learn's callbacks for tools."""
 
 import sys
+import time
 
 try:  # scikit-learn 1.9 and newer; experimental there
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -14,8 +15,8 @@ except ImportError:
         return method
 
 
-class ProgressLine:
-    """Epoch, losses and time left: rewritten in place on a terminal, else a line each.
+class Line:
+    """A line of text that is rewritten in place on a terminal, else written anew.
 
     Parameters
     ----------
@@ -29,26 +30,49 @@ class ProgressLine:
         self.name, self.stream = name, stream
         self._open_line_on = None
 
-    def __call__(self, epoch):
-        """Show an `Epoch`; never asks to stop."""
+    def write(self, text):
+        """Show a text."""
         stream = sys.stdout if self.stream is None else self.stream
-        left = epoch.seconds / epoch.number * (epoch.max_iter - epoch.number)
-        line = f"[{self.name}] epoch {epoch.number}/{epoch.max_iter}, loss = {epoch.loss:.6g}"
-        if epoch.validation_loss is not None:
-            line += f", validation loss = {epoch.validation_loss:.6g}"
-        line += f", {left:.1f} s left"
+        line = f"[{self.name}] {text}"
         live = hasattr(stream, "isatty") and stream.isatty()
         stream.write(f"\r\x1b[2K{line}" if live else f"{line}\n")
         stream.flush()
         self._open_line_on = stream if live else None
-        return False
 
     def finish(self):
-        """End the line that is open on a terminal, however the training ended."""
+        """End the line that is open on a terminal, however it all ended."""
         if self._open_line_on is not None:
             self._open_line_on.write("\n")
             self._open_line_on.flush()
             self._open_line_on = None
+
+
+class ProgressLine(Line):
+    """Epoch, losses and time left of a training."""
+
+    def __call__(self, epoch):
+        """Show an `Epoch`; never asks to stop."""
+        left = epoch.seconds / epoch.number * (epoch.max_iter - epoch.number)
+        text = f"epoch {epoch.number}/{epoch.max_iter}, loss = {epoch.loss:.6g}"
+        if epoch.validation_loss is not None:
+            text += f", validation loss = {epoch.validation_loss:.6g}"
+        self.write(f"{text}, {left:.1f} s left")
+        return False
+
+
+class StepLine(Line):
+    """Steps done and time left of a run of chains, about twenty times in all."""
+
+    def __init__(self, name, stream=None):
+        super().__init__(name, stream)
+        self._started, self._shown = time.perf_counter(), 0
+
+    def __call__(self, n_done, n_steps):
+        """Show the progress of a run."""
+        if n_done * 20 // n_steps > self._shown:
+            self._shown = n_done * 20 // n_steps
+            left = (time.perf_counter() - self._started) / n_done * (n_steps - n_done)
+            self.write(f"step {n_done}/{n_steps}, {left:.1f} s left")
 
 
 class CallbackBridge:

@@ -18,7 +18,16 @@ from skae.engine.units import Bernoulli
 N_ROWS = 23
 
 
-class Quadratic:
+class Objective:
+    """What the loop reads of an objective whose gradient returns its criterion."""
+
+    reports_loss, is_noisy, offset = True, False, 0.0
+
+    def criterion(self, theta, x, generator, row_weight=None):
+        return self.value(theta, x, generator, row_weight)
+
+
+class Quadratic(Objective):
     """1/2 |theta - x|^2, a mean over rows: its minimum is the rows' mean."""
 
     def value(self, theta, x, generator, row_weight=None):
@@ -33,7 +42,7 @@ class Quadratic:
         return self.value(theta, x, generator, row_weight)
 
 
-class Recorder:
+class Recorder(Objective):
     """An objective without gradient that remembers the batches it was shown."""
 
     def __init__(self):
@@ -49,7 +58,7 @@ class Recorder:
         return torch.zeros((), dtype=x.dtype)
 
 
-class Script:
+class Script(Objective):
     """An objective whose loss in each epoch is scripted; theta counts the steps.
 
     A scripted exception is raised instead of returned.
