@@ -12,7 +12,7 @@ contrastive divergence (PCD, or stochastic maximum likelihood; Younes 1999, Tiel
 
 import torch
 
-from skae.engine.draws import bernoulli_
+from skae.engine.draws import bernoulli
 from skae.engine.energies import (
     free_energy,
     hidden_input,
@@ -46,14 +46,19 @@ class ContrastiveDivergence:
         Where given, units are centred: steps follow the gradient with respect to the
         parameters of E(v - visible_offset, h - hidden_offset), where the hidden offsets
         follow the units' means (Montavon & Mueller 2012; Melchior et al. 2016).
-    offset : float, default=0.0
+    log_volume : float, default=0.0
         Added to the criterion: sum_i log scale_i of standardised columns makes it a
         density of the data.
+    least_loss : float, default=0.0
+        What the criterion cannot fall below, without ``log_volume``.
 
     Attributes
     ----------
     state : dict of str to Tensor
-        What carries over from step to step: persistent chains and hidden offsets.
+        What carries over from step to step: persistent ``chains`` (hidden units), which
+        of them ever ``moved``, and the ``hidden_offset`` of centred units.
+    n_updates : int
+        Gradient steps that the persistent chains have seen.
     """
 
     is_noisy = True
@@ -67,18 +72,22 @@ class ContrastiveDivergence:
         n_chains=100,
         penalties=(),
         visible_offset=None,
-        offset=0.0,
+        log_volume=0.0,
+        least_loss=0.0,
     ):
         self.units, self.n_gibbs_steps, self.persistent = units, n_gibbs_steps, persistent
         self.n_chains, self.penalties = n_chains, penalties
-        self.visible_offset, self.offset = visible_offset, offset
-        self.state, self._shares = {}, {}
+        self.visible_offset, self.log_volume = visible_offset, log_volume
+        self.offset = log_volume + least_loss
+        self.state, self._shares, self._buffers = {}, {}, {}
+        self.n_updates, self._all_moved = 0, False
 
     def value(self, theta, x, generator, row_weight=None):
-        """The criterion on one batch, whose gradient is the learning rule.
+        """The scalar on one batch whose gradient, in a metric, is the learning rule.
 
         It says nothing about progress (see `criterion`), and leaves the persistent
-        chains where they are.
+        chains where they are. The metric is `gradient`'s: without centring and learned
+        variances, it is the gradient itself.
 
         Parameters
         ----------
@@ -94,43 +103,56 @@ class ContrastiveDivergence:
         value : Tensor, a scalar
         """
         with torch.no_grad():
-            _, particles, _ = self._run_chains(theta, x, generator)
+            visible, _ = self._run_chains(theta, x, generator)
         code = torch.sigmoid(hidden_input(theta, x))
         forward = Forward(x, row_weight, generator, [code])
-        weight = 1.0 if row_weight is None else row_weight.mean()
-        negative = weight * free_energy(theta, particles, self.units).mean()
-        positive = forward.mean(free_energy(theta, x, self.units))
+        energies = free_energy(theta, visible, self.units)
+        share = self._share(len(x), len(visible) - len(x), row_weight, theta.flat)
         penalties = (p.weight * p.value(theta, forward) for p in self.penalties)
-        return sum(penalties, positive - negative)
+        return sum(penalties, -torch.dot(share, energies))
 
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out`` and advance the chains.
 
-        With s the share of each row, -w_i / n for data and mean(w) / m for particles,
-        and h = P(h = 1 | v), over the rows of both:
+        With q the share of each row, -w_i / n for data and w_i / n, or mean(w) / m where
+        chains are persistent, for particles, and h = P(h = 1 | v), over the rows of both:
 
-            dW = (s h)^T v / s^2,   db = sum s h,   dc = sum s v / s^2
+            dW = (q h)^T v / s^2,   db = sum q h,   dc = sum q v / s^2
 
-        Where units are centred, v and h are counted from their offsets in dW, and
+        and what the penalties add. Learned variances s^2 make these steps longest where
+        the units are most sensitive; dW and dc are multiplied by s^2 again, and the step
+        of log s^2 is clipped to 1. Where units are centred, the step is that of the
+        centred machine: v and h are counted from their offsets in dW, and
         dc -= dW^T (hidden offset), db -= dW (visible offset).
         """
-        code, particles, particle_code = self._run_chains(theta, x, generator, keep=True)
-        share = self._share(x, particles, row_weight)
-        visible = torch.cat([x, particles])
-        hidden = torch.cat([code, particle_code])
+        visible, hidden = self._run_chains(theta, x, generator, keep=True)
+        share = self._share(len(x), len(visible) - len(x), row_weight, theta.flat)
         precision = precision_of(theta)
-
+        weight, n = out["weight_0"], len(x)
         if precision is not None:
             out["log_variance"].copy_(_variance_gradient(theta, visible, hidden, share))
-            visible.mul_(precision)
         torch.mv(visible.t(), share, out=out["visible_bias_0"])
         torch.mv(hidden.t(), share, out=out["hidden_bias_0"])
-        if self.visible_offset is None:
-            torch.mm(hidden.mul_(share.unsqueeze(1)).t(), visible, out=out["weight_0"])
-        else:
-            self._centred_gradient(visible, hidden, share, out, code)
+        delta, keep = None, 0
         if self.penalties:
-            self._add_penalties(theta, x, generator, code, row_weight, out)
+            weight.zero_()
+            keep, delta = 1, self._penalty_delta(theta, x, generator, hidden[:n], row_weight, out)
+            if precision is not None:
+                weight.div_(precision)
+        offset = None if self.visible_offset is None else self._hidden_offset(hidden[:n])
+        if offset is not None:
+            visible.sub_(self.visible_offset)
+            hidden.sub_(offset)
+        hidden.mul_(share.unsqueeze(1))
+        if delta is not None:
+            hidden[:n] += delta
+            out["hidden_bias_0"].add_(delta.sum(0))
+        weight.addmm_(hidden.t(), visible, beta=keep)
+        if offset is not None:
+            out["visible_bias_0"].addmv_(weight.t(), offset, alpha=-1)
+            out["hidden_bias_0"].addmv_(weight, self.visible_offset, alpha=-1)
+        if precision is not None:
+            out["log_variance"].clamp_(-1, 1)
 
     def criterion(self, theta, x, generator, row_weight=None):
         """An estimate of -log PL(x) in nats: one column of each row, drawn, times all.
@@ -141,72 +163,91 @@ class ContrastiveDivergence:
         column = torch.randint(n_visible, (len(x),), generator=generator, device=x.device)
         a = hidden_input(theta, x)
         losses = -n_visible * conditional_log_likelihood(theta, x, a, column, self.units)
-        losses += self.offset
+        losses += self.log_volume
         return losses.mean() if row_weight is None else (losses * row_weight).mean()
 
-    @property
-    def frozen_chains(self):
-        """Which persistent chains are where they began, as a boolean tensor."""
-        chains, start = self.state["chains"], self.state["start"]
-        return (chains == start).all(1)
-
     def _run_chains(self, theta, x, generator, keep=False):
-        """P(h = 1 | x), the particles, and P(h = 1 | particles)."""
-        n = len(x)
-        if not self.persistent:
-            code = hidden_input(theta, x).sigmoid_()
-            particle_code = code
-            for _ in range(self.n_gibbs_steps):
-                hidden = bernoulli_(particle_code.clone(), generator)
-                particles = sample_visible(theta, hidden, self.units, generator)
-                particle_code = hidden_input(theta, particles).sigmoid_()
-            return code, particles, particle_code
+        """The rows of x and below them the particles, and P(h = 1 | v) of both."""
         hidden = self.state.get("chains")
+        n = m = len(x)
+        if self.persistent:
+            m = self.n_chains if hidden is None else len(hidden)
+        visible, code = self._buffers_for(theta, n, m)
+        visible[:n] = x
+        particles = visible[n:]
+        if not self.persistent:
+            hidden_input(theta, x, out=code[:n]).sigmoid_()
+            particle_code = code[:n]
+            for _ in range(self.n_gibbs_steps):
+                hidden = bernoulli(particle_code, generator)
+                sample_visible(theta, hidden, self.units, generator, out=particles)
+                particle_code = hidden_input(theta, particles, out=code[n:]).sigmoid_()
+            return visible, code
         if hidden is None:
-            start = torch.arange(self.n_chains, device=x.device) % n
-            hidden = sample_hidden(theta, x[start], generator)
-        start = self.state.get("start", hidden)
+            first = torch.arange(m, device=x.device) % n
+            hidden = sample_hidden(theta, x[first], generator)
+        before = hidden
         for step in range(self.n_gibbs_steps):
             if step > 0:
                 hidden = sample_hidden(theta, particles, generator)
-            particles = sample_visible(theta, hidden, self.units, generator)
+            sample_visible(theta, hidden, self.units, generator, out=particles)
         # One product for both phases: at small batches it costs little more than one of them.
-        codes = hidden_input(theta, torch.cat([x, particles])).sigmoid_()
+        hidden_input(theta, visible, out=code).sigmoid_()
         if keep:
-            self.state["chains"] = bernoulli_(codes[n:].clone(), generator)
-            self.state["start"] = start
-        return codes[:n], particles, codes[n:]
+            self.state["chains"] = bernoulli(code[n:], generator)
+            self._watch(before)
+        return visible, code
 
-    def _share(self, x, particles, row_weight):
-        n, m = len(x), len(particles)
+    def _watch(self, before):
+        """Note which chains have ever left the state they were in."""
+        self.n_updates += 1
+        if not self._all_moved:
+            moved = (self.state["chains"] != before).any(1)
+            self.state["moved"] = moved | self.state.get("moved", moved).bool()
+            self._all_moved = bool(self.state["moved"].all())
+
+    def _buffers_for(self, theta, n, m):
+        # An epoch has batches of two sizes at most; their buffers are made once.
+        if (n, m) not in self._buffers:
+            n_hidden, n_visible = theta["weight_0"].shape
+            self._buffers[n, m] = (
+                theta.flat.new_empty(n + m, n_visible),
+                theta.flat.new_empty(n + m, n_hidden),
+            )
+        return self._buffers[n, m]
+
+    def _share(self, n, m, row_weight, like):
         if row_weight is not None:
-            negative = (row_weight.mean() / m).expand(m)
-            return torch.cat([row_weight / -n, negative])
-        if n not in self._shares:
-            signs = torch.cat([x.new_full((n,), -1.0 / n), x.new_full((m,), 1.0 / m)])
-            self._shares[n] = signs
-        return self._shares[n]
+            if not self.persistent:
+                return torch.cat([row_weight / -n, row_weight / n])
+            return torch.cat([row_weight / -n, (row_weight.mean() / m).expand(m)])
+        if (n, m) not in self._shares:
+            self._shares[n, m] = torch.cat(
+                [like.new_full((n,), -1.0 / n), like.new_full((m,), 1.0 / m)]
+            )
+        return self._shares[n, m]
 
-    def _centred_gradient(self, visible, hidden, share, out, code):
-        offset = self.state.get("hidden_offset")
-        if offset is None:
-            offset = code.mean(0)
-        visible.sub_(self.visible_offset)
-        hidden.sub_(offset).mul_(share.unsqueeze(1))
-        weight = torch.mm(hidden.t(), visible, out=out["weight_0"])
-        out["visible_bias_0"].addmv_(weight.t(), offset, alpha=-1)
-        out["hidden_bias_0"].addmv_(weight, self.visible_offset, alpha=-1)
-        self.state["hidden_offset"] = torch.lerp(offset, code.mean(0), _OFFSET_RATE)
+    def _hidden_offset(self, code):
+        """The offsets of hidden units, before they follow the batch's means."""
+        mean = code.mean(0)
+        offset = self.state.setdefault("hidden_offset", mean)
+        self.state["hidden_offset"] = torch.lerp(offset, mean, _OFFSET_RATE)
+        return offset
 
-    def _add_penalties(self, theta, x, generator, code, row_weight, out):
+    def _penalty_delta(self, theta, x, generator, code, row_weight, out):
+        """Add the penalties on the weights to ``out``; return what they ask of the code.
+
+        That is the gradient with respect to the pre-activation of each row's hidden units.
+        """
         forward = Forward(x, row_weight, generator, [code])
         forward.slope, forward.delta = code * (1 - code), torch.zeros_like(code)
         for penalty in self.penalties:
             penalty.add_gradient_(theta, forward, out)
-        precision = precision_of(theta)
-        scaled = x if precision is None else x * precision
-        out["weight_0"].addmm_(forward.delta.t(), scaled, alpha=1.0 / len(x))
-        out["hidden_bias_0"].add_(forward.delta.sum(0), alpha=1.0 / len(x))
+        delta = forward.delta.div_(len(x))
+        if "log_variance" in out:
+            change = (x * (delta @ theta["weight_0"])).sum(0)
+            out["log_variance"].sub_(change.mul_(precision_of(theta)))
+        return delta
 
 
 def _variance_gradient(theta, visible, hidden, share):

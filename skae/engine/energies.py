@@ -16,7 +16,7 @@ parametrisation of Cho, Ilin & Raiko 2011); otherwise s = 1.
 
 import torch
 
-from skae.engine.draws import bernoulli_
+from skae.engine.draws import bernoulli
 from skae.engine.networks import softplus
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
@@ -30,11 +30,11 @@ def precision_of(theta):
     return torch.exp(-theta["log_variance"]) if "log_variance" in theta else None
 
 
-def hidden_input(theta, visible):
+def hidden_input(theta, visible, out=None):
     """Pre-activation of the hidden units, b + W (v / s^2), shape (n_samples, n_hidden)."""
     precision = precision_of(theta)
     scaled = visible if precision is None else visible * precision
-    return torch.addmm(theta["hidden_bias_0"], scaled, theta["weight_0"].t())
+    return torch.addmm(theta["hidden_bias_0"], scaled, theta["weight_0"].t(), out=out)
 
 
 def visible_input(theta, hidden):
@@ -44,12 +44,12 @@ def visible_input(theta, hidden):
 
 def sample_hidden(theta, visible, generator):
     """One draw of every hidden unit given the visible ones."""
-    return bernoulli_(hidden_input(theta, visible).sigmoid_(), generator)
+    return bernoulli(hidden_input(theta, visible).sigmoid_(), generator)
 
 
-def sample_visible(theta, hidden, units, generator):
+def sample_visible(theta, hidden, units, generator, out=None):
     """One draw of every visible unit given the hidden ones."""
-    return units.sample(visible_input(theta, hidden), generator, precision_of(theta))
+    return units.sample(visible_input(theta, hidden), generator, precision_of(theta), out)
 
 
 def visible_energy(theta, visible, units):

@@ -198,12 +198,13 @@ def train(
         if outcome in ("max_iter", "converged"):
             exploded = best.is_far_behind and not held_out
             if best.start is not None:
-                offset = objective.offset
                 if held_out:
                     end = best.loss
                 else:
                     end = best.last if probes_epochs else probe(watched_index)
-                exploded |= not end - offset <= 1.5 * (best.start - offset)
+                # Half as far again from what no parameters could undercut.
+                worst = best.start + 0.5 * abs(best.start - objective.offset)
+                exploded |= not end <= worst
             if exploded and held_out:
                 best.flat, best.epoch = start, 0
             outcome = "diverged" if exploded else outcome

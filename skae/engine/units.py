@@ -16,7 +16,7 @@ import math
 import torch
 from torch.nn.functional import log_softmax
 
-from skae.engine.draws import bernoulli_
+from skae.engine.draws import bernoulli
 from skae.engine.networks import softplus
 
 
@@ -30,9 +30,9 @@ class Bernoulli:
         """Mean of each column given the pre-activation, shape of ``a``."""
         return torch.sigmoid(a)
 
-    def sample(self, a, generator, precision=None):
+    def sample(self, a, generator, precision=None, out=None):
         """One draw of each column."""
-        return bernoulli_(self.mean(a), generator)
+        return bernoulli(self.mean(a), generator, out)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -90,9 +90,9 @@ class Gaussian:
         """Mean of each column given the pre-activation: ``a`` itself."""
         return a
 
-    def sample(self, a, generator, precision=None):
+    def sample(self, a, generator, precision=None, out=None):
         """One draw of each column, in standardised units; unit variance or 1 / precision."""
-        noise = torch.empty_like(a).normal_(generator=generator)
+        noise = (torch.empty_like(a) if out is None else out).normal_(generator=generator)
         return noise.add_(a) if precision is None else noise.mul_(precision.rsqrt()).add_(a)
 
     def negative_log_likelihood(self, a, x, weight=None):

@@ -377,6 +377,10 @@ class TrainedTransformer(
             )
         return Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
 
+    def _encoder_parameters(self, theta):
+        """The parameters with which `skae.engine.networks.encode` gives the code."""
+        return theta
+
     def _reconstruct(self, theta, x):
         return self._decode(theta, self._encode(theta, x))
 

@@ -8,7 +8,7 @@ import torch
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, check_weights
 from skae.engine.contrastive_divergence import ContrastiveDivergence
-from skae.engine.energies import free_energy, hidden_input, visible_input
+from skae.engine.energies import free_energy, hidden_input, precision_of, visible_input
 from skae.engine.networks import Network, initialize
 from skae.engine.parameters import Parameters
 from skae.engine.penalties import CodeKL, WeightDecay
@@ -16,11 +16,9 @@ from skae.engine.pseudo_likelihood import pseudo_log_likelihood
 from skae.estimators._base import TrainedTransformer
 from skae.estimators._layers import LayerAttributes
 from skae.estimators._outcomes import report_frozen_chains
-from skae.estimators._parameters import estimator, parameter
+from skae.estimators._parameters import estimator, parameter, preset
 from skae.estimators._sampling import BoltzmannSampling
-
-# Learned variances of standardised columns stay above this: a constant column would ask for 0.
-_LEAST_VARIANCE = 1e-3
+from skae.estimators._training_parameters import TrainingParameters
 
 
 @estimator
@@ -107,10 +105,19 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".""",
     )
     visible_variance: str = parameter(
-        "unit",
-        [StrOptions({"unit", "learned"})],
-        """{"unit", "learned"}
-        Variance of Gaussian units given the hidden ones: that of the column, or learned.""",
+        "learned",
+        [StrOptions({"learned", "unit"})],
+        """{"learned", "unit"}
+        Variance of each Gaussian unit given the hidden ones: learned, or as large as the
+        column's own.""",
+    )
+    minimum_variance: float = parameter(
+        0.1,
+        [Interval(Real, 0, 1, closed="right")],
+        """float
+        Lower bound of learned variances, as a fraction of the column's own. Small ones
+        fit more closely, and are less stable: a unit's signal grows as its variance
+        shrinks.""",
     )
     n_gibbs_steps: int = parameter(
         1,
@@ -119,7 +126,7 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         Gibbs steps for each gradient step: the k of CD-k.""",
     )
     persistent: bool = parameter(
-        True,
+        False,
         ["boolean"],
         """bool
         Whether the ``batch_size`` chains go on from one gradient step to the next, or
@@ -159,6 +166,11 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         drawn once for each number of features. None, or more than there are, takes all:
         the exact pseudo-likelihood.""",
     )
+
+    optimizer: str = preset(TrainingParameters, "optimizer", "sgd")
+    learning_rate: float = preset(TrainingParameters, "learning_rate", 0.05)
+    momentum: float = preset(TrainingParameters, "momentum", 0.5)
+    n_iter_no_change: int = preset(TrainingParameters, "n_iter_no_change", None)
 
     _loss_parameter = "visible"
     _collapse_remedy = (
@@ -265,10 +277,14 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
     def visible_scale_(self):
         """Standard deviations of Gaussian visible units, in the units of the data."""
         check_is_fitted(self)
-        if self.columns_.units(torch.device("cpu")).is_discrete:
+        if not self._is_gaussian:
             raise AttributeError(f"the visible units of this {type(self).__name__} are binary")
         log_variance = self.weights_.get("log_variance", 0.0)
         return self.columns_.scale * np.exp(0.5 * np.asarray(log_variance, dtype=np.float64))
+
+    @property
+    def _is_gaussian(self):
+        return self.columns_.parts[0][0] == "gaussian"
 
     @property
     def _network(self):
@@ -276,7 +292,7 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
 
     def _parameter_shapes(self):
         shapes = dict(self._network.parameter_shapes)
-        if self.visible_variance == "learned" and self.columns_.is_standardized:
+        if self.visible_variance == "learned" and self._is_gaussian:
             shapes["log_variance"] = (self.n_features_in_,)
         return shapes
 
@@ -295,6 +311,9 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             penalties.append(WeightDecay(self.weight_decay, self._network))
         if self.sparsity > 0:
             penalties.append(CodeKL(self.sparsity, self._network, self.sparsity_target))
+        # The peak of a Gaussian of the least variance is what no density of a column exceeds.
+        least = self.minimum_variance if self.visible_variance == "learned" else 1.0
+        least_loss = 0.5 * self.n_features_in_ * math.log(2 * math.pi * least)
         return ContrastiveDivergence(
             self.columns_.units(theta.flat.device),
             self.n_gibbs_steps,
@@ -303,24 +322,32 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             penalties,
             self.columns_.mean_like(theta.flat) if self.centered else None,
             self._log_volume,
+            least_loss if self._is_gaussian else 0.0,
         )
 
     def _make_projection(self):
         def project(theta):
-            theta["log_variance"].clamp_(min=math.log(_LEAST_VARIANCE))
+            theta["log_variance"].clamp_(min=math.log(self.minimum_variance))
 
         return project if "log_variance" in self._parameter_shapes() else None
 
     def _report_objective(self, objective):
-        if self.persistent:
-            states = objective.state["chains"]
-            report_frozen_chains(self, objective.frozen_chains, states, "persistent chains")
+        if "moved" in objective.state:
+            frozen, states = ~objective.state["moved"], objective.state["chains"]
+            report_frozen_chains(self, frozen, states, "persistent chains", objective.n_updates)
 
     def _encode(self, theta, x):
         return torch.sigmoid(hidden_input(theta, x))
 
     def _decode(self, theta, code):
         return visible_input(theta, code)
+
+    def _encoder_parameters(self, theta):
+        if "log_variance" not in theta:
+            return theta
+        encoder = Parameters(self._network.parameter_shapes, theta.flat.clone())
+        encoder["weight_0"].mul_(precision_of(theta))
+        return encoder
 
     def _checked(self, X):
         check_is_fitted(self)

@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from skae.engine.draws import bernoulli_
+from skae.engine.draws import bernoulli
 from skae.engine.energies import hidden_input, precision_of, visible_energy, visible_input
 from skae.engine.networks import softplus
 
@@ -67,7 +67,7 @@ class TemperedPath:
     def step(self, energies, beta, generator):
         """One block Gibbs step at ``beta``, h given v and v' given h; returns v'."""
         beta = _column(beta)
-        hidden = bernoulli_(torch.mul(energies[2], beta).sigmoid_(), generator)
+        hidden = bernoulli(torch.mul(energies[2], beta).sigmoid_(), generator)
         bias = self.base_bias
         pre = torch.lerp(bias.expand(len(hidden), -1), visible_input(self.theta, hidden), beta)
         return self.units.sample(pre, generator, self.precision)

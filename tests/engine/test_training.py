@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
+from skae.engine.contrastive_divergence import ContrastiveDivergence
 from skae.engine.corruptions import Masking
+from skae.engine.energies import free_energy, log_partition
 from skae.engine.networks import Network, initialize
 from skae.engine.objectives import Reconstruction
 from skae.engine.optimizers import OPTIMIZERS, SGD
@@ -469,3 +471,252 @@ def test_other_errors_pass_and_restore_the_threads(theta, rows):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(n_threads)
+
+
+# Objectives whose gradient says nothing about progress
+
+
+class Silent(Quadratic):
+    """Descends like `Quadratic` but returns nothing: only its criterion tells how far."""
+
+    reports_loss = False
+
+    def gradient(self, theta, x, generator, out, row_weight=None):
+        super().gradient(theta, x, generator, out, row_weight)
+
+
+class SilentScript(Script):
+    """Scripted criteria: on the probe, on the held-out row 0; theta counts the steps."""
+
+    reports_loss = False
+
+    def criterion(self, theta, x, generator, row_weight=None):
+        losses = [1000.0, *(self.validation_losses if (x == 0).all() else self.losses)]
+        loss = losses[self.epoch]
+        if isinstance(loss, type):
+            raise loss
+        return torch.tensor(loss, dtype=torch.float64)
+
+    def gradient(self, theta, x, generator, out, row_weight=None):
+        self.epoch += 1
+        out.flat.fill_(-1.0)  # one step of SGD with rate 1 adds 1
+
+
+class SilentNoise(Silent):
+    """A criterion with noise far above any progress."""
+
+    is_noisy = True
+
+    def criterion(self, theta, x, generator, row_weight=None):
+        noise = torch.randn((), dtype=x.dtype, generator=generator)
+        return self.value(theta, x, generator, row_weight) + 1e6 * noise
+
+
+PROBE = torch.tensor([2, 9, 14, 21])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_criterion_on_the_probe_is_the_loss(weighted, theta, rows):
+    weight = torch.linspace(0.5, 1.5, N_ROWS, dtype=torch.float64) if weighted else None
+    heard, points = [], []
+
+    def listener(epoch):
+        heard.append(epoch.loss)
+        points.append(theta["point"].clone())
+
+    settings = {"batch_size": 6, "learning_rate": 0.1, "max_iter": 4, "row_weight": weight}
+    training = run(theta, Silent(), rows, probe_index=PROBE, listener=listener, **settings)
+    share = torch.ones(4).double() if weight is None else weight[PROBE]
+    expected = [
+        (0.5 * (point - rows.tensor[PROBE]).square().sum(1) * share).sum().item()
+        / share.sum().item()
+        for point in points
+    ]
+    # The criterion's weighted mean over the probe's rows, by the weights after each epoch.
+    assert training.loss_curve == pytest.approx(expected, rel=1e-12)
+    # The listener is told the same.
+    assert heard == training.loss_curve
+    other = Parameters(theta.shapes, torch.zeros(2, dtype=torch.float64))
+    run(other, Quadratic(), rows, **settings)
+    # What is learned is up to the gradient; returning its loss makes no difference.
+    assert torch.equal(other.flat, theta.flat)
+
+
+def test_noise_of_the_criterion_is_always_the_same(theta, rows):
+    settings = {"learning_rate": 0.0, "max_iter": 3, "probe_index": PROBE}
+    training = run(theta, SilentNoise(), rows, **settings)
+    # With rate 0 nothing moves, and equal noise makes equal losses: epochs are comparable.
+    assert len(set(training.loss_curve)) == 1
+    quiet, noisy = (Parameters(theta.shapes, torch.zeros(2, dtype=torch.float64)) for _ in range(2))
+    settings |= {"learning_rate": 0.1, "batch_size": 5}
+    run(quiet, Silent(), rows, **settings)
+    run(noisy, SilentNoise(), rows, **settings)
+    # The probe has a generator of its own: batches do not depend on what it draws.
+    assert torch.equal(quiet.flat, noisy.flat)
+
+
+def test_probe_is_evaluated_in_large_calls(theta, rows):
+    sizes = []
+
+    class Sized(Silent):
+        def criterion(self, theta, x, generator, row_weight=None):
+            sizes.append(len(x))
+            return super().criterion(theta, x, generator, row_weight)
+
+    run(theta, Sized(), rows, batch_size=2, max_iter=2, probe_index=torch.arange(N_ROWS))
+    # Nothing in a criterion depends on the batch's size: one call before and one after each
+    # epoch, not one for each two rows.
+    assert sizes == [N_ROWS] * 3
+
+
+def test_held_out_rows_are_judged_by_the_criterion_too(theta, rows):
+    script = SilentScript(
+        [9.0, 8.0, 7.0, 6.0, 5.0, 4.0], validation_losses=[9.0, 5.0, 3.0, 4.0, 3.5, 6.0]
+    )
+    training = run(
+        theta,
+        script,
+        rows,
+        index=torch.arange(1, N_ROWS),
+        validation_index=torch.tensor([0]),
+        probe_index=PROBE,
+        max_iter=6,
+    )
+    # One curve from the probe, one from the held-out rows.
+    assert training.loss_curve == script.losses
+    assert training.validation_curve == script.validation_losses
+    # The weights of the best epoch on the held-out rows, the third, are kept.
+    assert theta.flat.tolist() == [3.0, 3.0]
+    assert training.kept_epoch == 3
+
+
+def test_criterion_decides_on_convergence(theta, rows):
+    losses = [9.0, 5.0, 4.0, 4.0, 4.0, 1.0, 1.0]
+    training = run(
+        theta, SilentScript(losses), rows, probe_index=PROBE, n_iter_no_change=2, max_iter=7
+    )
+    # Two epochs without a fall of the criterion use up the patience.
+    assert (training.outcome, training.loss_curve) == ("converged", losses[:5])
+    # Unlike on held-out rows, what was learned last is kept.
+    assert theta.flat.tolist() == [5.0, 5.0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_criterion_that_is_not_finite_is_divergence(bad, theta, rows):
+    training = run(theta, SilentScript([5.0, 4.0, bad, 1.0]), rows, probe_index=PROBE)
+    assert training.outcome == "diverged"
+    # Finite epochs only; and the weights that the best of them, the second, ended with: its
+    # criterion was measured after it.
+    assert training.loss_curve == [5.0, 4.0]
+    assert theta.flat.tolist() == [2.0, 2.0]
+    assert training.kept_epoch == 2
+
+
+def test_explosion_of_the_criterion_is_divergence(theta, rows):
+    training = run(
+        theta, SilentScript([5.0, 4.0, 50.0, 5000.0]), rows, probe_index=PROBE, max_iter=4
+    )
+    # Finite, but far above where it began: the best epoch's weights are kept.
+    assert training.outcome == "diverged"
+    assert theta.flat.tolist() == [2.0, 2.0]
+
+
+def test_weights_that_are_not_finite_are_divergence_whatever_the_criterion(theta, rows):
+    class Overflow(SilentScript):
+        def gradient(self, theta, x, generator, out, row_weight=None):
+            super().gradient(theta, x, generator, out, row_weight)
+            if self.epoch == 3:
+                out.flat.fill_(math.nan)
+
+    training = run(theta, Overflow([5.0, 4.0, 3.0, 2.0]), rows, probe_index=PROBE)
+    # A criterion may not see them all: a hidden unit that is off hides its weights.
+    assert training.outcome == "diverged"
+    assert theta.flat.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("losses", [[-5.1, -5.2, -5.3], [-5.0, -5.0, -5.0], [-4.9, -5.1, -4.95]])
+def test_densities_above_one_are_no_divergence(losses, theta, rows):
+    class Continued(SilentScript):
+        def criterion(self, theta, x, generator, row_weight=None):
+            if self.epoch == 0:
+                return torch.tensor(-5.0, dtype=torch.float64)  # an earlier training's end
+            return super().criterion(theta, x, generator, row_weight)
+
+    script = Continued(losses)
+    training = run(theta, script, rows, probe_index=PROBE, max_iter=3)
+    # With learned variances a log-density may be positive, its loss negative: falling, or as
+    # good as unchanged, it has not exploded.
+    assert (training.outcome, theta.flat.tolist()) == ("max_iter", [3.0, 3.0])
+
+
+def test_interruption_leaves_a_usable_model_without_losses(theta, rows):
+    for held_out in (False, True):
+        theta.flat.zero_()
+        script = SilentScript([5.0, 4.0, KeyboardInterrupt], validation_losses=[3.0, 3.5])
+        training = run(
+            theta,
+            script,
+            rows,
+            probe_index=PROBE,
+            validation_index=torch.tensor([0]) if held_out else None,
+        )
+        # Ctrl-C while the criterion is evaluated, after the third epoch's step: two were run.
+        assert (training.outcome, training.loss_curve) == ("interrupted", [5.0, 4.0])
+        # What a regular end would keep: the weights there are, or the best epoch's.
+        assert theta.flat.tolist() == ([1.0, 1.0] if held_out else [3.0, 3.0])
+
+
+def test_contrastive_divergence_learns(generator):
+    patterns = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0]])
+    x = patterns[torch.randint(3, (300,), generator=generator)].double()
+    network = Network((6, 4))
+    theta = Parameters(network.parameter_shapes, dtype=torch.float64)
+    theta.flat.normal_(0, 0.1, generator=generator)
+
+    def log_likelihood():
+        log_z = log_partition(theta, Bernoulli())
+        return (-free_energy(theta, x, Bernoulli()).mean() - log_z).item()
+
+    before = log_likelihood()
+    objective = ContrastiveDivergence(Bernoulli(), persistent=True, n_chains=50)
+    probe = torch.arange(0, 300, 3)
+    training = run(
+        theta,
+        objective,
+        DenseRows(x),
+        learning_rate=0.3,
+        batch_size=50,
+        max_iter=60,
+        probe_index=probe,
+    )
+    # -log P cannot be below the entropy of the data, log 3; independent units leave more than
+    # 3 nats, and the machine learns most of what is between (exactly, by enumeration).
+    assert before < -3.0
+    assert -math.log(3) - 0.7 < log_likelihood() < -math.log(3) + 0.1
+    # The criterion falls along with it, and its last value is that of the weights that are kept.
+    assert training.loss_curve[-1] < 0.5 * training.loss_curve[0]
+    value = evaluate(theta, objective, DenseRows(x), probe)
+    assert training.loss_curve[-1] == pytest.approx(value, rel=1e-12)
+
+
+def test_projection_comes_before_the_criterion(theta, rows):
+    def project(theta):
+        theta["point"].clamp_(max=1.0)
+
+    calls = []
+
+    class Checked(Silent):
+        def gradient(self, theta, x, generator, out, row_weight=None):
+            calls.append(theta.flat.max().item())
+            super().gradient(theta, x, generator, out, row_weight)
+
+        def criterion(self, theta, x, generator, row_weight=None):
+            calls.append(theta.flat.max().item())
+            return super().criterion(theta, x, generator, row_weight)
+
+    run(theta, Checked(), rows, batch_size=5, max_iter=3, project=project, probe_index=PROBE)
+    # Steps of rate 1 lead to the batches' means, up to 22: neither the next gradient nor the
+    # criterion ever sees weights outside the constraint ...
+    assert max(calls) == 1.0
+    # ... of which there were one before, and per epoch 5 gradients and one criterion.
+    assert len(calls) == 1 + 3 * 6

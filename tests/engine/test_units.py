@@ -219,3 +219,89 @@ def test_losses_are_finite_for_extreme_pre_activations():
             # r - x is bounded by 1.
             assert torch.isfinite(value)
             assert (residual.abs() <= 1).all()
+
+
+# As visible units of a Boltzmann machine
+
+BIAS = torch.tensor([0.7, -1.2, 0.3], dtype=torch.float64)
+PRECISIONS = {"unit": None, "learned": torch.tensor([0.4, 2.5, 6.0], dtype=torch.float64)}
+
+
+def test_energy_is_the_loss_less_a_constant(generator):
+    x = torch.rand(5, 3, dtype=torch.float64, generator=generator)
+    for units in (Bernoulli(), Gaussian()):
+        loss = units.negative_log_likelihood(BIAS.expand(5, 3), x)
+        constant = loss - units.energy(x, BIAS)
+        # Units alone have P(x) = exp(-E) / Z with Z a constant; the squared error has none of
+        # its own, the Bernoulli loss that of its 2^3 outcomes.
+        log_z = units.log_normalizer(torch.zeros(3).double(), BIAS) if units.is_discrete else 0.0
+        torch.testing.assert_close(constant, torch.ones(5).double() * log_z)
+
+
+def test_gaussian_energy_counts_squares_by_their_precision(generator):
+    x = torch.randn(5, 3, dtype=torch.float64, generator=generator)
+    precision = PRECISIONS["learned"]
+    # 1/2 |(x - c) / s|^2.
+    torch.testing.assert_close(
+        Gaussian().energy(x, BIAS, precision), 0.5 * (((x - BIAS) / precision**-0.5) ** 2).sum(1)
+    )
+
+
+def test_bernoulli_log_normalizer_is_the_sum_over_all_outcomes(generator):
+    outcomes = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
+    u = 2 * torch.randn(6, 3, dtype=torch.float64, generator=generator)
+    log_terms = u @ outcomes.t() - Bernoulli().energy(outcomes, BIAS)
+    # By definition: log sum_x exp(u.x - energy(x)), for each row of u.
+    torch.testing.assert_close(Bernoulli().log_normalizer(u, BIAS), torch.logsumexp(log_terms, 1))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gaussian_log_normalizer_is_the_integral(precision, generator):
+    precision = PRECISIONS[precision]
+    scale = torch.ones(3).double() if precision is None else precision.rsqrt()
+    u = torch.randn(6, 3, dtype=torch.float64, generator=generator)
+    steps = torch.linspace(-10, 10, 81, dtype=torch.float64)
+    expected = torch.zeros(6, dtype=torch.float64)
+    for i in range(3):
+        # One column at a time: the integrand factorises. The maximum is at u + c.
+        x = (u[:, i] + BIAS[i]).unsqueeze(1) + scale[i] * steps
+        exponent = u[:, i : i + 1] * x / scale[i] ** 2 - 0.5 * ((x - BIAS[i]) / scale[i]) ** 2
+        expected += torch.logsumexp(exponent, 1) + torch.log(scale[i] * (steps[1] - steps[0]))
+    # By definition: log int exp(sum_i u_i x_i / s_i^2 - energy(x)) dx.
+    torch.testing.assert_close(Gaussian().log_normalizer(u, BIAS, precision), expected)
+
+
+@pytest.mark.parametrize("units", [Bernoulli(), Gaussian()], ids=["bernoulli", "gaussian"])
+def test_log_normalizer_generates_the_means(units, generator):
+    u = torch.randn(4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    (mean,) = torch.autograd.grad(units.log_normalizer(u, BIAS).sum(), u)
+    # The derivative of an exponential family's log normaliser is the mean.
+    torch.testing.assert_close(mean, units.mean(u + BIAS).detach())
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["", "out"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gaussian_sample_has_the_variance_of_its_precision(precision, given, generator):
+    n_draws, precision = 20_000, PRECISIONS[precision]
+    variance = torch.ones(3).double() if precision is None else 1 / precision
+    a = BIAS.repeat(n_draws, 1)
+    out = torch.full_like(a, torch.nan) if given else None
+    draws = Gaussian().sample(a, generator, precision, out)
+    # Sample means have standard error s / sqrt(n), whatever ``out`` held ...
+    assert ((draws.mean(0) - BIAS).abs() < 4.5 * (variance / n_draws).sqrt()).all()
+    # ... and sample variances of N(0, s^2) relative standard error sqrt(2 / n).
+    assert ((draws.var(0) / variance - 1).abs() < 4.5 * (2 / n_draws) ** 0.5).all()
+    # The means are read only.
+    assert torch.equal(a, BIAS.repeat(n_draws, 1))
+    # What was given is what is filled.
+    assert not given or draws is out
+
+
+def test_precision_means_nothing_to_binary_units():
+    a = BIAS.repeat(50, 1)
+    draws = [
+        Bernoulli().sample(a, torch.Generator().manual_seed(1), precision)
+        for precision in PRECISIONS.values()
+    ]
+    # A Bernoulli variable's variance is that of its mean.
+    assert torch.equal(*draws)

@@ -1,0 +1,76 @@
+"""Small machines that can be enumerated."""
+
+import pytest
+import torch
+from scipy.stats import chi2
+
+from skae.engine.energies import binary_states, free_energy
+from skae.engine.networks import Network
+from skae.engine.parameters import Parameters
+from skae.engine.units import Bernoulli, Gaussian
+
+
+@pytest.fixture
+def make_machine():
+    """Makes (theta, units) with N(0, spread^2) parameters, the same for the same arguments."""
+
+    def make(n_visible, n_hidden, kind="bernoulli", spread=1.0, seed=0):
+        shapes = dict(Network((n_visible, n_hidden)).parameter_shapes)
+        if kind == "gaussian_learned":
+            shapes["log_variance"] = (n_visible,)
+        theta = Parameters(shapes, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(1000 * seed + 100 * n_visible + n_hidden)
+        theta.flat.normal_(0.0, spread, generator=generator)
+        return theta, Bernoulli() if kind == "bernoulli" else Gaussian()
+
+    return make
+
+
+@pytest.fixture
+def two_modes():
+    """Eight binary units that all are 1 or all 0, as one hidden unit has it.
+
+    The two patterns are equally likely. From either, the hidden unit would have to change
+    against a field of 64, which it does once in exp(64) steps.
+    """
+    theta = Parameters(Network((8, 1)).parameter_shapes, dtype=torch.float64)
+    theta["weight_0"].fill_(16.0)
+    theta["visible_bias_0"].fill_(-8.0)
+    theta["hidden_bias_0"].fill_(-64.0)
+    return theta, Bernoulli()
+
+
+@pytest.fixture
+def law():
+    """All states of binary visible units and P(v), by enumeration."""
+
+    def enumerate_(theta, units):
+        states = torch.cat(list(binary_states(theta["weight_0"].shape[1], theta.flat)))
+        return states, torch.softmax(-free_energy(theta, states, units), 0)
+
+    return enumerate_
+
+
+@pytest.fixture
+def p_value():
+    """Probability that exact draws fit the law of their states no better than these rows do."""
+
+    def test(rows, p):
+        numbers = (rows @ 2.0 ** torch.arange(rows.shape[1], dtype=rows.dtype)).long()
+        counts = torch.bincount(numbers, minlength=len(p)).to(p.dtype)
+        order = p.argsort()
+        expected = p[order] * len(rows)
+        # Rare states are pooled, from the rarest up, until each cell expects 5 or more; what
+        # is left of them joins the last cell.
+        cell = torch.div(torch.cumsum(expected, 0), 5, rounding_mode="floor").long()
+        own = expected >= 5
+        cell = torch.where(own, cell.max() + 1 + torch.arange(len(p)), cell)
+        _, cell = torch.unique(cell, return_inverse=True)
+        pooled, seen = (
+            torch.zeros(int(cell.max()) + 1, dtype=p.dtype).index_add_(0, cell, values)
+            for values in (expected, counts[order])
+        )
+        statistic = float(((seen - pooled) ** 2 / pooled).sum())
+        return chi2.sf(statistic, len(pooled) - 1)
+
+    return test
