@@ -3,7 +3,7 @@ Contrastive divergence and reconstruction against the likelihood
 ================================================================
 
 The log-likelihood of a restricted Boltzmann machine expands along its Gibbs chain
-:math:`x = x_1, h_1, x_2, h_2, \dots` (Bengio and Delalleau 2009):
+:math:`x = x_1, h_1, x_2, h_2, \ldots` (Bengio and Delalleau 2009):
 
 .. math::
 
@@ -47,6 +47,7 @@ machines = [
         persistent=False,
         n_gibbs_steps=10,
         batch_size=20,
+        optimizer="adam",
         learning_rate=0.01,
         max_iter=15,
         random_state=seed,
@@ -142,7 +143,13 @@ epochs = (1, 3, 10)
 paths = []
 for seed in range(3):
     machine = RBM(
-        8, persistent=False, n_gibbs_steps=10, batch_size=20, learning_rate=0.01, random_state=seed
+        8,
+        persistent=False,
+        n_gibbs_steps=10,
+        batch_size=20,
+        optimizer="adam",
+        learning_rate=0.01,
+        random_state=seed,
     )
     path = []
     for epoch in range(1, epochs[-1] + 1):

@@ -243,8 +243,13 @@ def make_generator(random_state, device):
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     elif isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(2**31 - 1))
-    else:
+    elif isinstance(random_state, Integral) and random_state >= 0:
         seed = int(random_state)
+    else:
+        raise ValueError(
+            f"random_state={random_state!r} must be None, an integer of at least 0 or a "
+            "numpy.random.RandomState."
+        )
     return torch.Generator(device).manual_seed(seed)
 
 

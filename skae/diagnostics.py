@@ -170,7 +170,7 @@ def gradient_agreement(
       simulated. They start at scale 0 and take one Gibbs step each time the scale has
       grown by ``growth``, as in training they follow the weights.
 
-    Along the chain :math:`x = x_1, h_1, x_2, h_2, \dots`
+    Along the chain :math:`x = x_1, h_1, x_2, h_2, \ldots`
 
     .. math::
 

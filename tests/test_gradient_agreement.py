@@ -22,8 +22,8 @@ def data():
 
 def fitted(X, seed=0, **parameters):
     return RBM(
-        5, persistent=False, n_gibbs_steps=5, max_iter=30, learning_rate=0.02, random_state=seed,
-        **parameters,
+        5, persistent=False, n_gibbs_steps=5, max_iter=30, optimizer="adam", learning_rate=0.02,
+        random_state=seed, **parameters,
     ).fit(X)  # fmt: skip
 
 

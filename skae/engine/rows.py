@@ -36,6 +36,11 @@ class DenseRows:
     def __len__(self):
         return len(self.tensor)
 
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.tensor.shape[1]
+
     def take(self, index):
         """The rows of a LongTensor of indices; valid until the next call."""
         buffer = self._buffers.get(len(index))
@@ -69,6 +74,11 @@ class StreamedRows:
 
     def __len__(self):
         return self.array.shape[0]
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.array.shape[1]
 
     def take(self, index):
         """The rows of a LongTensor of indices, as a new tensor."""

@@ -41,8 +41,8 @@ SCHEDULES = {
     "cosine": lambda progress: 0.5 + 0.5 * math.cos(math.pi * progress),
 }
 
-# Rows of one call of a criterion that is not the mean of its batches' values.
-_PROBE_BATCH = 500
+# Rows, and dense entries, of one call of a criterion that is a mean over single rows.
+_PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
 
 
 def train(
@@ -137,7 +137,7 @@ def train(
     loss_is_watched = not held_out and (not probes_epochs or not objective.reports_loss)
     judged = theta.flat if probes_epochs else theta.flat.clone()
     best = _Best(theta.flat, tol, n_iter_no_change)
-    start = theta.flat.clone() if held_out else None
+    start = theta.flat.clone()
     outcome, started = "max_iter", time.perf_counter()
     rate = SCHEDULES[schedule]
 
@@ -157,8 +157,10 @@ def train(
         return (total / n_batches).item() if objective.reports_loss else probe(probe_index)
 
     def probe(index):
-        # A penalty may depend on the batch's size; where there is none, fewer calls.
-        size = batch_size if objective.reports_loss else max(batch_size, _PROBE_BATCH)
+        # A value may depend on the batch's size; where it is not what is judged, fewer calls.
+        size = batch_size
+        if not objective.reports_loss:
+            size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // rows.n_columns))
         return evaluate(theta, objective, rows, index, row_weight, size)
 
     largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
@@ -195,18 +197,20 @@ def train(
                     break
         except KeyboardInterrupt:
             outcome = "interrupted"
-        if outcome in ("max_iter", "converged"):
+        if outcome in ("max_iter", "converged", "diverged"):
             exploded = best.is_far_behind and not held_out
             if best.start is not None:
-                if held_out:
+                if held_out or outcome == "diverged":
                     end = best.loss
                 else:
                     end = best.last if probes_epochs else probe(watched_index)
                 # Half as far again from what no parameters could undercut.
                 worst = best.start + 0.5 * abs(best.start - objective.offset)
-                exploded |= not end <= worst
-            if exploded and held_out:
-                best.flat, best.epoch = start, 0
+                if not end <= worst:
+                    exploded = True
+                    # Nothing that was kept is better than the start.
+                    if held_out or outcome == "diverged":
+                        best.flat, best.epoch = start, 0
             outcome = "diverged" if exploded else outcome
         exploded = not bool(torch.isfinite(theta.flat).all())  # Ctrl-C amid an explosion
         if outcome == "diverged" or exploded or (held_out and validation_curve):

@@ -330,7 +330,8 @@ class TrainedTransformer(
         )
         progress_line.finish()
         report_outcome(self, training)
-        self._report_objective(objective)
+        if training.outcome != "diverged":
+            self._report_objective(objective)
         self.weights_ = theta.to_numpy()
         self.device_ = str(device)
         self.stopping_reason_ = training.outcome

@@ -20,6 +20,9 @@ from skae.estimators._parameters import estimator, parameter, preset
 from skae.estimators._sampling import BoltzmannSampling
 from skae.estimators._training_parameters import TrainingParameters
 
+# Persistent chains beyond this number cost more than they tell.
+_MOST_CHAINS = 1000
+
 
 @estimator
 class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
@@ -129,8 +132,8 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         False,
         ["boolean"],
         """bool
-        Whether the ``batch_size`` chains go on from one gradient step to the next, or
-        start at the data each time.""",
+        Whether chains, as many as ``batch_size`` but at most 1000, go on from one gradient
+        step to the next, or start at the data each time.""",
     )
     centered: bool = parameter(
         True,
@@ -303,6 +306,9 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         start = initialize(self._network, bias, dtype=dtype, device=device, generator=generator)
         for name in start:
             theta[name].copy_(start[name])
+        # Hidden units begin at 1/2: what they add to the visible units' input is taken off
+        # again, so that these begin at the means of the data.
+        theta["visible_bias_0"].sub_(start["weight_0"].sum(0), alpha=0.5)
         return theta
 
     def _make_objective(self, theta):
@@ -318,7 +324,7 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             self.columns_.units(theta.flat.device),
             self.n_gibbs_steps,
             self.persistent,
-            self.batch_size,
+            min(self.batch_size, _MOST_CHAINS),
             penalties,
             self.columns_.mean_like(theta.flat) if self.centered else None,
             self._log_volume,

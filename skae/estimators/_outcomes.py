@@ -19,6 +19,8 @@ _EXPLAINED, _TIME_TO_LEARN = 0.01, 30
 _TIME_TO_MOVE = 20
 # Annealed estimates are trusted if at least this fraction of the chains carries them.
 _TRUSTED = 0.1
+# Temperatures that swap more rarely than this are too far apart.
+_SWAPPED = 0.01
 
 
 class CollapsedCodeWarning(UserWarning):
@@ -131,7 +133,7 @@ def report_frozen_chains(model, frozen, states, what, n_steps=None):
         How long they ran; after a few steps nothing can be told.
     """
     too_early = n_steps is not None and n_steps < _TIME_TO_MOVE
-    if too_early or not frozen.any() or (len(states) > 1 and bool((states == states[0]).all())):
+    if too_early or not frozen.any() or bool((states == states[0]).all()):
         return
     _warn(
         f"{int(frozen.sum())} of {len(frozen)} {what} of this {type(model).__name__} never left "
@@ -140,6 +142,24 @@ def report_frozen_chains(model, frozen, states, what, n_steps=None):
         "weight_decay.",
         ConvergenceWarning,
     )
+
+
+def report_swaps(model, swap_rates, n_temperatures):
+    """Warn if what hot chains find does not come down to the cold ones.
+
+    Parameters
+    ----------
+    model : estimator
+    swap_rates : Tensor of shape (n_temperatures - 1,)
+    n_temperatures : int
+    """
+    if float(swap_rates.min()) < _SWAPPED:
+        _warn(
+            f"Neighbouring temperatures of this {type(model).__name__} swap states in "
+            f"{float(swap_rates.min()):.1%} of the steps only, so the cold chains hardly profit "
+            f"from the hot ones. Use more n_temperatures (now {n_temperatures}).",
+            ConvergenceWarning,
+        )
 
 
 def report_annealing(model, estimate, n_chains, n_temperatures):

@@ -17,7 +17,7 @@ from skae.engine.devices import resolve_device, suitable_threads
 from skae.engine.energies import MAX_ENUMERATED, enumerable_units, log_partition
 from skae.engine.parameters import Parameters
 from skae.engine.rows import make_rows
-from skae.estimators._outcomes import report_annealing, report_frozen_chains
+from skae.estimators._outcomes import report_annealing, report_frozen_chains, report_swaps
 from skae.estimators._progress import StepLine
 from skae.samplers.annealing import annealed_importance_sampling, annealing_temperatures
 from skae.samplers.chains import Schedule, run_chains
@@ -126,7 +126,8 @@ class BoltzmannSampling:
         Warns
         -----
         ConvergenceWarning
-            If chains never left the states they started in.
+            If chains never left the states they started in; if neighbouring temperatures
+            hardly ever swap states.
         """
         check_is_fitted(self)
         for name, value, least in (
@@ -150,6 +151,10 @@ class BoltzmannSampling:
             else:
                 every = torch.arange(n_chains, device=theta.flat.device) % start.shape[0]
                 visible = self._rows(start, theta).take(every).clone()
+            if n_chains == 1:
+                # A companion, thrown away: two chains that never move, in different states,
+                # are stuck; one alone may be where the only state is.
+                visible = torch.cat([visible, path.start(1, generator)])
             if n_temperatures == 1:
                 state = gibbs_state(theta, visible, generator)
                 step, keep = gibbs_step(theta, units, generator), _visible
@@ -161,9 +166,12 @@ class BoltzmannSampling:
                 step, keep, watch = parallel_tempering_step(path, betas, generator), _coldest, None
             run = run_chains(step, state, schedule, keep=keep, watch=watch, listener=listener)
         if n_temperatures == 1:
-            ends = (watch or keep)(run.state)
+            ends = watch(run.state)
             report_frozen_chains(self, ~run.moved, ends, "chains", schedule.n_steps)
-        return self._in_data_units(run.samples.flatten(0, 1)[:n_samples])
+        elif schedule.n_steps > 0:
+            report_swaps(self, step.swap_rates(), n_temperatures)
+        samples = run.samples[:, :n_chains].flatten(0, 1)
+        return self._in_data_units(samples[:n_samples])
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None

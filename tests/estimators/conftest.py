@@ -4,18 +4,41 @@ import numpy as np
 import pytest
 import torch
 
-from skae import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+
+AUTO_ENCODERS = [AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder]
 
 
-@pytest.fixture(params=[AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder])
-def make_model(request):
-    """A function that makes a small model of each of the classes."""
+def small_models(model_class):
+    """A function that makes a small model of a class.
+
+    Its attribute ``units`` is the name of the parameter that chooses the output units.
+    """
 
     def make(**parameters):
         small = {"n_components": 3, "max_iter": 3, "batch_size": 16, "random_state": 0}
-        return request.param(**{**small, **parameters})
+        return model_class(**{**small, **parameters})
 
+    make.units = "visible" if model_class is RBM else "loss"
     return make
+
+
+@pytest.fixture(params=[*AUTO_ENCODERS, RBM])
+def make_model(request):
+    """A function that makes a small model of each of the classes."""
+    return small_models(request.param)
+
+
+@pytest.fixture(params=AUTO_ENCODERS)
+def make_auto_encoder(request):
+    """The same for what only auto-encoders have: losses by column, corruption, layers."""
+    return small_models(request.param)
+
+
+@pytest.fixture
+def make_rbm():
+    """The same for what only restricted Boltzmann machines have."""
+    return small_models(RBM)
 
 
 @pytest.fixture(name="X")

@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skae import DenoisingAutoEncoder
+from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
 from skae.engine.optimizers import Adam
 from skae.engine.rows import DenseRows
 
@@ -267,13 +267,13 @@ def test_bernoulli_outside_the_unit_interval(make_model, counts, value, convert)
     data = np.minimum(counts, 1).astype(float)
     data[5, 3] = value
     # Column, range and both remedies.
-    match = rf"column 3 spans \[.*{value:g}.*loss='gaussian'.*MinMaxScaler"
-    assert_refused(make_model(loss="bernoulli"), convert(data), match)
+    match = rf"column 3 spans \[.*{value:g}.*{make_model.units}='gaussian'.*MinMaxScaler"
+    assert_refused(make_model(**{make_model.units: "bernoulli"}), convert(data), match)
 
 
 def test_bernoulli_outside_the_unit_interval_in_a_frame(make_model):
     frame = pd.DataFrame({"yes": [0.0, 1.0], "no": [0.0, 2.0]})
-    assert_refused(make_model(loss="bernoulli"), frame, r"column 1 \('no'\)")
+    assert_refused(make_model(**{make_model.units: "bernoulli"}), frame, r"column 1 \('no'\)")
 
 
 def test_bernoulli_is_checked_where_the_likelihood_is_used(make_model, counts):
@@ -281,7 +281,7 @@ def test_bernoulli_is_checked_where_the_likelihood_is_used(make_model, counts):
     model = make_model().fit(data)
     # -log P(x) has no value for x = 2 ...
     for method in (model.score, model.score_samples, model.partial_fit):
-        with pytest.raises(ValueError, match="loss='gaussian'"):
+        with pytest.raises(ValueError, match=f"{make_model.units}='gaussian'"):
             method(data + 1)
     # ... while an encoder is defined everywhere.
     assert np.isfinite(model.transform(data + 1)).all()
@@ -292,17 +292,17 @@ def test_bernoulli_is_checked_where_the_likelihood_is_used(make_model, counts):
 @pytest.mark.parametrize(
     "loss", ["multinomial", [("gaussian", [0]), ("multinomial", slice(1, None))]]
 )
-def test_multinomial_groups_that_do_not_sum_to_one(make_model, convert, loss):
+def test_multinomial_groups_that_do_not_sum_to_one(make_auto_encoder, convert, loss):
     data = np.column_stack([np.zeros(20), np.eye(4)[np.arange(20) % 4]])
     data[11, 1:] = [0, 1, 1, 0]
     # Row, columns, sum and both remedies.
     match = r"row 11 .*columns \[.*sums to 2.*OneHotEncoder.*loss='bernoulli'"
-    assert_refused(make_model(loss=loss), convert(data), match)
+    assert_refused(make_auto_encoder(loss=loss), convert(data), match)
 
 
-def test_one_hot_encoding_with_a_dropped_category(make_model):
+def test_one_hot_encoding_with_a_dropped_category(make_auto_encoder):
     data = np.eye(3)[np.arange(20) % 3][:, 1:]
-    assert_refused(make_model(loss="multinomial"), data, r"row 0 .*sums to 0.*without drop")
+    assert_refused(make_auto_encoder(loss="multinomial"), data, r"row 0 .*sums to 0.*without drop")
 
 
 MIXED_ERRORS = {
@@ -320,16 +320,18 @@ MIXED_ERRORS = {
 
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("case", MIXED_ERRORS)
-def test_mixed_loss(make_model, X, case):
+def test_mixed_loss(make_auto_encoder, X, case):
     loss, match = MIXED_ERRORS[case]
     # Every column needs exactly one loss of a known name; the offender is named.
-    assert_refused(make_model(loss=loss), pd.DataFrame(X, columns=list("abcd")), f"(?s){match}")
+    assert_refused(
+        make_auto_encoder(loss=loss), pd.DataFrame(X, columns=list("abcd")), f"(?s){match}"
+    )
 
 
-def test_mixed_loss_names_features(make_model, X):
+def test_mixed_loss_names_features(make_auto_encoder, X):
     frame = pd.DataFrame(X, columns=list("abcd"))
     loss = [("gaussian", ["a", "b", "c"]), ("squared_error", ["c", "d"])]
-    assert_refused(make_model(loss=loss), frame, r"column 2 \('c'\) twice")
+    assert_refused(make_auto_encoder(loss=loss), frame, r"column 2 \('c'\) twice")
 
 
 # Parameters
@@ -363,22 +365,34 @@ OUT_OF_RANGE = {
     "early_stopping": ["yes", None],
     "validation_fraction": [0, 1, 1.5, np.nan, None],
     "warm_start": ["yes", None],
+    "visible": ["squared_error", "binary", None, 0],
+    "visible_variance": ["shared", None, 1.0],
+    "minimum_variance": [0, -0.1, 1.5, np.nan, None],
+    "n_gibbs_steps": [0, -1, 1.5, "1", None],
+    "persistent": ["yes", 2, None],
+    "centered": ["yes", 2, None],
+    "weight_decay": [-1e-4, np.nan, np.inf, "0", None],
+    "n_scored_columns": [0, -1, 2.5, "all"],
     "device": [None, 0],
     "verbose": [-1, "yes", None],
     "random_state": [-1, 1.5, "seed"],
 }
 
 
-def test_every_parameter_is_tried(make_model):
-    # A new parameter comes with its illegal values.
-    assert OUT_OF_RANGE.keys() == make_model().get_params().keys()
+CLASSES = (AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder, RBM)
+PARAMETERS = [(cls, name) for cls in CLASSES for name in cls().get_params()]
+
+
+def test_every_parameter_is_tried():
+    # A new parameter comes with its illegal values, and one that is gone takes them along.
+    assert OUT_OF_RANGE.keys() == {name for _, name in PARAMETERS}
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("name", OUT_OF_RANGE)
-def test_impossible_parameters(make_model, X, name):
+@pytest.mark.parametrize(("model_class", "name"), PARAMETERS)
+def test_impossible_parameters(model_class, X, name):
     for value in OUT_OF_RANGE[name]:
-        model = make_model(**{name: value})
+        model = model_class(**{name: value})
         # scikit-learn's error: the parameter, its legal values, and what it got.
         match = f"(?s)'{name}' parameter of {type(model).__name__} must be .*Got "
         assert_refused(model, X, match, InvalidParameterError)
@@ -405,8 +419,8 @@ COMBINATIONS = [
 
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(("parameters", "match"), COMBINATIONS, ids=str)
-def test_parameters_that_do_not_go_together(make_model, X, parameters, match):
-    assert_refused(make_model(**parameters), X, match)
+def test_parameters_that_do_not_go_together(make_auto_encoder, X, parameters, match):
+    assert_refused(make_auto_encoder(**parameters), X, match)
 
 
 @pytest.mark.parametrize(
@@ -435,14 +449,14 @@ def test_parameters_that_do_not_go_together(make_model, X, parameters, match):
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
-def test_edges_of_the_ranges_are_legal(make_model, X, parameters):
+def test_edges_of_the_ranges_are_legal(make_auto_encoder, X, parameters):
     # What is written as legal works.
-    assert np.isfinite(make_model(**parameters).fit_transform(X)).all()
+    assert np.isfinite(make_auto_encoder(**parameters).fit_transform(X)).all()
 
 
 def test_constructor_never_raises(make_model):
     # scikit-learn's rule: parameters are checked in fit, so that set_params can mend them.
-    model = make_model(n_components=-1, loss=None, device=3)
+    model = make_model(n_components=-1, device=3, **{make_model.units: None})
     assert model.get_params()["n_components"] == -1
 
 
@@ -492,19 +506,24 @@ def test_devices(make_model, X, device, match):
 
 
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("n_components", [10**9, 10**30])
+def test_too_little_memory(make_model, X, n_components):
+    # At once, not after the system has begun to swap; products above 2**63 included.
+    model = make_model(n_components=n_components)
+    assert_refused(model, X, "GiB.*fewer components", MemoryError)
+
+
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"n_components": 10**9},
-        {"n_components": 10**30},
         {"hidden_layer_sizes": (10**7, 10**7)},
         {"n_components": 10**10, "hidden_layer_sizes": (10**10,)},
     ],
     ids=str,
 )
-def test_too_little_memory(make_model, X, parameters):
-    # At once, not after the system has begun to swap; products above 2**63 included.
-    assert_refused(make_model(**parameters), X, "GiB.*fewer components", MemoryError)
+def test_too_little_memory_for_layers(make_auto_encoder, X, parameters):
+    assert_refused(make_auto_encoder(**parameters), X, "GiB.*fewer components", MemoryError)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -572,6 +591,11 @@ def test_failed_first_fit_leaves_an_unfitted_model(make_model, X):
 DIVERGING = {"activation": "linear", "optimizer": "sgd", "learning_rate": 1e6}
 
 
+def without_chains(make_model):
+    """Settings for which only divergence and interruption are worth a ConvergenceWarning."""
+    return {"persistent": False} if make_model.units == "visible" else {}
+
+
 def fit_and_collect(model, data, **fit_parameters):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -579,14 +603,14 @@ def fit_and_collect(model, data, **fit_parameters):
     return [str(w.message) for w in caught if issubclass(w.category, ConvergenceWarning)]
 
 
-def test_divergence_at_once(make_model, X):
-    model = make_model(batch_size=1, loss="squared_error", max_iter=50, **DIVERGING)
+def test_divergence_at_once(make_auto_encoder, X):
+    model = make_auto_encoder(batch_size=1, loss="squared_error", max_iter=50, **DIVERGING)
     # Forty steps of 1e6: not one epoch ends with a finite loss, so nothing was learned.
     assert_refused(model, 1000 * X, r"epoch 1.*smaller learning_rate \(now 1e\+06\)")
 
 
-def test_divergence_at_once_leaves_a_fitted_model_as_it_was(make_model, X):
-    model = make_model().fit(X)
+def test_divergence_at_once_leaves_a_fitted_model_as_it_was(make_auto_encoder, X):
+    model = make_auto_encoder().fit(X)
     before = state_of(model)
     model.set_params(batch_size=1, **DIVERGING)
     with pytest.raises(ValueError, match="smaller learning_rate"):
@@ -618,6 +642,7 @@ def test_divergence_later_keeps_the_best_finite_weights(
     make_model, X, explode, factor, early_stopping
 ):
     settings = {"batch_size": 1000, "learning_rate": 0.05, "optimizer": "adam"}
+    settings |= without_chains(make_model)
     untrained = make_model(learning_rate=1e-300, max_iter=1).fit(X)
     explode(30, factor)
     model = make_model(max_iter=32, n_iter_no_change=None, early_stopping=early_stopping)
@@ -684,6 +709,7 @@ class _Interrupting:
 def test_interruption_keeps_the_model(make_model, X, monkeypatch):
     monkeypatch.setattr("skae.estimators._base.ProgressLine", _Interrupting)
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
+    settings |= without_chains(make_model)
     model = make_model(max_iter=1000, verbose=True, **settings)
     (message,) = fit_and_collect(model, X)
     assert "interrupted after 2 epochs" in message
@@ -697,7 +723,7 @@ def test_interruption_keeps_the_model(make_model, X, monkeypatch):
     assert model.n_iter_ == 3
 
 
-def test_interruption_inside_an_epoch_keeps_finite_weights(make_model, X, monkeypatch):
+def test_interruption_inside_an_epoch_keeps_finite_weights(make_auto_encoder, X, monkeypatch):
     take, n_batches = DenseRows.take, []
 
     def interrupted_take(self, index):
@@ -707,7 +733,7 @@ def test_interruption_inside_an_epoch_keeps_finite_weights(make_model, X, monkey
         return take(self, index)
 
     monkeypatch.setattr(DenseRows, "take", interrupted_take)
-    model = make_model(batch_size=2, loss="squared_error", **DIVERGING)
+    model = make_auto_encoder(batch_size=2, loss="squared_error", **DIVERGING)
     # Ctrl-C in the middle of an epoch that is exploding must not save infinities.
     model.set_params(learning_rate=1e20)
     try:

@@ -68,9 +68,9 @@ DEAD = {
 }
 
 
-def test_dead_rectifiers(make_model, counts):
+def test_dead_rectifiers(make_auto_encoder, counts):
     # Positive inputs, and a price on every response: the weights go below zero for good.
-    model = make_model(**DEAD)
+    model = make_auto_encoder(**DEAD)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(counts.astype(float))
@@ -83,8 +83,8 @@ def test_dead_rectifiers(make_model, counts):
     assert "another activation" in message
 
 
-def test_warning_points_at_the_call(make_model, counts):
-    model = make_model(**DEAD)
+def test_warning_points_at_the_call(make_auto_encoder, counts):
+    model = make_auto_encoder(**DEAD)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(counts.astype(float))
@@ -168,9 +168,10 @@ def test_a_raw_table_needs_no_scaler(model_class, name, shape):
 def test_units_of_a_column_do_not_matter(make_model, X, scale):
     other = X.copy()
     other[:, 1] = scale * X[:, 1] - 5
-    model = make_model(loss="gaussian").fit(X)
+    gaussian = {make_model.units: "gaussian"}
+    model = make_model(**gaussian).fit(X)
     expected = model.transform(X)
-    codes = make_model(loss="gaussian").fit(other).transform(other)
+    codes = make_model(**gaussian).fit(other).transform(other)
     if scale > 0:
         # Kilometres or metres: the same standardised column.
         assert_allclose(codes, expected, rtol=1e-6)

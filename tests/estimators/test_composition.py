@@ -118,8 +118,8 @@ def test_stacking_in_a_pipeline(make_model, X):
     assert deep.inverse_transform(deep.transform(X)).shape == X.shape
 
 
-def test_clone_has_parameters_and_no_weights(make_model, X):
-    model = make_model(loss=[("gaussian", [0, 1]), ("squared_error", slice(2, 4))]).fit(X)
+def test_clone_has_parameters_and_no_weights(make_auto_encoder, X):
+    model = make_auto_encoder(loss=[("gaussian", [0, 1]), ("squared_error", slice(2, 4))]).fit(X)
     copied = clone(model)
     # A clone is what the constructor made: parameters without what was learned.
     assert not hasattr(copied, "weights_")
@@ -154,10 +154,10 @@ def test_pickle_holds_weights_only(make_model, method):
 @pytest.mark.parametrize(
     "loss", ["auto", [("gaussian", [0, 1]), ("bernoulli", [2]), ("squared_error", [3])]]
 )
-def test_model_works_from_read_only_memory_maps(make_model, X, tmp_path, loss):
+def test_model_works_from_read_only_memory_maps(make_auto_encoder, X, tmp_path, loss):
     X = X.copy()
     X[:, 2] = X[:, 2] > np.median(X[:, 2])
-    model = make_model(loss=loss).fit(X).partial_fit(X)
+    model = make_auto_encoder(loss=loss).fit(X).partial_fit(X)
     expected = pickle.loads(pickle.dumps(model)).partial_fit(X)
     joblib.dump(model, tmp_path / "model.joblib")
     mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
@@ -298,8 +298,8 @@ def test_fit_without_warm_start_forgets(make_model, X):
     assert_same_weights(model, make_model().fit(X))
 
 
-def test_warm_start_with_other_layers_is_refused(make_model, X):
-    model = make_model(warm_start=True).fit(X)
+def test_warm_start_with_other_layers_is_refused(make_auto_encoder, X):
+    model = make_auto_encoder(warm_start=True).fit(X)
     expected = model.transform(X)
     for change in ({"n_components": 5}, {"hidden_layer_sizes": (4,)}, {"tied_weights": False}):
         changed = copy.deepcopy(model).set_params(**change)
@@ -429,8 +429,8 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gaussian_score(make_model, X, shape):
-    model = make_model(loss="gaussian", **shape).fit(X)
+def test_gaussian_score(make_auto_encoder, X, shape):
+    model = make_auto_encoder(loss="gaussian", **shape).fit(X)
     mean, scale = X.mean(0), X.std(0)
     a = output_by_hand(model, (X - mean) / scale, 1 + len(shape.get("hidden_layer_sizes", ())))
     # The density of x itself: that of z = (x - mean) / scale over the product of scales.
@@ -448,26 +448,26 @@ def test_gaussian_score_is_a_density(X):
     assert_allclose(model.fit(1000 * X).score(1000 * X), score - 4 * np.log(1000))
 
 
-def test_squared_error_score(make_model, X):
-    model = make_model(loss="squared_error").fit(X)
+def test_squared_error_score(make_auto_encoder, X):
+    model = make_auto_encoder(loss="squared_error").fit(X)
     a = output_by_hand(model, X)
     # The input's own units, nothing estimated, no constant.
     assert_allclose(model.score_samples(X), -squared(X, a))
     assert_allclose(model.reconstruct(X), a)
 
 
-def test_bernoulli_score(make_model, counts):
+def test_bernoulli_score(make_auto_encoder, counts):
     data = np.minimum(counts, 1).astype(float)
-    model = make_model(loss="bernoulli").fit(data)
+    model = make_auto_encoder(loss="bernoulli").fit(data)
     a = output_by_hand(model, data)
     assert_allclose(model.score_samples(data), -cross_entropy(data, a))
     # The mean of a Bernoulli unit is its probability.
     assert_allclose(model.reconstruct(data), expit(a))
 
 
-def test_multinomial_score(make_model):
+def test_multinomial_score(make_auto_encoder):
     data = np.eye(5)[np.arange(40) % 5]
-    model = make_model(loss="multinomial").fit(data)
+    model = make_auto_encoder(loss="multinomial").fit(data)
     a = output_by_hand(model, data)
     # The log of the probability of the category that is there.
     assert_allclose(model.score_samples(data), (data * log_softmax(a, axis=1)).sum(1))
@@ -527,8 +527,8 @@ MIXED = {
 
 
 @pytest.mark.parametrize("loss", MIXED)
-def test_mixed_score(make_model, mixed_frame, loss):
-    model = make_model(loss=MIXED[loss]).fit(mixed_frame)
+def test_mixed_score(make_auto_encoder, mixed_frame, loss):
+    model = make_auto_encoder(loss=MIXED[loss]).fit(mixed_frame)
     x = mixed_frame.to_numpy()
     mean, scale = np.zeros(7), np.ones(7)
     mean[[0, 6]], scale[[0, 6]] = x[:, [0, 6]].mean(0), x[:, [0, 6]].std(0)
@@ -551,8 +551,8 @@ def test_mixed_score(make_model, mixed_frame, loss):
     assert_allclose(reconstruction[:, 2], expit(a[:, 2]))
 
 
-def test_inverse_transform_of_codes(make_model, X):
-    model = make_model().fit(X)
+def test_inverse_transform_of_codes(make_auto_encoder, X):
+    model = make_auto_encoder().fit(X)
     codes = model.transform(X)
     assert_array_equal(model.inverse_transform(codes), model.reconstruct(X))
     # Codes are standardised nowhere: the decoder is a function of the code alone.
@@ -564,8 +564,8 @@ def test_inverse_transform_of_codes(make_model, X):
     )
 
 
-def test_fitted_attributes_of_one_layer(make_model, X):
-    model = make_model().fit(X)
+def test_fitted_attributes_of_one_layer(make_auto_encoder, X):
+    model = make_auto_encoder().fit(X)
     assert model.components_.shape == (3, 4)
     # Tied weights: the decoder's filters are the encoder's.
     assert_array_equal(model.decoder_components_, model.components_)
@@ -573,15 +573,15 @@ def test_fitted_attributes_of_one_layer(make_model, X):
     z = (X - model.columns_.shift) / model.columns_.scale
     assert_allclose(model.transform(X), expit(z @ model.components_.T + model.intercept_hidden_))
     assert model.intercept_visible_.shape == (4,)
-    untied = make_model(tied_weights=False).fit(X)
+    untied = make_auto_encoder(tied_weights=False).fit(X)
     assert (untied.decoder_components_ != untied.components_).any()
 
 
-def test_fitted_attributes_of_several_layers(make_model, X):
-    deep = make_model(hidden_layer_sizes=(5,)).fit(X)
+def test_fitted_attributes_of_several_layers(make_auto_encoder, X):
+    deep = make_auto_encoder(hidden_layer_sizes=(5,)).fit(X)
     # No single matrix describes a deep encoder; hasattr says so.
     assert not hasattr(deep, "components_")
-    assert not hasattr(make_model(), "components_")
+    assert not hasattr(make_auto_encoder(), "components_")
     with pytest.raises(AttributeError, match="weights_"):
         _ = deep.intercept_hidden_
 

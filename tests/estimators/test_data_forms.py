@@ -178,14 +178,38 @@ def test_a_tensor_with_gradient_is_left_alone(make_model, X):
 @pytest.mark.parametrize("layout", ["C", "F"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("loss", ["gaussian", "squared_error"])
-def test_input_is_never_changed(make_model, X, layout, dtype, loss):
-    data = np.array(X, dtype=dtype, order=layout)
+def test_input_is_never_changed(make_auto_encoder, X, layout, dtype, loss):
+    assert_not_changed(make_auto_encoder(loss=loss), np.array(X, dtype=dtype, order=layout))
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("variance", ["unit", "learned"])
+def test_input_of_a_gaussian_machine_is_never_changed(make_rbm, X, layout, dtype, variance):
+    model = make_rbm(visible="gaussian", visible_variance=variance)
+    for data in (X, (X - X.mean(axis=0)) / X.std(axis=0)):
+        assert_not_changed(model, np.array(data, dtype=dtype, order=layout))
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("centered", [False, True])
+def test_input_of_a_binary_machine_is_never_changed(make_rbm, counts, layout, dtype, centered):
+    model = make_rbm(visible="bernoulli", centered=centered)
+    assert_not_changed(model, np.array(counts > 0, dtype=dtype, order=layout))
+
+
+def assert_not_changed(model, data):
     before = data.copy()
-    model = make_model(loss=loss).fit(data).partial_fit(data)
+    model.fit(data).partial_fit(data)
     codes = model.transform(data)
     codes_before = codes.copy()
     model.inverse_transform(codes)
     model.score_samples(data)
+    if hasattr(model, "gibbs"):
+        model.gibbs(data)
+        model.sample(40, init=data, burn_in=2)
+        model.free_energy(data)
     # In-place kernels work on copies: what the user passed is the user's.
     assert_array_equal(data, before)
     assert_array_equal(codes, codes_before)
@@ -210,13 +234,13 @@ def test_sparse_matrix_is_densified_in_small_parts_only(make_model, monkeypatch)
     assert max(sizes) <= max(8 * 200_000, 2**21)
 
 
-def test_wide_sparse_matrix_needs_little_memory(make_model):
+def test_wide_sparse_matrix_needs_little_memory(make_auto_encoder):
     import tracemalloc
 
     data = sparse.random_array(
         (200, 200_000), density=1e-4, format="csr", rng=np.random.default_rng(0)
     )
-    model = make_model(n_components=1, max_iter=1, batch_size=8, corruption=None)
+    model = make_auto_encoder(n_components=1, max_iter=1, batch_size=8, corruption=None)
     tracemalloc.start()
     try:
         model.fit(data)
@@ -299,10 +323,12 @@ def test_sparse_data_frame(make_model, counts):
     "shape", [(1, 4), (1, 1), (20, 1), (5, 4), (2, 30)], ids=lambda shape: f"{shape[0]}x{shape[1]}"
 )
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array])
-@pytest.mark.parametrize("loss", ["bernoulli", "gaussian", "squared_error"])
-def test_small_shapes(make_model, shape, convert, loss):
+@pytest.mark.parametrize("units", ["bernoulli", "gaussian", "auto"])
+def test_small_shapes(make_model, shape, convert, units):
     data = convert(np.random.default_rng(0).random(shape))
-    model = make_model(n_components=7, batch_size=50, loss=loss)
+    if make_model.units == "loss" and units == "auto":
+        units = "squared_error"  # "auto" is "bernoulli" here
+    model = make_model(n_components=7, batch_size=50, **{make_model.units: units})
     codes = model.fit_transform(data)
     # One row, one column, fewer rows than a batch, more units than features: all work.
     assert codes.shape == (shape[0], 7)
@@ -312,10 +338,10 @@ def test_small_shapes(make_model, shape, convert, loss):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3.0, 1e12, 1e-12])
-@pytest.mark.parametrize("loss", ["auto", "gaussian"])
-def test_constant_data(make_model, value, loss):
+@pytest.mark.parametrize("units", ["auto", "gaussian"])
+def test_constant_data(make_model, value, units):
     data = np.full((30, 4), value)
-    model = make_model(loss=loss).fit(data)
+    model = make_model(**{make_model.units: units}).fit(data)
     # Nothing to learn is no error, no warning and no division by a scale of zero.
     assert np.isfinite(model.transform(data)).all()
     assert np.isfinite(model.score(data))

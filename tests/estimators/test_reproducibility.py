@@ -11,9 +11,13 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from skae import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
 
-NOISE = {"corruption": "masking", "hessian": 0.01, "early_stopping": True}
+# Every source of randomness beside the weights and the batches, by `make_model.units`.
+NOISE = {
+    "loss": {"corruption": "masking", "hessian": 0.01, "early_stopping": True},
+    "visible": {"n_gibbs_steps": 2, "persistent": True, "early_stopping": True},
+}
 
 
 @pytest.fixture(params=[np.float64, np.float32])
@@ -31,7 +35,7 @@ def one_thread():
 
 def noisy(make_model, **parameters):
     """A model with every source of randomness: weights, batches, noise, held-out rows."""
-    return make_model(**{**NOISE, **parameters})
+    return make_model(**{**NOISE[make_model.units], **parameters})
 
 
 def assert_same_bits(model, other):
@@ -65,8 +69,13 @@ def test_global_seeds_do_not_matter(make_model, data):
 
 
 def noisy_models():
+    settings = {"max_iter": 3, "batch_size": 16, "random_state": 0}
     classes = (AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder)
-    return [cls(3, max_iter=3, batch_size=16, random_state=0, **NOISE) for cls in classes]
+    machines = [
+        RBM(16, persistent=persistent, early_stopping=True, **settings)
+        for persistent in (False, True)
+    ]
+    return [cls(3, **NOISE["loss"], **settings) for cls in classes] + machines
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -190,9 +199,10 @@ def test_default_dtype_of_torch_does_not_matter(make_model, data):
 
 
 def test_user_without_gradients(make_model, X):
-    expected = make_model(hidden_layer_sizes=(4,)).fit(X)
+    layers = {"hidden_layer_sizes": (4,)} if make_model.units == "loss" else {}
+    expected = make_model(**layers).fit(X)
     with torch.no_grad():
-        model = make_model(hidden_layer_sizes=(4,)).fit(X)
+        model = make_model(**layers).fit(X)
     # Training turns gradients on where it needs them.
     assert_same_bits(model, expected)
 
