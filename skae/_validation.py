@@ -3,7 +3,8 @@
 The only file that imports private names of scikit-learn.
 """
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "check_domain",
     "check_finite",
     "check_is_fitted",
+    "check_number",
     "check_one_hot",
     "check_rows",
     "check_weights",
@@ -159,6 +161,13 @@ def check_count(name, value, least):
         raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
 
 
+def check_number(name, value):
+    """An argument of a method as a float; ValueError unless it is a finite real number."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r} must be a finite number.")
+    return float(value)
+
+
 def check_choice(name, value, choices):
     """Raise a ValueError unless an argument of a method is one of its legal values."""
     if value not in choices:
@@ -243,11 +252,11 @@ def make_generator(random_state, device):
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     elif isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(2**31 - 1))
-    elif isinstance(random_state, Integral) and random_state >= 0:
+    elif isinstance(random_state, Integral) and 0 <= random_state < 2**63:
         seed = int(random_state)
     else:
         raise ValueError(
-            f"random_state={random_state!r} must be None, an integer of at least 0 or a "
+            f"random_state={random_state!r} must be None, an integer from 0 to 2**63 - 1 or a "
             "numpy.random.RandomState."
         )
     return torch.Generator(device).manual_seed(seed)

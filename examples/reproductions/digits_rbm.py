@@ -6,7 +6,15 @@ Logistic regression on codes of `skae.RBM` beside the same on codes of scikit-le
 `BernoulliRBM`: the 1797 digits of scikit-learn over 16, test accuracy in points (percent)
 over 10 random stratified splits of 3 : 1.
 
-RESULT
+                      RBM      BernoulliRBM   difference, paired
+    100 hidden units  97.16    96.24          +0.91 +- 0.60, better in 7 splits, worse in 1
+    256 hidden units  96.93    96.42          +0.51 +- 0.37, better in 8 splits, worse in 1
+
+Codes of `RBM` were better in both rows, each time by about one and a half of the conservative
+standard errors below. The raw pixels reach 96.64: codes of `RBM` gain +0.51 +- 0.71 and
++0.29 +- 0.51 on them, which is no evidence of a gain, and codes of `BernoulliRBM` nothing.
+Little training is chosen for both: on these small images a code that stays close to linear
+serves the classifier best.
 
 Equal budgets. For 100 and for 256 hidden units, each machine has 16 candidates, 4 learning
 rates x 2 numbers of epochs x one further choice: the penalty on mean activities or none for
@@ -17,7 +25,8 @@ again to all of it and judged once on the test part. Differences are paired by s
 parts overlap, so the standard error is the corrected one of Nadeau & Bengio (2003): the
 variance of the differences times 1 / 10 + 1 / 3.
 
-Rerun: ``python examples/reproductions/digits_rbm.py [number of splits]`` (seed 0; TIME).
+Rerun: ``python examples/reproductions/digits_rbm.py [number of splits]`` (seed 0; 1164 s
+on two cores that other work shared).
 """
 
 import itertools

@@ -25,6 +25,10 @@ from skae.engine.pseudo_likelihood import conditional_log_likelihood
 
 # How fast the offsets of centred hidden units follow their mean (Melchior et al. 2016).
 _OFFSET_RATE = 0.01
+# How fast the size of variances' steps follows that of recent batches.
+_STEADY_RATE = 0.01
+# Persistent chains are watched over windows of this many gradient steps.
+_WINDOW = 50
 
 
 class ContrastiveDivergence:
@@ -55,10 +59,9 @@ class ContrastiveDivergence:
     Attributes
     ----------
     state : dict of str to Tensor
-        What carries over from step to step: persistent ``chains`` (hidden units), which
-        of them ever ``moved``, and the ``hidden_offset`` of centred units.
-    n_updates : int
-        Gradient steps that the persistent chains have seen.
+        What carries over from step to step: persistent ``chains`` (hidden units) and which
+        of them ``moved``, the ``hidden_offset`` of centred units, the ``variance_square`` of
+        recent steps.
     """
 
     is_noisy = True
@@ -80,7 +83,7 @@ class ContrastiveDivergence:
         self.visible_offset, self.log_volume = visible_offset, log_volume
         self.offset = log_volume + least_loss
         self.state, self._shares, self._buffers = {}, {}, {}
-        self.n_updates, self._all_moved = 0, False
+        self._all_moved = False
 
     def value(self, theta, x, generator, row_weight=None):
         """The scalar on one batch whose gradient, in a metric, is the learning rule.
@@ -120,10 +123,11 @@ class ContrastiveDivergence:
             dW = (q h)^T v / s^2,   db = sum q h,   dc = sum q v / s^2
 
         and what the penalties add. Learned variances s^2 make these steps longest where
-        the units are most sensitive; dW and dc are multiplied by s^2 again, and the step
-        of log s^2 is clipped to 1. Where units are centred, the step is that of the
-        centred machine: v and h are counted from their offsets in dW, and
-        dc -= dW^T (hidden offset), db -= dW (visible offset).
+        the units are most sensitive; dW and dc are multiplied by s^2 again. The step of
+        log s^2 is divided by its root mean square over recent batches, where that exceeds
+        1: a rare large value must count for as much as it does in the mean. Where units
+        are centred, the step is that of the centred machine: v and h are counted from
+        their offsets in dW, and dc -= dW^T (hidden offset), db -= dW (visible offset).
         """
         visible, hidden = self._run_chains(theta, x, generator, keep=True)
         share = self._share(len(x), len(visible) - len(x), row_weight, theta.flat)
@@ -152,7 +156,7 @@ class ContrastiveDivergence:
             out["visible_bias_0"].addmv_(weight.t(), offset, alpha=-1)
             out["hidden_bias_0"].addmv_(weight, self.visible_offset, alpha=-1)
         if precision is not None:
-            out["log_variance"].clamp_(-1, 1)
+            self._steady_(out["log_variance"])
 
     def criterion(self, theta, x, generator, row_weight=None):
         """An estimate of -log PL(x) in nats: one column of each row, drawn, times all.
@@ -199,12 +203,24 @@ class ContrastiveDivergence:
         return visible, code
 
     def _watch(self, before):
-        """Note which chains have ever left the state they were in."""
-        self.n_updates += 1
+        """Note which chains have moved, in windows: weights that grow may freeze them later."""
+        n_steps = self.state.setdefault("n_steps", torch.zeros((), dtype=torch.int64))
+        if n_steps % _WINDOW == 0:
+            if "moved" in self.state:
+                self.state["moved_before"] = self.state["moved"]
+            self.state["moved"] = torch.zeros(len(before), dtype=torch.bool, device=before.device)
+            self._all_moved = False
+        n_steps += 1
         if not self._all_moved:
-            moved = (self.state["chains"] != before).any(1)
-            self.state["moved"] = moved | self.state.get("moved", moved).bool()
+            self.state["moved"] |= (self.state["chains"] != before).any(1)
             self._all_moved = bool(self.state["moved"].all())
+
+    @property
+    def frozen_chains(self):
+        """Which persistent chains did not move in the last whole window, or None before it."""
+        n_steps = int(self.state.get("n_steps", 0))
+        whole = "moved" if n_steps > 0 and n_steps % _WINDOW == 0 else "moved_before"
+        return ~self.state[whole] if whole in self.state else None
 
     def _buffers_for(self, theta, n, m):
         # An epoch has batches of two sizes at most; their buffers are made once.
@@ -226,6 +242,14 @@ class ContrastiveDivergence:
                 [like.new_full((n,), -1.0 / n), like.new_full((m,), 1.0 / m)]
             )
         return self._shares[n, m]
+
+    def _steady_(self, change):
+        """Divide by the root mean square of recent batches; clipping would favour one sign."""
+        square = change.square()
+        self.state["variance_square"] = torch.lerp(
+            self.state.get("variance_square", square), square, _STEADY_RATE
+        )
+        change.div_(self.state["variance_square"].sqrt().clamp_(min=1.0))
 
     def _hidden_offset(self, code):
         """The offsets of hidden units, before they follow the batch's means."""

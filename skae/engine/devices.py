@@ -70,14 +70,18 @@ def available_memory(device):
         return None
 
 
-def require_memory(n_bytes, device, purpose):
+_LEANER_TRAINING = (
+    "Use fewer components or smaller hidden layers, a smaller batch_size, or float32 input."
+)
+
+
+def require_memory(n_bytes, device, purpose, remedy=_LEANER_TRAINING):
     """Raise a MemoryError that names the remedy before a doomed allocation is tried."""
     available = available_memory(device)
     if available is not None and n_bytes > available:
         raise MemoryError(
             f"{purpose} needs {n_bytes / 2**30:.1f} GiB on {device.type}, which has "
-            f"{available / 2**30:.1f} GiB left. Use fewer components or smaller hidden layers, "
-            "a smaller batch_size, or float32 input."
+            f"{available / 2**30:.1f} GiB left. {remedy}"
         )
 
 

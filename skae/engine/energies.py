@@ -21,8 +21,8 @@ from skae.engine.networks import softplus
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
 MAX_ENUMERATED = 20
-# States of the enumerated layer that are held at a time.
-_BLOCK = 2**12
+# Numbers of a block of states, or of what the other layer is given them, held at a time.
+_BLOCK = 2**22
 
 
 def precision_of(theta):
@@ -84,7 +84,8 @@ def log_partition(theta, units):
     n_hidden, n_visible = theta["weight_0"].shape
     over_hidden = n_hidden == enumerable_units(theta, units)
     precision, totals = precision_of(theta), []
-    for states in binary_states(n_hidden if over_hidden else n_visible, theta.flat):
+    n_enumerated = n_hidden if over_hidden else n_visible
+    for states in binary_states(n_enumerated, theta.flat, width=n_hidden + n_visible):
         if over_hidden:
             u = states @ theta["weight_0"]
             log_terms = states @ theta["hidden_bias_0"]
@@ -95,7 +96,7 @@ def log_partition(theta, units):
     return torch.logsumexp(torch.stack(totals), 0)
 
 
-def binary_states(n_units, like):
+def binary_states(n_units, like, width=None):
     """All 2^n states of binary units, in blocks of rows of zeros and ones.
 
     Parameters
@@ -103,8 +104,11 @@ def binary_states(n_units, like):
     n_units : int
     like : Tensor
         Of whose dtype and device the states shall be.
+    width : int, default=None
+        Numbers that will be held for each state; ``n_units`` where it is None.
     """
+    step = max(1, _BLOCK // (n_units if width is None else width))
     place = 2 ** torch.arange(n_units, device=like.device)
-    for start in range(0, 2**n_units, _BLOCK):
-        number = torch.arange(start, min(start + _BLOCK, 2**n_units), device=like.device)
+    for start in range(0, 2**n_units, step):
+        number = torch.arange(start, min(start + step, 2**n_units), device=like.device)
         yield (number.unsqueeze(1) & place).ne(0).to(like.dtype)

@@ -273,6 +273,7 @@ class TrainedTransformer(
                 self._loss_parameter,
             )
         else:
+            self.columns_.check_choice(getattr(self, self._loss_parameter))
             self.columns_.check(data, self._feature_names)
         return data, weight
 
@@ -301,8 +302,7 @@ class TrainedTransformer(
         objective = self._make_objective(theta)
         if state is not None:
             objective.state = {
-                name: torch.tensor(array, dtype=dtype, device=device)
-                for name, array in state["objective"].items()
+                name: _to_tensor(array, dtype, device) for name, array in state["objective"].items()
             }
         may_probe = not (resumable and objective.reports_loss)
         training = train(
@@ -372,9 +372,9 @@ class TrainedTransformer(
         fitted = {name: array.shape for name, array in self.weights_.items()}
         if fitted != dict(self._parameter_shapes()):
             raise ValueError(
-                f"The number or sizes of the layers of this {type(self).__name__} have changed "
-                "since it was fitted, so that its weights no longer apply. Set them back, or "
-                "call fit with warm_start=False."
+                f"Parameters that set which weights this {type(self).__name__} has, such as "
+                "the number or sizes of its layers, have changed since it was fitted. Set them "
+                "back, or call fit with warm_start=False."
             )
         return Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
 
@@ -408,12 +408,16 @@ class TrainedTransformer(
     def _codes(self, X):
         return self._map_rows(X, self._encode, (self._n_features_out,), standardize=True)
 
+    def _usable_device(self):
+        """The device that was asked for, or the CPU on a machine that does not have it."""
+        try:
+            return resolve_device(self.device)
+        except ValueError:
+            return _CPU
+
     def _map_rows(self, X, function, shape, *, standardize=False):
         """``function(theta, block)`` for all rows, one block at a time, as an array."""
-        try:
-            device = resolve_device(self.device)
-        except ValueError:  # fitted on a device that this machine does not have
-            device = torch.device("cpu")
+        device = self._usable_device()
         dtype = computing_dtype(X, device)
         theta = self._fitted_parameters(dtype, device)
         shift, scale = self.columns_.standardization(dtype, device) if standardize else (None, None)
@@ -427,6 +431,10 @@ class TrainedTransformer(
             for start, block in rows.blocks():
                 result[start : start + len(block)] = function(theta, block).cpu().numpy()
         return result
+
+
+def _to_tensor(array, dtype, device):
+    return torch.tensor(array, dtype=dtype if array.dtype.kind == "f" else None, device=device)
 
 
 def _to_arrays(state):

@@ -6,7 +6,14 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, check_weights
+from skae._validation import (
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    check_number,
+    check_rows,
+    check_weights,
+)
 from skae.engine.contrastive_divergence import ContrastiveDivergence
 from skae.engine.energies import free_energy, hidden_input, precision_of, visible_input
 from skae.engine.networks import Network, initialize
@@ -115,10 +122,11 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         column's own.""",
     )
     minimum_variance: float = parameter(
-        0.1,
+        0.3,
         [Interval(Real, 0, 1, closed="right")],
         """float
-        Lower bound of learned variances, as a fraction of the column's own. Small ones
+        Lower bound of learned variances, as a fraction of the column's own, which bounds
+        them from above. Small ones
         fit more closely, and are less stable: a unit's signal grows as its variance
         shrinks.""",
     )
@@ -224,19 +232,22 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
-        log_partition : float, default=None
-            The value of `log_partition_function`.
+        log_partition : LogPartition or float, default=None
+            What `log_partition_function` returned, or its value.
 
         Returns
         -------
         scores : ndarray of shape (n_samples,)
             In nats; higher is better. log P(x) = -F(x) - log Z, or
             sum_i log P(x_i | x without x_i), which needs no log Z. For Gaussian units,
-            log-densities in the units of the data. A row's score does not depend on the
-            other rows, and is the same at every call.
+            log-densities in the units of the data; for Bernoulli units, probabilities of
+            rows of zeros and ones, and of no others. A row's score does not depend on the
+            other rows (in float32, but for rounding), and is the same at every call.
         """
         if log_partition is not None:
-            return -self.free_energy(X) - log_partition
+            return -self.free_energy(X) - check_number(
+                "log_partition", getattr(log_partition, "value", log_partition)
+            )
         X = self._checked(X)
         n_features, columns = self.n_features_in_, None
         if self.n_scored_columns is not None and self.n_scored_columns < n_features:
@@ -264,8 +275,8 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             Not used, present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows in the mean.
-        log_partition : float, default=None
-            The value of `log_partition_function`: the score is then the mean
+        log_partition : LogPartition or float, default=None
+            What `log_partition_function` returned, or its value: the score is then the mean
             log-likelihood, else the mean pseudo-log-likelihood.
 
         Returns
@@ -333,14 +344,14 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
 
     def _make_projection(self):
         def project(theta):
-            theta["log_variance"].clamp_(min=math.log(self.minimum_variance))
+            theta["log_variance"].clamp_(math.log(self.minimum_variance), 0.0)
 
         return project if "log_variance" in self._parameter_shapes() else None
 
     def _report_objective(self, objective):
-        if "moved" in objective.state:
-            frozen, states = ~objective.state["moved"], objective.state["chains"]
-            report_frozen_chains(self, frozen, states, "persistent chains", objective.n_updates)
+        if self.persistent and objective.frozen_chains is not None:
+            frozen, states = objective.frozen_chains, objective.state["chains"]
+            report_frozen_chains(self, frozen, states, "persistent chains")
 
     def _encode(self, theta, x):
         return torch.sigmoid(hidden_input(theta, x))

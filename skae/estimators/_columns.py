@@ -49,6 +49,16 @@ class Columns(NamedTuple):
         summary = summarize_columns(X)
         _check_parts(self.parts, X, summary, feature_names, self.parameter)
 
+    def check_choice(self, choice):
+        """Refuse to continue a model with other output units than it has."""
+        names = {name for name, _ in self.parts}
+        if isinstance(choice, str) and choice != "auto" and names != {choice}:
+            raise ValueError(
+                f"{self.parameter}={choice!r}, but this model was fitted with "
+                f"{', '.join(sorted(names))} units, which training cannot change. Set "
+                f"{self.parameter} back, or call fit with warm_start=False."
+            )
+
     def check_first_part(self, n_rows):
         """Refuse or report a first part of a stream that tells too little of its columns."""
         gaussian = [columns for name, columns in self.parts if name == "gaussian"]

@@ -15,8 +15,6 @@ _COLLAPSED = 0.5
 # A model explains nothing if it reduces the loss of the mean by less than this, once it
 # had this many epochs.
 _EXPLAINED, _TIME_TO_LEARN = 0.01, 30
-# Chains that have not moved after this many steps are stuck.
-_TIME_TO_MOVE = 20
 # Annealed estimates are trusted if at least this fraction of the chains carries them.
 _TRUSTED = 0.1
 # Temperatures that swap more rarely than this are too far apart.
@@ -63,7 +61,7 @@ def report_outcome(model, training):
         epoch = min(n_epochs + 1, model.max_iter)
         message = (
             f"{name} diverged by epoch {epoch}: the loss or the weights exploded or are not "
-            f"finite. Use a smaller learning_rate (now {model.learning_rate:g})"
+            f"finite. Use a smaller learning_rate (now {model.learning_rate:g}) or weaker penalties"
         )
         if training.kept_epoch == 0:
             raise ValueError(f"{message}. Nothing was learned.")
@@ -118,25 +116,27 @@ def report_collapse(model, X, training):
         )
 
 
-def report_frozen_chains(model, frozen, states, what, n_steps=None):
-    """Warn of chains that never left their start though there is somewhere else to be.
+def report_frozen_chains(model, frozen, states, what, n_chains=None):
+    """Warn of chains that did not move, though there is somewhere else to be.
 
     Parameters
     ----------
     model : estimator
     frozen : Tensor of bool of shape (n_chains,)
     states : Tensor of shape (n_chains, ...)
-        Where the chains are: a machine with one state that all of them share is not stuck.
+        Where the chains are. Chains that rest in one state, all the same, may be where the
+        machine nearly always is; chains that rest in different ones are stuck.
     what : str
         What the chains are, for the message.
-    n_steps : int, default=None
-        How long they ran; after a few steps nothing can be told.
+    n_chains : int, default=None
+        How many of the first ones count; the others are there for comparison.
     """
-    too_early = n_steps is not None and n_steps < _TIME_TO_MOVE
-    if too_early or not frozen.any() or bool((states == states[0]).all()):
+    stuck = states[frozen]
+    if len(stuck) == 0 or bool((stuck == stuck[0]).all()):
         return
+    counted = frozen[:n_chains]
     _warn(
-        f"{int(frozen.sum())} of {len(frozen)} {what} of this {type(model).__name__} never left "
+        f"{int(counted.sum())} of {len(counted)} {what} of this {type(model).__name__} never left "
         "the states they started in: its weights are so large that Gibbs steps do not move. "
         "Sample with n_temperatures > 1, or fit with a smaller learning_rate or more "
         "weight_decay.",
@@ -153,11 +153,12 @@ def report_swaps(model, swap_rates, n_temperatures):
     swap_rates : Tensor of shape (n_temperatures - 1,)
     n_temperatures : int
     """
-    if float(swap_rates.min()) < _SWAPPED:
+    rate = float(swap_rates.nan_to_num(nan=1.0).min())
+    if rate < _SWAPPED:
         _warn(
-            f"Neighbouring temperatures of this {type(model).__name__} swap states in "
-            f"{float(swap_rates.min()):.1%} of the steps only, so the cold chains hardly profit "
-            f"from the hot ones. Use more n_temperatures (now {n_temperatures}).",
+            f"Neighbouring temperatures of this {type(model).__name__} swap states in {rate:.1%} "
+            "of the steps only, so the cold chains hardly profit from the hot ones. Use more "
+            f"n_temperatures (now {n_temperatures}).",
             ConvergenceWarning,
         )
 

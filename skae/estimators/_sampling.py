@@ -11,9 +11,10 @@ from skae._validation import (
     check_choice,
     check_count,
     check_is_fitted,
+    computing_dtype,
     make_generator,
 )
-from skae.engine.devices import resolve_device, suitable_threads
+from skae.engine.devices import require_memory, suitable_threads
 from skae.engine.energies import MAX_ENUMERATED, enumerable_units, log_partition
 from skae.engine.parameters import Parameters
 from skae.engine.rows import make_rows
@@ -25,6 +26,8 @@ from skae.samplers.gibbs import gibbs_state, gibbs_step
 from skae.samplers.tempering import TemperedPath, parallel_tempering_step
 
 _CPU = torch.device("cpu")
+# After fewer steps than this, nothing can be told of how chains move.
+_TIME_TO_MOVE = 20
 
 
 class LogPartition(NamedTuple):
@@ -49,8 +52,8 @@ class LogPartition(NamedTuple):
 class BoltzmannSampling:
     """Methods that run chains of a fitted machine.
 
-    A subclass has the fitted state of a `TrainedTransformer`, ``_base_bias`` and
-    ``_log_volume``.
+    For a `TrainedTransformer` whose parameters are a machine's. The subclass adds
+    ``_checked`` (rows of the user, in the units' domain), ``_base_bias`` and ``_log_volume``.
     """
 
     def gibbs(self, X, n_steps=1, *, random_state=None):
@@ -63,7 +66,8 @@ class BoltzmannSampling:
         n_steps : int, default=1
             Steps; each draws all hidden units, then all visible ones.
         random_state : int, RandomState instance or None, default=None
-            None: the estimator's own.
+            None: new random numbers at every call, so that calls can be chained. The
+            same number at every call would repeat the same draws.
 
         Returns
         -------
@@ -72,7 +76,8 @@ class BoltzmannSampling:
         """
         X = self._checked(X)
         check_count("n_steps", n_steps, 1)
-        theta, generator, units = self._machine(random_state)
+        theta, units = self._machine()
+        generator = make_generator(random_state, theta.flat.device)
         step = gibbs_step(theta, units, generator)
         schedule = Schedule(burn_in=n_steps)
         result = np.empty(X.shape, dtype=self.weights_["weight_0"].dtype)
@@ -142,9 +147,13 @@ class BoltzmannSampling:
             n_chains = min(n_samples, 100) if start is None else min(n_samples, start.shape[0])
         check_count("n_chains", n_chains, 1)
 
-        theta, generator, units = self._machine(random_state)
+        theta, units = self._machine()
+        generator = self._seeded(random_state, theta)
         path = TemperedPath(theta, units, self._base_bias(theta))
         schedule = Schedule(math.ceil(n_samples / n_chains), burn_in, n_steps)
+        # The state, its hidden units, and a few temporaries of their size; what is kept.
+        n_rows = 6 * n_chains * n_temperatures + 2 * n_chains * schedule.n_samples
+        self._require_room(n_rows, theta, "Sampling", "n_samples, n_chains or n_temperatures")
         with self._sampling(theta, n_chains * n_temperatures) as listener:
             if start is None:
                 visible = path.start(n_chains, generator)
@@ -165,10 +174,9 @@ class BoltzmannSampling:
                 state = (visible.unsqueeze(1).repeat(1, n_temperatures, 1),)
                 step, keep, watch = parallel_tempering_step(path, betas, generator), _coldest, None
             run = run_chains(step, state, schedule, keep=keep, watch=watch, listener=listener)
-        if n_temperatures == 1:
-            ends = watch(run.state)
-            report_frozen_chains(self, ~run.moved, ends, "chains", schedule.n_steps)
-        elif schedule.n_steps > 0:
+        if schedule.n_steps >= _TIME_TO_MOVE and n_temperatures == 1:
+            report_frozen_chains(self, ~run.moved, watch(run.state), "chains", n_chains)
+        elif schedule.n_steps >= _TIME_TO_MOVE:
             report_swaps(self, step.swap_rates(), n_temperatures)
         samples = run.samples[:, :n_chains].flatten(0, 1)
         return self._in_data_units(samples[:n_samples])
@@ -224,27 +232,31 @@ class BoltzmannSampling:
                 value = float(log_partition(exact, units))
             return LogPartition(value + self._log_volume, 0.0, "exact")
 
-        theta, generator, units = self._machine(random_state)
+        theta, units = self._machine()
+        generator = self._seeded(random_state, theta)
         path = TemperedPath(theta, units, self._base_bias(theta))
         betas = annealing_temperatures(n_temperatures)
+        self._require_room(6 * n_chains, theta, "Annealing", "n_chains")
         with self._sampling(theta, n_chains) as listener:
             estimate = annealed_importance_sampling(path, betas, n_chains, generator, listener)
         report_annealing(self, estimate, n_chains, n_temperatures)
         value = estimate.log_partition + self._log_volume
         return LogPartition(value, estimate.standard_error, "ais")
 
-    def _machine(self, random_state):
-        """The fitted parameters on the device, a generator there, and the visible units."""
-        try:
-            device = resolve_device(self.device)
-        except ValueError:  # fitted on a device that this machine does not have
-            device = _CPU
-        dtype = torch.float64 if self.weights_["weight_0"].dtype == np.float64 else torch.float32
-        if device.type == "mps":
-            dtype = torch.float32
-        theta = self._fitted_parameters(dtype, device)
+    def _machine(self):
+        """The fitted parameters on the device, in their own precision, and the visible units."""
+        device = self._usable_device()
+        dtype = computing_dtype(self.weights_["weight_0"], device)
+        return self._fitted_parameters(dtype, device), self.columns_.units(device)
+
+    def _require_room(self, n_rows, theta, purpose, remedy):
+        n_units = sum(theta["weight_0"].shape)
+        n_bytes = n_rows * n_units * theta.flat.element_size()
+        require_memory(n_bytes, theta.flat.device, purpose, f"Use a smaller {remedy}.")
+
+    def _seeded(self, random_state, theta):
         seed = self.random_state if random_state is None else random_state
-        return theta, make_generator(seed, device), self.columns_.units(device)
+        return make_generator(seed, theta.flat.device)
 
     @contextlib.contextmanager
     def _sampling(self, theta, n_chains, show=True):

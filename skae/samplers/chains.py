@@ -79,18 +79,19 @@ def run_chains(step, state, schedule, *, keep, watch=None, listener=None):
     run : Run
     """
     watch = keep if watch is None else watch
-    start, samples = watch(state), []
+    start, kept = watch(state), keep(state)
+    samples = kept.new_empty(schedule.n_samples, *kept.shape)
     moved = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     all_moved = False
     if schedule.keeps(0):
-        samples.append(keep(state))
+        samples[0] = keep(state)
     for n_done in range(1, schedule.n_steps + 1):
         state = step(state)
         if not all_moved:
             moved |= (watch(state) != start).view(len(moved), -1).any(1)
             all_moved = bool(moved.all())
         if schedule.keeps(n_done):
-            samples.append(keep(state))
+            samples[(n_done - schedule.burn_in) // schedule.thinning] = keep(state)
         if listener is not None:
             listener(n_done, schedule.n_steps)
-    return Run(torch.stack(samples), state, moved)
+    return Run(samples, state, moved)

@@ -95,7 +95,7 @@ def parallel_tempering_step(path, betas, generator):
     step : callable
         On states of one tensor of shape (n_chains, n_temperatures, n_visible). Its
         attribute ``swap_rates()`` is the fraction of accepted swaps of each pair so far,
-        of shape (n_temperatures - 1,).
+        of shape (n_temperatures - 1,); NaN where none was tried.
     """
     n_temperatures = len(betas)
     tried = torch.zeros(n_temperatures - 1, device=betas.device)
@@ -131,5 +131,5 @@ def parallel_tempering_step(path, betas, generator):
         order[:, upper + 1] -= swaps.long()
         return order.flatten()
 
-    step.swap_rates = lambda: accepted / tried.clamp(min=1)
+    step.swap_rates = lambda: accepted / tried
     return step

@@ -89,8 +89,8 @@ def step(objective, theta, x, generator, row_weight=None):
     return out
 
 
-def in_the_metric(theta, gradient):
-    """The step that belongs to a gradient: times s^2 for W and c, clipped for log s^2.
+def in_the_metric(theta, gradient, earlier_square=None):
+    """The step of a gradient: times s^2 for W and c, for log s^2 by its recent size.
 
     A positive diagonal, so that steps still descend and end where the gradient does.
     """
@@ -99,7 +99,10 @@ def in_the_metric(theta, gradient):
         variance = torch.exp(theta["log_variance"])
         gradient["weight_0"].mul_(variance)
         gradient["visible_bias_0"].mul_(variance)
-        gradient["log_variance"].clamp_(-1, 1)
+        square = gradient["log_variance"].square()
+        if earlier_square is not None:
+            square = 0.99 * earlier_square + 0.01 * square
+        gradient["log_variance"].div_(square.sqrt().clamp(min=1))
     return gradient.flat
 
 
@@ -126,7 +129,8 @@ def test_gradient_matches_autograd_of_the_value(kind, penalties, rule, weighted)
     objective = make_objective(kind, rule, penalties)
     before = theta.flat.clone(), x.clone()
     for seed in (11, 12):  # with chains that begin, and with chains that go on
-        expected = in_the_metric(theta, autograd(objective, theta, x, seeded(seed), weight))
+        gradient = autograd(objective, theta, x, seeded(seed), weight)
+        expected = in_the_metric(theta, gradient, objective.state.get("variance_square"))
         # The closed form is the derivative of ``value`` with the same particles, in the metric
         # of the step where variances are learned; what was in ``out`` is gone.
         torch.testing.assert_close(step(objective, theta, x, seeded(seed), weight).flat, expected)
@@ -397,28 +401,48 @@ def test_chains_of_an_earlier_setting_go_on():
     assert torch.isfinite(step(later, theta, x, seeded()).flat).all()
 
 
-def test_chains_that_never_moved_are_known():
+def test_chains_that_did_not_move_are_known(monkeypatch):
+    monkeypatch.setattr(contrastive_divergence, "_WINDOW", 3)
     theta, x = make_theta(), make_rows()
     theta.flat.zero_()
-    objective = make_objective(rule="pcd", n_chains=40)
-    before = objective.state["chains"] = torch.ones(40, N_HIDDEN).double()
-    step(objective, theta, x, seeded())
-    moved = (objective.state["chains"] != before).any(1)
-    # Independent fair units repeat their state once in 2^4 times: those have not moved.
-    assert torch.equal(objective.state["moved"], moved)
-    assert 0 < moved.sum() < 40
+    objective, seed = make_objective(rule="pcd", n_chains=40), 0
+
+    def window():
+        """Which chains moved in three steps."""
+        nonlocal seed
+        before, moved = objective.state["chains"], False
+        for _ in range(3):
+            seed += 1
+            step(objective, theta, x, seeded(seed))
+            moved = moved | (objective.state["chains"] != before).any(1)
+            before = objective.state["chains"]
+        return moved
+
+    objective.state["chains"] = torch.ones(40, N_HIDDEN).double()
+    step(objective, theta, x, seeded(seed))
+    # Of less than a window nothing is said.
+    assert objective.frozen_chains is None
+    objective.state = {"chains": torch.ones(40, N_HIDDEN).double()}
+    moved = window()
+    # Independent fair units repeat their state once in 2^4 times, three times in 2^12.
+    assert moved.all()
+    assert not objective.frozen_chains.any()
     theta["hidden_bias_0"].fill_(1e3)
-    theta["weight_0"].zero_()
-    step(objective, theta, x, seeded())
-    # All units are now on. Who has moved, be it back to where it began, stays moved; the
-    # others were there already.
-    assert (objective.state["chains"] == 1).all()
-    assert torch.equal(objective.state["moved"], moved)
-    # How many steps that is based on.
-    assert objective.n_updates == 2
+    window()
+    moved = window()
+    # All units are on for good: chains that moved when weights were small are frozen now.
+    assert not moved.any()
+    assert objective.frozen_chains.all()
+    theta.flat.zero_()
+    step(objective, theta, x, seeded(99))
+    # In the midst of a window the last whole one counts.
+    assert objective.frozen_chains.all()
+    window()
+    assert not objective.frozen_chains.any()
+    before = objective.state["n_steps"].clone()
     objective.value(theta, x, seeded())
-    # A value is none.
-    assert objective.n_updates == 2
+    # A value is no step.
+    assert objective.state["n_steps"] == before
 
 
 # Weights

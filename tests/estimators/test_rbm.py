@@ -199,7 +199,7 @@ def test_dtypes(kind, dtype):
         model.free_energy(data),
         model.score_samples(data),
         model.sample(3, burn_in=2),
-        model.gibbs(data),
+        model.gibbs(data, random_state=0),
         *model.weights_.values(),
     ]
     # float32 in, float32 out; float64 keeps its precision.
@@ -630,6 +630,26 @@ def test_frozen_chains_are_reported():
     assert caught_warnings(model.sample, 2, init=start, burn_in=5)[1] == []
 
 
+def test_one_frozen_chain_is_reported():
+    model, _ = machine("bernoulli", n_visible=4, n_hidden=4)
+    set_weights(model, 100 * np.eye(4), [-50.0] * 4, [-50.0] * 4)
+    # Each pair of units keeps its state for ever, so what is drawn says nothing of the law.
+    with pytest.warns(ConvergenceWarning, match="never left"):
+        samples = model.sample(3, init=[[1, 0, 1, 0]], burn_in=100)
+    # The chain that it is compared with is not among the samples.
+    assert_array_equal(samples, [[1, 0, 1, 0]] * 3)
+
+
+def test_temperatures_that_never_swap_are_reported():
+    model, _ = machine("bernoulli", n_visible=20, n_hidden=20)
+    set_weights(model, np.full((20, 20), 2.0), [-20.0] * 20, [-20.0] * 20)
+    # All units on or all off: hardly any state of independent units is either ...
+    with pytest.warns(ConvergenceWarning, match="hardly profit"):
+        model.sample(5, burn_in=300, n_temperatures=2)
+    # ... which many temperatures bridge by small steps.
+    assert caught_warnings(model.sample, 5, burn_in=300, n_temperatures=60)[1] == []
+
+
 def test_frozen_gaussian_chains_are_reported():
     model, _ = machine("gaussian", n_visible=4, n_hidden=1)
     # Hidden unit off: visible units at -10; on: at +10 standard deviations.
@@ -723,7 +743,7 @@ def test_random_state_of_samples(kind):
 
     def draw(random_state):
         samples = model.sample(30, burn_in=5, random_state=random_state)
-        return np.vstack([samples, model.gibbs(data, random_state=random_state)])
+        return samples
 
     # The estimator's own seed makes calls alike; another one, given, is another stream.
     assert_array_equal(draw(None), draw(None))
@@ -736,6 +756,20 @@ def test_random_state_of_samples(kind):
     model.set_params(random_state=None)
     # Without any seed the calls differ.
     assert (draw(None) != draw(None)).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_state_of_gibbs(kind):
+    model, data = machine(kind)
+    # A seed that is given fixes the draws; the estimator's own does not, whose repetition
+    # would make a chain of calls one deterministic map, which soon comes to rest.
+    assert_array_equal(model.gibbs(data, random_state=7), model.gibbs(data, random_state=7))
+    assert (model.gibbs(data, random_state=7) != model.gibbs(data, random_state=8)).any()
+    assert (model.gibbs(data) != model.gibbs(data)).any()
+    instance = np.random.RandomState(0)
+    assert (
+        model.gibbs(data, random_state=instance) != model.gibbs(data, random_state=instance)
+    ).any()
 
 
 def test_samples_leave_the_model_alone(X):
@@ -949,7 +983,7 @@ def test_pickled_without_the_device(kind):
             model.free_energy(data),
             model.score_samples(data),
             model.sample(10, burn_in=5),
-            model.gibbs(data),
+            model.gibbs(data, random_state=0),
             model.log_partition_function(),
             model.log_partition_function("ais", n_temperatures=300),
         ]
@@ -1383,11 +1417,11 @@ def test_few_hidden_units_are_not_frozen(n_components):
 
 
 def test_frozen_persistent_chains_are_reported(binary_digits):
-    settings = {"max_iter": 30, "learning_rate": 1e-12, "warm_start": True}
+    settings = {"max_iter": 60, "learning_rate": 1e-12, "warm_start": True}
     model = rbm(16, **settings).fit(binary_digits[:, :6])
     # Sixteen strong units that hold one another in place, at two states.
     set_weights(model, np.full((16, 6), 40.0), np.full(16, -120.0), np.full(6, -320.0))
     data = np.repeat(np.eye(2)[:, :1], 6, axis=1).repeat(50, axis=0)
-    # Each of the chains starts at a row and stays there for all of thirty steps.
+    # Each of the chains starts at a row and stays there for all of sixty steps.
     with pytest.warns(ConvergenceWarning, match="^100 of 100 persistent chains of this RBM"):
         model.fit(data)
