@@ -25,7 +25,9 @@ class Training(NamedTuple):
 
     ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change``
     epochs), "stopped" (by the listener), "interrupted" (Ctrl-C) or "diverged".
-    ``kept_epoch`` is the number of epochs behind the weights that were kept.
+    ``kept_epoch`` is the number of epochs behind the weights that were kept. ``setback``
+    is the part of the criterion's fall that was lost again by the end, where that is
+    notable and the steps do not descend on the criterion itself; else 0.
     """
 
     loss_curve: list
@@ -33,6 +35,7 @@ class Training(NamedTuple):
     optimizer_state: dict
     outcome: str
     kept_epoch: int
+    setback: float = 0.0
 
 
 SCHEDULES = {
@@ -43,6 +46,8 @@ SCHEDULES = {
 
 # Rows, and dense entries, of one call of a criterion that is a mean over single rows.
 _PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
+# A rise of the criterion below this part of what it was at the start may be noise.
+_NOTABLE = 0.1
 
 
 def train(
@@ -218,7 +223,8 @@ def train(
             kept_epoch = best.epoch if probes_epochs else max(0, best.epoch - 1)
         else:
             kept_epoch = len(loss_curve)
-    return Training(loss_curve, validation_curve, state, outcome, kept_epoch)
+    setback = 0.0 if objective.reports_loss or held_out else best.setback(objective.offset)
+    return Training(loss_curve, validation_curve, state, outcome, kept_epoch, setback)
 
 
 def evaluate(theta, objective, rows, index, row_weight=None, batch_size=100):
@@ -267,6 +273,16 @@ class _Best:
     @property
     def is_stale(self):
         return self.n_iter_no_change is not None and self.n_stale >= self.n_iter_no_change
+
+    def setback(self, offset):
+        """The part of the fall from the start that was lost again, where that is much."""
+        if self.start is None or self.last is None:
+            return 0.0
+        lowest = min(self.loss, self.start)
+        fall, rise = self.start - lowest, self.last - lowest
+        if rise <= _NOTABLE * abs(self.start - offset):
+            return 0.0
+        return rise / fall if fall > 0 else math.inf
 
     @property
     def is_far_behind(self):

@@ -93,7 +93,7 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
     >>> log_partition = rbm.log_partition_function()
     >>> log_partition.method
     'exact'
-    >>> log_likelihood = rbm.score(X > 0.5, log_partition=log_partition.value)
+    >>> log_likelihood = rbm.score(X > 0.5, log_partition=log_partition)
     """
 
     n_components: int = parameter(

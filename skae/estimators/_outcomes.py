@@ -15,6 +15,8 @@ _COLLAPSED = 0.5
 # A model explains nothing if it reduces the loss of the mean by less than this, once it
 # had this many epochs.
 _EXPLAINED, _TIME_TO_LEARN = 0.01, 30
+# A training that gave back this part of what it had gained went wrong.
+_SETBACK = 0.5
 # Annealed estimates are trusted if at least this fraction of the chains carries them.
 _TRUSTED = 0.1
 # Temperatures that swap more rarely than this are too far apart.
@@ -71,6 +73,14 @@ def report_outcome(model, training):
             f"{name}: no epoch was better on the held-out rows than the model that training "
             f"started from, which was kept. Use a smaller learning_rate (now "
             f"{model.learning_rate:g}) or more rows.",
+            ConvergenceWarning,
+        )
+    elif training.setback > _SETBACK and n_epochs >= _TIME_TO_LEARN:
+        _warn(
+            f"{name} lost more than half of its progress again: its loss rose to "
+            f"{training.loss_curve[-1]:.6g} from {min(training.loss_curve):.6g} after epoch "
+            f"{1 + np.argmin(training.loss_curve)}. Use a smaller learning_rate (now "
+            f"{model.learning_rate:g}), learning_rate_schedule='linear' or fewer epochs.",
             ConvergenceWarning,
         )
     elif training.outcome == "interrupted":

@@ -720,3 +720,21 @@ def test_projection_comes_before_the_criterion(theta, rows):
     assert max(calls) == 1.0
     # ... of which there were one before, and per epoch 5 gradients and one criterion.
     assert len(calls) == 1 + 3 * 6
+
+
+@pytest.mark.parametrize(
+    ("losses", "setback"),
+    [
+        ([600.0, 500.0], 0.0),
+        ([500.0, 590.0], 0.0),  # less than a tenth of 1000: it may be noise
+        ([500.0, 800.0], 0.6),
+        ([1150.0], math.inf),
+    ],
+)
+def test_setback_is_the_part_of_the_fall_that_was_lost(losses, setback, theta, rows):
+    # From the 1000 of the start to the best loss, and back to the last.
+    training = run(theta, SilentScript(losses), rows, max_iter=len(losses), probe_index=PROBE)
+    assert training.setback == pytest.approx(setback)
+    # Steps that descend on the loss itself are judged by it as they go.
+    training = run(theta, Script(losses, losses), rows, max_iter=len(losses), probe_index=PROBE)
+    assert training.setback == 0
