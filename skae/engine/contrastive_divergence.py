@@ -58,10 +58,10 @@ class ContrastiveDivergence:
 
     Attributes
     ----------
-    state : dict of str to Tensor
-        What carries over from step to step: persistent ``chains`` (hidden units) and which
-        of them ``moved``, the ``hidden_offset`` of centred units, the ``variance_square`` of
-        recent steps.
+    state : dict of str to Tensor or int
+        What carries over from step to step: persistent ``chains`` (hidden units), their
+        ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
+        ``variance_square`` of recent steps.
     """
 
     is_noisy = True
@@ -151,7 +151,10 @@ class ContrastiveDivergence:
         if delta is not None:
             hidden[:n] += delta
             out["hidden_bias_0"].add_(delta.sum(0))
-        weight.addmm_(hidden.t(), visible, beta=keep)
+        if keep:
+            weight.addmm_(hidden.t(), visible)
+        else:
+            torch.mm(hidden.t(), visible, out=weight)
         if offset is not None:
             out["visible_bias_0"].addmv_(weight.t(), offset, alpha=-1)
             out["hidden_bias_0"].addmv_(weight, self.visible_offset, alpha=-1)
@@ -204,13 +207,13 @@ class ContrastiveDivergence:
 
     def _watch(self, before):
         """Note which chains have moved, in windows: weights that grow may freeze them later."""
-        n_steps = self.state.setdefault("n_steps", torch.zeros((), dtype=torch.int64))
+        n_steps = int(self.state.get("n_steps", 0))
         if n_steps % _WINDOW == 0:
             if "moved" in self.state:
                 self.state["moved_before"] = self.state["moved"]
             self.state["moved"] = torch.zeros(len(before), dtype=torch.bool, device=before.device)
             self._all_moved = False
-        n_steps += 1
+        self.state["n_steps"] = n_steps + 1
         if not self._all_moved:
             self.state["moved"] |= (self.state["chains"] != before).any(1)
             self._all_moved = bool(self.state["moved"].all())

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import torch
 
-# Below this many multiply-adds a product, torch's second thread costs more than it
-# gives (measured with 64 to 256 features on x86 cores: the two cross at about 0.4M).
-_SINGLE_THREAD_PRODUCT = 400_000
+# Below this many multiply-adds a product, torch's second thread costs more than it gives.
+# On two idle x86 cores the two cross at about 0.4M and the gain is small up to some 2M; where
+# another job has part of a core, threads that wait for each other double the time there.
+_SINGLE_THREAD_PRODUCT = 2_500_000
 
 
 def resolve_device(name):

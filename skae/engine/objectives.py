@@ -10,7 +10,7 @@ An objective has
   it is the value, and ``gradient`` returns it (``reports_loss``); where the value says
   nothing about progress (contrastive divergence), it is another number;
 - ``offset``, the part of the criterion that no parameter changes; ``is_noisy``, whether
-  the criterion depends on the generator; ``state``, a dict of tensors that carry over
+  the criterion depends on the generator; ``state``, a dict of tensors and counts that carry over
   from one call of the training loop to the next.
 """
 

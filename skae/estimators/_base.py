@@ -438,7 +438,7 @@ def _to_tensor(array, dtype, device):
 
 
 def _to_arrays(state):
-    return {name: tensor.cpu().numpy() for name, tensor in state.items()}
+    return {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
 
 
 def _to_tensors(state, optimizer, dtype, device):

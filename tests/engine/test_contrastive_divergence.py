@@ -439,7 +439,7 @@ def test_chains_that_did_not_move_are_known(monkeypatch):
     assert objective.frozen_chains.all()
     window()
     assert not objective.frozen_chains.any()
-    before = objective.state["n_steps"].clone()
+    before = objective.state["n_steps"]
     objective.value(theta, x, seeded())
     # A value is no step.
     assert objective.state["n_steps"] == before
