@@ -6,15 +6,17 @@ Logistic regression on codes of `skae.RBM` beside the same on codes of scikit-le
 `BernoulliRBM`: the 1797 digits of scikit-learn over 16, test accuracy in points (percent)
 over 10 random stratified splits of 3 : 1.
 
-                      RBM      BernoulliRBM   difference, paired
-    100 hidden units  97.16    96.24          +0.91 +- 0.60, better in 7 splits, worse in 1
-    256 hidden units  96.93    96.42          +0.51 +- 0.37, better in 8 splits, worse in 1
+                              RBM      BernoulliRBM   difference, paired
+    seed 1, 100 hidden units  96.67    96.64          +0.02 +- 0.47, better in 4, worse in 4
+    seed 1, 256 hidden units  97.00    96.76          +0.24 +- 0.46, better in 7, worse in 3
+    seed 0, 100 hidden units  97.16    96.24          +0.91 +- 0.60, better in 7, worse in 1
+    seed 0, 256 hidden units  96.93    96.42          +0.51 +- 0.37, better in 8, worse in 1
 
-Codes of `RBM` were better in both rows, each time by about one and a half of the conservative
-standard errors below. The raw pixels reach 96.64: codes of `RBM` gain +0.51 +- 0.71 and
-+0.29 +- 0.51 on them, which is no evidence of a gain, and codes of `BernoulliRBM` nothing.
-Little training is chosen for both: on these small images a code that stays close to linear
-serves the classifier best.
+Seed 1 is the one to read: on its splits the two are level. The grids, the penalty among them,
+were laid out after trials on the first two splits of seed 0, 53 of `RBM` and 16 of
+`BernoulliRBM`, test parts included, which favours `RBM` there. Raw pixels reach 96.89 (seed 1)
+and 96.64 (seed 0): no codes here are evidence of a gain on them. The smallest learning rate, at
+the edge of the grid, is often chosen for both.
 
 Equal budgets. For 100 and for 256 hidden units, each machine has 16 candidates, 4 learning
 rates x 2 numbers of epochs x one further choice: the penalty on mean activities or none for
@@ -25,8 +27,8 @@ again to all of it and judged once on the test part. Differences are paired by s
 parts overlap, so the standard error is the corrected one of Nadeau & Bengio (2003): the
 variance of the differences times 1 / 10 + 1 / 3.
 
-Rerun: ``python examples/reproductions/digits_rbm.py [number of splits]`` (seed 0; 1164 s
-on two cores that other work shared).
+Rerun: ``python examples/reproductions/digits_rbm.py [number of splits] [seed]`` (10
+splits; 414 s for seed 1 on two cores).
 """
 
 import itertools
@@ -125,10 +127,12 @@ def judge(name, seed, X, y, train, test):
 
 def main():
     """Print the accuracies, what was chosen, and the paired differences."""
-    n_splits, started = int(sys.argv[1]) if len(sys.argv) > 1 else 10, time.perf_counter()
+    n_splits = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    split_seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    started = time.perf_counter()
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
-    splitter = StratifiedShuffleSplit(n_splits, test_size=0.25, random_state=0)
+    splitter = StratifiedShuffleSplit(n_splits, test_size=0.25, random_state=split_seed)
     splits = list(enumerate(splitter.split(X, y)))
     jobs = [(name, seed, X, y, *split) for seed, split in splits for name in MACHINES]
     results = Parallel(n_jobs=2)(delayed(judge)(*job) for job in jobs)
