@@ -1,0 +1,225 @@
+r"""Sparse codes of a linear decoder: the convex problem, its duality gap, and FISTA.
+
+Given a dictionary D whose k rows are atoms, the code of a row x is
+
+    h* = argmin_h  1/2 |x - h D|^2 + ridge/2 |h - a|^2 + penalty(h)
+
+with, in the simplest case, no ridge and penalty alpha |h|_1 (the lasso). ridge > 0 and a = 0
+is the elastic net; an attractor a is predictive sparse decomposition's encoder pulling at the
+code. With y = (x, sqrt(ridge) a), Q = D D^T + ridge I and b = x D^T + ridge a, all of them are
+
+    1/2 |y|^2 - b h + 1/2 h Q h + penalty(h)
+
+so solvers see a `Quadratic` (Q, b, |y|^2) and a penalty, never D and x. The gradient's
+negative c = b - h Q, scaled until it is dual feasible, bounds from below what any code can
+reach: the difference is the duality gap, by which every row's accuracy is known.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+
+class Quadratic(NamedTuple):
+    """1/2 |y|^2 - b h + 1/2 h Q h for a batch of rows.
+
+    Attributes
+    ----------
+    gram : Tensor of shape (n_components, n_components)
+        Q, shared by all rows.
+    linear : Tensor of shape (n_samples, n_components)
+        b, one row each.
+    energy : Tensor of shape (n_samples,)
+        1/2 |y|^2: the value at h = 0.
+    """
+
+    gram: torch.Tensor
+    linear: torch.Tensor
+    energy: torch.Tensor
+
+    def take(self, rows):
+        """The problem of some of the rows: a slice, a mask or an index."""
+        return Quadratic(self.gram, self.linear[rows], self.energy[rows])
+
+
+class SparseCodes(NamedTuple):
+    """What a solver returns.
+
+    Attributes
+    ----------
+    codes : Tensor of shape (n_samples, n_components)
+    objective : Tensor of shape (n_samples,)
+        The value that was reached.
+    gap : Tensor of shape (n_samples,)
+        What it exceeds the minimum by, at most.
+    n_iter : int
+        Sweeps, steps or rounds of the solver: what it counts.
+    """
+
+    codes: torch.Tensor
+    objective: torch.Tensor
+    gap: torch.Tensor
+    n_iter: int
+
+
+class L1(NamedTuple):
+    """The penalty alpha |h|_1, of non-negative codes if ``positive``."""
+
+    alpha: float
+    positive: bool = False
+
+    def value(self, code):
+        """The penalty of each row."""
+        return self.alpha * code.abs().sum(1)
+
+    def shrink(self, code, step):
+        """argmin_h 1/2 |h - code|^2 + step * penalty(h)."""
+        threshold = self.alpha * step
+        if self.positive:
+            return (code - threshold).clamp_(min=0)
+        return torch.nn.functional.softshrink(code, threshold)
+
+    def dual_scale(self, correlation):
+        """The largest s of at most 1 for which s c is dual feasible: s |c_j| <= alpha."""
+        largest = correlation.amax(1) if self.positive else correlation.abs().amax(1)
+        return (self.alpha / largest.clamp(min=self.alpha)).clamp_(max=1)
+
+
+def make_quadratic(dictionary, x, *, gram=None, ridge=0.0, attractor=None):
+    """The `Quadratic` of a dictionary and a batch of rows.
+
+    Parameters
+    ----------
+    dictionary : Tensor of shape (n_components, n_features)
+    x : Tensor of shape (n_samples, n_features)
+    gram : Tensor of shape (n_components, n_components), default=None
+        dictionary @ dictionary.T + ridge I, where it is at hand already.
+    ridge : float
+    attractor : Tensor of shape (n_samples, n_components), default=None
+        None is 0.
+
+    Returns
+    -------
+    quadratic : Quadratic
+    """
+    if gram is None:
+        gram = gram_matrix(dictionary, ridge)
+    linear = x @ dictionary.t()
+    energy = 0.5 * (x * x).sum(1)
+    if ridge and attractor is not None:
+        linear.add_(attractor, alpha=ridge)
+        energy.add_((attractor * attractor).sum(1), alpha=0.5 * ridge)
+    return Quadratic(gram, linear, energy)
+
+
+def gram_matrix(dictionary, ridge=0.0):
+    """D D^T + ridge I."""
+    gram = dictionary @ dictionary.t()
+    gram.diagonal().add_(ridge)
+    return gram
+
+
+def objective_and_gap(quadratic, penalty, code, correlation=None):
+    """The value of each row's problem at a code, and its duality gap.
+
+    Parameters
+    ----------
+    quadratic : Quadratic
+    penalty : object with ``value`` and ``dual_scale``
+    code : Tensor of shape (n_samples, n_components)
+    correlation : Tensor of shape (n_samples, n_components), default=None
+        b - h Q, where it is at hand already.
+
+    Returns
+    -------
+    objective, gap : Tensor of shape (n_samples,)
+
+    Notes
+    -----
+    With the residual rho = y - h D, |rho|^2 = |y|^2 - b h - c h and rho y = |y|^2 - b h. The
+    dual point s rho has the value s rho y - s^2/2 |rho|^2.
+    """
+    if correlation is None:
+        correlation = torch.addmm(quadratic.linear, code, quadratic.gram, alpha=-1)
+    return combine(
+        quadratic.energy,
+        (quadratic.linear * code).sum(1),
+        (correlation * code).sum(1),
+        penalty.value(code),
+        penalty.dual_scale(correlation),
+    )
+
+
+def combine(energy, linear_part, correlation_part, cost, scale):
+    """Objective and gap from b h, c h, the penalty's value and its dual scale, of each row."""
+    square = 2 * energy - linear_part - correlation_part
+    objective = 0.5 * square + cost
+    dual = scale * (2 * energy - linear_part) - 0.5 * scale * scale * square
+    return objective, (objective - dual).clamp_(min=0)
+
+
+def is_solved(energy, objective, gap, tol):
+    """Whether a row's gap is at most ``tol`` of its objective, or below the rounding error."""
+    rounding = 8 * torch.finfo(gap.dtype).eps
+    return gap <= tol * objective + rounding * energy
+
+
+def fista(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, n_between=10):
+    """Sparse codes by accelerated proximal gradient steps that restart where they overshoot.
+
+    Beck & Teboulle 2009, with the gradient restart of O'Donoghue & Candes 2015, for each row
+    by itself. One product with Q a step: the method for accelerators, and for any penalty
+    that is quick to ``shrink``.
+
+    Parameters
+    ----------
+    quadratic : Quadratic
+    penalty : object with ``value``, ``shrink`` and ``dual_scale``
+    tol : float
+        Largest duality gap, as a part of the row's objective.
+    max_iter : int
+        Steps at most.
+    start : Tensor of shape (n_samples, n_components), default=None
+        None starts at 0.
+    n_between : int
+        Steps between two looks at the gap; rows that are solved leave.
+
+    Returns
+    -------
+    result : SparseCodes
+    """
+    n_rows, n_components = quadratic.linear.shape
+    code = quadratic.linear.new_zeros(n_rows, n_components) if start is None else start.clone()
+    objective, gap = objective_and_gap(quadratic, penalty, code)
+    step = 1.0 / max(largest_eigenvalue(quadratic.gram), torch.finfo(code.dtype).tiny)
+    result = SparseCodes(code, objective, gap, 0)
+    open_rows = (~is_solved(quadratic.energy, objective, gap, tol)).nonzero().squeeze(1)
+    current = ahead = code[open_rows]
+    weight = torch.ones_like(current[:, :1])
+    n_iter = 0
+    while len(open_rows) and n_iter < max_iter:
+        part = quadratic.take(open_rows)
+        for _ in range(min(n_between, max_iter - n_iter)):
+            descent = torch.addmm(part.linear, ahead, part.gram, alpha=-1)
+            following = penalty.shrink(ahead.add(descent, alpha=step), step)
+            move = following - current
+            overshoots = ((ahead - following) * move).sum(1, keepdim=True) > 0
+            weight.masked_fill_(overshoots, 1.0)
+            next_weight = 0.5 + (0.25 + weight * weight).sqrt_()
+            ahead = following.addcmul((weight - 1).div_(next_weight), move)
+            current, weight = following, next_weight
+            n_iter += 1
+        objective, gap = objective_and_gap(part, penalty, current)
+        result.codes[open_rows] = current
+        result.objective[open_rows], result.gap[open_rows] = objective, gap
+        keep = ~is_solved(part.energy, objective, gap, tol)
+        open_rows, current, ahead = open_rows[keep], current[keep], ahead[keep]
+        weight = weight[keep]
+    return result._replace(n_iter=n_iter)
+
+
+def largest_eigenvalue(gram):
+    """The largest eigenvalue of a symmetric matrix, as a float, rounded up."""
+    value = torch.linalg.eigvalsh(gram)[-1].item()
+    return math.nextafter(value, math.inf) * (1 + 10 * torch.finfo(gram.dtype).eps)
