@@ -6,14 +6,28 @@ from skae.estimators._auto_encoders import (
     DenoisingAutoEncoder,
 )
 from skae.estimators._boltzmann import RBM
+from skae.estimators._convolutional import ConvolutionalPSD
+from skae.estimators._images import LocalContrastNormalizer, Pooling, Rectifier
 from skae.estimators._outcomes import CollapsedCodeWarning
+from skae.estimators._patch_whitener import PatchWhitener
+from skae.estimators._patches import PatchFeatures
+from skae.estimators._predictive import PSD
+from skae.estimators._sparse_coding import SparseCoder
 
 __all__ = [
+    "PSD",
     "RBM",
     "AutoEncoder",
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
+    "ConvolutionalPSD",
     "DenoisingAutoEncoder",
+    "LocalContrastNormalizer",
+    "PatchFeatures",
+    "PatchWhitener",
+    "Pooling",
+    "Rectifier",
+    "SparseCoder",
 ]
 
 __version__ = "0.1.0"

@@ -16,11 +16,9 @@ import torch
 from skae.engine.inference import choose_algorithm, infer
 from skae.engine.sparse_codes import make_quadratic
 
-# What a row counts, relative to the latest one, after as many rows again have been seen:
-# 2 ** -_FORGETTING. Codes of a younger dictionary become obsolete.
-_FORGETTING = 2.0
-# An atom is dead when it was not used while an atom of average use was used so many times.
-_PATIENCE = 50
+# An atom is dead when it was not used while an atom of average use was used so many times. With
+# less patience, atoms for what is rare are lost again and again.
+_PATIENCE = 500
 # Batches after which the inference's algorithm is chosen anew: codes change as atoms learn.
 _BATCHES_PER_CHOICE = 20
 # Atoms that are redrawn at a time, as a part of all and of the batch.
@@ -141,32 +139,36 @@ class DictionaryLearning:
         residual = torch.addmm(x, code, theta["dictionary"], alpha=-1)
         torch.mm(weighted.t(), residual, out=out["dictionary"]).mul_(-1.0 / len(x))
         self._batch = x, (residual * residual).sum(1), generator
-        self._count(code, weighted, x, row_weight)
+        self._count(code, x, row_weight)
         loss = loss + self.offset
         return loss.mean() if row_weight is None else (row_weight * loss).mean()
 
-    def _count(self, code, weighted, x, row_weight):
-        state = self.state
-        n_rows = float(len(x) if row_weight is None else row_weight.sum())
+    def _count(self, code, x, row_weight):
+        state, n_components = self.state, code.shape[1]
         if not state:
-            n_components = code.shape[1]
             state.update(n_seen=0.0, idle=code.new_zeros(n_components))
-            if self.keeps_statistics:
-                state.update(
-                    code_gram=code.new_zeros(n_components, n_components),
-                    code_data=code.new_zeros(n_components, x.shape[1]),
-                )
+        if self.keeps_statistics and "code_gram" not in state:
+            state.update(
+                code_gram=code.new_zeros(n_components, n_components),
+                code_data=code.new_zeros(n_components, x.shape[1]),
+            )
         uses = (code != 0).sum(0)
         # Idle time in uses of an average atom: it does not depend on the batch's size.
         state["idle"].add_(uses.double().mean().to(code.dtype))
         state["idle"][uses > 0] = 0.0
+        weight = code.new_ones(len(x)) if row_weight is None else row_weight
+        before = float(state["n_seen"])
+        state["n_seen"] = now = before + float(weight.sum())
         if self.keeps_statistics:
-            # Weights by rows seen, not by batches: rows count alike however they are divided.
-            before, now = float(state["n_seen"]), float(state["n_seen"]) + n_rows
-            fading = (before / now) ** _FORGETTING if now else 1.0
-            state["code_gram"].mul_(fading).addmm_(weighted.t(), code)
-            state["code_data"].mul_(fading).addmm_(weighted.t(), x)
-        state["n_seen"] = float(state["n_seen"]) + n_rows
+            # Codes of a younger dictionary become obsolete: the t-th of n rows counts (t / n)^2,
+            # in whatever batch it came; a row of weight w is w rows, by the integral over t.
+            last = (before + weight.cumsum(0)) / now
+            first = last - weight / now
+            counts = weight * (first * first + first * last + last * last) / 3
+            counted = (code * counts.unsqueeze(1)).t()
+            fading = (before / now) ** 2
+            state["code_gram"].mul_(fading).addmm_(counted, code)
+            state["code_data"].mul_(fading).addmm_(counted, x)
 
     def refresh_(self, theta):
         """Normalise the atoms, and redraw those that died. For `train`, after every step."""

@@ -15,10 +15,12 @@ correlations. All rows step together, each along its own path.
 """
 
 from copy import copy
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
+from skae.engine.devices import map_in_threads
 from skae.engine.sparse_codes import SparseCodes, combine, is_solved
 
 # Rows that step together: as many as keep a pass over their correlations in the cache.
@@ -67,12 +69,27 @@ def homotopy(quadratic, penalty, *, tol=1e-4, max_iter=None, start=None):
         torch.zeros_like(quadratic.energy),
         0,
     )
-    n_iter, size = 0, max(1, _BLOCK_ENTRIES // n_components)
-    for first in range(0, n_rows, size):
+    size = max(1, _BLOCK_ENTRIES // n_components)
+
+    def follow(first):
         block = slice(first, first + size)
         paths = _Paths(quadratic.take(block), penalty, [part[block] for part in result[:3]])
-        n_iter = max(n_iter, paths.follow(max_iter, tol))
-    return result._replace(n_iter=n_iter)
+        return paths.follow(max_iter, tol)
+
+    n_iter = map_in_threads(follow, range(0, n_rows, size), quadratic.linear.device)
+    return result._replace(n_iter=max(n_iter))
+
+
+class _Event(NamedTuple):
+    """What happens to each row: tensors of shape (n_rows,)."""
+
+    adds: torch.Tensor  # an atom enters,
+    drops: torch.Tensor  # or one leaves; neither where the path has arrived
+    atom: torch.Tensor  # the one that would enter
+    slot: torch.Tensor  # of the one that leaves
+    constant: torch.Tensor  # e of the atom that would enter, its a, and the sign of its code
+    slope: torch.Tensor
+    side: torch.Tensor
 
 
 class _Paths:
@@ -109,12 +126,11 @@ class _Paths:
 
     def follow(self, max_iter, tol):
         """Step until all rows have arrived at alpha, or for ``max_iter`` steps; count them."""
-        while True:
+        while len(self.rows) * self.n_slots**2 <= _MOST_ENTRIES or len(self.rows) < _FEWEST_ROWS:
             if self.n_slots == len(self.z):
                 self._grow()
-            atom, found = self._next_atom()
-            adds, drops, slot = self._next_event(atom, found)
-            still = adds | drops
+            event = self._next_event()
+            still = event.adds | event.drops
             if self.n_iter == max_iter:
                 still.fill_(False)
             n_still = int(still.sum())
@@ -123,19 +139,12 @@ class _Paths:
                 if n_still == 0:
                     return self.n_iter
                 keep = still.nonzero().squeeze(1)
-                self.__dict__.update(vars(self._part(keep)))
-                atom, adds, drops = atom[keep], adds[keep], drops[keep]
-                slot = None if slot is None else slot[keep]
-            self._update(atom, adds, drops, slot)
+                vars(self).update(vars(self._part(keep)))
+                event = _Event(*(part[keep] for part in event))
+            self._update(event)
             self.n_iter += 1
-            if len(self.rows) * self.n_slots**2 > _MOST_ENTRIES and len(self.rows) >= _FEWEST_ROWS:
-                halves = [
-                    self._part(rows)
-                    for rows in torch.arange(len(self.rows), device=self.rows.device).tensor_split(
-                        2
-                    )
-                ]
-                return max(half.follow(max_iter, tol) for half in halves)
+        halves = torch.arange(len(self.rows), device=self.rows.device).tensor_split(2)
+        return max(self._part(half).follow(max_iter, tol) for half in halves)
 
     def _next_atom(self):
         """The atom outside of the active set that reaches the bound first, and whether any does."""
@@ -156,78 +165,77 @@ class _Paths:
             self.dropped = self.rows.new_zeros(n_rows, 0)
         keys = ratio.view(self.integer).bitwise_and_(~self.column_bits).bitwise_or_(self.column)
         best = keys.amax(1)
-        return best.bitwise_and(self.column_bits).long().unsqueeze(1), best > self.column_bits
+        return best.bitwise_and(self.column_bits).long(), best > self.column_bits
 
-    def _next_event(self, atom, found):
-        """Whether each row's next event is an atom that enters or one that leaves, and its slot.
+    def _next_event(self):
+        """What each row's path meets next: an atom that enters, one that leaves, or alpha.
 
-        Moves ``weight`` to the event, or to alpha where there is none before it.
+        Moves ``weight`` there.
         """
-        constant, slope = self.constant.gather(1, atom), self.slope.gather(1, atom)
+        atom, found = self._next_atom()
+        constant, slope = (
+            part.gather(1, atom.unsqueeze(1)).squeeze(1) for part in (self.constant, self.slope)
+        )
         if self.positive:
-            constant, bound = constant.clamp_(min=0), 1.0
+            constant, side = constant.clamp_(min=0), torch.ones_like(constant)
         else:
-            bound = constant.sign()
-        enters = (constant / (bound - slope)).squeeze(1)
+            side = constant.sign()
         # A copy of an active atom may enter "later" than now, at a bound it has been at before.
-        enters = torch.where(found, torch.minimum(enters, self.weight), 0.0)
-        slot = None
-        leaves = torch.zeros_like(enters)
+        enters = torch.minimum(constant / (side - slope), self.weight).mul_(found)
+        leaves, slot = torch.zeros_like(enters), torch.zeros_like(atom)
         if self.n_slots:
             z, u, sign = (part[: self.n_slots] for part in (self.z, self.u, self.sign))
-            leaves, slot = torch.where(u * sign < 0, z / u, 0.0).max(0)
-            leaves = torch.minimum(leaves, self.weight)
+            # Only codes that shrink as the weight falls; the others' ratios are far below 0.
+            ratio = (z * sign).div_((u * sign).clamp_(max=-torch.finfo(u.dtype).tiny))
+            leaves = torch.minimum(ratio.amax(0), self.weight)
         going = self.weight > self.alpha
         adds = going & (enters > leaves.clamp(min=self.alpha))
-        drops = going & ~adds & (leaves > self.alpha)
-        self.weight = torch.maximum(enters, leaves).clamp_(min=self.alpha)
-        self.weight[~(adds | drops)] = self.alpha
-        return adds, drops, slot
+        drops = (going & (leaves > self.alpha)).logical_and_(~adds)
+        leaving = drops.nonzero().squeeze(1)
+        if len(leaving):
+            slot[leaving] = ratio.index_select(1, leaving).argmax(0)
+        self.weight = torch.where(adds | drops, torch.maximum(enters, leaves), self.alpha)
+        return _Event(adds, drops, atom, slot, constant, slope, side)
 
-    def _update(self, atom, adds, drops, slot):
+    def _update(self, event):
         """Change the inverse by kappa v v^T, and what follows from it."""
         n_slots, n_rows = self.n_slots, len(self.rows)
-        leaving = drops.nonzero().squeeze(1)
+        self.atoms[n_slots] = event.atom
+        self.members[:, n_slots] = event.atom
         # Entering: v = (-Q_AA^-1 q, 1) and kappa = 1 / (Q_jj - q Q_AA^-1 q), q = Q_Aj.
         vector = self.v[: n_slots + 1]
         vector[n_slots] = 1.0
         if n_slots:
-            pairs = torch.add(self.atoms[:n_slots], atom.t(), alpha=len(self.gram))
+            pairs = torch.add(self.atoms[:n_slots], event.atom.int(), alpha=len(self.gram))
             q = self.flat_gram.index_select(0, pairs.view(-1)).view(n_slots, n_rows)
             inverse = self.inverse[:n_slots, :n_slots]
             torch.sum(inverse * q, 1, out=vector[:n_slots]).neg_()
+        leaving = event.drops.nonzero().squeeze(1)
+        place = event.slot[leaving]
         if len(leaving):
             # Leaving: v is a column of the inverse, and kappa = -1 / its diagonal entry.
-            place = slot[leaving]
-            column = self.inverse[place, :n_slots, leaving].t()
-            vector[:n_slots, leaving] = column
+            vector[:n_slots, leaving] = self.inverse[place, :n_slots, leaving].t()
             vector[n_slots, leaving] = 0.0
-        self.atoms[n_slots] = atom.squeeze(1)
-        self.members[:, n_slots] = atom.squeeze(1)
         product = functional.embedding_bag(
             self.atoms[: n_slots + 1].t().contiguous(),
             self.gram,
             per_sample_weights=vector.t().contiguous(),
             mode="sum",
         )
-        pivot = product.gather(1, atom).squeeze(1)
-        constant = self.constant.gather(1, atom).squeeze(1)
-        sign = torch.ones_like(constant) if self.positive else constant.sign()
-        enters = adds & (pivot > _DEPENDENT[pivot.dtype] * self.square_norm[atom.squeeze(1)])
-        kappa = torch.where(enters, 1 / pivot, 0.0)
-        z_step = kappa * constant
-        u_step = kappa * (sign - self.slope.gather(1, atom).squeeze(1))
+        pivot = product.gather(1, event.atom.unsqueeze(1)).squeeze(1)
+        depends = pivot <= _DEPENDENT[pivot.dtype] * self.square_norm[event.atom]
+        kappa = pivot.reciprocal_().masked_fill_(depends | ~event.adds, 0.0)
+        z_step, u_step = kappa * event.constant, kappa * (event.side - event.slope)
+        self.sign[n_slots] = event.side * (kappa != 0)
         if len(leaving):
-            inverse_place = -1 / self.inverse[place, place, leaving]
-            kappa[leaving] = inverse_place
-            z_step[leaving] = inverse_place * self.z[place, leaving]
-            u_step[leaving] = inverse_place * self.u[place, leaving]
+            kappa[leaving] = -1 / self.inverse[place, place, leaving]
+            z_step[leaving] = kappa[leaving] * self.z[place, leaving]
+            u_step[leaving] = kappa[leaving] * self.u[place, leaving]
         self.constant.addcmul_(product, z_step.unsqueeze(1), value=-1)
         self.slope.addcmul_(product, u_step.unsqueeze(1))
         self.n_slots = n_slots + 1
         self.z[: n_slots + 1].addcmul_(vector, z_step)
         self.u[: n_slots + 1].addcmul_(vector, u_step)
-        self.sign[n_slots] = sign * enters
         self.inverse[: n_slots + 1, : n_slots + 1].addcmul_(
             (vector * kappa).unsqueeze(1), vector.unsqueeze(0)
         )

@@ -10,7 +10,8 @@ code. With y = (x, sqrt(ridge) a), Q = D D^T + ridge I and b = x D^T + ridge a, 
 
     1/2 |y|^2 - b h + 1/2 h Q h + penalty(h)
 
-so solvers see a `Quadratic` (Q, b, |y|^2) and a penalty, never D and x. The gradient's
+so solvers see a `Quadratic` (Q, b, |y|^2) and a penalty, never D and x; where Q would be too
+large a matrix, as for images, its products with codes by way of D. The gradient's
 negative c = b - h Q, scaled until it is dual feasible, bounds from below what any code can
 reach: the difference is the duality gap, by which every row's accuracy is known.
 """
@@ -19,6 +20,11 @@ import math
 from typing import NamedTuple
 
 import torch
+
+from skae.engine.linear_maps import Dense, largest_eigenvalue, noise_like, squared_norm
+
+# Up to so many components, all eigenvalues take no longer than the largest one by its products.
+_EXACT = 96
 
 
 class Quadratic(NamedTuple):
@@ -40,7 +46,57 @@ class Quadratic(NamedTuple):
 
     def take(self, rows):
         """The problem of some of the rows: a slice, a mask or an index."""
-        return Quadratic(self.gram, self.linear[rows], self.energy[rows])
+        return self._replace(linear=self.linear[rows], energy=self.energy[rows])
+
+    def correlation(self, code):
+        """The gradient's negative, b - h Q."""
+        return torch.addmm(self.linear, code, self.gram, alpha=-1)
+
+    def curvature(self):
+        """The largest eigenvalue of Q, or a little less: see `largest_eigenvalue`."""
+        # Entries of at most 1: squares of vectors neither overflow nor vanish.
+        scale = float(self.gram.diagonal().amax())
+        if not 0 < scale < math.inf:
+            return scale
+        if len(self.gram) <= _EXACT:
+            return float(torch.linalg.eigvalsh(self.gram.cpu())[-1])
+        start = noise_like(self.gram, len(self.gram))
+        return scale * largest_eigenvalue(lambda v: self.gram.mv(v).div_(scale), start)
+
+
+class OperatorQuadratic(NamedTuple):
+    """The same with Q = D D^T + ridge I as synthesis, analysis and a sum.
+
+    Attributes
+    ----------
+    linear_map : Convolution
+    filters : Tensor of shape ``linear_map.filters_shape``
+    ridge : float
+    linear : Tensor of shape (n_samples, n_codes)
+        b, one row each.
+    energy : Tensor of shape (n_samples,)
+        1/2 |y|^2: the value at h = 0.
+    """
+
+    linear_map: object
+    filters: torch.Tensor
+    ridge: float
+    linear: torch.Tensor
+    energy: torch.Tensor
+
+    take = Quadratic.take
+
+    def correlation(self, code):
+        """The gradient's negative, b - h Q."""
+        image = self.linear_map.synthesize(self.filters, code)
+        # In place: memory for a batch of maps costs more to get than to fill.
+        change = self.linear_map.analyze(self.filters, image)
+        torch.sub(self.linear, change, out=change)
+        return change.sub_(code, alpha=self.ridge) if self.ridge else change
+
+    def curvature(self):
+        """The largest eigenvalue of Q, or a little less: see `largest_eigenvalue`."""
+        return squared_norm(self.linear_map, self.filters) + self.ridge
 
 
 class SparseCodes(NamedTuple):
@@ -86,13 +142,37 @@ class L1(NamedTuple):
         return (self.alpha / largest.clamp(min=self.alpha)).clamp_(max=1)
 
 
-def make_quadratic(dictionary, x, *, gram=None, ridge=0.0, attractor=None):
+def largest_useful_alpha(penalty, correlation):
+    """The alpha from which on the sparse code of each row is zero.
+
+    Parameters
+    ----------
+    penalty : L1 or GroupL2
+        Of any alpha.
+    correlation : Tensor of shape (n_samples, n_components)
+        x D^T.
+
+    Returns
+    -------
+    alpha : Tensor of shape (n_samples,)
+        max |x D^T| for `L1`; for groups that overlap, a bound from above.
+    """
+    # s c is dual feasible up to s = alpha / (what is asked for): scaled so far that s is below 1.
+    unit = correlation.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(correlation.dtype).tiny)
+    scale = penalty.dual_scale(correlation * (1e4 * penalty.alpha / unit))
+    return 1e-4 * unit.squeeze(1) / scale
+
+
+def make_quadratic(dictionary, x, linear_map=None, *, gram=None, ridge=0.0, attractor=None):
     """The `Quadratic` of a dictionary and a batch of rows.
 
     Parameters
     ----------
     dictionary : Tensor of shape (n_components, n_features)
     x : Tensor of shape (n_samples, n_features)
+    linear_map : Dense or Convolution, default=None
+        How the dictionary decodes, if not as the matrix that it is. An `OperatorQuadratic`
+        results for what is not `Dense`.
     gram : Tensor of shape (n_components, n_components), default=None
         dictionary @ dictionary.T + ridge I, where it is at hand already.
     ridge : float
@@ -101,16 +181,18 @@ def make_quadratic(dictionary, x, *, gram=None, ridge=0.0, attractor=None):
 
     Returns
     -------
-    quadratic : Quadratic
+    quadratic : Quadratic or OperatorQuadratic
     """
-    if gram is None:
-        gram = gram_matrix(dictionary, ridge)
-    linear = x @ dictionary.t()
+    if linear_map is None:
+        linear_map = Dense(*dictionary.shape[::-1])
+    linear = linear_map.analyze(dictionary, x)
     energy = 0.5 * (x * x).sum(1)
     if ridge and attractor is not None:
         linear.add_(attractor, alpha=ridge)
         energy.add_((attractor * attractor).sum(1), alpha=0.5 * ridge)
-    return Quadratic(gram, linear, energy)
+    if not isinstance(linear_map, Dense):
+        return OperatorQuadratic(linear_map, dictionary, ridge, linear, energy)
+    return Quadratic(gram_matrix(dictionary, ridge) if gram is None else gram, linear, energy)
 
 
 def gram_matrix(dictionary, ridge=0.0):
@@ -141,7 +223,7 @@ def objective_and_gap(quadratic, penalty, code, correlation=None):
     dual point s rho has the value s rho y - s^2/2 |rho|^2.
     """
     if correlation is None:
-        correlation = torch.addmm(quadratic.linear, code, quadratic.gram, alpha=-1)
+        correlation = quadratic.correlation(code)
     return combine(
         quadratic.energy,
         (quadratic.linear * code).sum(1),
@@ -169,12 +251,12 @@ def fista(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, n_between=
     """Sparse codes by accelerated proximal gradient steps that restart where they overshoot.
 
     Beck & Teboulle 2009, with the gradient restart of O'Donoghue & Candes 2015, for each row
-    by itself. One product with Q a step: the method for accelerators, and for any penalty
-    that is quick to ``shrink``.
+    by itself. One product with Q a step: the method for accelerators, for images, and for
+    any penalty that is quick to ``shrink``.
 
     Parameters
     ----------
-    quadratic : Quadratic
+    quadratic : Quadratic or OperatorQuadratic
     penalty : object with ``value``, ``shrink`` and ``dual_scale``
     tol : float
         Largest duality gap, as a part of the row's objective.
@@ -189,37 +271,37 @@ def fista(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, n_between=
     -------
     result : SparseCodes
     """
-    n_rows, n_components = quadratic.linear.shape
-    code = quadratic.linear.new_zeros(n_rows, n_components) if start is None else start.clone()
-    objective, gap = objective_and_gap(quadratic, penalty, code)
-    step = 1.0 / max(largest_eigenvalue(quadratic.gram), torch.finfo(code.dtype).tiny)
+    code = torch.zeros_like(quadratic.linear) if start is None else start.clone()
+    correlation = quadratic.correlation(code)
+    objective, gap = objective_and_gap(quadratic, penalty, code, correlation)
     result = SparseCodes(code, objective, gap, 0)
     open_rows = (~is_solved(quadratic.energy, objective, gap, tol)).nonzero().squeeze(1)
-    current = ahead = code[open_rows]
+    curvature = quadratic.curvature() if len(open_rows) else math.nan
+    if not math.isfinite(curvature):  # a dictionary that has exploded: nor are the objectives
+        return result
+    step = 1.0 / max(curvature, torch.finfo(code.dtype).tiny)
+    part, current = quadratic.take(open_rows), code[open_rows]
+    ahead, descent = current.clone(), correlation[open_rows]
     weight = torch.ones_like(current[:, :1])
     n_iter = 0
     while len(open_rows) and n_iter < max_iter:
-        part = quadratic.take(open_rows)
         for _ in range(min(n_between, max_iter - n_iter)):
-            descent = torch.addmm(part.linear, ahead, part.gram, alpha=-1)
-            following = penalty.shrink(ahead.add(descent, alpha=step), step)
-            move = following - current
-            overshoots = ((ahead - following) * move).sum(1, keepdim=True) > 0
-            weight.masked_fill_(overshoots, 1.0)
+            if descent is None:
+                descent = part.correlation(ahead)
+            # In place where memory is free again: for maps of images it is dear.
+            following = penalty.shrink(descent.mul_(step).add_(ahead), step)
+            move = torch.sub(following, current, out=current)
+            overshoots = ahead.sub_(following).mul_(move).sum(1, keepdim=True) > 0
+            weight = weight.masked_fill(overshoots, 1.0)
             next_weight = 0.5 + (0.25 + weight * weight).sqrt_()
-            ahead = following.addcmul((weight - 1).div_(next_weight), move)
-            current, weight = following, next_weight
+            torch.addcmul(following, (weight - 1).div_(next_weight), move, out=ahead)
+            current, weight, descent = following, next_weight, None
             n_iter += 1
         objective, gap = objective_and_gap(part, penalty, current)
         result.codes[open_rows] = current
         result.objective[open_rows], result.gap[open_rows] = objective, gap
         keep = ~is_solved(part.energy, objective, gap, tol)
-        open_rows, current, ahead = open_rows[keep], current[keep], ahead[keep]
-        weight = weight[keep]
+        if not keep.all():
+            open_rows, part = open_rows[keep], part.take(keep)
+            current, ahead, weight = current[keep], ahead[keep], weight[keep]
     return result._replace(n_iter=n_iter)
-
-
-def largest_eigenvalue(gram):
-    """The largest eigenvalue of a symmetric matrix, as a float, rounded up."""
-    value = torch.linalg.eigvalsh(gram)[-1].item()
-    return math.nextafter(value, math.inf) * (1 + 10 * torch.finfo(gram.dtype).eps)

@@ -204,11 +204,6 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
     )
 
     @property
-    def decoder_components_(self):
-        """Weights of the decoder, where there is one layer."""
-        return self._one_layer("weight_0" if self.tied_weights else "decoder_weight_0")
-
-    @property
     def _hidden_sizes(self):
         sizes = self.hidden_layer_sizes
         return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)

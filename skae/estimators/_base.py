@@ -155,7 +155,7 @@ class TrainedTransformer(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components)
+        X : {array-like, sparse matrix} of shape (n_samples, n_components)
             Codes.
 
         Returns
@@ -164,7 +164,7 @@ class TrainedTransformer(
             Mean of the output units, in the units of the data.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=[np.float64, np.float32])
+        X = check_array(X, dtype=[np.float64, np.float32], accept_sparse="csr")
         if X.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {X.shape[1]} columns, but codes of this {type(self).__name__} have "
@@ -252,6 +252,11 @@ class TrainedTransformer(
         validate_parameters(self)
 
     @property
+    def _loss_choice(self):
+        """The output units, or "auto"."""
+        return getattr(self, self._loss_parameter)
+
+    @property
     def _n_features_out(self):
         return self.n_components
 
@@ -266,14 +271,14 @@ class TrainedTransformer(
         if fresh:
             self.columns_ = describe_columns(
                 data,
-                getattr(self, self._loss_parameter),
+                self._loss_choice,
                 weight,
                 X,
                 self._feature_names,
                 self._loss_parameter,
             )
         else:
-            self.columns_.check_choice(getattr(self, self._loss_parameter))
+            self.columns_.check_choice(self._loss_choice)
             self.columns_.check(data, self._feature_names)
         return data, weight
 
@@ -281,18 +286,24 @@ class TrainedTransformer(
         """Set up theta, objective and rows, call the loop, keep what it learned."""
         device = resolve_device(self.device)
         dtype = computing_dtype(X, device)
-        optimizer = OPTIMIZERS[self.optimizer](self.momentum)
         generator = make_generator(self.random_state, device)
         state = self.__dict__.get("_training_state") if resumable and not fresh else None
         if state is not None and torch.device(self.device_).type == device.type:
             generator.set_state(torch.tensor(state["generator"]))
-        self._require_memory(optimizer, dtype, device)
+        slots = OPTIMIZERS[self.optimizer].slots if self.optimizer in OPTIMIZERS else ()
+        self._require_memory(slots, dtype, device)
         if fresh:
             theta = self._initial_parameters(dtype, device, generator)
         else:
             theta = self._fitted_parameters(dtype, device)
+        rows = make_rows(
+            X, *self.columns_.standardization(dtype, device), dtype=dtype, device=device
+        )
         index = torch.arange(X.shape[0]) if weight is None else torch.tensor(np.flatnonzero(weight))
         index, held_out = self._split(index, generator) if hold_out else (index, None)
+
+        if fresh:
+            self._start_at_rows_(theta, rows, index, generator)
 
         progress_line = ProgressLine(type(self).__name__)
         listeners = [progress_line] if self.verbose else []
@@ -300,6 +311,7 @@ class TrainedTransformer(
             bridge.fitted_attributes = lambda: {"weights_": theta.to_numpy()}
             listeners.append(bridge)
         objective = self._make_objective(theta)
+        optimizer = self._make_optimizer(objective)
         if state is not None:
             objective.state = {
                 name: _to_tensor(array, dtype, device) for name, array in state["objective"].items()
@@ -308,7 +320,7 @@ class TrainedTransformer(
         training = train(
             theta,
             objective,
-            make_rows(X, *self.columns_.standardization(dtype, device), dtype=dtype, device=device),
+            rows,
             index=index,
             generator=generator,
             optimizer=optimizer,
@@ -323,7 +335,7 @@ class TrainedTransformer(
             probe_index=index[:: math.ceil(len(index) / 500)] if may_probe else None,
             keep_start=not fresh,
             optimizer_state=_to_tensors(state, optimizer, dtype, device),
-            project=self._make_projection(),
+            project=self._make_projection(objective),
             listener=(lambda epoch: any([tell(epoch) for tell in listeners]))
             if listeners
             else None,
@@ -343,7 +355,14 @@ class TrainedTransformer(
             }
         return training
 
-    def _make_projection(self):
+    def _start_at_rows_(self, theta, rows, index, generator):
+        """Set, in place, those initial parameters that are like the data."""
+
+    def _make_optimizer(self, objective):
+        """The rule of the steps."""
+        return OPTIMIZERS[self.optimizer](self.momentum)
+
+    def _make_projection(self, objective):
         """What `train` applies to the parameters after every step, or None."""
         return None
 
@@ -361,9 +380,9 @@ class TrainedTransformer(
         order = torch.randperm(len(index), generator=generator, device=generator.device).cpu()
         return index[order[n_held_out:]], index[order[:n_held_out]]
 
-    def _require_memory(self, optimizer, dtype, device):
+    def _require_memory(self, slots, dtype, device):
         n_parameters = sum(math.prod(shape) for shape in self._parameter_shapes().values())
-        copies = 3 + len(optimizer.slots)  # theta, its gradient, the best so far, moments
+        copies = 3 + len(slots)  # theta, its gradient, the best so far, moments
         require_memory(
             n_parameters * copies * dtype.itemsize, device, f"Training {type(self).__name__}"
         )

@@ -191,6 +191,8 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
     _attributes_doc = """
     components_ : ndarray of shape (n_components, n_features_in_)
         Weights, one filter per row, for (x - columns_.shift) / columns_.scale.
+    decoder_components_ : ndarray of shape (n_components, n_features_in_)
+        The same: ``components_``.
     intercept_hidden_ : ndarray of shape (n_components,)
         Biases of the hidden units.
     intercept_visible_ : ndarray of shape (n_features_in_,)
@@ -342,7 +344,7 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             least_loss if self._is_gaussian else 0.0,
         )
 
-    def _make_projection(self):
+    def _make_projection(self, objective):
         def project(theta):
             theta["log_variance"].clamp_(math.log(self.minimum_variance), 0.0)
 

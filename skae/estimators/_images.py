@@ -47,7 +47,7 @@ class Rectifier(ImageTransformer):
 
     Examples
     --------
-    >>> from skae.estimators._images import Rectifier
+    >>> from skae import Rectifier
     >>> Rectifier().fit_transform([[-1.0, 2.0]])
     array([[1., 2.]])
     >>> Rectifier("split").fit_transform([[-1.0, 2.0]])
@@ -129,7 +129,7 @@ class LocalContrastNormalizer(ImageTransformer):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from skae.estimators._images import LocalContrastNormalizer
+    >>> from skae import LocalContrastNormalizer
     >>> X, _ = load_digits(return_X_y=True)
     >>> LocalContrastNormalizer(image_shape=(8, 8), size=5).fit_transform(X).shape
     (1797, 64)
@@ -204,7 +204,7 @@ class Pooling(ImageTransformer):
     Examples
     --------
     >>> import numpy as np
-    >>> from skae.estimators._images import Pooling
+    >>> from skae import Pooling
     >>> image = np.arange(16.0).reshape(1, 16)
     >>> Pooling(image_shape=(4, 4), size=2).fit_transform(image)
     array([[ 2.5,  4.5, 10.5, 12.5]])

@@ -109,7 +109,13 @@ def report_collapse(model, X, training):
     seen = summarize_columns(X)
     if not (seen.minimum < seen.maximum).any():
         return  # nothing to learn
-    constant = constant_units(model._codes(X))
+    if hasattr(model, "_largest_alpha") and model.alpha >= model._largest_alpha(X):
+        report_vanished(model, X)
+        return
+    if training.outcome == "given":
+        return  # the units are the user's choice
+    codes = model._codes(X)
+    constant = constant_units(codes)
     had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
     if constant.mean() >= _COLLAPSED:
         _warn(
@@ -122,6 +128,24 @@ def report_collapse(model, X, training):
             f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
             f"the mean of the training rows, so the codes carry next to nothing. "
             f"{model._collapse_remedy}",
+            CollapsedCodeWarning,
+        )
+
+
+def report_vanished(model, X):
+    """Warn that all codes of X are zero, and of the alpha from which on they are.
+
+    Parameters
+    ----------
+    model : estimator with ``alpha``, such as SparseCoder
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+    """
+    largest = model._largest_alpha(X)
+    if largest > 0:  # else the rows are zero, and so are the right codes
+        _warn(
+            f"All codes of this {type(model).__name__} are zero: alpha={model.alpha:g} is more "
+            f"than any atom explains of these rows. The largest useful alpha is {largest:.4g}; "
+            "for codes of several atoms take a tenth of it.",
             CollapsedCodeWarning,
         )
 

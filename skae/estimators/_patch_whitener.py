@@ -86,7 +86,7 @@ class PatchWhitener(PatchSampling, ImageTransformer):
     --------
     >>> import numpy as np
     >>> from sklearn.datasets import load_digits
-    >>> from skae.estimators._patch_whitener import PatchWhitener
+    >>> from skae import PatchWhitener
     >>> X, _ = load_digits(return_X_y=True)
     >>> Z = PatchWhitener(contrast=False).fit_transform(X)
     >>> bool(np.abs(np.corrcoef(Z[:, 20], Z[:, 21])[0, 1]) < 0.1)

@@ -83,7 +83,7 @@ class PatchFeatures(
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.decomposition import FastICA
-    >>> from skae.estimators._patches import PatchFeatures
+    >>> from skae import PatchFeatures
     >>> X, _ = load_digits(return_X_y=True)
     >>> model = PatchFeatures(
     ...     FastICA(8, random_state=0), image_shape=(8, 8), patch_shape=4, n_patches=2000,

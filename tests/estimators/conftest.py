@@ -4,15 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae import (
+    PSD,
+    RBM,
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    DenoisingAutoEncoder,
+    SparseCoder,
+)
 
 AUTO_ENCODERS = [AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder]
+SPARSE_CODERS = [SparseCoder, PSD]
 
 
 def small_models(model_class):
     """A function that makes a small model of a class.
 
-    Its attribute ``units`` is the name of the parameter that chooses the output units.
+    Its attribute ``units`` is the name of the parameter that chooses the output units;
+    ``is_auto_encoder`` tells whether the class has layers and corruption.
     """
 
     def make(**parameters):
@@ -20,18 +29,31 @@ def small_models(model_class):
         return model_class(**{**small, **parameters})
 
     make.units = "visible" if model_class is RBM else "loss"
+    make.is_auto_encoder = model_class in AUTO_ENCODERS
     return make
 
 
-@pytest.fixture(params=[*AUTO_ENCODERS, RBM])
+@pytest.fixture(params=[*AUTO_ENCODERS, RBM, *SPARSE_CODERS])
 def make_model(request):
-    """A function that makes a small model of each of the classes."""
+    """A function that makes a small model of each of the classes that are trained."""
+    return small_models(request.param)
+
+
+@pytest.fixture(params=[*AUTO_ENCODERS, RBM])
+def make_unit_model(request):
+    """The same for those whose output units may be binary."""
     return small_models(request.param)
 
 
 @pytest.fixture(params=AUTO_ENCODERS)
 def make_auto_encoder(request):
     """The same for what only auto-encoders have: losses by column, corruption, layers."""
+    return small_models(request.param)
+
+
+@pytest.fixture(params=[*AUTO_ENCODERS, RBM, PSD])
+def make_gradient_model(request):
+    """The same for those whose weights are random at first and follow a gradient."""
     return small_models(request.param)
 
 

@@ -263,25 +263,25 @@ def test_text_after_training(make_model, X):
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("value", [-0.1, 1.5, 255.0])
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array])
-def test_bernoulli_outside_the_unit_interval(make_model, counts, value, convert):
+def test_bernoulli_outside_the_unit_interval(make_unit_model, counts, value, convert):
     data = np.minimum(counts, 1).astype(float)
     data[5, 3] = value
     # Column, range and both remedies.
-    match = rf"column 3 spans \[.*{value:g}.*{make_model.units}='gaussian'.*MinMaxScaler"
-    assert_refused(make_model(**{make_model.units: "bernoulli"}), convert(data), match)
+    match = rf"column 3 spans \[.*{value:g}.*{make_unit_model.units}='gaussian'.*MinMaxScaler"
+    assert_refused(make_unit_model(**{make_unit_model.units: "bernoulli"}), convert(data), match)
 
 
-def test_bernoulli_outside_the_unit_interval_in_a_frame(make_model):
+def test_bernoulli_outside_the_unit_interval_in_a_frame(make_unit_model):
     frame = pd.DataFrame({"yes": [0.0, 1.0], "no": [0.0, 2.0]})
-    assert_refused(make_model(**{make_model.units: "bernoulli"}), frame, r"column 1 \('no'\)")
+    assert_refused(make_unit_model(**{make_unit_model.units: "bernoulli"}), frame, r"column 1 \('no'\)")
 
 
-def test_bernoulli_is_checked_where_the_likelihood_is_used(make_model, counts):
+def test_bernoulli_is_checked_where_the_likelihood_is_used(make_unit_model, counts):
     data = np.minimum(counts, 1).astype(float)
-    model = make_model().fit(data)
+    model = make_unit_model().fit(data)
     # -log P(x) has no value for x = 2 ...
     for method in (model.score, model.score_samples, model.partial_fit):
-        with pytest.raises(ValueError, match=f"{make_model.units}='gaussian'"):
+        with pytest.raises(ValueError, match=f"{make_unit_model.units}='gaussian'"):
             method(data + 1)
     # ... while an encoder is defined everywhere.
     assert np.isfinite(model.transform(data + 1)).all()
@@ -639,13 +639,13 @@ def explode(monkeypatch):
 @pytest.mark.parametrize("factor", [1e9, 1e200, np.inf, np.nan])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_divergence_later_keeps_the_best_finite_weights(
-    make_model, X, explode, factor, early_stopping
+    make_gradient_model, X, explode, factor, early_stopping
 ):
     settings = {"batch_size": 1000, "learning_rate": 0.05, "optimizer": "adam"}
-    settings |= without_chains(make_model)
-    untrained = make_model(learning_rate=1e-300, max_iter=1).fit(X)
+    settings |= without_chains(make_gradient_model)
+    untrained = make_gradient_model(learning_rate=1e-300, max_iter=1).fit(X)
     explode(30, factor)
-    model = make_model(max_iter=32, n_iter_no_change=None, early_stopping=early_stopping)
+    model = make_gradient_model(max_iter=32, n_iter_no_change=None, early_stopping=early_stopping)
     messages = fit_and_collect(model.set_params(**settings), X)
     if early_stopping and factor == 1e9:
         # The weights of the best epoch on held-out rows are kept anyway.
@@ -671,8 +671,8 @@ def test_noise_of_the_objective_is_not_divergence(seed):
     assert model.stopping_reason_ == "max_iter"
 
 
-def test_divergence_in_partial_fit_leaves_the_model_as_it_was(make_model, X):
-    model = make_model().partial_fit(X)
+def test_divergence_in_partial_fit_leaves_the_model_as_it_was(make_gradient_model, X):
+    model = make_gradient_model().partial_fit(X)
     before = state_of(model)
     model.set_params(batch_size=1, optimizer="sgd", learning_rate=1e300)
     with pytest.raises(ValueError, match="smaller learning_rate"):
@@ -680,9 +680,9 @@ def test_divergence_in_partial_fit_leaves_the_model_as_it_was(make_model, X):
     assert state_of(model) == before
 
 
-def test_warning_points_at_the_call(make_model, X, explode):
+def test_warning_points_at_the_call(make_gradient_model, X, explode):
     explode(30, np.nan)
-    model = make_model(batch_size=1000, learning_rate=0.05, optimizer="adam", max_iter=40)
+    model = make_gradient_model(batch_size=1000, learning_rate=0.05, optimizer="adam", max_iter=40)
     with pytest.warns(ConvergenceWarning) as caught:
         model.fit(X)
     # The user's line, not one of the library's.

@@ -61,8 +61,8 @@ def test_grid_search_in_parallel(X, y, backend):
     assert parallel.best_params_ == serial.best_params_
 
 
-def test_grid_search_over_the_likelihood(make_model, X):
-    search = GridSearchCV(make_model(), {"learning_rate": [1e-12, 0.01]}, cv=2).fit(X)
+def test_grid_search_over_the_likelihood(make_gradient_model, X):
+    search = GridSearchCV(make_gradient_model(), {"learning_rate": [1e-12, 0.01]}, cv=2).fit(X)
     # score(X) is higher for better models, so a search needs no scorer and no y.
     assert search.best_params_ == {"learning_rate": 0.01}
 
@@ -110,8 +110,8 @@ def test_mixed_table_from_column_transformer_to_losses():
     assert clone(pipeline).fit(frame).transform(frame).shape == (40, 3)
 
 
-def test_stacking_in_a_pipeline(make_model, X):
-    deep = make_pipeline(make_model(n_components=4), make_model(n_components=2)).fit(X)
+def test_stacking_in_a_pipeline(make_unit_model, X):
+    deep = make_pipeline(make_unit_model(n_components=4), make_unit_model(n_components=2)).fit(X)
     # Sigmoid codes lie in (0, 1), so that the upper model takes Bernoulli units by itself.
     assert [name for name, _ in deep[1].columns_.parts] == ["bernoulli"]
     assert deep.transform(X).shape == (40, 2)
@@ -279,8 +279,8 @@ def test_weights_are_routed(make_model, X, y):
 # Continued training
 
 
-def test_warm_start_continues(make_model, X):
-    model = make_model(warm_start=True, learning_rate=0.01).fit(X)
+def test_warm_start_continues(make_gradient_model, X):
+    model = make_gradient_model(warm_start=True, learning_rate=0.01).fit(X)
     first = model.score(X)
     for _ in range(10):
         model.fit(X)

@@ -149,8 +149,8 @@ def test_dtype_of_the_output(make_model, counts, dtype, expected):
     assert all(weight.dtype == expected for weight in model.weights_.values())
 
 
-def test_booleans_take_bernoulli_units(make_model, counts):
-    model = make_model().fit(counts > 0)
+def test_booleans_take_bernoulli_units(make_unit_model, counts):
+    model = make_unit_model().fit(counts > 0)
     # Booleans lie in [0, 1], so loss="auto" sees binary data.
     assert [name for name, _ in model.columns_.parts] == ["bernoulli"]
     reconstruction = model.reconstruct(counts > 0)
@@ -253,7 +253,7 @@ def test_wide_sparse_matrix_needs_little_memory(make_auto_encoder):
 
 def test_sparse_columns_without_a_nonzero_entry(make_model):
     data = sparse.csr_array(([1.0, 2.0], ([0, 3], [1, 1])), shape=(5, 3))
-    codes = make_model().fit_transform(data)
+    codes = make_model(n_components=1).fit_transform(data)
     # Empty columns and rows are zeros like others: constant columns say nothing.
     assert np.isfinite(codes).all()
     assert_array_equal(codes[1], codes[2])
@@ -324,11 +324,11 @@ def test_sparse_data_frame(make_model, counts):
 )
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("units", ["bernoulli", "gaussian", "auto"])
-def test_small_shapes(make_model, shape, convert, units):
+def test_small_shapes(make_unit_model, shape, convert, units):
     data = convert(np.random.default_rng(0).random(shape))
-    if make_model.units == "loss" and units == "auto":
+    if make_unit_model.units == "loss" and units == "auto":
         units = "squared_error"  # "auto" is "bernoulli" here
-    model = make_model(n_components=7, batch_size=50, **{make_model.units: units})
+    model = make_unit_model(n_components=7, batch_size=50, **{make_unit_model.units: units})
     codes = model.fit_transform(data)
     # One row, one column, fewer rows than a batch, more units than features: all work.
     assert codes.shape == (shape[0], 7)

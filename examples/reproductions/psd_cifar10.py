@@ -1,0 +1,170 @@
+r"""
+Predicted sparse codes beside optimal ones, CIFAR-10
+====================================================
+
+TODO
+"""
+
+import sys
+import time
+
+import numpy as np
+from explaining_away import N_ATOMS, N_DEVELOPMENT, features_by, judge, load
+from sklearn.decomposition import sparse_encode
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skae import PSD, PatchFeatures, Rectifier, SparseCoder
+
+N_TIMED = 10_000
+TRAINING = {
+    "learning_rate": 3e-3,
+    "learning_rate_schedule": "linear",
+    "n_iter_no_change": None,
+    "random_state": 0,
+}
+VARIANTS = (
+    {"activation": "shrinkage", "prediction": 10.0},
+    {"activation": "shrinkage", "prediction": 1.0},
+    {"activation": "shrinkage", "prediction": 100.0},
+    {"activation": "smooth_shrinkage", "prediction": 10.0},
+    {"activation": "tanh", "prediction": 10.0},
+    {"activation": "tanh", "prediction": 100.0},
+)
+
+
+def grey_patches(X, shape=(12, 12)):
+    """Whitened grey patches: some to learn from, and others of images that were not used."""
+    grey = X.reshape(-1, 32, 32, 3).mean(3).reshape(-1, 1024).astype(np.float32)
+    cut = PatchFeatures(
+        FunctionTransformer(),
+        image_shape=(32, 32),
+        patch_shape=shape,
+        stride=4,
+        pooling_grid=None,
+        random_state=0,
+    ).fit(grey[:N_DEVELOPMENT])
+    patches = [cut.transform(images).reshape(-1, 144) for images in (grey[:1400], grey[-278:])]
+    return patches[0], patches[1][:N_TIMED]
+
+
+def seconds(function, repeats):
+    """Median of the process's own time for a call, after one that is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        function()
+        times.append(time.process_time() - started)
+    return np.median(times)
+
+
+def objectives(psd, X):
+    """Mean objective of predicted, optimal and no codes; active atoms of the first two."""
+    x = (X - psd.columns_.shift) / psd.columns_.scale
+    codes = [psd.set_params(inference=kind).transform(X) for kind in ("encoder", "optimal")]
+    codes.append(np.zeros_like(codes[0]))
+    values = [
+        (0.5 * np.square(x - h @ psd.decoder_components_).sum(1) + psd.alpha * abs(h).sum(1)).mean()
+        for h in codes
+    ]
+    return values, [(h != 0).sum(1).mean() for h in codes[:2]]
+
+
+def compare_objectives(train, test, alpha=2.1, max_iter=20):
+    """What prediction costs in the objective; returns the first model."""
+    models = []
+    for variant in VARIANTS:
+        started = time.process_time()
+        psd = PSD(N_ATOMS, alpha=alpha, max_iter=max_iter, **variant, **TRAINING).fit(train)
+        fitted = time.process_time() - started
+        (predicted, optimal, zero), active = objectives(psd, test)
+        gaps = psd.prediction_gap(test)
+        print(
+            f"{variant}: objective {predicted:.2f}, optimal {optimal:.2f}, no code {zero:.2f}; "
+            f"{predicted / optimal - 1:.1%} above the optimum (mean of rows {gaps.mean():.1%}, "
+            f"95 % of them below {np.quantile(gaps, 0.95):.1%}), "
+            f"{(zero - predicted) / (zero - optimal):.0%} of what codes save; "
+            f"active {active[0]:.1f}, optimal {active[1]:.1f}; fit {fitted:.0f} s",
+            flush=True,
+        )
+        models.append(psd)
+    return models[0]
+
+
+def compare_times(psd, X):
+    """Seconds for the codes of X, by prediction and by inference."""
+    x = (X - psd.columns_.shift) / psd.columns_.scale
+    for dtype in (np.float64, np.float32):
+        rows, scaled = X.astype(dtype), x.astype(dtype)
+        atoms = psd.decoder_components_.astype(dtype)
+        psd.set_params(inference="encoder")
+        prediction = seconds(lambda rows=rows: psd.transform(rows), 9)
+        psd.set_params(inference="optimal")
+        inference = seconds(lambda rows=rows: psd.transform(rows), 1)
+        print(
+            f"{dtype.__name__}: prediction {1e3 * prediction:.1f} ms, skae's inference "
+            f"{1e3 * inference:.0f} ms ({inference / prediction:.0f} times)",
+            flush=True,
+        )
+        if dtype is np.float32:
+            continue  # lasso_cd does not reach its tolerance in float32, and goes on for minutes
+        for algorithm in ("lasso_cd", "lasso_lars"):
+
+            def encode(algorithm=algorithm, scaled=scaled, atoms=atoms):
+                return sparse_encode(
+                    scaled, atoms, algorithm=algorithm, alpha=psd.alpha, max_iter=1000
+                )
+
+            inference = seconds(encode, 1)
+            print(
+                f"  scikit-learn's {algorithm} {1e3 * inference:.0f} ms "
+                f"({inference / prediction:.0f} times)",
+                flush=True,
+            )
+
+
+def compare_classification(X, y, alpha=1.5, max_iter=10):
+    """Accuracy with predicted and optimal codes of the same models, and with sparse coding."""
+    development = slice(0, N_DEVELOPMENT)
+    coder = SparseCoder(N_ATOMS, alpha=alpha, max_iter=10, random_state=0)
+    models = {
+        f"PSD, {activation}": PSD(
+            N_ATOMS, alpha=alpha, activation=activation, max_iter=max_iter, **TRAINING
+        )
+        for activation in ("shrinkage", "tanh")
+    }
+    right = None
+    for name, model in {**models, "sparse coding": coder}.items():
+        mapped = features_by(make_pipeline(model, Rectifier("split")), X[development], 0)
+        for inference in ("encoder", "optimal") if isinstance(model, PSD) else ("optimal",):
+            if isinstance(model, PSD):
+                mapped.encoder_[0].set_params(inference=inference)
+            started = time.process_time()
+            features = mapped.transform(X)
+            encoded = time.process_time() - started
+            folds, now = judge(features, y, N_DEVELOPMENT)
+            right = now if right is None else right
+            difference = now - right
+            print(
+                f"{name}, {inference}: {folds.mean():.1f} +- {folds.std(ddof=1):.1f} %, "
+                f"{difference.mean():+.1f} +- {difference.std(ddof=1) / len(now) ** 0.5:.1f} "
+                f"beside the first; codes of all images in {encoded:.0f} s",
+                flush=True,
+            )
+
+
+def main():
+    """Print what the docstring reports."""
+    X, y = load()
+    train, test = grey_patches(X)
+    parts = sys.argv[1:] or ("objective", "classification")
+    if "objective" in parts:
+        psd = compare_objectives(train, test)
+        compare_times(psd, test)
+    if "classification" in parts:
+        compare_classification(X, y)
+
+
+if __name__ == "__main__":
+    main()
