@@ -302,7 +302,9 @@ class SparseCoder(SparseInference, TrainedTransformer):
         device = self._usable_device()
         dtype = computing_dtype(X, device)
         theta = self._fitted_parameters(dtype, device)
-        rows = make_rows(X, *self.columns_.standardization(dtype, device), dtype=dtype, device=device)
+        rows = make_rows(
+            X, *self.columns_.standardization(dtype, device), dtype=dtype, device=device
+        )
         x = rows.take(torch.arange(len(rows), device=device))
         quadratic = make_quadratic(theta["dictionary"], x, ridge=float(self.ridge))
         return choose_algorithm(quadratic, self._penalty, **self._inference)

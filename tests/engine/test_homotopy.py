@@ -100,7 +100,7 @@ def test_ties_and_dependent_atoms(kind, dtype, scale):
                 # Whole numbers make several atoms reach the bound at once, and 0/0 of atoms
                 # that are orthogonal to a row. Paths that end early show by their gap,
                 assert (gap - result.gap <= rounding + 1e-6 * gap).all()
-                result = infer(quadratic, penalty, tol=1e-4, algorithm="homotopy")
+                result = infer(quadratic, penalty, tol=1e-4, max_iter=20_000, algorithm="homotopy")
                 objective, gap = objective_and_gap(quadratic, penalty, result.codes)
                 # so that another solver brings these to a minimum, in any units.
                 assert (gap <= 1e-4 * objective + rounding).all()

@@ -273,7 +273,9 @@ def test_bernoulli_outside_the_unit_interval(make_unit_model, counts, value, con
 
 def test_bernoulli_outside_the_unit_interval_in_a_frame(make_unit_model):
     frame = pd.DataFrame({"yes": [0.0, 1.0], "no": [0.0, 2.0]})
-    assert_refused(make_unit_model(**{make_unit_model.units: "bernoulli"}), frame, r"column 1 \('no'\)")
+    assert_refused(
+        make_unit_model(**{make_unit_model.units: "bernoulli"}), frame, r"column 1 \('no'\)"
+    )
 
 
 def test_bernoulli_is_checked_where_the_likelihood_is_used(make_unit_model, counts):
