@@ -7,7 +7,7 @@ and learns an encoder that predicts which:
 
 .. math::
 
-    \min_h \; \tfrac{1}{2} \Big\| x - \sum_k D_k * h_k \Big\|^2 + \alpha \|h\|_1
+    \min_h \; \tfrac{1}{2} \Bigl\| x - \sum_k D_k * h_k \Bigr\|^2 + \alpha \|h\|_1
     + \tfrac{\lambda}{2} \|h - f(x)\|^2
 
 Its codes are maps, so they are images again, with one channel for each filter: after

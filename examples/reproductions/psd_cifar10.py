@@ -71,7 +71,7 @@ def objectives(psd, X):
     return values, [(h != 0).sum(1).mean() for h in codes[:2]]
 
 
-def compare_objectives(train, test, alpha=2.1, max_iter=20):
+def compare_objectives(train, test, alpha=2.1, max_iter=10):
     """What prediction costs in the objective; returns the first model."""
     models = []
     for variant in VARIANTS:

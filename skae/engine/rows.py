@@ -84,9 +84,9 @@ class StreamedRows:
         """The rows of a LongTensor of indices, as a new tensor."""
         return self._standardised(self.array[index.cpu().numpy()])
 
-    def blocks(self):
-        """(start, tensor) for successive blocks of rows."""
-        for start, stop in block_bounds(*self.array.shape):
+    def blocks(self, width=0):
+        """(start, tensor) for successive blocks of rows, of which so many numbers are made."""
+        for start, stop in block_bounds(len(self), max(width, self.n_columns)):
             yield start, self._standardised(self.array[start:stop])
 
     def _standardised(self, part):

@@ -447,7 +447,7 @@ class TrainedTransformer(
             dtype=np.float64 if computing_dtype(X, _CPU) == torch.float64 else np.float32,
         )
         with torch.inference_mode():
-            for start, block in rows.blocks():
+            for start, block in rows.blocks(math.prod(shape)):
                 result[start : start + len(block)] = function(theta, block).cpu().numpy()
         return result
 

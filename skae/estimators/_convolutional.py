@@ -72,7 +72,7 @@ class ConvolutionalPSD(PredictedCodes):
 
     .. math::
 
-        \min_h \; \tfrac{1}{2} \Big\| x - \sum_k D_k * h_k \Big\|^2 + \alpha \|h\|_1
+        \min_h \; \tfrac{1}{2} \Bigl\| x - \sum_k D_k * h_k \Bigr\|^2 + \alpha \|h\|_1
         + \tfrac{\lambda}{2} \|h - f(x)\|^2, \qquad f(x)_k = g_k\, s(W_k * x + b_k)
 
     over filters :math:`D_k` of unit norm and over :math:`W, b, g`. Norms are sums over all

@@ -94,7 +94,7 @@ class LocalContrastNormalizer(ImageTransformer):
 
         v_{ijk} &= x_{ijk} - \sum_{ipq} w_{pq}\, x_{i,j+p,k+q} \\
         y_{ijk} &= v_{ijk} / \max(c, \sigma_{jk}), \qquad
-        \sigma_{jk} = \Big(\sum_{ipq} w_{pq}\, v_{i,j+p,k+q}^2\Big)^{1/2}
+        \sigma_{jk} = \Bigl(\sum_{ipq} w_{pq}\, v_{i,j+p,k+q}^2\Bigr)^{1/2}
 
     where :math:`w` is a Gaussian window of weights that sum to one over all channels and
     pixels inside of the image, and :math:`c` is the mean of :math:`\sigma_{jk}` over the

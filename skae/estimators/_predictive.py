@@ -30,7 +30,7 @@ class PredictedCodes(LayerAttributes, TrainedTransformer):
         [StrOptions({"encoder", "optimal"})],
         """{"encoder", "optimal"}
         What `transform` returns: the encoder's codes f(x), or those that minimise
-        1/2 |x - h D|^2 + alpha * penalty(h), without the prediction term. Training does not
+        ``1/2 |x - h D|^2 + alpha * penalty(h)``, without the prediction term. Training does not
         depend on it, so it may be set after `fit`.""",
     )
     activation: str = parameter(
@@ -213,7 +213,7 @@ class PSD(SparseInference, PredictedCodes):
         Returns
         -------
         gap : ndarray of shape (n_samples,)
-            1/2 |x - h D|^2 + alpha * penalty(h) at h = f(x), less its minimum, as a part of
+            ``1/2 |x - h D|^2 + alpha * penalty(h)`` at h = f(x), less its minimum, as a part of
             the minimum.
         """
         check_is_fitted(self)

@@ -60,7 +60,7 @@ class SparseInference:
         Returns
         -------
         alpha : float
-            The largest correlation of a row with an atom, max |x D^T|; for groups that
+            The largest correlation of a row with an atom, ``max |x D^T|``; for groups that
             overlap, a bound from above.
         """
         check_is_fitted(self)

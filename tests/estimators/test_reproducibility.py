@@ -11,7 +11,15 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae import (
+    PSD,
+    RBM,
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    ConvolutionalPSD,
+    DenoisingAutoEncoder,
+    SparseCoder,
+)
 
 # Sources of randomness beside the weights, the batches and the rows that are held out.
 CORRUPTION = {"corruption": "masking", "hessian": 0.01}
@@ -75,11 +83,15 @@ def test_global_seeds_do_not_matter(make_model, data):
 def noisy_models():
     settings = {"max_iter": 3, "batch_size": 16, "random_state": 0}
     classes = (AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder)
+    coders = [
+        model(3, early_stopping=True, **settings) for model in (SparseCoder, PSD, ConvolutionalPSD)
+    ]
     machines = [
         RBM(16, persistent=persistent, early_stopping=True, **settings)
         for persistent in (False, True)
     ]
-    return [cls(3, **NOISE["loss"], **settings) for cls in classes] + machines
+    auto_encoders = [cls(3, **CORRUPTION, early_stopping=True, **settings) for cls in classes]
+    return auto_encoders + machines + coders
 
 
 @pytest.mark.usefixtures("one_thread")
