@@ -1,7 +1,6 @@
 """Devices: which one to use, how much memory it has left, how many threads pay."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -99,24 +98,3 @@ def suitable_threads(device, multiply_adds):
         yield
     finally:
         torch.set_num_threads(n_threads)
-
-
-def map_in_threads(function, items, device):
-    """``function`` of every item, as a list.
-
-    On a CPU, in as many threads at a time as torch would use for one product: many small
-    operations gain more from a thread each for two of them than from two threads for each.
-    The result does not depend on the number of threads.
-    """
-    n_threads = min(torch.get_num_threads(), len(items))
-    if device.type != "cpu" or n_threads < 2:
-        return [function(item) for item in items]
-    mode = torch.is_inference_mode_enabled()
-
-    def in_mode(item):
-        # A thread of its own has modes of its own.
-        with torch.inference_mode(mode), torch.no_grad():
-            return function(item)
-
-    with suitable_threads(device, 0), ThreadPoolExecutor(n_threads) as executor:
-        return list(executor.map(in_mode, items))

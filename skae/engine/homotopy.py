@@ -20,11 +20,11 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from skae.engine.devices import map_in_threads
+from skae.engine.devices import suitable_threads
 from skae.engine.sparse_codes import SparseCodes, combine, is_solved
 
 # Rows that step together: as many as keep a pass over their correlations in the cache.
-_BLOCK_ENTRIES = 2**19
+_BLOCK_ENTRIES = 2**20
 # A pivot below this part of an atom's squared norm: the atom depends on the active ones.
 _DEPENDENT = {torch.float32: 1e-4, torch.float64: 1e-9}
 # Rows that are worth the fixed cost of a step.
@@ -69,15 +69,18 @@ def homotopy(quadratic, penalty, *, tol=1e-4, max_iter=None, start=None):
         torch.zeros_like(quadratic.energy),
         0,
     )
-    size = max(1, _BLOCK_ENTRIES // n_components)
-
-    def follow(first):
-        block = slice(first, first + size)
-        paths = _Paths(quadratic.take(block), penalty, [part[block] for part in result[:3]])
-        return paths.follow(max_iter, tol)
-
-    n_iter = map_in_threads(follow, range(0, n_rows, size), quadratic.linear.device)
-    return result._replace(n_iter=max(n_iter))
+    size = min(n_rows, max(1, _BLOCK_ENTRIES // n_components))
+    # Memory costs more to get than to fill.
+    workspace = quadratic.linear.new_empty(3, size, n_components)
+    n_iter = 0
+    # Threads of torch would have to meet after each of a thousand small operations.
+    with suitable_threads(quadratic.linear.device, 0):
+        for first in range(0, n_rows, size):
+            block = slice(first, first + size)
+            parts = [part[block] for part in result[:3]]
+            paths = _Paths(quadratic.take(block), penalty, parts, workspace)
+            n_iter = max(n_iter, paths.follow(max_iter, tol))
+    return result._replace(n_iter=n_iter)
 
 
 class _Event(NamedTuple):
@@ -100,7 +103,7 @@ class _Paths:
     more slot. ``members`` repeats the atoms, row by row, as an index.
     """
 
-    def __init__(self, quadratic, penalty, result):
+    def __init__(self, quadratic, penalty, result, workspace):
         self.gram, self.linear, self.energy = quadratic
         self.alpha, self.positive = penalty.alpha, penalty.positive
         self.penalty, self.result = penalty, result
@@ -110,7 +113,9 @@ class _Paths:
         self.square_norm = self.gram.diagonal().contiguous()
         self.rows = torch.arange(n_rows, device=self.linear.device)
         # A slope of exactly 0 would make 0/0 of an atom that is orthogonal to the row.
-        self.constant, self.slope = self.linear.clone(), torch.full_like(self.linear, -1e-30)
+        self.constant, self.slope, self.ratio = workspace[:, :n_rows]
+        self.constant.copy_(self.linear)
+        self.slope.fill_(-1e-30)
         self.weight = new(n_rows).fill_(torch.inf)
         self.dropped = self.rows.new_zeros(n_rows, 0)
         self.n_slots = self.n_iter = 0
@@ -118,7 +123,6 @@ class _Paths:
         self.atoms = self.members.t().int()
         self.sign, self.z, self.u = new(0, n_rows), new(0, n_rows), new(0, n_rows)
         self.inverse = new(0, 0, n_rows)
-        self.ratio = torch.empty_like(self.linear)
         # Numbers and their column in one integer, so that one maximum finds both.
         self.integer = torch.int32 if self.linear.dtype == torch.float32 else torch.int64
         self.column = torch.arange(n_components, dtype=self.integer, device=self.linear.device)
@@ -185,8 +189,8 @@ class _Paths:
         leaves, slot = torch.zeros_like(enters), torch.zeros_like(atom)
         if self.n_slots:
             z, u, sign = (part[: self.n_slots] for part in (self.z, self.u, self.sign))
-            # Only codes that shrink as the weight falls; the others' ratios are far below 0.
-            ratio = (z * sign).div_((u * sign).clamp_(max=-torch.finfo(u.dtype).tiny))
+            # Only codes that shrink as the weight falls.
+            ratio = (z / u).masked_fill_(u * sign >= 0, 0.0)
             leaves = torch.minimum(ratio.amax(0), self.weight)
         going = self.weight > self.alpha
         adds = going & (enters > leaves.clamp(min=self.alpha))

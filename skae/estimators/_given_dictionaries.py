@@ -1,13 +1,12 @@
 """Dictionaries that the user gives to a sparse coder: arrays, or estimators that have one."""
 
-import warnings
-
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted
+from skae.estimators._outcomes import warn
 
 # Where an estimator keeps vectors that add up to its input, first choice first.
 _ATTRIBUTES = ("decoder_components_", "components_", "cluster_centers_")
@@ -94,19 +93,19 @@ def _warn_of_degenerate(atoms, positive):
     norm = np.linalg.norm(atoms, axis=1)
     zero = np.flatnonzero(norm == 0)
     if len(zero):
-        warnings.warn(
+        warn(
             f"{len(zero)} atoms of the dictionary, the first of them {zero[:5].tolist()}, are "
             "zero: they will not be used. Remove them.",
-            stacklevel=6,
+            UserWarning,
         )
     unit = atoms / np.where(norm > 0, norm, 1)[:, np.newaxis]
     cosine = unit @ unit.T
     same = np.triu((cosine if positive else np.abs(cosine)) > _SAME, k=1)
     if same.any():
         first, second = np.argwhere(same)[0]
-        warnings.warn(
+        warn(
             f"Atoms {first} and {second} are the first of {same.sum()} pairs of atoms of the "
             "dictionary that are multiples of each other: codes are not unique. Remove one of "
             "each pair.",
-            stacklevel=6,
+            UserWarning,
         )

@@ -67,16 +67,16 @@ def report_outcome(model, training):
         )
         if training.kept_epoch == 0:
             raise ValueError(f"{message}. Nothing was learned.")
-        _warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
+        warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
     elif training.kept_epoch == 0 and n_epochs > 0:
-        _warn(
+        warn(
             f"{name}: no epoch was better on the held-out rows than the model that training "
             f"started from, which was kept. Use a smaller learning_rate (now "
             f"{model.learning_rate:g}) or more rows.",
             ConvergenceWarning,
         )
     elif training.setback > _SETBACK and n_epochs >= _TIME_TO_LEARN:
-        _warn(
+        warn(
             f"{name} lost more than half of its progress again: its loss rose to "
             f"{training.loss_curve[-1]:.6g} from {min(training.loss_curve):.6g} after epoch "
             f"{1 + np.argmin(training.loss_curve)}. Use a smaller learning_rate (now "
@@ -84,7 +84,7 @@ def report_outcome(model, training):
             ConvergenceWarning,
         )
     elif training.outcome == "interrupted":
-        _warn(
+        warn(
             f"{name} was interrupted after {n_epochs} epochs; the model fitted so far was kept.",
             ConvergenceWarning,
         )
@@ -118,13 +118,13 @@ def report_collapse(model, X, training):
     constant = constant_units(codes)
     had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
     if constant.mean() >= _COLLAPSED:
-        _warn(
+        warn(
             f"{constant.sum()} of {len(constant)} code units are constant on the training "
             f"rows. {model._collapse_remedy}",
             CollapsedCodeWarning,
         )
     elif had_time and model._explained(X) < _EXPLAINED:
-        _warn(
+        warn(
             f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
             f"the mean of the training rows, so the codes carry next to nothing. "
             f"{model._collapse_remedy}",
@@ -142,7 +142,7 @@ def report_vanished(model, X):
     """
     largest = model._largest_alpha(X)
     if largest > 0:  # else the rows are zero, and so are the right codes
-        _warn(
+        warn(
             f"All codes of this {type(model).__name__} are zero: alpha={model.alpha:g} is more "
             f"than any atom explains of these rows. The largest useful alpha is {largest:.4g}; "
             "for codes of several atoms take a tenth of it.",
@@ -169,7 +169,7 @@ def report_frozen_chains(model, frozen, states, what, n_chains=None):
     if len(stuck) == 0 or bool((stuck == stuck[0]).all()):
         return
     counted = frozen[:n_chains]
-    _warn(
+    warn(
         f"{int(counted.sum())} of {len(counted)} {what} of this {type(model).__name__} never left "
         "the states they started in: its weights are so large that Gibbs steps do not move. "
         "Sample with n_temperatures > 1, or fit with a smaller learning_rate or more "
@@ -189,7 +189,7 @@ def report_swaps(model, swap_rates, n_temperatures):
     """
     rate = float(swap_rates.nan_to_num(nan=1.0).min())
     if rate < _SWAPPED:
-        _warn(
+        warn(
             f"Neighbouring temperatures of this {type(model).__name__} swap states in {rate:.1%} "
             "of the steps only, so the cold chains hardly profit from the hot ones. Use more "
             f"n_temperatures (now {n_temperatures}).",
@@ -207,7 +207,7 @@ def report_annealing(model, estimate, n_chains, n_temperatures):
     n_chains, n_temperatures : int
     """
     if estimate.effective_chains < _TRUSTED * n_chains:
-        _warn(
+        warn(
             f"log Z of this {type(model).__name__} rests on {estimate.effective_chains:.1f} of "
             f"{n_chains} chains, so its standard error is too small. Use more n_temperatures "
             f"(now {n_temperatures}).",
@@ -215,9 +215,28 @@ def report_annealing(model, estimate, n_chains, n_temperatures):
         )
 
 
-def _warn(message, category):
-    # Attributed to the line that called fit, however many decorators are between.
+def report_unsolved(model, n_unsolved, n_rows, tol, max_iter):
+    """Warn of codes that are less accurate than was asked for.
+
+    Parameters
+    ----------
+    model : estimator
+    n_unsolved, n_rows : int
+    tol, max_iter
+        What was asked for, and the steps that were allowed.
+    """
+    if n_unsolved:
+        warn(
+            f"{n_unsolved} of {n_rows} codes of this {type(model).__name__} did not come within "
+            f"{tol:g} of their optimum in {max_iter} steps. Allow more steps or a larger "
+            "tolerance, or use a larger alpha, which makes the problem easier.",
+            ConvergenceWarning,
+        )
+
+
+def warn(message, category):
+    """Warn, as seen from the line that called skae, however many decorators are between."""
     frame, level = sys._getframe(), 0
-    while frame and frame.f_globals.get("__name__", "").startswith(("skae.", "sklearn.callback")):
+    while frame and frame.f_globals.get("__name__", "").startswith(("skae.", "sklearn.")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level + 1)

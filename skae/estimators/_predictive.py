@@ -6,7 +6,6 @@ import torch
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_rows
 from skae.engine import predictive
-from skae.engine.inference import infer
 from skae.engine.linear_maps import Dense
 from skae.engine.predictive import PredictiveDecomposition
 from skae.engine.predictors import PREDICTORS
@@ -14,7 +13,7 @@ from skae.engine.sparse_codes import make_quadratic
 from skae.estimators._base import TrainedTransformer
 from skae.estimators._layers import LayerAttributes
 from skae.estimators._parameters import estimator, parameter, preset
-from skae.estimators._sparse_inference import SparseInference
+from skae.estimators._sparse_inference import SparseInference, solve
 
 
 @estimator
@@ -85,7 +84,7 @@ class PredictedCodes(LayerAttributes, TrainedTransformer):
         if self.inference == "encoder":
             return predicted
         quadratic = make_quadratic(theta["decoder_weight_0"], x, self._linear_map)
-        return infer(quadratic, self._penalty, start=predicted, **self._optimal_inference).codes
+        return solve(self, quadratic, self._penalty, start=predicted, **self._optimal_inference)
 
     def _decode(self, theta, code):
         return self._linear_map.synthesize(theta["decoder_weight_0"], code)

@@ -14,7 +14,7 @@ from skae._validation import (
 )
 from skae.engine.dictionaries import BlockUpdate, DictionaryLearning, draw_atoms
 from skae.engine.greedy_codes import orthogonal_matching_pursuit, soft_threshold
-from skae.engine.inference import choose_algorithm, infer
+from skae.engine.inference import choose_algorithm
 from skae.engine.optimizers import OPTIMIZERS
 from skae.engine.parameters import Parameters
 from skae.engine.rows import block_bounds, make_rows
@@ -24,7 +24,7 @@ from skae.estimators._base import TrainedTransformer
 from skae.estimators._given_dictionaries import find_dictionary
 from skae.estimators._outcomes import report_vanished, some_rows
 from skae.estimators._parameters import estimator, parameter, preset
-from skae.estimators._sparse_inference import SparseInference
+from skae.estimators._sparse_inference import SparseInference, solve
 from skae.estimators._training_parameters import TrainingParameters
 
 # Rows, and dense entries, by which the algorithm of `transform` is chosen.
@@ -271,14 +271,15 @@ class SparseCoder(SparseInference, TrainedTransformer):
 
     def _prepare(self, X, sample_weight, *, fresh):
         data, weight = super()._prepare(X, sample_weight, fresh=fresh)
-        if not fresh:
-            return data, weight
         if self.dictionary is not None:
+            # Taken anew at every call: nothing is learned that could be lost.
             atoms, self.columns_ = find_dictionary(
                 self.dictionary, data, self.columns_, self.positive
             )
             self.weights_ = {"dictionary": atoms}
             self.n_components_ = len(atoms)
+        elif not fresh:
+            return data, weight
         elif self.n_components is not None:
             self.n_components_ = int(self.n_components)
         else:
@@ -359,7 +360,7 @@ class SparseCoder(SparseInference, TrainedTransformer):
             else:
                 # Amid a training nothing is chosen yet.
                 algorithm = getattr(self, "inference_algorithm_", "auto")
-                code = infer(quadratic, self._penalty, algorithm=algorithm, **self._inference).codes
+                code = solve(self, quadratic, self._penalty, algorithm=algorithm, **self._inference)
         if self.split_sign:
             return torch.cat([code.clamp(min=0), (-code).clamp_(min=0)], 1)
         return code

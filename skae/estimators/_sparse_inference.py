@@ -5,7 +5,9 @@ from numbers import Integral, Real
 
 from skae._validation import Interval, check_is_fitted, check_rows
 from skae.engine.groups import GroupL2, map_groups
-from skae.engine.sparse_codes import L1, largest_useful_alpha
+from skae.engine.inference import infer
+from skae.engine.sparse_codes import L1, is_solved, largest_useful_alpha
+from skae.estimators._outcomes import report_unsolved
 from skae.estimators._parameters import estimator, parameter
 
 
@@ -90,3 +92,22 @@ class SparseInference:
             map_shape = (height, n_components // height)
         groups = map_groups(map_shape, self.group_shape, n_components=n_components)
         return GroupL2(alpha, groups, positive)
+
+
+def solve(model, quadratic, penalty, *, tol, max_iter, **options):
+    """Optimal codes for an estimator's `transform`, with a warning where they are not.
+
+    Parameters
+    ----------
+    model : estimator
+    quadratic, penalty, tol, max_iter, **options
+        As `skae.engine.inference.infer` takes them.
+
+    Returns
+    -------
+    codes : Tensor of shape (n_samples, n_components)
+    """
+    result = infer(quadratic, penalty, tol=tol, max_iter=max_iter, **options)
+    solved = is_solved(quadratic.energy, result.objective, result.gap, tol)
+    report_unsolved(model, len(solved) - int(solved.sum()), len(solved), tol, max_iter)
+    return result.codes

@@ -1,7 +1,5 @@
 """Choice of a device, its memory, its threads."""
 
-import threading
-
 import pytest
 import torch
 
@@ -9,7 +7,6 @@ from skae.engine import devices
 from skae.engine.devices import (
     available_memory,
     is_available,
-    map_in_threads,
     require_memory,
     resolve_device,
     suitable_threads,
@@ -119,36 +116,4 @@ def test_threads_are_restored_after_an_error(error):
     with pytest.raises(error), suitable_threads(CPU, 1000):
         raise error
     # However a training ends, the rest of the user's program keeps its threads.
-    assert torch.get_num_threads() == 2
-
-
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("inference_mode", [False, True])
-def test_map_in_threads(inference_mode):
-    def describe(item):
-        limits.append(torch.get_num_threads())
-        threads.add(threading.get_ident())
-        together.wait()  # for as many items as are to run at the same time
-        return item, torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-
-    limits, threads, together = [], set(), threading.Barrier(2, timeout=60)
-    with torch.inference_mode(inference_mode):
-        results = map_in_threads(describe, range(4), torch.device("cpu"))
-    # In the order of the items, in the caller's mode, and never recording gradients.
-    assert results == [(item, inference_mode, False) for item in range(4)]
-    # Two at a time, of one thread each: the cores are not asked for twice.
-    assert len(threads) == 2
-    assert limits == [1] * 4
-    # The user's limit is given back.
-    assert torch.get_num_threads() == 2
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_map_in_threads_passes_errors_on():
-    def fail(item):
-        raise RuntimeError(f"item {item}")
-
-    # An error of one thread is the caller's, and the limit is given back all the same.
-    with pytest.raises(RuntimeError, match="item 0"):
-        map_in_threads(fail, range(3), torch.device("cpu"))
     assert torch.get_num_threads() == 2
