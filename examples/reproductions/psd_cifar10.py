@@ -2,7 +2,67 @@ r"""
 Predicted sparse codes beside optimal ones, CIFAR-10
 ====================================================
 
-TODO
+Published (Kavukcuoglu, Ranzato & LeCun 2008): the codes that the encoder of predictive sparse
+decomposition predicts recognise objects at least as well as optimal ones, and cost over 100
+times less than inference.
+
+Objective and time, here: grey patches of 12 x 12, contrast normalised and whitened, 50,400 to
+learn from, 10,000 of other images to judge on; 256 atoms, ``alpha`` 2.1, which gives 11 active
+codes; Adam at 3e-3 falling linearly to 0, 10 epochs, seed 0. Saved is the part of what optimal
+codes save of the objective against no code at all: near an optimum that is itself close to
+the objective of no code, 10 % above it would say little.
+
+Classification: the patches of 6 x 6 x 3, images, folds and classifier of
+``explaining_away.py``, which this imports; ``alpha`` 1.5 for all, 10 epochs; positive and
+negative parts.
+
+Needs the environment variable SKAE_DATA to name a folder with ``cifar10_10k.npz`` (X of shape
+(10000, 32, 32, 3), y). Rerun, all or one part:
+
+    SKAE_DATA=... python examples/reproductions/psd_cifar10.py [objective] [classification]
+
+Reached (one thread of a machine that was shared; seconds and milliseconds are the process's
+own):
+
+================  ==========  =============  =====  ==============  =====
+encoder           prediction  above optimum  saved  active codes    fit
+================  ==========  =============  =====  ==============  =====
+shrinkage         10          1.6 %          89 %   11.7            23 s
+shrinkage         1           1.9 %          88 %   11.5            40 s
+shrinkage         100         1.6 %          89 %   11.8            28 s
+smooth_shrinkage  10          1.6 %          89 %   76.6            36 s
+tanh              10          15.7 %         -36 %  256             33 s
+tanh              100         9.2 %          -9 %   256             30 s
+================  ==========  =============  =====  ==============  =====
+
+=============================  ===========  =====================
+10,000 patches                 time         times the prediction
+=============================  ===========  =====================
+prediction, float64            38 ms        1
+inference by skae              799 ms       21
+scikit-learn's lasso_cd        908 ms       24
+scikit-learn's lasso_lars      12250 ms     325
+prediction, float32            21 ms        1
+inference by skae, float32     417 ms       20
+=============================  ===========  =====================
+
+==============================  ===============  ===============
+accuracy, %                     predicted        optimal
+==============================  ===============  ===============
+PSD, shrinkage                  61.7 +- 1.6      62.6 +- 0.9
+PSD, tanh                       61.1 +- 1.3      59.4 +- 1.5
+sparse coding                                    not finished
+==============================  ===============  ===============
+
+The deviations are those of five folds. Of the same images, optimal codes of the shrinking PSD
+get 0.9 +- 0.4 points more right than predicted ones.
+
+What holds: with either shrinkage the first pass is within 2 % of the optimal objective; with
+the published tanh, predicted codes recognise better than optimal ones. What does not: with the
+shrinkage they recognise slightly worse, by 0.9 points, though still better than both codes
+of the tanh; and prediction is 100 times cheaper than inference only beside lasso_lars,
+scikit-learn's default. Beside lasso_cd it is 24 times: nearly all of the prediction is one
+matrix product, which leaves little to gain.
 """
 
 import sys

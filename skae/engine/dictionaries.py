@@ -14,13 +14,17 @@ are reconstructed badly.
 import torch
 
 from skae.engine.inference import choose_algorithm, infer
-from skae.engine.sparse_codes import make_quadratic
+from skae.engine.sparse_codes import L1, make_quadratic
 
 # An atom is dead when it was not used while an atom of average use was used so many times. With
 # less patience, atoms for what is rare are lost again and again.
 _PATIENCE = 500
+# Atoms that are moved with one product of matrices.
+_ATOMS_AT_ONCE = 16
 # Batches after which the inference's algorithm is chosen anew: codes change as atoms learn.
 _BATCHES_PER_CHOICE = 20
+# Batches up to this size are not worth a choice.
+_FEW_ROWS = 32
 # Atoms that are redrawn at a time, as a part of all and of the batch.
 _MOST_REDRAWN = 0.2
 
@@ -74,13 +78,20 @@ def update_atoms_(dictionary, code_gram, code_data):
     """
     use = code_gram.diagonal()
     negligible = use.max() * torch.finfo(use.dtype).eps
-    for atom, amount in enumerate(torch.where(use > negligible, use, 0.0).tolist()):
-        if amount == 0:
-            continue
-        step = torch.addmv(code_data[atom], dictionary.t(), code_gram[atom], alpha=-1)
-        moved = torch.add(dictionary[atom], step, alpha=1 / amount)
-        norm = torch.linalg.vector_norm(moved)
-        dictionary[atom] = torch.where(norm > 0, moved / norm, dictionary[atom])
+    amounts = torch.where(use > negligible, use, 0.0).tolist()
+    for first in range(0, len(dictionary), _ATOMS_AT_ONCE):
+        # One product for a block of atoms; within it, what each move means for the next ones.
+        block = slice(first, min(first + _ATOMS_AT_ONCE, len(dictionary)))
+        step = torch.addmm(code_data[block], code_gram[block], dictionary, alpha=-1)
+        for place, atom in enumerate(range(first, block.stop)):
+            if amounts[atom] == 0:
+                continue
+            before = dictionary[atom].clone()
+            moved = torch.add(before, step[place], alpha=1 / amounts[atom])
+            norm = torch.linalg.vector_norm(moved)
+            dictionary[atom] = torch.where(norm > 0, moved / norm, before)
+            following = code_gram[atom, atom + 1 : block.stop]
+            step[place + 1 :].addr_(following, dictionary[atom] - before, alpha=-1)
 
 
 class DictionaryLearning:
@@ -113,12 +124,17 @@ class DictionaryLearning:
     def infer(self, theta, x):
         """The codes of a batch, and the value at them of each row."""
         quadratic = make_quadratic(theta["dictionary"], x, ridge=self.ridge)
-        if self._n_inferred % _BATCHES_PER_CHOICE == 0:
+        if len(x) <= _FEW_ROWS:
+            self._algorithm = None
+        elif self._algorithm is None or self._n_inferred % _BATCHES_PER_CHOICE == 0:
             self._algorithm = choose_algorithm(
                 quadratic, self.penalty, n_rows=len(x), **self.inference
             )
         self._n_inferred += 1
-        result = infer(quadratic, self.penalty, algorithm=self._algorithm, **self.inference)
+        # Of few rows, those that a pilot would take are all.
+        few = "fista" if isinstance(self.penalty, L1) else "admm"
+        algorithm = self._algorithm or few
+        result = infer(quadratic, self.penalty, algorithm=algorithm, **self.inference)
         return result.codes, result.objective
 
     def value(self, theta, x, generator, row_weight=None):

@@ -4,7 +4,7 @@ from functools import partial
 
 from skae.engine.group_codes import admm
 from skae.engine.homotopy import homotopy
-from skae.engine.sparse_codes import L1, SparseCodes, fista, is_solved, objective_and_gap
+from skae.engine.sparse_codes import L1, Quadratic, SparseCodes, fista, is_solved, objective_and_gap
 
 # Rows by which a method is chosen for all.
 _PILOT_ROWS = 64
@@ -28,8 +28,8 @@ def infer(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, algorithm=
     start : Tensor of shape (n_samples, n_components), default=None
         Where those two begin. None is 0.
     algorithm : {"auto", "homotopy", "fista", "admm"}
-        "auto" is what `choose_algorithm` says. Rows that "homotopy" leaves unsolved go on by
-        "fista". Groups are always for "admm".
+        "auto" is what `choose_algorithm` says. Rows that one of "homotopy" and "fista" leaves
+        unsolved go on by the other. Groups are always for "admm".
 
     Returns
     -------
@@ -39,7 +39,9 @@ def infer(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, algorithm=
         algorithm = choose_algorithm(quadratic, penalty, tol=tol, max_iter=max_iter)
     steps = partial(fista if isinstance(penalty, L1) else admm, max_iter=max_iter)
     if algorithm != "homotopy":
-        return steps(quadratic, penalty, tol=tol, start=start)
+        result = steps(quadratic, penalty, tol=tol, start=start)
+        follows = isinstance(penalty, L1) and isinstance(quadratic, Quadratic)
+        return _complete(quadratic, penalty, result, tol, homotopy) if follows else result
     if start is None:
         result = homotopy(quadratic, penalty, tol=tol)
     else:
@@ -94,6 +96,7 @@ def _complete(quadratic, penalty, result, tol, solve):
         return result
     start = result.codes[rows].nan_to_num(0.0, 0.0, 0.0)
     rest = solve(quadratic.take(rows), penalty, tol=tol, start=start)
+    better = ~(rest.gap > result.gap[rows])
     for whole, part in zip(result[:3], rest[:3], strict=True):
-        whole[rows] = part
+        whole[rows[better]] = part[better]
     return result._replace(n_iter=result.n_iter + rest.n_iter)

@@ -88,7 +88,8 @@ class TrainedTransformer(
             hold_out=self.early_stopping,
             bridge=bridge,
         )
-        self.__dict__.pop("_training_state", None)
+        if not self._keeps_statistics:
+            self.__dict__.pop("_training_state", None)
         self.n_iter_ = len(training.loss_curve)
         self.loss_curve_ = training.loss_curve
         self.validation_curve_ = training.validation_curve
@@ -121,7 +122,7 @@ class TrainedTransformer(
         """
         self._validate_parameters()
         fresh = not hasattr(self, "weights_")
-        data, weight = self._prepare(X, sample_weight, fresh=fresh)
+        data, weight = self._prepare(X, sample_weight, fresh=fresh, whole=False)
         if fresh:
             self.columns_.check_first_part(data.shape[0])
         training = self._train(
@@ -241,6 +242,8 @@ class TrainedTransformer(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    # Whether what the objective knows of the rows so far outlives `fit`.
+    _keeps_statistics = False
     # The constructor parameter that chooses the output units.
     _loss_parameter = "loss"
     _collapse_remedy = (
@@ -264,8 +267,11 @@ class TrainedTransformer(
     def _feature_names(self):
         return getattr(self, "feature_names_in_", None)
 
-    def _prepare(self, X, sample_weight, *, fresh):
-        """Checked rows and weights, with ``columns_`` known: the last step without cost."""
+    def _prepare(self, X, sample_weight, *, fresh, whole=True):
+        """Checked rows and weights, with ``columns_`` known: the last step without cost.
+
+        ``whole`` tells whether these are all rows that there will be.
+        """
         data = check_rows(self, X, reset=fresh, finite=not fresh)
         weight = check_weights(sample_weight, data)
         if fresh:
@@ -287,7 +293,8 @@ class TrainedTransformer(
         device = resolve_device(self.device)
         dtype = computing_dtype(X, device)
         generator = make_generator(self.random_state, device)
-        state = self.__dict__.get("_training_state") if resumable and not fresh else None
+        kept = None if fresh else self.__dict__.get("_training_state")
+        state = kept if resumable else None
         if state is not None and torch.device(self.device_).type == device.type:
             generator.set_state(torch.tensor(state["generator"]))
         slots = OPTIMIZERS[self.optimizer].slots if self.optimizer in OPTIMIZERS else ()
@@ -312,9 +319,9 @@ class TrainedTransformer(
             listeners.append(bridge)
         objective = self._make_objective(theta)
         optimizer = self._make_optimizer(objective)
-        if state is not None:
+        if kept is not None and (resumable or self._keeps_statistics):
             objective.state = {
-                name: _to_tensor(array, dtype, device) for name, array in state["objective"].items()
+                name: _to_tensor(array, dtype, device) for name, array in kept["objective"].items()
             }
         may_probe = not (resumable and objective.reports_loss)
         training = train(
@@ -347,7 +354,7 @@ class TrainedTransformer(
         self.weights_ = theta.to_numpy()
         self.device_ = str(device)
         self.stopping_reason_ = training.outcome
-        if resumable:
+        if resumable or self._keeps_statistics:
             self._training_state = {
                 "generator": generator.get_state().numpy(),
                 "optimizer": _to_arrays(training.optimizer_state),

@@ -258,8 +258,8 @@ class ConvolutionalPSD(PredictedCodes):
                 "inference='optimal'."
             )
 
-    def _prepare(self, X, sample_weight, *, fresh):
-        data, weight = super()._prepare(X, sample_weight, fresh=fresh)
+    def _prepare(self, X, sample_weight, *, fresh, whole=True):
+        data, weight = super()._prepare(X, sample_weight, fresh=fresh, whole=whole)
         if fresh:
             self.image_shape_ = resolve_image_shape(self.image_shape, data.shape[1])
             self.filter_shape_ = self._find_filter_shape()

@@ -1,6 +1,7 @@
 """Dictionaries that the user gives to a sparse coder: arrays, or estimators that have one."""
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
@@ -9,7 +10,7 @@ from skae._validation import check_is_fitted
 from skae.estimators._outcomes import warn
 
 # Where an estimator keeps vectors that add up to its input, first choice first.
-_ATTRIBUTES = ("decoder_components_", "components_", "cluster_centers_")
+_ATTRIBUTES = ("decoder_components_", "mixing_", "components_", "cluster_centers_")
 # Cosine from which on two atoms count as one.
 _SAME = 1 - 1e-6
 
@@ -40,6 +41,8 @@ def find_dictionary(dictionary, X, columns, positive=False):
         If there are no atoms to be found, or not for as many features as X has.
     """
     atoms, shift, scale = dictionary, None, None
+    if isinstance(dictionary, type):
+        raise ValueError(f"dictionary={dictionary!r} is a class: pass an instance of it.")
     if hasattr(dictionary, "fit"):
         model = _fitted(dictionary, X)
         names = [name for name in _ATTRIBUTES if getattr(model, name, None) is not None]
@@ -48,13 +51,17 @@ def find_dictionary(dictionary, X, columns, positive=False):
                 f"dictionary={dictionary!r} has none of {', '.join(_ATTRIBUTES)} once it is "
                 "fitted. Pass an estimator of one linear layer, or an array of atoms."
             )
-        atoms = check_array(getattr(model, names[0]), dtype=np.float64, input_name=names[0])
+        atoms = getattr(model, names[0])
+        atoms = atoms.toarray() if sparse.issparse(atoms) else atoms
+        atoms = check_array(atoms, dtype=np.float64, input_name=names[0])
+        atoms = atoms.T if names[0] == "mixing_" else atoms
         norm = np.linalg.norm(atoms, axis=1, keepdims=True)
         atoms = atoms / np.where(norm > 0, norm, 1)
         if hasattr(model, "columns_"):
             shift, scale = model.columns_.shift, model.columns_.scale
         elif hasattr(model, "mean_"):
             shift = np.asarray(model.mean_, dtype=np.float64)
+            scale = np.ones_like(shift)  # the components are of columns as they are
     else:
         atoms = _as_atoms(dictionary)
     if atoms.shape[1] != X.shape[1]:
@@ -63,12 +70,11 @@ def find_dictionary(dictionary, X, columns, positive=False):
             "shape has to be (n_components, n_features): one atom per row."
         )
     _warn_of_degenerate(atoms, positive)
-    if shift is None:
-        return atoms, columns
-    return atoms, columns._replace(shift=shift, scale=columns.scale if scale is None else scale)
+    return atoms, columns if shift is None else columns._replace(shift=shift, scale=scale)
 
 
 def _as_atoms(array):
+    array = array.toarray() if sparse.issparse(array) else array
     try:
         # A copy: what the user does to the array does not change the model.
         return check_array(
@@ -90,6 +96,7 @@ def _fitted(model, X):
 
 
 def _warn_of_degenerate(atoms, positive):
+    atoms = atoms.astype(np.float64)
     norm = np.linalg.norm(atoms, axis=1)
     zero = np.flatnonzero(norm == 0)
     if len(zero):

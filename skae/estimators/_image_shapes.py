@@ -149,6 +149,7 @@ class ImageTransformer(
         self.image_shape_ = resolve_image_shape(self.image_shape, X.shape[1])
         self.output_shape_ = self._find_output_shape()
         self._learn(X)
+        remember_parameters(self)
         return self
 
     def transform(self, X):
@@ -164,8 +165,15 @@ class ImageTransformer(
         images : ndarray of shape (n_samples, height * width * channels)
             Images of shape ``output_shape_``, flattened; in float32 for float32 input
             and small integers, else in float64.
+
+        Raises
+        ------
+        ValueError
+            If X is not numeric or not finite, or has another number of columns than in
+            `fit`; if a parameter that says what the map is has changed since then.
         """
         check_is_fitted(self)
+        require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
         return self._map_rows(
             X, lambda rows: self._map(rows.view(-1, *self.image_shape_)), self._n_features_out
@@ -183,6 +191,7 @@ class ImageTransformer(
         -------
         names : ndarray of str
         """
+        require_fitted_parameters(self)
         names = OneToOneFeatureMixin if self._keeps_columns else ClassNamePrefixFeaturesOutMixin
         return names.get_feature_names_out(self, input_features)
 
@@ -193,6 +202,7 @@ class ImageTransformer(
         return tags
 
     _keeps_columns = False
+    _free_parameters = ("device",)
 
     @property
     def _n_features_out(self):
@@ -218,6 +228,37 @@ class ImageTransformer(
             for rows, block in self._blocks(X):
                 result[rows] = function(block).reshape(len(block), -1).cpu().numpy()
         return result
+
+
+def remember_parameters(model):
+    """At the end of a fit: keep the parameters that the map goes by."""
+    model._fitted_parameters = _map_parameters(model)
+
+
+def require_fitted_parameters(model):
+    """Raise a ValueError if a parameter that the map goes by has changed since the fit."""
+    now = _map_parameters(model)
+    for name, before in vars(model).get("_fitted_parameters", {}).items():
+        if now[name] != before:
+            raise ValueError(
+                f"{name} has changed since this {type(model).__name__} was fitted (from "
+                f"{before!r} to {now[name]!r}). Set it back, or call fit again."
+            )
+
+
+def _map_parameters(model):
+    parameters = model.get_params(deep=False)
+    return {
+        name: _plain(value)
+        for name, value in parameters.items()
+        if name not in model._free_parameters
+    }
+
+
+def _plain(value):
+    # By value: (2, 2), [2, 2] and an array are the same, and a list may change in place.
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def row_blocks(X, values_per_row, dtype, device, index=None):

@@ -7,6 +7,9 @@ from skae.engine.images import local_contrast_normalize, pool, pool_grid, rectif
 from skae.estimators._image_shapes import ImageTransformer, resolve_extents
 from skae.estimators._parameters import estimator, parameter
 
+# Pixels: from about 0.026 down, exp(-1 / (2 sigma^2)) is zero in float64.
+_NARROWEST = 0.01
+
 
 @estimator
 class Rectifier(ImageTransformer):
@@ -145,7 +148,8 @@ class LocalContrastNormalizer(ImageTransformer):
         None,
         [Interval(Real, 0, None, closed="neither"), None],
         """float or None
-        Standard deviation of the window, in pixels. None is a quarter of ``size``.""",
+        Standard deviation of the window, in pixels. None is a quarter of ``size``; a
+        tiny one makes a window of one pixel.""",
     )
 
     _attributes_doc = ImageTransformer._attributes_doc
@@ -159,7 +163,7 @@ class LocalContrastNormalizer(ImageTransformer):
         return self.image_shape_
 
     def _map(self, images):
-        sigma = self.size / 4 if self.sigma is None else self.sigma
+        sigma = self.size / 4 if self.sigma is None else max(float(self.sigma), _NARROWEST)
         return local_contrast_normalize(images, self.size, sigma)
 
 

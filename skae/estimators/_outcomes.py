@@ -109,7 +109,9 @@ def report_collapse(model, X, training):
     seen = summarize_columns(X)
     if not (seen.minimum < seen.maximum).any():
         return  # nothing to learn
-    if hasattr(model, "_largest_alpha") and model.alpha >= model._largest_alpha(X):
+    if training.outcome == "interrupted":
+        return  # the user knows, and waits
+    if hasattr(model, "_has_vanished") and model._has_vanished(X):
         report_vanished(model, X)
         return
     if training.outcome == "given":
@@ -215,7 +217,7 @@ def report_annealing(model, estimate, n_chains, n_temperatures):
         )
 
 
-def report_unsolved(model, n_unsolved, n_rows, tol, max_iter):
+def report_unsolved(model, n_unsolved, n_rows, tol, max_iter, is_single):
     """Warn of codes that are less accurate than was asked for.
 
     Parameters
@@ -224,11 +226,14 @@ def report_unsolved(model, n_unsolved, n_rows, tol, max_iter):
     n_unsolved, n_rows : int
     tol, max_iter
         What was asked for, and the steps that were allowed.
+    is_single : bool
+        Whether the arithmetic is float32.
     """
     if n_unsolved:
         warn(
             f"{n_unsolved} of {n_rows} codes of this {type(model).__name__} did not come within "
-            f"{tol:g} of their optimum in {max_iter} steps. Allow more steps or a larger "
+            f"{tol:g} of their optimum in {max_iter} steps. "
+            f"{'Pass float64 data, allow' if is_single else 'Allow'} more steps or a larger "
             "tolerance, or use a larger alpha, which makes the problem easier.",
             ConvergenceWarning,
         )

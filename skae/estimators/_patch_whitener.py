@@ -9,11 +9,15 @@ from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
 from torch.nn import functional
 
-from skae._validation import Interval, StrOptions, check_is_fitted
+from skae._validation import Interval, StrOptions, check_is_fitted, computing_dtype
 from skae.engine.devices import require_memory
 from skae.engine.images import patches
 from skae.engine.whitening import Moments, center_rows, normalize_contrast, whitening
-from skae.estimators._image_shapes import ImageTransformer, row_blocks
+from skae.estimators._image_shapes import (
+    ImageTransformer,
+    require_fitted_parameters,
+    row_blocks,
+)
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._patch_sampling import PatchSampling, draw_patches, resolve_patch_shape
 
@@ -169,6 +173,7 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         Only for ``patch_shape=None``: a convolution is not undone.
         """
         check_is_fitted(self)
+        require_fitted_parameters(self)
         X = check_array(X, dtype=[np.float64, np.float32])
         if X.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -180,6 +185,8 @@ class PatchWhitener(PatchSampling, ImageTransformer):
             lambda z: z @ _like(z, self.inverse_whitening_).t() + _like(z, self.mean_),
             self.n_features_in_,
         )
+
+    _free_parameters = ("device", "n_patches", "random_state")
 
     @property
     def _keeps_columns(self):
@@ -220,11 +227,25 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         blocks = self._training_blocks(X)
         self.contrast_epsilon_ = 0.0
         if self.contrast:
-            variances = [center_rows(rows).square().mean(1) for rows in blocks()]
-            self.contrast_epsilon_ = self.contrast_epsilon * float(torch.cat(variances).mean())
+            variances = torch.cat([center_rows(rows).square().mean(1) for rows in blocks()])
+            _require_range(
+                variances.mean(),
+                n_values * variances.max(),
+                computing_dtype(X, _CPU),
+                lambda: any(center_rows(rows).any() for rows in blocks()),
+            )
+            self.contrast_epsilon_ = self.contrast_epsilon * float(variances.mean())
         moments = Moments(n_values)
         for rows in blocks():
             moments.add(self._contrasted(rows))
+        variance = moments.covariance.trace()
+        first = next(blocks())[:1]
+        _require_range(
+            variance,
+            variance,
+            torch.float64,
+            lambda: any((rows != first).any() for rows in blocks()),
+        )
         learned = whitening(moments.covariance, self.epsilon, self.method)
         self.mean_ = moments.mean.numpy()
         self.whitening_ = learned.forward.numpy()
@@ -256,6 +277,18 @@ class PatchWhitener(PatchSampling, ImageTransformer):
             center = (above * width + left) * channels
             filters = filters[center : center + channels]
         return (self._contrasted(rows) - _like(rows, self.mean_)) @ _like(rows, filters).t()
+
+
+def _require_range(variance, largest, dtype, varies):
+    """Raise a ValueError if squares of the data overflow in a dtype, or vanish though it varies."""
+    limits = torch.finfo(dtype)
+    too_large = not largest <= limits.max  # NaN too
+    if too_large or (variance < limits.tiny and varies()):
+        raise ValueError(
+            f"The values of X are too {'large' if too_large else 'small'}: their variance "
+            f"{'over' if too_large else 'under'}flows in {str(dtype).removeprefix('torch.')}. "
+            "Rescale X, for example by a division by its standard deviation."
+        )
 
 
 def _like(rows, array):

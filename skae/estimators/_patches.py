@@ -18,6 +18,8 @@ from skae.engine.images import patches, pool_grid
 from skae.estimators._auto_encoders import DenoisingAutoEncoder
 from skae.estimators._image_shapes import (
     ImageParameters,
+    remember_parameters,
+    require_fitted_parameters,
     resolve_extents,
     resolve_image_shape,
     result_dtype,
@@ -187,6 +189,7 @@ class PatchFeatures(
         n_codes = self._codes(drawn[:1]).shape[1]
         counts = count_patches(self.image_shape_, self.patch_shape_, stride)
         self.output_shape_ = (*map(min, cells or counts, counts), n_codes)
+        remember_parameters(self)
         return self
 
     def transform(self, X):
@@ -202,8 +205,15 @@ class PatchFeatures(
         features : ndarray of shape (n_samples, rows * columns * n_codes)
             The codes in the cells of the grid, of shape ``output_shape_``, flattened; in
             float32 for float32 input and small integers, else in float64.
+
+        Raises
+        ------
+        ValueError
+            If X is not numeric or not finite, or has another number of columns than in
+            `fit`; if a parameter that says what the map is has changed since then.
         """
         check_is_fitted(self)
+        require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
         stride, n_values = resolve_extents("stride", self.stride), math.prod(self.patch_shape_)
         counts = count_patches(self.image_shape_, self.patch_shape_, stride)
@@ -224,6 +234,9 @@ class PatchFeatures(
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    # The encoder and the whitening are fitted clones; nothing else is read of these later.
+    _free_parameters = ("encoder", "whitening", "n_patches", "random_state")
 
     @property
     def _n_features_out(self):

@@ -220,7 +220,12 @@ class PSD(SparseInference, PredictedCodes):
 
         def gap(theta, x):
             excess, optimum = predictive.excess_of_prediction(
-                theta, x, self._linear_map, self._penalty, self.activation, **self._inference
+                theta,
+                x,
+                self._linear_map,
+                self._penalty,
+                self.activation,
+                **self._optimal_inference,
             )
             # A row that is its columns' means has the code 0, which is free.
             return torch.where(excess > 0, excess / optimum, 0.0)
@@ -253,4 +258,5 @@ class PSD(SparseInference, PredictedCodes):
 
     @property
     def _optimal_inference(self):
-        return self._inference
+        # From the prediction, and the same for every row, whatever the others are.
+        return {**self._inference, "algorithm": "fista" if self.group_shape is None else "admm"}

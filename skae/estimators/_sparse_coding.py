@@ -1,7 +1,9 @@
 """Sparse coding: codes by inference, with a dictionary that is learned or given."""
 
+import math
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from scipy import sparse
 
@@ -71,7 +73,11 @@ class SparseCoder(SparseInference, TrainedTransformer):
     Notes
     -----
     Codes come with a certificate: inference goes on until the duality gap of every row is at
-    most ``inference_tol`` of its objective.
+    most ``inference_tol`` of its objective, or below the rounding error; where
+    ``inference_max_iter`` steps do not suffice for that, there is a warning.
+
+    Standardised rows of d columns have a norm of about sqrt(d), so that wide tables want a
+    larger ``alpha``: see `largest_alpha`. Text, as TF-IDF, wants ``loss="squared_error"``.
 
     A dictionary that is an estimator is fitted in `fit` unless it is fitted already.
     Cross-validation clones it with the coder, and so fits it in every fold; wrap it in
@@ -110,8 +116,9 @@ class SparseCoder(SparseInference, TrainedTransformer):
         None,
         [Interval(Integral, 1, None, closed="left"), None],
         """int or None
-        Number of atoms that are learned. None: twice the features, but at most 256, and at
-        most one for five rows: where there are as many atoms as rows, every row becomes one.""",
+        Number of atoms that are learned. None: twice the features, but at most 256 and, in
+        `fit`, one for five rows: where there are as many atoms as rows, every row becomes
+        one. With groups, the size of the map.""",
         positional=True,
     )
     alpha: float = preset(SparseInference, "alpha", 0.3)
@@ -119,9 +126,9 @@ class SparseCoder(SparseInference, TrainedTransformer):
         None,
         [object],
         """array-like of shape (n_components, n_features), estimator or None
-        Atoms to use as they are; or an estimator with ``decoder_components_``,
-        ``components_`` or ``cluster_centers_``, which are scaled to norm 1, and whose shift
-        and scale of the columns are applied. None learns them.""",
+        Atoms to use as they are; or an estimator with ``decoder_components_``, ``mixing_``,
+        ``components_`` or ``cluster_centers_`` that add up to its input, which are scaled to
+        norm 1, and whose shift and scale of the columns are applied. None learns them.""",
     )
     transform_algorithm: str = parameter(
         "lasso",
@@ -237,11 +244,16 @@ class SparseCoder(SparseInference, TrainedTransformer):
         else:
             codes = self._codes(X)
             some = codes.any()
-        if not some:
+        if not some and self._has_vanished(X):
             report_vanished(self, X)
         return codes
 
     _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
+
+    @property
+    def _keeps_statistics(self):
+        # Without them, the first few rows of `partial_fit` would decide all that they use.
+        return self.optimizer == "block" and self.dictionary is None
 
     @property
     def _loss_choice(self):
@@ -254,6 +266,11 @@ class SparseCoder(SparseInference, TrainedTransformer):
         return len(self.components_) * (2 if self.split_sign else 1)
 
     def _validate_parameters(self):
+        if hasattr(self.n_components, "fit") or hasattr(self.n_components, "__len__"):
+            raise ValueError(
+                "n_components has to be a number. Pass a dictionary by its name, "
+                "SparseCoder(dictionary=...)."
+            )
         super()._validate_parameters()
         if self.group_shape is not None:
             if self.dictionary is None and self.n_components is not None:
@@ -269,24 +286,44 @@ class SparseCoder(SparseInference, TrainedTransformer):
                 "'lasso' or positive=False."
             )
 
-    def _prepare(self, X, sample_weight, *, fresh):
-        data, weight = super()._prepare(X, sample_weight, fresh=fresh)
-        if self.dictionary is not None:
-            # Taken anew at every call: nothing is learned that could be lost.
+    def _prepare(self, X, sample_weight, *, fresh, whole=True):
+        given = self.dictionary is not None
+        if not (fresh or given) and self.stopping_reason_ == "given":
+            raise ValueError(
+                "This SparseCoder was fitted with a dictionary that was given, and training would "
+                "continue with its atoms. Call fit with warm_start=False, or set dictionary again."
+            )
+        # What is given is taken anew at every call: nothing is learned that could be lost.
+        data, weight = super()._prepare(X, sample_weight, fresh=fresh or given, whole=whole)
+        if given:
             atoms, self.columns_ = find_dictionary(
                 self.dictionary, data, self.columns_, self.positive
             )
             self.weights_ = {"dictionary": atoms}
             self.n_components_ = len(atoms)
-        elif not fresh:
-            return data, weight
-        elif self.n_components is not None:
-            self.n_components_ = int(self.n_components)
-        else:
-            n_rows, n_features = data.shape
-            self.n_components_ = max(1, min(_MOST_ATOMS, 2 * n_features, n_rows // 5))
+        elif fresh:
+            n_rows = data.shape[0] if weight is None else np.count_nonzero(weight)
+            self.n_components_ = self._find_n_components(n_rows if whole else None)
         self._make_penalty(self.n_components_, self.positive)
         return data, weight
+
+    def _has_vanished(self, X):
+        # Greedy codes do not depend on alpha.
+        return self.transform_algorithm != "omp" and super()._has_vanished(X)
+
+    def _find_n_components(self, n_rows):
+        """Number of atoms to learn; ``n_rows`` is None where others will follow."""
+        if self.n_components is not None:
+            return int(self.n_components)
+        default = min(_MOST_ATOMS, 2 * self.n_features_in_)
+        if n_rows is not None:
+            default = max(1, min(default, n_rows // 5))
+        if self.group_shape is None:
+            return default
+        if self.map_shape is not None:
+            return int(np.prod(self.map_shape))
+        # A square map, on which a neighbourhood has room.
+        return max(math.isqrt(default), int(np.max(self.group_shape))) ** 2
 
     def _train(self, X, weight, **options):
         if self.dictionary is None:
@@ -294,9 +331,10 @@ class SparseCoder(SparseInference, TrainedTransformer):
         else:
             self.device_, self.stopping_reason_ = str(self._usable_device()), "given"
             training = Training([], [], {}, "given", 0)
-        n_pilot = max(1, min(_PILOT_ROWS, _PILOT_ENTRIES // X.shape[1]))
-        # One algorithm for all rows to come: a row's code does not depend on the others.
-        self.inference_algorithm_ = self._choose_algorithm(some_rows(X, weight, n_pilot))
+        if not (options.get("resumable") and hasattr(self, "inference_algorithm_")):
+            n_pilot = max(1, min(_PILOT_ROWS, _PILOT_ENTRIES // X.shape[1]))
+            # One algorithm for all rows to come: a row's code does not depend on the others.
+            self.inference_algorithm_ = self._choose_algorithm(some_rows(X, weight, n_pilot))
         return training
 
     def _choose_algorithm(self, X):

@@ -3,6 +3,9 @@
 import math
 from numbers import Integral, Real
 
+import numpy as np
+import torch
+
 from skae._validation import Interval, check_is_fitted, check_rows
 from skae.engine.groups import GroupL2, map_groups
 from skae.engine.inference import infer
@@ -74,6 +77,10 @@ class SparseInference:
 
         return float(self._map_rows(X, largest, (), standardize=True).max())
 
+    def _has_vanished(self, X):
+        """Whether alpha leaves no code of X."""
+        return self.alpha >= self._largest_alpha(X)
+
     # The name of the dictionary among the parameters.
     _dictionary_name = "dictionary"
 
@@ -90,6 +97,13 @@ class SparseInference:
             divisors = range(1, math.isqrt(n_components) + 1)
             height = max(divisor for divisor in divisors if n_components % divisor == 0)
             map_shape = (height, n_components // height)
+            if height < np.max(self.group_shape):
+                raise ValueError(
+                    f"group_shape={self.group_shape!r} does not fit on a map of {height} x "
+                    f"{n_components // height}, the squarest of n_components={n_components} units. "
+                    f"Use another n_components, a smaller group_shape, or map_shape={n_components} "
+                    "with a number as group_shape for a ring."
+                )
         groups = map_groups(map_shape, self.group_shape, n_components=n_components)
         return GroupL2(alpha, groups, positive)
 
@@ -109,5 +123,7 @@ def solve(model, quadratic, penalty, *, tol, max_iter, **options):
     """
     result = infer(quadratic, penalty, tol=tol, max_iter=max_iter, **options)
     solved = is_solved(quadratic.energy, result.objective, result.gap, tol)
-    report_unsolved(model, len(solved) - int(solved.sum()), len(solved), tol, max_iter)
+    n_unsolved = len(solved) - int(solved.sum())
+    is_single = quadratic.linear.dtype == torch.float32
+    report_unsolved(model, n_unsolved, len(solved), tol, max_iter, is_single)
     return result.codes
