@@ -2,7 +2,54 @@ r"""
 Explaining away: sparse inference on atoms that other models learned, CIFAR-10
 ==============================================================================
 
-TODO
+Published (Coates & Ng, ICML 2011; CIFAR-10, 50,000 images, 1600 features, patches of 6 x 6
+pixels at every position, quadrants, linear SVM): on the atoms of a restricted Boltzmann machine,
+codes by sparse coding classify better than its own, 76.7 % against 74.1 %; on those of an
+auto-encoder 76.5 % against 72.9 % (second hand, as is the 79.1 % of a soft threshold on random
+patches).
+
+Here: 10,000 images, 256 atoms, patches of 6 x 6 x 3 at every second position, contrast
+normalised, whitened and standardised; averages over quadrants, standardised; linear
+classifier by one-against-all ridge regression. The first 2000 images are for development:
+whitening and atoms are learned from 50,000 of their patches, and ``alpha`` is chosen on them,
+by cross-validation, from 1 and 1.5 for sparse coding and from 0.5 and 1 for the threshold.
+The other 8000 are tested on, in five parts; the training set is what is not in the part, with
+the 2000. The ridge is chosen within the training set. The RBM and the auto-encoder have
+sigmoid codes with a sparsity penalty, set by a few trials of their own codes on the
+development images. Sparse coding and threshold give positive and negative parts, 2048
+features; own codes give 1024.
+
+Needs the environment variable SKAE_DATA to name a folder with ``cifar10_10k.npz`` (X of shape
+(10000, 32, 32, 3), y). Rerun, for another seed of the atoms than 0 with an argument:
+
+    SKAE_DATA=... python examples/reproductions/explaining_away.py [seed]
+
+Reached with seed 0 (accuracy in %, mean and standard deviation of the five parts; in brackets
+the difference from the own code and its standard error over the 8000 images, which does not
+cover other draws of the atoms; 20 minutes of one core):
+
+==============  ============  ==========================  ==========================
+atoms           own code      sparse coding               soft threshold
+==============  ============  ==========================  ==========================
+RBM             59.0 +- 0.8   60.7 +- 1.6 (+1.7 +- 0.4)   62.2 +- 1.8 (+3.3 +- 0.4)
+auto-encoder    59.3 +- 1.6   58.2 +- 1.0 (-1.1 +- 0.4)   59.4 +- 1.3 (+0.1 +- 0.3)
+k-means         61.7 +- 1.0   61.8 +- 1.6 (+0.2 +- 0.5)   63.5 +- 2.0 (+1.8 +- 0.4)
+random patches  \             60.6 +- 1.5                 61.6 +- 1.7
+sparse coding   \             not finished                not finished
+==============  ============  ==========================  ==========================
+
+The own code of k-means is Coates & Ng's "triangle". The level is lower than the published one
+for a fifth of the images, a sixth of the atoms and a quarter of the positions.
+
+What holds: sparse coding and the soft threshold beat the RBM's own code, and the threshold
+that of k-means. What does not: on the auto-encoder's atoms sparse coding is worse than its own
+code and the threshold only equal, and sparse coding on k-means is equal; sparse coding is
+below the threshold everywhere. Of the two ``alpha`` of sparse coding, the smaller was chosen
+for the RBM and the auto-encoder: still smaller ones, which cost more time, were not tried.
+
+Few patches are worse for sparse codes, whose averages need many: with every third position and
+5000 images, gains on the RBM's atoms are 1.3 +- 0.8 (sparse coding) and 1.1 +- 0.6 (threshold),
+with every second one 2.3 +- 0.7 and 2.4 +- 0.6. Published are those of all positions.
 """
 
 import os

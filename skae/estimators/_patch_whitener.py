@@ -239,12 +239,12 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         for rows in blocks():
             moments.add(self._contrasted(rows))
         variance = moments.covariance.trace()
-        first = next(blocks())[:1]
+        first = self._contrasted(next(blocks())[:1])
         _require_range(
             variance,
             variance,
             torch.float64,
-            lambda: any((rows != first).any() for rows in blocks()),
+            lambda: any((self._contrasted(rows) != first).any() for rows in blocks()),
         )
         learned = whitening(moments.covariance, self.epsilon, self.method)
         self.mean_ = moments.mean.numpy()
@@ -287,7 +287,7 @@ def _require_range(variance, largest, dtype, varies):
         raise ValueError(
             f"The values of X are too {'large' if too_large else 'small'}: their variance "
             f"{'over' if too_large else 'under'}flows in {str(dtype).removeprefix('torch.')}. "
-            "Rescale X, for example by a division by its standard deviation."
+            "Rescale X, for example by a division by its largest absolute value."
         )
 
 

@@ -293,6 +293,8 @@ class SparseCoder(SparseInference, TrainedTransformer):
                 "This SparseCoder was fitted with a dictionary that was given, and training would "
                 "continue with its atoms. Call fit with warm_start=False, or set dictionary again."
             )
+        if given and not fresh:
+            check_rows(self, X, reset=False, finite=False)
         # What is given is taken anew at every call: nothing is learned that could be lost.
         data, weight = super()._prepare(X, sample_weight, fresh=fresh or given, whole=whole)
         if given:

@@ -3,7 +3,6 @@
 import math
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 
 from skae._validation import Interval, check_is_fitted, check_rows
@@ -92,19 +91,19 @@ class SparseInference:
         alpha = float(self.alpha)
         if self.group_shape is None:
             return L1(alpha, positive)
-        map_shape = self.map_shape
+        map_shape, hint = self.map_shape, ""
         if map_shape is None:
             divisors = range(1, math.isqrt(n_components) + 1)
             height = max(divisor for divisor in divisors if n_components % divisor == 0)
             map_shape = (height, n_components // height)
-            if height < np.max(self.group_shape):
-                raise ValueError(
-                    f"group_shape={self.group_shape!r} does not fit on a map of {height} x "
-                    f"{n_components // height}, the squarest of n_components={n_components} units. "
-                    f"Use another n_components, a smaller group_shape, or map_shape={n_components} "
-                    "with a number as group_shape for a ring."
-                )
-        groups = map_groups(map_shape, self.group_shape, n_components=n_components)
+            hint = (
+                f" The map is the squarest of n_components={n_components} units: use another "
+                f"n_components, or map_shape={n_components} and a number as group_shape: a ring."
+            )
+        try:
+            groups = map_groups(map_shape, self.group_shape, n_components=n_components)
+        except ValueError as error:
+            raise ValueError(f"{error}{hint}") from error
         return GroupL2(alpha, groups, positive)
 
 

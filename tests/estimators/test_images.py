@@ -247,6 +247,71 @@ def test_a_failed_fit_keeps_the_last_one(images):
     assert model.transform(images).shape == (7, 27)
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "value", "change"),
+    [
+        (Rectifier(), "kind", "split", "'abs' to 'split'"),
+        (Rectifier(), "threshold", 0.5, "0.0 to 0.5"),
+        (LocalContrastNormalizer(), "size", 5, "9 to 5"),
+        (LocalContrastNormalizer(), "sigma", 1.0, "None to 1.0"),
+        (Pooling(), "size", 4, r"\(2, 2\) to 4"),
+        (Pooling(), "stride", 1, "None to 1"),
+        (Pooling(grid=(8, 2)), "grid", (2, 8), r"\(8, 2\) to \(2, 8\)"),
+        (Pooling(), "kind", "max", "'average' to 'max'"),
+        (Pooling(), "image_shape", (5, 6, 3), r"\(6, 5, 3\) to \(5, 6, 3\)"),
+    ],
+)
+def test_a_changed_parameter_needs_a_new_fit(model, name, value, change, images):
+    model = clone(model).set_params(image_shape=SHAPE).fit(images)
+    before = getattr(model, name)
+    expected = model.transform(images)
+    model.set_params(**{name: value})
+    match = f"{name} has changed since this {type(model).__name__} was fitted .from {change}.*again"
+    # The shapes that fit found are of another map, also in a copy of the model.
+    for changed in (model, pickle.loads(pickle.dumps(model))):
+        with pytest.raises(ValueError, match=match):
+            changed.transform(images)
+        with pytest.raises(ValueError, match=match):
+            changed.get_feature_names_out()
+    # Both remedies of the message are some.
+    assert_array_equal(model.set_params(**{name: before}).transform(images), expected)
+    model.set_params(**{name: value}).fit(images).transform(images)
+    # A clone was not fitted, so that nothing has changed since.
+    with pytest.raises(NotFittedError):
+        clone(model).transform(images)
+
+
+def test_a_failed_fit_does_not_hide_a_change(images):
+    model = LocalContrastNormalizer(size=3).fit(images).set_params(size=4)
+    with pytest.raises(ValueError, match="no pixel in its middle"):
+        model.fit(images)
+    # The model is still the one of the fit before.
+    with pytest.raises(ValueError, match=r"size has changed .* 3 to 4"):
+        model.transform(images)
+
+
+def test_parameters_are_compared_by_value(images):
+    shape, size = list(SHAPE), np.array([2, 3])
+    model = Pooling(image_shape=shape, size=size).fit(images)
+    expected = model.transform(images)
+    # The same numbers in another form, or another device, are the same map.
+    model.set_params(image_shape=SHAPE, size=[2, np.int64(3)], device="cpu")
+    assert_array_equal(model.transform(images), expected)
+    model.set_params(image_shape=shape)
+    shape[:2] = 5, 6
+    # A list that is changed in place is a change all the same.
+    with pytest.raises(ValueError, match=r"image_shape has changed .* \(5, 6, 3\)"):
+        model.transform(images)
+
+
+@pytest.mark.parametrize("sigma", [1e-320, 1e-200, np.float32(1e-40), 0.02])
+def test_the_narrowest_window_is_one_pixel(sigma, images):
+    narrow = LocalContrastNormalizer(sigma=sigma, image_shape=SHAPE).fit_transform(images)
+    # All weights but the middle one vanish as sigma does.
+    one_pixel = LocalContrastNormalizer(size=1, image_shape=SHAPE).fit_transform(images)
+    assert_array_equal(narrow, one_pixel)
+
+
 @pytest.mark.parametrize("model", [Rectifier(), LocalContrastNormalizer(), Pooling()])
 def test_missing_pixels_are_refused(model, images):
     images[2, 3] = np.nan

@@ -436,6 +436,79 @@ def test_a_failed_fit_keeps_the_last_one(images):
     assert_array_equal(model.transform(images), before)
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "value"),
+    [
+        (PatchWhitener(contrast=False), "contrast", True),
+        (PatchWhitener(), "method", "pca"),
+        (PatchWhitener(), "epsilon", 1.0),
+        (PatchWhitener(), "contrast_epsilon", 1.0),
+        (PatchWhitener(), "image_shape", (7, 12)),
+        (PatchWhitener(patch_shape=(3, 3)), "patch_shape", None),
+        (PatchFeatures(PCA(2)), "patch_shape", 3),
+        (PatchFeatures(PCA(2)), "stride", 2),
+        (PatchFeatures(PCA(2), patch_shape=3), "pooling_grid", (1, 4)),
+        (PatchFeatures(PCA(2)), "pooling", "max"),
+        (PatchFeatures(PCA(2)), "image_shape", (7, 12)),
+    ],
+)
+def test_a_changed_parameter_needs_a_new_fit(model, name, value, images):
+    model = clone(model).set_params(image_shape=SHAPE, random_state=0).fit(images)
+    before, expected = getattr(model, name), model.transform(images)
+    model.set_params(**{name: value})
+    methods = [model.transform, pickle.loads(pickle.dumps(model)).transform]
+    if isinstance(model, PatchWhitener):
+        methods += [model.inverse_transform, lambda X: model.get_feature_names_out()]
+    # What was learned belongs to the parameters of the fit.
+    for method in methods:
+        with pytest.raises(ValueError, match=f"{name} has changed since this .*call fit again"):
+            method(images)
+    # Both remedies of the message are some.
+    assert_array_equal(model.set_params(**{name: before}).transform(images), expected)
+    model.set_params(**{name: value}).fit(images).transform(images)
+
+
+def test_what_only_a_fit_reads_may_change(images):
+    model = PatchFeatures(PCA(2), image_shape=SHAPE, patch_shape=[3, 3], random_state=0).fit(images)
+    expected = model.transform(images)
+    model.set_params(
+        encoder=None, whitening=False, n_patches=5, random_state=1, patch_shape=np.array([3, 3])
+    )
+    # The fitted parts are used, not those that a next fit would start from.
+    assert_array_equal(model.transform(images), expected)
+
+
+@pytest.mark.parametrize("patch_shape", [None, 3])
+@pytest.mark.parametrize(
+    ("scale", "dtype", "contrast", "match"),
+    [
+        (1e200, np.float64, True, "too large: their variance overflows in float64. Rescale X"),
+        (1e200, np.float64, False, "too large: their variance overflows in float64. Rescale X"),
+        (1e-200, np.float64, True, "too small: their variance underflows in float64. Rescale X"),
+        (1e-200, np.float64, False, "too small: their variance underflows in float64. Rescale X"),
+        (1e30, np.float32, True, "too large: their variance overflows in float32. Rescale X"),
+        (1e-30, np.float32, True, "too small: their variance underflows in float32. Rescale X"),
+    ],
+)
+def test_squares_out_of_range_are_refused(images, patch_shape, scale, dtype, contrast, match):
+    model = PatchWhitener(
+        image_shape=SHAPE, patch_shape=patch_shape, contrast=contrast, random_state=0
+    )
+    # A variance of infinity or zero would whiten everything to zero.
+    with pytest.raises(ValueError, match=match):
+        model.fit((scale * images).astype(dtype))
+    with pytest.raises(NotFittedError):
+        model.transform(images)
+    # Whitening has no units: large and small data of which squares are in range are as others.
+    root = np.sqrt(scale)
+    assert_allclose(
+        model.fit_transform((root * images).astype(dtype)),
+        model.fit_transform(images.astype(dtype)),
+        rtol=0,
+        atol=1e-9 if dtype == np.float64 else 1e-4,
+    )
+
+
 def test_wrong_input_of_the_inverse(images):
     model = PatchWhitener().fit(images)
     with pytest.raises(ValueError, match="83 columns, but whitened patches have 84"):

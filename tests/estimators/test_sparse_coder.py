@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import (
     PCA,
     DictionaryLearning,
+    FastICA,
     MiniBatchDictionaryLearning,
     sparse_encode,
 )
@@ -379,8 +380,8 @@ def test_the_course_of_a_training(standardized, capsys):
 def test_a_pickle_is_small_and_the_same_model(rows):
     coder = SparseCoder(6, max_iter=2, random_state=0).fit(rows)
     copy = pickle.dumps(coder)
-    # The dictionary and a few columns, and none of the rows or statistics.
-    assert len(copy) < 8 * (6 * 12 + 10 * 12) + 4000
+    # The dictionary, what is known of its use (A, B and the random state), and none of the rows.
+    assert len(copy) < 8 * (2 * 6 * 12 + 6 * 6 + 10 * 12) + 5056 + 4000
     np.testing.assert_array_equal(pickle.loads(copy).transform(rows), coder.transform(rows))
 
 
@@ -467,7 +468,8 @@ BAD = {
     "NaN": ({"dictionary": np.full((2, 12), np.nan)}, "finite array"),
     "text": ({"dictionary": "pca"}, "finite array.*estimator or None"),
     "no components": ({"dictionary": StandardScaler()}, "has none of.*Pass an estimator"),
-    "sparse components": ({"dictionary": SparseRandomProjection(3)}, "[Dd]ense"),
+    "a class": ({"dictionary": PCA}, "is a class: pass an instance"),
+    "an array by place": ({"n_components": np.eye(12)}, r"SparseCoder\(dictionary="),
     "groups": ({"n_components": 6, "map_shape": (2, 2), "group_shape": 2}, "n_components=6"),
     "large groups": ({"n_components": 6, "group_shape": 3}, "smaller groups"),
     "pursuit": ({"transform_algorithm": "omp", "positive": True}, "'lasso' or positive=False"),
@@ -576,3 +578,79 @@ def test_expected_failures_do_fail(coder, name):
     # A listed check that has begun to pass must leave the list.
     with pytest.raises(AssertionError):
         getattr(estimator_checks, name)("SparseCoder", clone(coder))
+
+
+def test_sparse_dictionaries_are_atoms_like_others(rows):
+    dense = np.eye(12)[:5] + 0.1
+    expected = SparseCoder(dictionary=dense).fit_transform(rows)
+    # The same numbers, however they are stored.
+    np.testing.assert_array_equal(
+        SparseCoder(dictionary=sparse.csr_array(dense)).fit_transform(rows), expected
+    )
+    lender = SparseRandomProjection(4, random_state=0).fit(rows)
+    atoms = SparseCoder(dictionary=lender).fit(rows).components_
+    # Components that are stored sparsely are scaled to norm 1 as others are.
+    np.testing.assert_allclose(np.linalg.norm(atoms, axis=1), 1.0)
+
+
+def test_independent_components_lend_their_mixing_matrix():
+    generator = np.random.default_rng(0)
+    sources = generator.laplace(size=(1000, 4)) * (generator.random((1000, 4)) < 0.3)
+    X = sources @ generator.normal(size=(4, 4))
+    ica = FastICA(4, whiten="unit-variance", random_state=0).fit(X)
+    coder = SparseCoder(dictionary=ica, alpha=0.01).fit(X)
+    unmixing = SparseCoder(
+        dictionary=ica.components_ / np.linalg.norm(ica.components_, axis=1, keepdims=True),
+        alpha=0.01,
+    ).fit(X)
+    # The data are sums of the columns of the mixing matrix; the filters that take them apart
+    # need more of the penalty for the same rows.
+    cost = [
+        0.5 * np.square(model.reconstruct(X) - X).sum() + 0.01 * np.abs(model.transform(X)).sum()
+        for model in (coder, unmixing)
+    ]
+    assert cost[0] < cost[1]
+
+
+def test_a_few_more_rows_hardly_move_what_many_have_taught(digits):
+    X = 16 * digits[0]
+    coder = SparseCoder(30, max_iter=5, random_state=0).fit(X)
+    before, score = coder.components_.copy(), coder.score(X)
+    coder.partial_fit(X[:10])
+    # Ten rows after thousands: the statistics of the fit go on, and outweigh them.
+    assert np.linalg.norm(coder.components_ - before, axis=1).max() < 0.1
+    assert coder.score(X) > score - 0.1
+
+
+def test_a_dictionary_that_changes(rows):
+    first, second = np.eye(12)[:4], np.eye(12)[4:10]
+    coder = SparseCoder(dictionary=first, warm_start=True).fit(rows)
+    # There is nothing to continue in a dictionary that is given: the new one counts.
+    np.testing.assert_array_equal(coder.set_params(dictionary=second).fit(rows).components_, second)
+    learned = SparseCoder(4, max_iter=2, random_state=0).fit(rows)
+    learned.set_params(dictionary=first).partial_fit(rows)
+    np.testing.assert_array_equal(learned.components_, first)
+    # Training would silently move the user's atoms.
+    with pytest.raises(ValueError, match="a dictionary that was given"):
+        learned.set_params(dictionary=None).partial_fit(rows)
+
+
+def test_greedy_codes_do_not_vanish_with_alpha(rows):
+    coder = SparseCoder(dictionary=np.eye(12), transform_algorithm="omp", alpha=1e6)
+    # Matching pursuit has no alpha: no warning that it is too large, and codes.
+    assert coder.fit_transform(rows).any()
+
+
+def test_default_number_of_atoms_on_a_map(digits):
+    X = 16 * digits[0][:395]
+    settings = {"group_shape": 3, "max_iter": 1, "random_state": 0}
+    # 79 atoms, a prime, would be a map on which no neighbourhood fits.
+    assert SparseCoder(**settings).fit(X).n_components_ == 64
+    assert SparseCoder(map_shape=(5, 6), **settings).fit(X).n_components_ == 30
+
+
+def test_a_stream_is_not_judged_by_its_first_rows(digits):
+    X = 16 * digits[0]
+    # What suits five rows does not suit those to come.
+    coder = SparseCoder(loss="squared_error", random_state=0).partial_fit(X[:5])
+    assert coder.n_components_ == 128
