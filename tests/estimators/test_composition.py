@@ -365,7 +365,8 @@ def test_fit_after_partial_fit_forgets(make_model, X):
     # fit starts anew from random_state: weights, moments, statistics and record.
     assert_same_weights(model.fit(X), make_model().fit(X))
     assert model.n_iter_ == 3
-    assert not hasattr(model, "_training_state")
+    # Nor does anything from before it decide what comes next.
+    assert_same_weights(model.partial_fit(X), make_model().fit(X).partial_fit(X))
 
 
 def test_partial_fit_keeps_the_first_statistics(make_model, X):
