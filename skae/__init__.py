@@ -13,6 +13,9 @@ from skae.estimators._patch_whitener import PatchWhitener
 from skae.estimators._patches import PatchFeatures
 from skae.estimators._predictive import PSD
 from skae.estimators._sparse_coding import SparseCoder
+from skae.estimators._stacked_auto_encoder import StackedAutoEncoder
+from skae.estimators._stacked_classifier import StackedClassifier
+from skae.estimators._stacked_regressor import StackedRegressor
 
 __all__ = [
     "PSD",
@@ -28,6 +31,9 @@ __all__ = [
     "Pooling",
     "Rectifier",
     "SparseCoder",
+    "StackedAutoEncoder",
+    "StackedClassifier",
+    "StackedRegressor",
 ]
 
 __version__ = "0.1.0"

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.utils._indexing import _get_column_indices
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae.engine.rows import block_bounds, release_pages
 
 __all__ = [
+    "HasMethods",
     "Interval",
     "StrOptions",
     "check_choice",

@@ -78,6 +78,15 @@ class Emphasis(NamedTuple):
         return weight.mul_(self.corrupted - self.untouched).add_(self.untouched)
 
 
+def gradient_by_autograd(objective, theta, x, generator, out, row_weight):
+    """Write the gradient of an objective's value into ``out``; return the value, detached."""
+    out.flat.zero_()
+    with torch.enable_grad():
+        value = objective.value(theta.tracked(out), x, generator, row_weight)
+        value.backward()
+    return value.detach()
+
+
 class Reconstruction:
     """mean_i -log P(x_i | r(corrupted x_i)) + the penalties.
 
@@ -150,11 +159,7 @@ class Reconstruction:
         """Write the gradient of `value` into ``out``; return the value, detached."""
         if self.has_closed_form:
             return self.value_and_gradient(theta, x, generator, out, row_weight)
-        out.flat.zero_()
-        with torch.enable_grad():
-            value = self.value(theta.tracked(out), x, generator, row_weight)
-            value.backward()
-        return value.detach()
+        return gradient_by_autograd(self, theta, x, generator, out, row_weight)
 
     def value_and_gradient(self, theta, x, generator, out, row_weight=None):
         """The same in closed form, without autograd, for one layer.

@@ -139,10 +139,39 @@ OPTIMIZERS = {
 }
 
 
+class Partwise:
+    """A rule and a learning rate for each part of the tensor: those of the layers of a stack.
+
+    Parameters
+    ----------
+    rules : sequence of (optimizer, start, stop, learning_rate)
+        The parts' rules and places. Their learning rates multiply that of the step.
+    """
+
+    def __init__(self, rules):
+        self.rules = list(rules)
+        self.slots = tuple(
+            f"{number}.{slot}"
+            for number, (rule, *_) in enumerate(self.rules)
+            for slot in rule.slots
+        )
+
+    def update_(self, theta, gradient, state, learning_rate):
+        """One step; ``theta`` and ``state`` change in place."""
+        for number, (rule, start, stop, rate) in enumerate(self.rules):
+            part = {}
+            for slot in rule.slots:
+                value = state[f"{number}.{slot}"]
+                part[slot] = value if value.ndim == 0 else value[start:stop]
+            rule.update_(theta[start:stop], gradient[start:stop], part, rate * learning_rate)
+
+
 def initial_state(optimizer, theta):
     """Zeroed state for a flat tensor: one tensor for each of the optimiser's slots."""
     return {
         # torch counts steps in a scalar tensor, on the device if its kernel is fused.
-        slot: torch.zeros((), device=theta.device) if slot == "step" else torch.zeros_like(theta)
+        slot: torch.zeros((), device=theta.device)
+        if slot.endswith("step")
+        else torch.zeros_like(theta)
         for slot in optimizer.slots
     }

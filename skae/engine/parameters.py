@@ -26,6 +26,7 @@ class Parameters:
         if flat is None:
             flat = torch.empty(sum(sizes.values()), dtype=dtype, device=device)
         self.flat = flat
+        self._parts = {}
         self._views, start = {}, 0
         for name, shape in self.shapes.items():
             self._views[name] = flat.narrow(0, start, sizes[name]).view(shape)
@@ -40,6 +41,26 @@ class Parameters:
     def __contains__(self, name):
         return name in self._views
 
+    def part(self, prefix):
+        """The parameters whose names begin with a prefix, without it: the same memory.
+
+        They must lie together, as those of one layer of a stack do.
+        """
+        if prefix not in self._parts:
+            names = [name for name in self._views if name.startswith(prefix)]
+            before = 0
+            for name, shape in self.shapes.items():
+                if name == names[0]:
+                    break
+                before += _size(shape)
+            part = Parameters.__new__(Parameters)
+            part.shapes = {name.removeprefix(prefix): self.shapes[name] for name in names}
+            size = sum(_size(shape) for shape in part.shapes.values())
+            part.flat, part._parts = self.flat.narrow(0, before, size), {}
+            part._views = {name.removeprefix(prefix): self._views[name] for name in names}
+            self._parts[prefix] = part
+        return self._parts[prefix]
+
     def empty_like(self):
         """Parameters of the same layout over uninitialised memory."""
         return Parameters(self.shapes, torch.empty_like(self.flat))
@@ -51,7 +72,8 @@ class Parameters:
         straight into the flat gradient: nothing is gathered afterwards.
         """
         tracked = Parameters.__new__(Parameters)
-        tracked.shapes, tracked.flat, tracked._views = self.shapes, self.flat, {}
+        tracked.shapes, tracked.flat = self.shapes, self.flat
+        tracked._views, tracked._parts = {}, {}
         for name, view in self._views.items():
             leaf = view.detach().requires_grad_()
             leaf.grad = gradient[name]

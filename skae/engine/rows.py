@@ -99,6 +99,49 @@ class StreamedRows:
         return tensor if self.scale is None else tensor.sub_(self.shift).div_(self.scale)
 
 
+class Labelled(NamedTuple):
+    """A batch of rows with what is to be said of each.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_samples, n_features)
+    target : Tensor of shape (n_samples, n_outputs)
+    weight : Tensor of shape (n_samples,), or None
+        How much each row's target counts; None where all count alike.
+    """
+
+    x: torch.Tensor
+    target: torch.Tensor
+    weight: torch.Tensor | None
+
+
+class LabelledRows:
+    """Rows whose batches come with their targets.
+
+    Parameters
+    ----------
+    rows : DenseRows or StreamedRows
+    target : Tensor of shape (n_samples, n_outputs)
+    weight : Tensor of shape (n_samples,), default=None
+    """
+
+    def __init__(self, rows, target, weight=None):
+        self.rows, self.target, self.weight = rows, target, weight
+
+    def __len__(self):
+        return len(self.rows)
+
+    @property
+    def n_columns(self):
+        """Number of columns of the rows."""
+        return self.rows.n_columns
+
+    def take(self, index):
+        """The rows of a LongTensor of indices, as `Labelled`; valid until the next call."""
+        weight = None if self.weight is None else self.weight[index]
+        return Labelled(self.rows.take(index), self.target.index_select(0, index), weight)
+
+
 def make_rows(array, shift=None, scale=None, *, dtype, device):
     """The rows of an array or CSR matrix as training batches, (x - shift) / scale.
 

@@ -221,6 +221,17 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         bias = self.columns_.units(device).bias_for_mean(mean)
         return initialize(self._network, bias, dtype=dtype, device=device, generator=generator)
 
+    @property
+    def _codes_in_unit_interval(self):
+        return self.activation == "sigmoid"
+
+    @property
+    def _affine_layer(self):
+        if self._network.depth > 1:
+            return None, None
+        weight = "weight_0" if self.tied_weights else "decoder_weight_0"
+        return self._network.nonlinearity, weight
+
     def _encode(self, theta, x):
         return encode(theta, x, self._network)[-1]
 

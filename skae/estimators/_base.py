@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array
 
 from skae._validation import (
@@ -12,35 +12,28 @@ from skae._validation import (
     check_rows,
     check_weights,
     computing_dtype,
-    make_generator,
 )
-from skae.engine.devices import require_memory, resolve_device
+from skae.engine.devices import resolve_device
 from skae.engine.optimizers import OPTIMIZERS
 from skae.engine.parameters import Parameters
 from skae.engine.rows import StreamedRows, make_rows
-from skae.engine.training import train
 from skae.estimators._columns import describe_columns
-from skae.estimators._outcomes import all_or_nothing, report_collapse, report_outcome, some_rows
-from skae.estimators._parameters import estimator, validate_parameters
-from skae.estimators._progress import (
-    CallbackBridge,
-    CallbackSupportMixin,
-    ProgressLine,
-    with_callbacks,
+from skae.estimators._outcomes import all_or_nothing, report_collapse, some_rows
+from skae.estimators._parameters import estimator
+from skae.estimators._progress import CallbackBridge, with_callbacks
+from skae.estimators._training import (
+    TrainedModel,
+    optimizer_state,
+    rows_that_count,
+    to_arrays,
+    to_tensor,
 )
-from skae.estimators._training_parameters import TrainingParameters
 
 _CPU = torch.device("cpu")
 
 
 @estimator
-class TrainedTransformer(
-    TrainingParameters,
-    CallbackSupportMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    BaseEstimator,
-):
+class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedModel):
     """A transformer that is trained by gradient steps on an objective.
 
     A subclass says what it learns by methods that return values: `_parameter_shapes`,
@@ -251,13 +244,21 @@ class TrainedTransformer(
         "loss='squared_error', scaled columns."
     )
 
-    def _validate_parameters(self):
-        validate_parameters(self)
-
     @property
     def _loss_choice(self):
         """The output units, or "auto"."""
         return getattr(self, self._loss_parameter)
+
+    # What a stack asks of its layers: whether codes lie in [0, 1] whatever the data; why no
+    # gradient can go through the encoder, if that is so; and, where the encoder is one affine map
+    # and an activation, that activation and the name of the decoder's matrix.
+    _codes_in_unit_interval = False
+    _hindered_gradient = None
+    _affine_layer = None, None
+
+    def _differentiable_code(self, theta, x):
+        """What `_encode` returns, as autograd can follow it."""
+        return self._encode(theta, x)
 
     @property
     def _n_features_out(self):
@@ -292,11 +293,10 @@ class TrainedTransformer(
         """Set up theta, objective and rows, call the loop, keep what it learned."""
         device = resolve_device(self.device)
         dtype = computing_dtype(X, device)
-        generator = make_generator(self.random_state, device)
         kept = None if fresh else self.__dict__.get("_training_state")
         state = kept if resumable else None
-        if state is not None and torch.device(self.device_).type == device.type:
-            generator.set_state(torch.tensor(state["generator"]))
+        goes_on = state is not None and torch.device(self.device_).type == device.type
+        generator = self._generator(device, state["generator"] if goes_on else None)
         slots = OPTIMIZERS[self.optimizer].slots if self.optimizer in OPTIMIZERS else ()
         self._require_memory(slots, dtype, device)
         if fresh:
@@ -306,49 +306,34 @@ class TrainedTransformer(
         rows = make_rows(
             X, *self.columns_.standardization(dtype, device), dtype=dtype, device=device
         )
-        index = torch.arange(X.shape[0]) if weight is None else torch.tensor(np.flatnonzero(weight))
+        index = rows_that_count(X.shape[0], weight)
         index, held_out = self._split(index, generator) if hold_out else (index, None)
 
         if fresh:
             self._start_at_rows_(theta, rows, index, generator)
 
-        progress_line = ProgressLine(type(self).__name__)
-        listeners = [progress_line] if self.verbose else []
-        if bridge is not None and bridge.active:
-            bridge.fitted_attributes = lambda: {"weights_": theta.to_numpy()}
-            listeners.append(bridge)
         objective = self._make_objective(theta)
         optimizer = self._make_optimizer(objective)
         if kept is not None and (resumable or self._keeps_statistics):
             objective.state = {
-                name: _to_tensor(array, dtype, device) for name, array in kept["objective"].items()
+                name: to_tensor(array, dtype, device) for name, array in kept["objective"].items()
             }
-        may_probe = not (resumable and objective.reports_loss)
-        training = train(
+        training = self._descend(
             theta,
             objective,
             rows,
+            weight,
+            generator,
             index=index,
-            generator=generator,
+            held_out=held_out,
             optimizer=optimizer,
-            learning_rate=self.learning_rate,
-            schedule="constant" if resumable else self.learning_rate_schedule,
-            batch_size=self.batch_size,
             max_iter=max_iter,
-            tol=self.tol,
-            n_iter_no_change=self.n_iter_no_change,
-            row_weight=None if weight is None else torch.tensor(weight, dtype=dtype, device=device),
-            validation_index=held_out,
-            probe_index=index[:: math.ceil(len(index) / 500)] if may_probe else None,
+            resumable=resumable,
             keep_start=not fresh,
-            optimizer_state=_to_tensors(state, optimizer, dtype, device),
+            optimizer_state=optimizer_state(state, optimizer, dtype, device),
             project=self._make_projection(objective),
-            listener=(lambda epoch: any([tell(epoch) for tell in listeners]))
-            if listeners
-            else None,
+            bridge=bridge,
         )
-        progress_line.finish()
-        report_outcome(self, training)
         if training.outcome != "diverged":
             self._report_objective(objective)
         self.weights_ = theta.to_numpy()
@@ -357,17 +342,13 @@ class TrainedTransformer(
         if resumable or self._keeps_statistics:
             self._training_state = {
                 "generator": generator.get_state().numpy(),
-                "optimizer": _to_arrays(training.optimizer_state),
-                "objective": _to_arrays(objective.state),
+                "optimizer": to_arrays(training.optimizer_state),
+                "objective": to_arrays(objective.state),
             }
         return training
 
     def _start_at_rows_(self, theta, rows, index, generator):
         """Set, in place, those initial parameters that are like the data."""
-
-    def _make_optimizer(self, objective):
-        """The rule of the steps."""
-        return OPTIMIZERS[self.optimizer](self.momentum)
 
     def _make_projection(self, objective):
         """What `train` applies to the parameters after every step, or None."""
@@ -376,23 +357,8 @@ class TrainedTransformer(
     def _report_objective(self, objective):
         """Warn of what only the objective's own state tells at the end of a training."""
 
-    def _split(self, index, generator):
-        n_held_out = max(1, round(self.validation_fraction * len(index)))
-        if n_held_out >= len(index):
-            raise ValueError(
-                f"early_stopping would hold out {n_held_out} of n_samples={len(index)} rows and "
-                "leave none to train on; use a smaller validation_fraction, more rows, or "
-                "early_stopping=False."
-            )
-        order = torch.randperm(len(index), generator=generator, device=generator.device).cpu()
-        return index[order[n_held_out:]], index[order[:n_held_out]]
-
     def _require_memory(self, slots, dtype, device):
-        n_parameters = sum(math.prod(shape) for shape in self._parameter_shapes().values())
-        copies = 3 + len(slots)  # theta, its gradient, the best so far, moments
-        require_memory(
-            n_parameters * copies * dtype.itemsize, device, f"Training {type(self).__name__}"
-        )
+        self._require_memory_for(self._parameter_shapes(), slots, dtype, device)
 
     def _fitted_parameters(self, dtype, device):
         fitted = {name: array.shape for name, array in self.weights_.items()}
@@ -457,21 +423,3 @@ class TrainedTransformer(
             for start, block in rows.blocks(math.prod(shape)):
                 result[start : start + len(block)] = function(theta, block).cpu().numpy()
         return result
-
-
-def _to_tensor(array, dtype, device):
-    return torch.tensor(array, dtype=dtype if array.dtype.kind == "f" else None, device=device)
-
-
-def _to_arrays(state):
-    return {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
-
-
-def _to_tensors(state, optimizer, dtype, device):
-    """The optimiser's state for `train`, or None if there is none that fits."""
-    if state is None or set(state["optimizer"]) != set(optimizer.slots):
-        return None
-    return {
-        slot: torch.tensor(a, dtype=torch.float32 if a.ndim == 0 else dtype, device=device)
-        for slot, a in state["optimizer"].items()
-    }

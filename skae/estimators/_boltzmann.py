@@ -355,6 +355,14 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             frozen, states = objective.frozen_chains, objective.state["chains"]
             report_frozen_chains(self, frozen, states, "persistent chains")
 
+    _codes_in_unit_interval = True
+
+    @property
+    def _affine_layer(self):
+        # Learned variances scale the data within the encoder.
+        affine = "log_variance" not in self._parameter_shapes()
+        return (self._network.nonlinearity, "weight_0") if affine else (None, "weight_0")
+
     def _encode(self, theta, x):
         return torch.sigmoid(hidden_input(theta, x))
 

@@ -116,22 +116,36 @@ def report_collapse(model, X, training):
         return
     if training.outcome == "given":
         return  # the units are the user's choice
-    codes = model._codes(X)
-    constant = constant_units(codes)
     had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
-    if constant.mean() >= _COLLAPSED:
-        warn(
-            f"{constant.sum()} of {len(constant)} code units are constant on the training "
-            f"rows. {model._collapse_remedy}",
-            CollapsedCodeWarning,
-        )
-    elif had_time and model._explained(X) < _EXPLAINED:
+    if report_constant_units(model, model._codes(X)):
+        return
+    if had_time and model._explained(X) < _EXPLAINED:
         warn(
             f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
             f"the mean of the training rows, so the codes carry next to nothing. "
             f"{model._collapse_remedy}",
             CollapsedCodeWarning,
         )
+
+
+def report_constant_units(model, codes):
+    """Warn if half of the units are constant, and return whether they are.
+
+    Parameters
+    ----------
+    model : estimator
+    codes : ndarray of shape (n_samples, n_components)
+        Of some of the training rows.
+    """
+    constant = constant_units(codes)
+    collapsed = constant.mean() >= _COLLAPSED
+    if collapsed:
+        warn(
+            f"{constant.sum()} of {len(constant)} code units of this {type(model).__name__} are "
+            f"constant on the training rows. {model._collapse_remedy}",
+            CollapsedCodeWarning,
+        )
+    return collapsed
 
 
 def report_vanished(model, X):

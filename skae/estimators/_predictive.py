@@ -79,6 +79,15 @@ class PredictedCodes(LayerAttributes, TrainedTransformer):
     def _make_projection(self, objective):
         return predictive.project_
 
+    @property
+    def _hindered_gradient(self):
+        if self.inference == "optimal":
+            return "inference='optimal' solves for its codes: use inference='encoder'"
+        return None
+
+    def _differentiable_code(self, theta, x):
+        return predictive.predict(theta, x, self._linear_map, self.activation)
+
     def _encode(self, theta, x):
         predicted = predictive.encode(theta, x, self._linear_map, self.activation)
         if self.inference == "encoder":

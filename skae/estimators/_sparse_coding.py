@@ -386,7 +386,16 @@ class SparseCoder(SparseInference, TrainedTransformer):
         return super()._make_optimizer(objective)
 
     def _make_projection(self, objective):
-        return objective.refresh_
+        return None if objective is None else objective.refresh_
+
+    @property
+    def _hindered_gradient(self):
+        if self.transform_algorithm == "threshold" and self.dictionary is None:
+            return None
+        return (
+            "its codes are solved for, or its dictionary is given: use a PSD, which predicts such "
+            "codes, or transform_algorithm='threshold' with a learned dictionary"
+        )
 
     def _encode(self, theta, x):
         dictionary = theta["dictionary"]

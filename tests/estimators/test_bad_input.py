@@ -27,7 +27,7 @@ def no_training(monkeypatch):
     def train(*args, **kwargs):
         raise AssertionError("training started")
 
-    monkeypatch.setattr("skae.estimators._base.train", train)
+    monkeypatch.setattr("skae.estimators._training.train", train)
 
 
 def state_of(model):
@@ -570,7 +570,7 @@ def test_failure_inside_training_leaves_a_fitted_model_as_it_was(
     def failing(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("skae.estimators._base.train", failing)
+    monkeypatch.setattr("skae.estimators._training.train", failing)
     with pytest.raises(RuntimeError):
         getattr(model, method)(1000 * X[:, :3] if method == "fit" else X)
     # Statistics of the new data with weights of the old would be silently wrong codes.
@@ -709,7 +709,7 @@ class _Interrupting:
 
 
 def test_interruption_keeps_the_model(make_model, X, monkeypatch):
-    monkeypatch.setattr("skae.estimators._base.ProgressLine", _Interrupting)
+    monkeypatch.setattr("skae.estimators._training.ProgressLine", _Interrupting)
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
     settings |= without_chains(make_model)
     model = make_model(max_iter=1000, verbose=True, **settings)

@@ -307,7 +307,7 @@ def test_bad_parameters(X, parameters, match, monkeypatch):
     def train(*args, **kwargs):
         raise AssertionError("training started")
 
-    monkeypatch.setattr("skae.estimators._base.train", train)
+    monkeypatch.setattr("skae.estimators._training.train", train)
     model = small_psd(**parameters)
     for method in (model.fit, model.partial_fit):
         # Before any work, naming the parameter and what to do.

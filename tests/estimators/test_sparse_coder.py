@@ -487,7 +487,7 @@ def test_what_does_not_fit_is_refused_before_training(name, rows, atoms, monkeyp
     def train(*args, **kwargs):
         raise AssertionError("training started")
 
-    monkeypatch.setattr("skae.estimators._base.train", train)
+    monkeypatch.setattr("skae.estimators._training.train", train)
     coder = SparseCoder(**parameters)
     # The parameter and the remedy, before any work is done.
     with pytest.raises((ValueError, TypeError), match=f"(?s){message}"):

@@ -1,0 +1,350 @@
+"""The layers of a stack: how they are chosen, and what must hold before any is trained."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+
+from skae._validation import HasMethods, Interval, StrOptions, make_generator
+from skae.engine.stacks import Level
+from skae.estimators._auto_encoders import (
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    DenoisingAutoEncoder,
+)
+from skae.estimators._boltzmann import RBM
+from skae.estimators._parameters import estimator, parameter
+from skae.estimators._predictive import PSD
+from skae.estimators._sparse_coding import SparseCoder
+
+LAYERS = {
+    "auto": AutoEncoder,
+    "denoising": DenoisingAutoEncoder,
+    "contractive": ContractiveAutoEncoder,
+    "rbm": RBM,
+    "psd": PSD,
+}
+_KINDS = (AutoEncoder, RBM, PSD, SparseCoder)
+_DEFAULT_SIZES = (256, 256)
+# How one layer at a time may be trained.
+_MODES = ("unsupervised", "supervised", "partly_supervised", None)
+
+
+@estimator
+class StackParameters:
+    """Constructor parameters that say which layers a stack has and how they are pre-trained."""
+
+    layer_sizes: tuple = parameter(
+        None,
+        [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        """tuple of int, int or None
+        Numbers of units, from the data upwards. None: (256, 256), or those of ``layers``.""",
+        positional=True,
+    )
+    layer: str = parameter(
+        "denoising",
+        [StrOptions(set(LAYERS)), HasMethods(["fit", "transform"])],
+        """{"auto", "denoising", "contractive", "rbm", "psd"} or estimator
+        Kind of every layer: a name, or an estimator of which each layer is a copy with its
+        number of units, so that ``layer__contraction`` is a parameter of all. "auto" is the
+        plain auto-encoder. Layers chosen by name take ``batch_size``, ``max_iter``, ``device``
+        and ``verbose`` from the stack, and are else the class's default.""",
+    )
+    layers: list = parameter(
+        None,
+        ["array-like", None],
+        """list of estimators or None
+        The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
+        kind, RBM, PSD or SparseCoder. The parameters of the first are
+        ``layers__0__contraction`` and the like.""",
+    )
+    pretraining: str = parameter(
+        "unsupervised",
+        [
+            StrOptions({"unsupervised", "supervised", "partly_supervised", "simultaneous"}),
+            StrOptions({"prefit"}),
+            "array-like",
+            None,
+        ],
+        """str, list of str or None
+        How the layers are trained before the whole:
+
+        - "unsupervised": one after the other, each on the codes of the one below, by its own
+          ``fit``;
+        - "supervised": one after the other, each through a temporary output layer that predicts
+          y from its codes, by the layer's own parameters of training;
+        - "partly_supervised": the same on the sum of both criteria;
+        - "simultaneous": all at once, each by its own criterion and optimiser, on the codes that
+          the one below has at that step, for ``max_iter`` epochs;
+        - "prefit": ``layers`` are fitted and taken as they are. To survive `clone`, as in a grid
+          search, wrap each in :class:`sklearn.frozen.FrozenEstimator`;
+        - None: not at all, random weights.
+
+        A list has one of "unsupervised", "supervised", "partly_supervised" and None for each
+        layer.""",
+    )
+    supervision: float = parameter(
+        1.0,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Weight of the supervised criterion in "partly_supervised" pre-training, where that of
+        the layer's own is 1.""",
+    )
+
+    def get_params(self, deep=True):
+        """Parameters of this estimator and of its layers.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of the layers, as ``layers__0__contraction``.
+
+        Returns
+        -------
+        params : dict
+        """
+        params = super().get_params(deep=deep)
+        if deep and isinstance(self.layers, list | tuple):
+            for number, layer in enumerate(self.layers):
+                params[f"layers__{number}"] = layer
+                if hasattr(layer, "get_params") and not isinstance(layer, type):
+                    for name, value in layer.get_params().items():
+                        params[f"layers__{number}__{name}"] = value
+        return params
+
+    def set_params(self, **params):
+        """Set parameters of this estimator or, as ``layers__0__contraction``, of its layers.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        own = {name: value for name, value in params.items() if not name.startswith("layers__")}
+        super().set_params(**own)
+        for name in sorted(set(params) - set(own), key=len):
+            number, _, below = name.removeprefix("layers__").partition("__")
+            if not number.isdigit() or int(number) >= len(self.layers or ()):
+                raise ValueError(
+                    f"{name!r} is no parameter of this {type(self).__name__}, which has "
+                    f"{len(self.layers or ())} layers in its parameter layers."
+                )
+            layers = list(self.layers)
+            if below:
+                layers[int(number)].set_params(**{below: params[name]})
+            else:
+                layers[int(number)] = params[name]
+            self.layers = layers
+        return self
+
+    @property
+    def _sizes(self):
+        """The numbers of units that were asked for, or None."""
+        if self.layer_sizes is None:
+            return None if self.layers is not None else _DEFAULT_SIZES
+        sizes = self.layer_sizes
+        return (int(sizes),) if isinstance(sizes, Integral) else tuple(sizes)
+
+    def _make_layers(self):
+        """New estimators for all layers, checked as far as that is possible without data."""
+        if self.layers is not None:
+            layers = [_unfrozen(layer, number) for number, layer in enumerate(self.layers)]
+            if self.pretraining != "prefit":
+                layers = [clone(layer) for layer in layers]
+        else:
+            if self.pretraining == "prefit":
+                raise ValueError("pretraining='prefit' needs fitted estimators: layers=[...].")
+            sizes = self._checked_sizes()
+            layers = [self._make_layer(size) for size in sizes[:-1]]
+            layers.append(self._make_layer(sizes[-1], self._top_activation))
+        self._check_layers(layers)
+        seeds = _seeds(self.random_state, len(layers))
+        for layer, below, seed in zip(layers, [None, *layers], seeds, strict=False):
+            if layer.random_state is None and self.pretraining != "prefit":
+                layer.set_params(random_state=seed)
+            unbounded = below is not None and not below._codes_in_unit_interval
+            if unbounded and layer._loss_choice == "auto":
+                # Codes that happen to lie in [0, 1] today need not do so tomorrow.
+                layer.set_params(**{layer._loss_parameter: "gaussian"})
+        return layers
+
+    def _checked_sizes(self):
+        sizes = self._sizes
+        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+            raise ValueError(
+                f"layer_sizes={self.layer_sizes!r} must be integers of at least 1, one for each "
+                "layer."
+            )
+        return sizes
+
+    # The activation of the top layer, where it is not that of the others.
+    _top_activation = None
+
+    def _make_layer(self, size, activation=None):
+        if isinstance(self.layer, str):
+            layer = LAYERS[self.layer](**shared_by_layers(self))
+        else:
+            layer = clone(_unfrozen(self.layer, 0, "layer"))
+        if activation is not None:
+            if not isinstance(layer, AutoEncoder):
+                layer = AutoEncoder(**shared_by_layers(layer))
+            layer.set_params(activation=activation)
+        return layer.set_params(n_components=int(size))
+
+    def _check_layers(self, layers):
+        """Raise a ValueError for layers that cannot be stacked, and what to change."""
+        if not layers:
+            raise ValueError("layers=[] has no layer: a stack needs at least one.")
+        sizes = self._sizes
+        if self.layers is not None and sizes is not None:
+            own = tuple(layer.n_components for layer in layers)
+            if own != sizes:
+                raise ValueError(
+                    f"layer_sizes={sizes} contradicts layers, which have {own} components. Leave "
+                    "layer_sizes at None where layers are given."
+                )
+        modes = self._modes(len(layers))
+        for number, layer in enumerate(layers):
+            layer._validate_parameters()
+            if number > 0:
+                _check_input(layer, number, layers[number - 1])
+            if isinstance(layer, SparseCoder) and modes[number] not in ("unsupervised", "prefit"):
+                raise ValueError(
+                    f"Layer {number} is a SparseCoder, which learns by its own fit alone: "
+                    f"pretraining={self.pretraining!r} is not for it. Use 'unsupervised', or a PSD."
+                )
+        if self.pretraining == "prefit":
+            _check_prefit(layers)
+
+    def _modes(self, n_layers):
+        """How each layer is pre-trained."""
+        if self.pretraining is None or isinstance(self.pretraining, str):
+            return [self.pretraining] * n_layers
+        modes = list(self.pretraining)
+        if len(modes) != n_layers or any(mode not in _MODES for mode in modes):
+            raise ValueError(
+                f"pretraining={self.pretraining!r} must be one name, or one of "
+                f"{', '.join(map(repr, _MODES))} for each of the {n_layers} layers."
+            )
+        return modes
+
+    @property
+    def _needs_targets(self):
+        modes = (
+            [self.pretraining]
+            if not isinstance(self.pretraining, list | tuple)
+            else [*self.pretraining]
+        )
+        return any(mode in ("supervised", "partly_supervised") for mode in modes)
+
+
+def shared_by_layers(model):
+    """The parameters that say how training runs, not what is learned."""
+    names = ("batch_size", "max_iter", "device", "verbose")
+    return {name: getattr(model, name) for name in names}
+
+
+def make_levels(layers, first, dtype, device, *, differentiable):
+    """What the engine needs to know of fitted layers.
+
+    Parameters
+    ----------
+    layers : list of estimators
+    first : int
+        Number of the first of them in its stack, from which the prefixes follow.
+    dtype, device : of the constants
+    differentiable : bool
+        Whether autograd shall be able to follow the codes.
+
+    Returns
+    -------
+    levels : list of Level
+    """
+    levels = []
+    for number, layer in enumerate(layers, first):
+        shift, scale = layer.columns_.standardization(dtype, device)
+        encode = layer._differentiable_code if differentiable else layer._encode
+        units = layer.columns_.units(device)
+        levels.append(
+            Level(f"{number}.", encode, layer._decode, units, shift, scale, *layer._affine_layer)
+        )
+    return levels
+
+
+def require_gradients(layers, purpose):
+    """Raise a ValueError if no gradient can go through a layer; those that are None stay out."""
+    for number, layer in enumerate(layers):
+        if layer is not None and layer._hindered_gradient is not None:
+            raise ValueError(
+                f"Layer {number} ({type(layer).__name__}) has no part in {purpose}, which needs a "
+                f"gradient through its codes: {layer._hindered_gradient}."
+            )
+
+
+def _unfrozen(layer, number, name="layers"):
+    if isinstance(layer, FrozenEstimator):
+        layer = layer.estimator
+    if isinstance(layer, type) or not isinstance(layer, _KINDS):
+        where = f"layers[{number}]" if name == "layers" else name
+        kind = f"the class {layer.__name__}" if isinstance(layer, type) else repr(layer)
+        raise ValueError(
+            f"{where} is {kind}, but a stack is made of instances of AutoEncoder, "
+            "DenoisingAutoEncoder, ContractiveAutoEncoder, RBM, PSD and SparseCoder."
+        )
+    return layer
+
+
+def _check_input(layer, number, below):
+    """Whether what comes out of one layer can go into the next."""
+    units, parameter_name = layer._loss_choice, layer._loss_parameter
+    if not isinstance(units, str) or units == "multinomial":
+        raise ValueError(
+            f"Layer {number} ({type(layer).__name__}) has {parameter_name}={units!r}, which is for "
+            f"columns of data; the codes of layer {number - 1} are of one kind. Use "
+            f"{parameter_name}='auto'."
+        )
+    if units == "bernoulli" and not below._codes_in_unit_interval:
+        raise ValueError(
+            f"Layer {number} ({type(layer).__name__}) has {parameter_name}='bernoulli', but the "
+            f"codes of layer {number - 1} ({below}) are not bound to [0, 1]. Choose "
+            f"{parameter_name}='gaussian' for layer {number}, or a layer {number - 1} of sigmoid "
+            "units."
+        )
+    atoms = getattr(layer, "dictionary", None)
+    if atoms is not None and not hasattr(atoms, "fit"):
+        n_columns = np.shape(atoms)[-1]
+        n_below = below.n_components
+        doubled = getattr(below, "split_sign", False)
+        if n_below is not None and n_columns != n_below * (2 if doubled else 1):
+            raise ValueError(
+                f"Layer {number} has a dictionary of atoms with {n_columns} entries, but layer "
+                f"{number - 1} gives {n_below} components. The numbers must agree."
+            )
+
+
+def _check_prefit(layers):
+    for number, layer in enumerate(layers):
+        if not hasattr(layer, "weights_"):
+            raise ValueError(
+                f"pretraining='prefit', but layer {number} ({type(layer).__name__}) is not fitted. "
+                "Fit it first; where the stack is cloned, as in a grid search, wrap it in "
+                "sklearn.frozen.FrozenEstimator."
+            )
+        below = layers[number - 1]
+        if number > 0 and layer.n_features_in_ != below._n_features_out:
+            raise ValueError(
+                f"Layer {number} was fitted on {layer.n_features_in_} features, but layer "
+                f"{number - 1} gives {below._n_features_out}. The numbers must agree."
+            )
+
+
+def _seeds(random_state, n_layers):
+    generator = make_generator(random_state, torch.device("cpu"))
+    return torch.randint(2**31 - 1, (n_layers,), generator=generator).tolist()

@@ -1,0 +1,450 @@
+"""Stacks of layers as one transformer."""
+
+import copy
+from numbers import Integral
+
+import numpy as np
+
+from skae._validation import Interval, StrOptions, check_rows, check_weights
+from skae.engine.networks import ACTIVATIONS
+from skae.engine.stacks import decode_levels, encode_levels
+from skae.engine.training import Training
+from skae.engine.unrolled import UnrolledReconstruction
+from skae.estimators._auto_encoders import AutoEncoder
+from skae.estimators._base import TrainedTransformer
+from skae.estimators._boltzmann import RBM
+from skae.estimators._outcomes import all_or_nothing, report_collapse, some_rows
+from skae.estimators._parameters import estimator, parameter
+from skae.estimators._pretraining import (
+    pretrain_in_turn,
+    pretrain_together,
+    projection,
+    start_layer,
+)
+from skae.estimators._progress import CallbackBridge, with_callbacks
+from skae.estimators._stack_layers import (
+    StackParameters,
+    make_levels,
+    require_gradients,
+    shared_by_layers,
+)
+from skae.estimators._targets import infer_targets
+
+
+@estimator
+class StackedAutoEncoder(StackParameters, TrainedTransformer):
+    r"""Layers of auto-encoders and their relatives, each on the codes of the one below.
+
+    Layer :math:`l` minimises its own criterion :math:`L_l` on the codes of the layers below it,
+
+    .. math::
+
+        \frac{1}{n} \sum_i L_l\bigl(\theta_l;\; h_l(x_i)\bigr), \qquad
+        h_0(x) = x, \quad h_{l+1}(x) = \mathrm{encode}_l\bigl(h_l(x)\bigr)
+
+    one after the other, from the data upwards, or all at the same time. With ``fine_tuning``,
+    encoders and decoders are then unrolled into one deep auto-encoder, whose decoder has weights
+    of its own, and the whole is trained on
+
+    .. math::
+
+        -\log P\bigl(x \mid r(x)\bigr), \qquad
+        r = \mathrm{decode}_0 \circ \ldots \circ \mathrm{decode}_{L-1} \circ \mathrm{encode}_{L-1}
+        \circ \ldots \circ \mathrm{encode}_0
+
+    Use it for features more abstract than one layer finds, and, with ``fine_tuning`` and a small
+    top layer, to compress data. To predict a target, use :class:`StackedClassifier` or
+    :class:`StackedRegressor`.
+
+    Read more in the :ref:`User Guide <stacks>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    AutoEncoder : With ``hidden_layer_sizes``, deep from the start, without pre-training.
+    StackedClassifier : A stack that predicts classes.
+    DeepBeliefNetwork : A stack of RBMs as a distribution of the data.
+
+    References
+    ----------
+    .. [1] G. Hinton, R. Salakhutdinov. Reducing the dimensionality of data with neural
+       networks. Science 313, 2006.
+    .. [2] Y. Bengio, P. Lamblin, D. Popovici, H. Larochelle. Greedy layer-wise training of deep
+       networks. NIPS 2006.
+    .. [3] H. Larochelle, Y. Bengio, J. Louradour, P. Lamblin. Exploring strategies for training
+       deep neural networks. Journal of Machine Learning Research 10, 2009.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import StackedAutoEncoder
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> stack = StackedAutoEncoder((64, 16), max_iter=10, random_state=0).fit(X)
+    >>> stack.transform(X).shape
+    (1797, 16)
+    >>> stack.set_params(code_layer=0).transform(X).shape
+    (1797, 64)
+    """
+
+    fine_tuning: bool = parameter(
+        False,
+        ["boolean"],
+        """bool
+        Whether to unroll the stack and train the whole on the reconstruction of the data, for
+        ``max_iter`` epochs.""",
+    )
+    code_activation: str = parameter(
+        None,
+        [StrOptions(set(ACTIVATIONS)), None],
+        """{"sigmoid", "tanh", "relu", "softplus", "linear"} or None
+        Activation of the top layer, where ``layer`` chooses the layers. None: that of the
+        others. A top layer of RBM or PSD kind becomes an auto-encoder then.""",
+    )
+    code_layer: int = parameter(
+        -1,
+        [Interval(Integral, None, None, closed="neither")],
+        """int
+        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
+        the top one. May be set after `fit`.""",
+    )
+
+    _attributes_doc = """
+    layers_ : list of estimators
+        The fitted layers, from the data upwards. What they have learned is what the stack has
+        learned, also in training as a whole. With ``fine_tuning``, auto-encoders whose decoders
+        have weights of their own.
+    layer_loss_curves_ : list of list of float
+        Training objective of each layer and epoch of pre-training.
+    loss_curve_ : list of float
+        Objective of each epoch in which all layers were trained together: that of fine-tuning,
+        else of simultaneous training, else empty.
+    n_iter_ : int
+        Epochs of all layers and of the whole.""" + TrainedTransformer._attributes_doc.replace(
+        """
+    weights_ : dict of str to ndarray
+        All learned parameters by name.""",
+        """
+    weights_ : dict of str to ndarray
+        All learned parameters, those of layer 0 as ``"0.weight_0"`` and the like.""",
+    ).replace(
+        """
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Training objective of each epoch, in nats per row: a mean over the epoch's
+        batches, so it includes the epoch's progress.""",
+        "",
+    )
+
+    @with_callbacks
+    @all_or_nothing
+    def fit(self, X, y=None, sample_weight=None):
+        """Train the layers, and then the whole if ``fine_tuning``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Only for supervised pre-training: classes (integers, booleans or strings; -1 stands
+            for an unknown one) or numbers (NaN for unknown ones).
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a row of weight 0 is left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            Before any layer is trained: if a parameter is out of its range, layers do not fit
+            each other or what is to be done with them, or X or y are not what they should be.
+        """
+        self._validate_parameters()
+        layers = self._make_layers()
+        data = check_rows(self, X, reset=True)
+        weight = check_weights(sample_weight, data)
+        targets = self._targets(y, weight, data.shape[0]) if self._needs_targets else None
+        bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
+        self._fit_layers(layers, X, data, sample_weight, weight, targets, bridge)
+        bridge.finish()
+        return self
+
+    @all_or_nothing
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Continue learning with one pass over the rows of X for every layer in turn.
+
+        Each layer continues on the codes of those below as they are then, by its own
+        `partial_fit`; with ``fine_tuning``, a pass of the unrolled whole follows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+        y : Ignored
+            Not used, present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        self._validate_parameters()
+        if self._needs_targets:
+            raise ValueError(
+                f"partial_fit trains every layer by its own criterion, but pretraining="
+                f"{self.pretraining!r}. Use pretraining='unsupervised', or call fit."
+            )
+        fresh = not hasattr(self, "layers_")
+        layers = self._make_layers() if fresh else [copy.copy(layer) for layer in self.layers_]
+        data = check_rows(self, X, reset=fresh)
+        weight = check_weights(sample_weight, data)
+        trains = self.pretraining not in ("prefit", None) and not (self.fine_tuning and not fresh)
+        codes, before = data, [len(getattr(layer, "loss_curve_", ())) for layer in layers]
+        for number, layer in enumerate(layers):
+            if trains:
+                layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
+            elif fresh and self.pretraining is None:
+                start_layer(layer, codes, sample_weight)
+            if number + 1 < len(layers):
+                codes = layer._codes(codes)
+        curve = [] if fresh else self.loss_curve_
+        n_iter = 0 if fresh else self.n_iter_
+        self._keep_layers(layers, Training([], [], {}, "max_iter", 0))
+        if self.fine_tuning:
+            self.layers_ = [unrolled(layer) for layer in self.layers_] if fresh else self.layers_
+            training = self._train(
+                data, weight, fresh=False, max_iter=1, hold_out=False, resumable=True
+            )
+            curve = curve + training.loss_curve
+        after = [len(getattr(layer, "loss_curve_", ())) for layer in layers]
+        n_iter += sum(after) - sum(before) + bool(self.fine_tuning)
+        self.loss_curve_, self.n_iter_ = curve, n_iter
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self._needs_targets
+        return tags
+
+    _collapse_remedy = (
+        "Look at layers_ for the first one whose codes do not vary; try weaker penalties, a "
+        "smaller learning_rate or another kind of layer."
+    )
+
+    @property
+    def weights_(self):
+        """All learned parameters, by the number of their layer and their name."""
+        return {
+            f"{number}.{name}": array
+            for number, layer in enumerate(self.layers_)
+            for name, array in layer.weights_.items()
+        }
+
+    @weights_.setter
+    def weights_(self, weights):
+        for number, layer in enumerate(self.layers_):
+            prefix = f"{number}."
+            layer.weights_ = {
+                name.removeprefix(prefix): array
+                for name, array in weights.items()
+                if name.startswith(prefix)
+            }
+
+    @property
+    def columns_(self):
+        """Units and statistics of the data's columns: those of the lowest layer."""
+        return self.layers_[0].columns_
+
+    @property
+    def layer_loss_curves_(self):
+        """Training objective of each layer and epoch of pre-training."""
+        return [layer.loss_curve_ for layer in self.layers_]
+
+    def _targets(self, y, weight, n_rows):
+        if y is None:
+            raise ValueError(
+                f"With pretraining={self.pretraining!r} this {type(self).__name__} requires y to be "
+                "passed, but the target y is None. Pass it, or use pretraining='unsupervised'."
+            )
+        if len(y) != n_rows:
+            raise ValueError(f"y has {len(y)} entries, but X has {n_rows} rows.")
+        return infer_targets(y, weight)
+
+    def _fit_from(self, layers, X, sample_weight, weight, targets):
+        """`fit` with layers that were made and targets that were encoded already."""
+        data = check_rows(self, X, reset=True, finite=False)
+        self._fit_layers(layers, X, data, sample_weight, weight, targets)
+
+    def _shallow_copy(self):
+        """A copy whose layers can be trained on without changing this one's."""
+        new = copy.copy(self)
+        new.layers_ = [copy.copy(layer) for layer in self.layers_]
+        return new
+
+    def _fit_layers(self, layers, X, data, sample_weight, weight, targets, bridge=None):
+        """Pre-train the layers and fine-tune the whole, as the parameters say."""
+        continues = self.warm_start and hasattr(self, "layers_")
+        trained = Training([], [], {}, "max_iter", 0)
+        if continues:
+            layers = [copy.copy(layer) for layer in self.layers_]
+            for layer in layers:
+                layer.warm_start = True
+        if not (continues and self.fine_tuning) and self.pretraining != "prefit":
+            if self.pretraining == "simultaneous":
+                if not continues:
+                    pretrain_in_turn(
+                        layers, [None] * len(layers), X, data, sample_weight, weight, None, 1.0
+                    )
+                trained = pretrain_together(self, layers, data, weight, bridge)
+            else:
+                modes = self._modes(len(layers))
+                pretrain_in_turn(
+                    layers, modes, X, data, sample_weight, weight, targets, self.supervision
+                )
+        elif self.pretraining == "prefit" and not continues:
+            layers = [copy.copy(layer) for layer in layers]
+        n_epochs = 0 if continues and self.fine_tuning else sum(layer.n_iter_ for layer in layers)
+        self._keep_layers(layers, trained)
+        if self.fine_tuning:
+            if not continues:
+                self.layers_ = [unrolled(layer) for layer in layers]
+            trained = self._train(
+                data,
+                weight,
+                fresh=False,
+                max_iter=self.max_iter,
+                hold_out=self.early_stopping,
+                bridge=bridge,
+            )
+            self.loss_curve_ = trained.loss_curve
+            self.validation_curve_ = trained.validation_curve
+            n_epochs += len(trained.loss_curve)
+        self.n_iter_ = n_epochs
+        if trained.loss_curve:
+            report_collapse(self, some_rows(data, weight), trained)
+
+    def _keep_layers(self, layers, training):
+        self.layers_ = layers
+        self.loss_curve_, self.validation_curve_ = training.loss_curve, training.validation_curve
+        self.stopping_reason_, self.device_ = layers[-1].stopping_reason_, layers[-1].device_
+
+    def _check_layers(self, layers):
+        super()._check_layers(layers)
+        if self.fine_tuning:
+            require_gradients(layers, "fine-tuning")
+
+    def _make_layers(self):
+        layers = super()._make_layers()
+        if not -len(layers) <= self.code_layer < len(layers):
+            raise ValueError(
+                f"code_layer={self.code_layer}, but there are {len(layers)} layers, from 0 to "
+                f"{len(layers) - 1}."
+            )
+        return layers
+
+    @property
+    def _top_activation(self):
+        return self.code_activation
+
+    @property
+    def _n_levels(self):
+        """Number of layers up to the code."""
+        n_layers = len(self.layers_)
+        if not -n_layers <= self.code_layer < n_layers:
+            raise ValueError(f"code_layer={self.code_layer}, but there are {n_layers} layers.")
+        return self.code_layer % n_layers + 1
+
+    @property
+    def _n_features_out(self):
+        return self.layers_[self._n_levels - 1]._n_features_out
+
+    def _parameter_shapes(self):
+        return {
+            f"{number}.{name}": shape
+            for number, layer in enumerate(self.layers_)
+            for name, shape in layer._parameter_shapes().items()
+        }
+
+    def _levels(self, like, n_levels, *, differentiable=False):
+        layers = self.layers_[:n_levels]
+        return make_levels(layers, 0, like.dtype, like.device, differentiable=differentiable)
+
+    def _codes_of(self, theta, x, n_levels):
+        """The codes after so many layers; the data, as the lowest layer sees them, after none."""
+        levels = self._levels(x, n_levels)
+        return encode_levels(theta, x, levels)[-1] if levels else x
+
+    def _codes_below(self, X, number):
+        """What layer ``number`` sees of checked rows, before it is standardised."""
+
+        def codes(theta, x):
+            return self._codes_of(theta, x, number)
+
+        width = self.layers_[number - 1]._n_features_out
+        return self._map_rows(X, codes, (width,), standardize=True)
+
+    def _encode(self, theta, x):
+        return self._codes_of(theta, x, self._n_levels)
+
+    def _decode(self, theta, code):
+        return decode_levels(theta, code, self._levels(code, self._n_levels))
+
+    def _make_objective(self, theta):
+        levels = self._levels(theta.flat, len(self.layers_), differentiable=True)
+        return UnrolledReconstruction(levels)
+
+    def _make_projection(self, objective):
+        return projection(self.layers_, 0)
+
+
+def unrolled(layer):
+    """A fitted layer with decoder weights of its own, to be trained with the others.
+
+    Parameters
+    ----------
+    layer : estimator
+
+    Returns
+    -------
+    layer : estimator
+        A copy. That of an RBM is an auto-encoder which encodes and decodes as it does.
+    """
+    if isinstance(layer, RBM):
+        return _auto_encoder_of(layer)
+    layer = copy.copy(layer)
+    if isinstance(layer, AutoEncoder) and layer.tied_weights:
+        layer.tied_weights = False
+        tied = layer.weights_
+        layer.weights_ = {
+            name: tied[name.removeprefix("decoder_")].copy() for name in layer._parameter_shapes()
+        }
+    return layer
+
+
+def _auto_encoder_of(rbm):
+    """The auto-encoder that does in one pass what the machine does in the mean field."""
+    layer = AutoEncoder(rbm.n_components, tied_weights=False, **shared_by_layers(rbm))
+    vars(layer).update({name: value for name, value in vars(rbm).items() if name.endswith("_")})
+    layer.columns_ = rbm.columns_._replace(parameter=layer._loss_parameter)
+    weight = rbm.weights_["weight_0"]
+    # The energy has v / s^2 for v; the means of visible units have no such factor.
+    precision = np.exp(-rbm.weights_.get("log_variance", weight.dtype.type(0)))
+    layer.weights_ = {
+        "weight_0": weight * precision,
+        "decoder_weight_0": weight,
+        "hidden_bias_0": rbm.weights_["hidden_bias_0"],
+        "visible_bias_0": rbm.weights_["visible_bias_0"],
+    }
+    return layer
