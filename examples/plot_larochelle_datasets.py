@@ -109,9 +109,9 @@ for number, line in enumerate(axes):
 plt.show()
 
 # %%
-# What they are good for: no two rows of the stream are alike, so that whatever is learned from it
-# is not learned by heart. A classifier that is given 4000 deformations of 200 digits
-# learns what does not change their class.
+# What they are good for: no two rows of the stream are alike, so that what is learned from it is
+# not learned by heart. A classifier that is given 4000 deformations of 200 digits learns what does
+# not change their class.
 
 X, y = digits.data / 16, digits.target
 stream = DeformedDigits(X[:200], y[:200], batch_size=200, random_state=0)

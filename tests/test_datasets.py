@@ -479,6 +479,13 @@ def test_shear_leans_upright_strokes():
     assert stats.kstest((x / 3.6 + 1) / 2, "uniform").pvalue > UNLIKELY
 
 
+def test_images_are_slanted_before_they_are_turned():
+    images = np.repeat(blob(12, 0)[None], 300, axis=0)
+    deformed = deform_images(images, **{**STILL, "shear": 0.3, "rotation": 20}, random_state=0)
+    # A slant leaves the horizontal axis as it is, and a turn keeps distances.
+    assert_allclose(np.hypot(*centroids(deformed)), 12, atol=0.05)
+
+
 def test_elastic_field_has_the_documented_covariance():
     height, width, smoothness = 12, 17, 3.0
     waves = _smooth_waves((height, width), smoothness)

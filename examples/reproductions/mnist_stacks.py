@@ -49,12 +49,12 @@ ROWS = {
     "1 rbm": ("rbm", 1, "unsupervised", 30, 1.30),
     "1 random": ("auto", 1, None, 0, 1.9),
     "3 random": ("auto", 3, None, 0, 2.4),
-    "3 auto": ("auto", 3, "unsupervised", 15, 1.4),
-    "3 masking": ("masking", 3, "unsupervised", 15, None),
-    "3 contractive": ("contractive", 3, "unsupervised", 15, None),
-    "3 rbm": ("rbm", 3, "unsupervised", 15, 1.2),
+    "3 auto": ("auto", 3, "unsupervised", 10, 1.4),
+    "3 masking": ("masking", 3, "unsupervised", 10, None),
+    "3 contractive": ("contractive", 3, "unsupervised", 10, None),
+    "3 rbm": ("rbm", 3, "unsupervised", 10, 1.2),
     "3 supervised": ("auto", 3, "supervised", 10, 2.0),
-    "3 simultaneous": ("masking", 3, "simultaneous", 15, None),
+    "3 simultaneous": ("masking", 3, "simultaneous", 10, None),
 }
 
 
@@ -62,7 +62,9 @@ def main(rows=None, seed=0, epochs=30, rate=1e-3, dropout=0.0, input_dropout=0.0
     """Train and judge the rows; print one line for each."""
     X, y = load_mnist(return_X_y=True)
     fitting, judging = slice(0, train), slice(50_000, 60_000)
-    print(f"{'row':<16}{'error %':>9}{'published':>11}{'seconds':>9}   loss by epochs 1, 5, 10, ...")
+    print(
+        f"{'row':<16}{'error %':>9}{'published':>11}{'seconds':>9}   loss by epochs 1, 5, 10, ..."
+    )
     for name in ROWS if rows is None else rows:
         kind, n_layers, pretraining, n_epochs, published = ROWS[name]
         model = StackedClassifier(

@@ -57,6 +57,11 @@ def load_mnist(*, data_home=None, return_X_y=False, download_if_missing=True):
     ValueError
         The file in SKAE_DATA holds something else.
 
+    See Also
+    --------
+    make_digit_variation : Turned digits and digits on backgrounds.
+    DeformedDigits : An endless stream of deformed digits.
+
     Notes
     -----
     The order is the usual one: papers train on the first 50,000 rows and validate on the rest.

@@ -67,6 +67,11 @@ def load_larochelle(
     OSError
         ``images=None``, and MNIST cannot be loaded.
 
+    See Also
+    --------
+    make_digit_variation : The rows of the variations of digits, and how they are made.
+    make_rectangles, make_rectangles_image, make_convex : Those of the shapes.
+
     References
     ----------
     H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation

@@ -78,7 +78,8 @@ class AffineChain:
             weight = theta[step.weight]
             weight = weight if step.transposed else weight.t()
             pre = torch.addmm(theta[step.bias], x, weight, out=buffers[level])
-            x = pre if step is self.maps[-1] else step.activation.function_(pre)
+            is_last = level == len(self.maps) - 1
+            x = pre if is_last else step.activation.function_(pre)
         return x
 
     def backward_(self, theta, residual, out, scale):

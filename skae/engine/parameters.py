@@ -47,12 +47,14 @@ class Parameters:
         They must lie together, as those of one layer of a stack do.
         """
         if prefix not in self._parts:
-            names = [name for name in self._views if name.startswith(prefix)]
-            before = 0
-            for name, shape in self.shapes.items():
-                if name == names[0]:
-                    break
-                before += _size(shape)
+            order = list(self.shapes)
+            names = [name for name in order if name.startswith(prefix)]
+            if not names:
+                raise KeyError(f"No parameter's name begins with {prefix!r}; there are {order}.")
+            first = order.index(names[0])
+            if order[first : first + len(names)] != names:
+                raise ValueError(f"The parameters {names} do not lie together among {order}.")
+            before = sum(_size(self.shapes[name]) for name in order[:first])
             part = Parameters.__new__(Parameters)
             part.shapes = {name.removeprefix(prefix): self.shapes[name] for name in names}
             size = sum(_size(shape) for shape in part.shapes.values())

@@ -13,7 +13,7 @@ from skae.engine.objectives import gradient_by_autograd
 
 
 class Supervised:
-    """mean_i w_i -log P(y_i | o(h(x_i))) + decay / 2 |W|^2 + the layers' own criteria.
+    """mean_i w_i -log P(y_i | o(h(x_i))) + decay / 2 |U|^2 + the layers' own criteria.
 
     The output is o(h) = U h + d, with ``output_weight`` U and ``output_bias`` d.
 
@@ -24,7 +24,7 @@ class Supervised:
     units : object of `skae.engine.units`
         Of the target.
     weight_decay : float
-        Weight of half the sum of squared weights of encoders and output.
+        Weight of half the sum of the output's squared weights.
     dropout : tuple of two float
         Of the rows' columns, and of hidden units.
     weight : float
@@ -116,11 +116,9 @@ class Supervised:
         loss = self.units.negative_log_likelihood(
             self.output(theta, batch.x, generator), batch.target
         )
-        value = _mean(loss, batch.weight)
+        value = self.weight * _mean(loss, batch.weight)
         if self.weight_decay > 0:
-            squares = sum(theta[name].square().sum() for name in self._decayed(theta))
-            value = value + 0.5 * self.weight_decay * squares
-        value = self.weight * value
+            value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
         if self.unsupervised is None:
             return value
         own = self.unsupervised.value(theta, batch.x, generator, row_weight)
@@ -164,11 +162,9 @@ class Supervised:
         if self.units.offset:
             value += self.weight * self.units.offset * (1.0 if weight is None else weight.mean())
         if self.weight_decay > 0:
-            decay = self.weight * self.weight_decay
-            for name in self._decayed(theta):
-                matrix = theta[name]
-                out[name].add_(matrix, alpha=decay)
-                value += torch.dot(matrix.view(-1), matrix.view(-1)).mul_(0.5 * decay)
+            matrix = theta["output_weight"]
+            out["output_weight"].add_(matrix, alpha=self.weight_decay)
+            value += torch.dot(matrix.view(-1), matrix.view(-1)).mul_(0.5 * self.weight_decay)
         return value
 
     def _without_unsupervised(self):
@@ -179,14 +175,6 @@ class Supervised:
             dropout=self.dropout,
             weight=self.weight,
         )
-
-    def _decayed(self, theta):
-        """Names of the matrices of encoders and output."""
-        return [
-            name
-            for name in theta
-            if name == "output_weight" or name.partition(".")[2].startswith("weight_")
-        ]
 
     @staticmethod
     def _dropped(x, rate, generator):

@@ -6,11 +6,14 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
+# Penalty without which linear models of many columns have no unique solution.
+_LEAST = 1e-8
+
 
 def fit_linear_output(codes, targets, alpha, max_iter, *, is_final):
     """Weights and biases of the output that is best on given codes.
 
-    It minimises the mean of -log P(y | U h + d) over labelled rows + alpha / 2 |U|^2.
+    It minimises the sum of -log P(y | U h + d) over labelled rows + alpha / 2 |U|^2.
 
     Parameters
     ----------
@@ -31,8 +34,7 @@ def fit_linear_output(codes, targets, alpha, max_iter, *, is_final):
     rows = np.flatnonzero(targets.labelled)
     if targets.groups is None:
         weight = None if targets.weight is None else targets.weight[rows]
-        total = len(rows) if weight is None else weight.sum()
-        model = Ridge(alpha=max(alpha * total, 1e-10))
+        model = Ridge(alpha=max(alpha, _LEAST))
         model.fit(codes[rows].astype(np.float64), targets.values[rows], sample_weight=weight)
         n_outputs = targets.values.shape[1]
         return np.reshape(model.coef_, (n_outputs, -1)), np.ravel(model.intercept_), 1
@@ -57,7 +59,7 @@ def _fit_classes(codes, values, alpha, max_iter, is_final):
             bias[seen] = np.log(len(rows) + 1.0)
         return weight, bias, 1
     # Two classes have one logit, whose weight is the difference of the outputs'.
-    C = (2.0 if len(seen) == 2 else 1.0) / max(alpha * count.sum(), 1e-10)
+    C = (2.0 if len(seen) == 2 else 1.0) / max(alpha, _LEAST)
     model = LogisticRegression(C=C, max_iter=max_iter, tol=1e-6 if is_final else 1e-4)
     with warnings.catch_warnings():
         if not is_final:

@@ -35,16 +35,20 @@ def pretrain_in_turn(layers, modes, X, data, sample_weight, weight, targets, sup
     """
     codes = data
     for number, (layer, mode) in enumerate(zip(layers, modes, strict=True)):
-        if mode == "unsupervised":
-            layer.fit(X if number == 0 else codes, sample_weight=sample_weight)
-            interrupted = layer.stopping_reason_ == "interrupted"
-        else:
-            start_layer(layer, X if number == 0 else codes, sample_weight)
-            if set(modes) == {None} and len(layers) > 1:
-                _widen(layer)
-            interrupted = mode is not None and _pretrain_supervised(
-                layer, codes, weight, targets, supervision, own=mode == "partly_supervised"
-            )
+        seen = X if number == 0 else codes
+        try:
+            if mode == "unsupervised":
+                layer.fit(seen, sample_weight=sample_weight)
+            elif not (layer.warm_start and hasattr(layer, "weights_")):
+                start_layer(layer, seen, sample_weight)
+                if set(modes) == {None} and len(layers) > 1:
+                    _widen(layer)
+            if mode in ("supervised", "partly_supervised"):
+                own = mode == "partly_supervised"
+                _pretrain_supervised(layer, codes, weight, targets, supervision, own=own)
+        except ValueError as error:
+            raise ValueError(f"Layer {number}: {error}") from error
+        interrupted = mode is not None and layer.stopping_reason_ == "interrupted"
         if number + 1 < len(layers):
             if interrupted:
                 # The layers above have learned nothing: half a stack is no model.
@@ -79,7 +83,7 @@ def _widen(layer):
 
 
 def _pretrain_supervised(layer, data, weight, targets, supervision, *, own):
-    """Train a layer through a temporary output layer; return whether it was interrupted."""
+    """Train a layer through a temporary output layer."""
     device = resolve_device(layer.device)
     dtype = computing_dtype(data, device)
     generator = layer._generator(device)
@@ -121,7 +125,6 @@ def _pretrain_supervised(layer, data, weight, targets, supervision, *, own):
     keep_parameters([layer], levels, theta)
     layer.n_iter_, layer.loss_curve_ = len(training.loss_curve), training.loss_curve
     layer.validation_curve_, layer.stopping_reason_ = training.validation_curve, training.outcome
-    return training.outcome == "interrupted"
 
 
 def pretrain_together(stack, layers, data, weight, bridge=None):

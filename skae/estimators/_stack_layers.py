@@ -165,9 +165,11 @@ class StackParameters:
             layers = [self._make_layer(size) for size in sizes[:-1]]
             layers.append(self._make_layer(sizes[-1], self._top_activation))
         self._check_layers(layers)
+        if self.pretraining == "prefit":
+            return layers
         seeds = _seeds(self.random_state, len(layers))
         for layer, below, seed in zip(layers, [None, *layers], seeds, strict=False):
-            if layer.random_state is None and self.pretraining != "prefit":
+            if layer.random_state is None:
                 layer.set_params(random_state=seed)
             unbounded = below is not None and not below._codes_in_unit_interval
             if unbounded and layer._loss_choice == "auto":
@@ -237,11 +239,8 @@ class StackParameters:
 
     @property
     def _needs_targets(self):
-        modes = (
-            [self.pretraining]
-            if not isinstance(self.pretraining, list | tuple)
-            else [*self.pretraining]
-        )
+        one = self.pretraining is None or isinstance(self.pretraining, str)
+        modes = [self.pretraining] if one else [*self.pretraining]
         return any(mode in ("supervised", "partly_supervised") for mode in modes)
 
 

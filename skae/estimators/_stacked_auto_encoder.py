@@ -19,7 +19,6 @@ from skae.estimators._pretraining import (
     pretrain_in_turn,
     pretrain_together,
     projection,
-    start_layer,
 )
 from skae.estimators._progress import CallbackBridge, with_callbacks
 from skae.estimators._stack_layers import (
@@ -176,6 +175,7 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         targets = self._targets(y, weight, data.shape[0]) if self._needs_targets else None
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         self._fit_layers(layers, X, data, sample_weight, weight, targets, bridge)
+        self.__dict__.pop("_training_state", None)
         bridge.finish()
         return self
 
@@ -211,13 +211,14 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         data = check_rows(self, X, reset=fresh)
         weight = check_weights(sample_weight, data)
         trains = self.pretraining not in ("prefit", None) and not (self.fine_tuning and not fresh)
+        if fresh and self.pretraining is None:
+            modes = self._modes(len(layers))
+            pretrain_in_turn(layers, modes, X, data, sample_weight, weight, None, 1.0)
         codes, before = data, [len(getattr(layer, "loss_curve_", ())) for layer in layers]
         for number, layer in enumerate(layers):
             if trains:
                 layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
-            elif fresh and self.pretraining is None:
-                start_layer(layer, codes, sample_weight)
-            if number + 1 < len(layers):
+            if trains and number + 1 < len(layers):
                 codes = layer._codes(codes)
         curve = [] if fresh else self.loss_curve_
         n_iter = 0 if fresh else self.n_iter_
@@ -275,8 +276,8 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
     def _targets(self, y, weight, n_rows):
         if y is None:
             raise ValueError(
-                f"With pretraining={self.pretraining!r} this {type(self).__name__} requires y to be "
-                "passed, but the target y is None. Pass it, or use pretraining='unsupervised'."
+                f"With pretraining={self.pretraining!r} this {type(self).__name__} requires y to "
+                "be passed, but the target y is None. Pass it, or use pretraining='unsupervised'."
             )
         if len(y) != n_rows:
             raise ValueError(f"y has {len(y)} entries, but X has {n_rows} rows.")

@@ -14,7 +14,7 @@ from skae.engine.supervised import classification_error
 from skae.estimators._outcomes import all_or_nothing
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._stacked_predictors import StackedPredictor
-from skae.estimators._targets import class_groups, encode_classes, find_classes
+from skae.estimators._targets import class_groups, encode_classes, find_classes, is_known
 
 
 @estimator
@@ -26,12 +26,12 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
 
     .. math::
 
-        -\log P\bigl(y \mid U h_L(x) + d\bigr) + \tfrac{\alpha}{2}
-        \Bigl(\|U\|^2 + \sum_l \|W_l\|^2\Bigr) + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr)
+        -\log P\bigl(y \mid U h_L(x) + d\bigr) + \tfrac{\alpha}{2 n} \|U\|^2
+        + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr)
 
-    where P is a softmax over classes and :math:`\lambda` is ``unsupervised_weight``, the weight
-    of the layers' own criteria, which takes in unlabelled rows. The output starts as a logistic
-    regression on the codes of pre-training.
+    where n is the number of labelled rows, P a softmax over classes and :math:`\lambda`
+    ``unsupervised_weight``, the weight of the layers' own criteria, which take in unlabelled
+    rows. The output starts as a logistic regression on the codes of pre-training.
 
     Use it where labels are few beside the rows, or where a deep net without pre-training
     overfits; with ``pretraining=None`` it is a multi-layer perceptron.
@@ -170,11 +170,12 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes), or list of them
-            One for each output, where there are several.
+            One for each output, where there are several; where these are labels that are there
+            or not, the probabilities of being there, of shape (n_samples, n_labels).
         """
         check_is_fitted(self)
         found = [special.softmax(output, axis=1) for output in self._by_output(X)]
-        return found[0] if self._is_single else found
+        return self._one_or_several(found)
 
     def predict_log_proba(self, X):
         """Logarithms of what `predict_proba` returns.
@@ -190,7 +191,7 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         """
         check_is_fitted(self)
         found = [special.log_softmax(output, axis=1) for output in self._by_output(X)]
-        return found[0] if self._is_single else found
+        return self._one_or_several(found)
 
     def decision_function(self, X):
         """Logits: log-probabilities up to a constant in every row.
@@ -231,7 +232,8 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         -------
         score : float
         """
-        right = (self.predict(X) == np.asarray(y)).reshape(len(y), -1).all(1)
+        found = self.predict(X)
+        right = (found == np.reshape(y, found.shape)).reshape(len(found), -1).all(1)
         return float(np.average(right, weights=sample_weight))
 
     def __sklearn_tags__(self):
@@ -242,6 +244,17 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
     @property
     def _is_single(self):
         return len(self.output_classes_) == 1
+
+    @property
+    def _is_multilabel(self):
+        """Whether the outputs are labels that are there or not."""
+        several = len(self.output_classes_) > 1
+        return several and all(np.array_equal(names, [0, 1]) for names in self.output_classes_)
+
+    def _one_or_several(self, found):
+        if self._is_multilabel:
+            return np.column_stack([of_output[:, 1] for of_output in found])
+        return found[0] if self._is_single else found
 
     def _by_output(self, X):
         output = self._outputs(X)
@@ -259,6 +272,11 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         else:
             several = table.shape[1] > 1
             found = [np.unique(names) for names in (classes if several else [classes])]
+            if any(not is_known(names, self.unlabelled).all() for names in found):
+                raise ValueError(
+                    f"classes={classes!r} contains {self.unlabelled}, which stands for an unknown "
+                    "class. If it is one of the classes, set unlabelled=None."
+                )
             if len(found) != table.shape[1] or any(len(names) < 2 for names in found):
                 raise ValueError(
                     f"classes={classes!r} must have at least two classes for each of the "
@@ -267,7 +285,7 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         self.output_classes_, self.classes_ = found, found
         if len(found) == 1:
             self.classes_ = found[0]
-        elif all(np.array_equal(names, [0, 1]) for names in found):
+        elif self._is_multilabel:
             self.classes_ = np.arange(len(found))
 
     def _encode_targets(self, table, weight):

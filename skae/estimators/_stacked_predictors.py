@@ -21,6 +21,7 @@ from skae.estimators._stack_layers import StackParameters, make_levels, require_
 from skae.estimators._stacked_auto_encoder import StackedAutoEncoder
 from skae.estimators._training import (
     TrainedModel,
+    mean_weight,
     optimizer_state,
     rows_that_count,
     to_arrays,
@@ -55,11 +56,13 @@ class StackedPredictor(StackParameters, TrainedModel):
         below, and of all rows, labelled or not.""",
     )
     alpha: float = parameter(
-        1e-4,
+        1.0,
         [Interval(Real, 0, None, closed="left")],
         """float
-        Weight decay in supervised training: weight of half the sum of squared weights of
-        encoders and output.""",
+        Penalty on the output's weights, as 1 / C of
+        :class:`~sklearn.linear_model.LogisticRegression` and alpha of
+        :class:`~sklearn.linear_model.Ridge`: half the sum of their squares counts as much as
+        the loss of ``alpha`` labelled rows.""",
     )
     dropout: float = parameter(
         0.0,
@@ -93,6 +96,8 @@ class StackedPredictor(StackParameters, TrainedModel):
         model so far was kept) or "diverged" (the best finite weights were kept).
     device_ : str
         Where the model was trained.
+    n_labelled_ : float
+        Rows with a target that were seen so far, each counted by its weight.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -131,15 +136,19 @@ class StackedPredictor(StackParameters, TrainedModel):
         if not continues:
             self._describe_targets(table, weight)
         targets = self._encode_targets(table, weight)
+        self.n_labelled_ = targets.total * mean_weight(sample_weight)
         seen, held_out = targets, None
         if self.early_stopping:
             index, held_out = self._split_labelled(targets, table)
             seen = targets.restricted(index)
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         if not continues:
+            self.__dict__.pop("_training_state", None)
             stack._fit_from(layers, X, sample_weight, weight, seen)
             self.stack_ = stack
             self._start_output(data, seen)
+        else:
+            self.stack_ = self.stack_._shallow_copy()
         if self._n_tuned:
             training = self._descend_on(
                 data, weight, targets, seen.labelled, held_out, self.max_iter, bridge=bridge
@@ -164,6 +173,13 @@ class StackedPredictor(StackParameters, TrainedModel):
                 "No row of this call has a target, so it teaches nothing. Leave it out, or set "
                 "unsupervised_weight > 0."
             )
+        if fresh and stack._needs_targets and not targets.labelled.any():
+            raise ValueError(
+                f"pretraining={self.pretraining!r} needs rows with targets in the first call of "
+                "partial_fit, which has none."
+            )
+        n_before = 0.0 if fresh else self.n_labelled_
+        self.n_labelled_ = n_before + targets.total * mean_weight(sample_weight)
         if fresh:
             stack._fit_from(layers, X, sample_weight, weight, targets)
             self.stack_ = stack
@@ -258,8 +274,9 @@ class StackedPredictor(StackParameters, TrainedModel):
             self.n_iter_ = 0
             return
         max_iter = _LINEAR_STEPS if is_final else _START_STEPS
+        alpha = self.alpha * targets.labelled.sum() / self.n_labelled_
         self.coef_, self.intercept_, self.n_iter_ = fit_linear_output(
-            self.stack_._codes(data), targets, self.alpha, max_iter, is_final=is_final
+            self.stack_._codes(data), targets, alpha, max_iter, is_final=is_final
         )
 
     def _descend_on(
@@ -291,7 +308,7 @@ class StackedPredictor(StackParameters, TrainedModel):
             levels,
             targets.units(device),
             weight=len(index) / max(1, int(chosen.sum())),
-            weight_decay=self.alpha,
+            weight_decay=self.alpha / (self.n_labelled_ or 1.0),
             dropout=(self.input_dropout if first == 0 else self.dropout, self.dropout),
             unsupervised=Layerwise(levels, criteria) if self._keeps_unsupervised else None,
             unsupervised_weight=self.unsupervised_weight,

@@ -20,14 +20,13 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
 
     .. math::
 
-        \sum_k \frac{(y_k - \hat y_k(x))^2}{2 s_k^2} + \tfrac{\alpha}{2}
-        \Bigl(\|U\|^2 + \sum_l \|W_l\|^2\Bigr) + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr)
-        + \text{const.}
+        \sum_k \frac{(y_k - \hat y_k(x))^2}{2 s_k^2} + \tfrac{\alpha}{2 n} \|U\|^2
+        + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr) + \text{const.}
 
-    where :math:`s_k` is the standard deviation of target k, so that targets need no scaling, and
-    :math:`\lambda` is ``unsupervised_weight``. A target that is NaN is unknown: its row takes
-    part in pre-training, and in the layers' own criteria. The output starts as a ridge regression
-    on the codes of pre-training.
+    where n is the number of rows with a target, :math:`s_k` the standard deviation of target k,
+    so that targets need no scaling, and :math:`\lambda` ``unsupervised_weight``. A target that
+    is NaN is unknown: its row takes part in pre-training, and in the layers' own criteria. The
+    output starts as a ridge regression on the codes of pre-training.
 
     Read more in the :ref:`User Guide <stacked_predictors>`.
 

@@ -27,6 +27,8 @@ class Targets(NamedTuple):
         For classes, the columns of each output.
     scale : ndarray of shape (n_outputs,), or None
         For numbers, by what they were divided.
+    total : float
+        Sum of the labelled rows' weights, where those of all rows are 1 on average.
     """
 
     values: np.ndarray
@@ -34,6 +36,7 @@ class Targets(NamedTuple):
     labelled: np.ndarray
     groups: list | None
     scale: np.ndarray | None
+    total: float
 
     def units(self, device):
         """The output units."""
@@ -157,6 +160,8 @@ def encode_classes(y, classes, *, unlabelled=None, row_weight=None, class_weight
     counts, positions = [], []
     for number, (column, names) in enumerate(zip(y.T, classes, strict=True)):
         known = is_known(column, unlabelled)
+        if row_weight is not None:
+            known &= row_weight > 0
         position = np.searchsorted(names, np.where(known, column, names[0]))
         position = np.minimum(position, len(names) - 1)
         wrong = known & (names[position] != column)
@@ -169,10 +174,14 @@ def encode_classes(y, classes, *, unlabelled=None, row_weight=None, class_weight
         count = known.astype(np.float64) if row_weight is None else known * row_weight
         if class_weight is not None and known.any():
             one = class_weight[number] if isinstance(class_weight, list) else class_weight
-            count[known] *= compute_sample_weight(one, column[known])
+            if isinstance(one, dict):
+                count *= _weights_of(names.tolist(), one)[position]
+            else:
+                count[known] *= compute_sample_weight(one, column[known])
         counts.append(count)
         positions.append(position)
     labelled = np.any([count > 0 for count in counts], axis=0)
+    total_weight = float(np.sum(counts)) / len(counts)
     values = []
     for names, count, position in zip(classes, counts, positions, strict=True):
         one_hot = np.zeros((len(y), len(names)))
@@ -180,7 +189,18 @@ def encode_classes(y, classes, *, unlabelled=None, row_weight=None, class_weight
         total = count.sum()
         one_hot[np.arange(len(y)), position] = count * (labelled.sum() / total if total else 0.0)
         values.append(one_hot)
-    return Targets(np.hstack(values), None, labelled, class_groups(classes), None)
+    return Targets(np.hstack(values), None, labelled, class_groups(classes), None, total_weight)
+
+
+def _weights_of(names, class_weight):
+    # Not scikit-learn's function: a part of a stream may lack classes that the dict weighs.
+    unknown = set(class_weight) - set(names)
+    if unknown and not set(names) <= set(class_weight):
+        raise ValueError(
+            f"class_weight has weights of {sorted(map(str, unknown))}, which are none of the "
+            f"classes {names}."
+        )
+    return np.array([class_weight.get(name, 1.0) for name in names])
 
 
 def encode_numbers(y, mean, scale, row_weight=None):
@@ -200,13 +220,14 @@ def encode_numbers(y, mean, scale, row_weight=None):
     labelled = ~np.isnan(y).any(1)
     values = np.where(labelled[:, None], (y - mean) / scale, 0.0)
     weight = labelled.astype(np.float64) if row_weight is None else labelled * row_weight
+    total = float(weight.sum())
     if row_weight is not None:
         labelled = labelled & (row_weight > 0)
     if weight.all() and (weight == weight[0]).all():
         weight = None
-    elif weight.sum() > 0:
-        weight = weight * (labelled.sum() / weight.sum())
-    return Targets(values, weight, labelled, None, scale)
+    elif total > 0:
+        weight = weight * (labelled.sum() / total)
+    return Targets(values, weight, labelled, None, scale, total)
 
 
 def moments(y, row_weight=None):
@@ -226,7 +247,8 @@ def infer_targets(y, row_weight=None, unlabelled=-1):
     """
     y = np.asarray(y)
     table = y.reshape(len(y), -1)
-    if type_of_target(y).startswith("continuous"):
+    numbers = table.dtype.kind == "f" and np.isnan(table).any()
+    if numbers or type_of_target(y).startswith("continuous"):
         return encode_numbers(table, *moments(table, row_weight), row_weight)
     check_classification_targets(y)
     classes = find_classes(table, unlabelled)

@@ -122,6 +122,14 @@ def rows_that_count(n_rows, weight):
     return torch.arange(n_rows) if weight is None else torch.tensor(np.flatnonzero(weight))
 
 
+def mean_weight(sample_weight):
+    """The mean of the sample weights, as the user gave them, over the rows that count."""
+    if sample_weight is None:
+        return 1.0
+    weight = np.ravel(np.asarray(sample_weight, dtype=np.float64))
+    return float(weight[weight > 0].mean())
+
+
 def to_arrays(state):
     """A state of tensors and counts as arrays."""
     return {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}

@@ -10,6 +10,7 @@ from scipy import sparse
 from skae.engine import rows as rows_module
 from skae.engine.rows import (
     DenseRows,
+    LabelledRows,
     StreamedRows,
     block_bounds,
     make_rows,
@@ -250,3 +251,38 @@ def test_summary_leaves_the_data_alone(kind, array, tmp_path):
     plain = stored.toarray() if sparse.issparse(stored) else np.asarray(stored)
     # Blocks are centred in copies.
     np.testing.assert_array_equal(plain, array)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_labelled_rows_are_rows_with_their_targets(kind, weighted, array, tmp_path):
+    stored = store(array, kind, tmp_path)
+    target = torch.arange(3.0 * N_ROWS, dtype=torch.float64).view(N_ROWS, 3)
+    weight = torch.linspace(0, 2, N_ROWS, dtype=torch.float64) if weighted else None
+    for rows in (
+        make_rows(stored, SHIFT, SCALE, dtype=torch.float64, device=CPU),
+        StreamedRows(stored, SHIFT, SCALE, dtype=torch.float64, device=CPU),
+    ):
+        labelled = LabelledRows(rows, target, weight)
+        # As many rows and columns as without targets, which are no columns.
+        assert len(labelled) == N_ROWS
+        assert labelled.n_columns == N_COLUMNS
+        for index in (torch.tensor([299, 3, 3, 0, 150]), torch.tensor([7])):
+            x, y, w = labelled.take(index)
+            # Rows in the order asked for, as they are without targets, ...
+            assert torch.equal(x, (torch.tensor(array) - SHIFT)[index] / SCALE)
+            # ... each with what is to be said of it ...
+            assert torch.equal(y, target[index])
+            # ... and how much that counts, or None where all count alike.
+            assert w is None if weight is None else torch.equal(w, weight[index])
+
+
+def test_targets_of_a_batch_are_no_views(array):
+    target, weight = torch.ones(N_ROWS, 2), torch.ones(N_ROWS)
+    rows = make_rows(array, dtype=torch.float64, device=CPU)
+    batch = LabelledRows(rows, target, weight).take(torch.arange(5))
+    for tensor in batch:
+        tensor.zero_()
+    # What a training does to a batch must not reach the targets.
+    assert target.all()
+    assert weight.all()
