@@ -7,6 +7,7 @@ from skae.estimators._auto_encoders import (
 )
 from skae.estimators._boltzmann import RBM
 from skae.estimators._convolutional import ConvolutionalPSD
+from skae.estimators._deep_belief import DeepBeliefNetwork
 from skae.estimators._images import LocalContrastNormalizer, Pooling, Rectifier
 from skae.estimators._outcomes import CollapsedCodeWarning
 from skae.estimators._patch_whitener import PatchWhitener
@@ -24,6 +25,7 @@ __all__ = [
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
     "ConvolutionalPSD",
+    "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "LocalContrastNormalizer",
     "PatchFeatures",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import skae
+import skae.datasets
 import skae.diagnostics
 import skae.plots
 
@@ -26,8 +27,13 @@ def public_names(module):
 
 @pytest.mark.parametrize(
     "names",
-    [set(skae.__all__), public_names(skae.diagnostics), public_names(skae.plots)],
-    ids=["skae", "diagnostics", "plots"],
+    [
+        set(skae.__all__),
+        set(skae.datasets.__all__),
+        public_names(skae.diagnostics),
+        public_names(skae.plots),
+    ],
+    ids=["skae", "datasets", "diagnostics", "plots"],
 )
 def test_reference_lists_all_public_names(names):
     listed = {line.strip() for line in (ROOT / "doc" / "api.rst").read_text().splitlines()}

@@ -214,6 +214,8 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         if fresh and self.pretraining is None:
             modes = self._modes(len(layers))
             pretrain_in_turn(layers, modes, X, data, sample_weight, weight, None, 1.0)
+        if fresh and self.pretraining == "prefit":
+            layers[0]._prepare(X, None, fresh=False)
         codes, before = data, [len(getattr(layer, "loss_curve_", ())) for layer in layers]
         for number, layer in enumerate(layers):
             if trains:
@@ -315,6 +317,7 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
                     layers, modes, X, data, sample_weight, weight, targets, self.supervision
                 )
         elif self.pretraining == "prefit" and not continues:
+            layers[0]._prepare(X, None, fresh=False)
             layers = [copy.copy(layer) for layer in layers]
         n_epochs = 0 if continues and self.fine_tuning else sum(layer.n_iter_ for layer in layers)
         self._keep_layers(layers, trained)
