@@ -150,19 +150,18 @@ class Partwise:
 
     def __init__(self, rules):
         self.rules = list(rules)
-        self.slots = tuple(
-            f"{number}.{slot}"
-            for number, (rule, *_) in enumerate(self.rules)
-            for slot in rule.slots
-        )
+        # The parts do not overlap, so they share tensors; but each counts its own steps.
+        shared = (slot for rule, *_ in self.rules for slot in rule.slots if slot != "step")
+        counts = (f"{k}.step" for k, (rule, *_) in enumerate(self.rules) if "step" in rule.slots)
+        self.slots = (*dict.fromkeys(shared), *counts)
 
     def update_(self, theta, gradient, state, learning_rate):
         """One step; ``theta`` and ``state`` change in place."""
         for number, (rule, start, stop, rate) in enumerate(self.rules):
-            part = {}
-            for slot in rule.slots:
-                value = state[f"{number}.{slot}"]
-                part[slot] = value if value.ndim == 0 else value[start:stop]
+            part = {
+                slot: state[f"{number}.step"] if slot == "step" else state[slot][start:stop]
+                for slot in rule.slots
+            }
             rule.update_(theta[start:stop], gradient[start:stop], part, rate * learning_rate)
 
 

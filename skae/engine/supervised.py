@@ -29,6 +29,9 @@ class Supervised:
         Of the rows' columns, and of hidden units.
     weight : float
         Of the first term.
+    share : float
+        Part of the rows that have a target: the first term, a mean over all rows, is divided by
+        it, so that it is one over the rows with a target.
     unsupervised : Layerwise, default=None
         The layers' own criteria, of the same levels.
     unsupervised_weight : float
@@ -46,12 +49,14 @@ class Supervised:
         weight_decay=0.0,
         dropout=(0.0, 0.0),
         weight=1.0,
+        share=1.0,
         unsupervised=None,
         unsupervised_weight=1.0,
         judge=None,
     ):
         self.levels, self.units, self.weight_decay = levels, units, weight_decay
-        self.dropout, self.weight, self.judge = dropout, weight, judge
+        self.dropout, self.judge = dropout, judge
+        self.weight, self.share = weight, share
         self.unsupervised, self.unsupervised_weight = unsupervised, unsupervised_weight
         maps = encoder_maps(levels, dropout)
         output = AffineMap("output_weight", "output_bias", dropout=dropout[min(len(levels), 1)])
@@ -61,7 +66,7 @@ class Supervised:
     @property
     def offset(self):
         """The part of the criterion that no parameter changes."""
-        return self.units.offset if self.judge is None else 0.0
+        return self.weight * self.units.offset if self.judge is None else 0.0
 
     @property
     def is_noisy(self):
@@ -116,7 +121,7 @@ class Supervised:
         loss = self.units.negative_log_likelihood(
             self.output(theta, batch.x, generator), batch.target
         )
-        value = self.weight * _mean(loss, batch.weight)
+        value = self.weight / self.share * _mean(loss, batch.weight)
         if self.weight_decay > 0:
             value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
         if self.unsupervised is None:
@@ -125,9 +130,15 @@ class Supervised:
         return value + self.unsupervised_weight * own
 
     def criterion(self, theta, batch, generator, row_weight=None):
-        """How the output is judged: without dropout, penalties and the layers' own criteria."""
-        judge = self.units.negative_log_likelihood if self.judge is None else self.judge
-        return _mean(judge(self.output(theta, batch.x), batch.target), batch.weight)
+        """How the output is judged: without dropout, penalties and the layers' own criteria.
+
+        A mean over the given rows, all of which should have a target.
+        """
+        output = self.output(theta, batch.x)
+        if self.judge is not None:
+            return _mean(self.judge(output, batch.target), batch.weight)
+        loss = self.units.negative_log_likelihood(output, batch.target)
+        return self.weight * _mean(loss, batch.weight)
 
     def gradient(self, theta, batch, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out``.
@@ -153,14 +164,15 @@ class Supervised:
     def _supervised_gradient(self, theta, batch, generator, out):
         """The first two terms' gradient by backpropagation, without autograd."""
         self._chain.clear_others_(out)
-        scale = self.weight / len(batch.x)
+        scale = self.weight / (self.share * len(batch.x))
         output = self._chain.forward(theta, batch.x, generator)
         weight = batch.weight
         column_weight = None if weight is None else weight.unsqueeze(1).expand_as(output)
         value, residual = self.units.value_and_residual_(output, batch.target, column_weight, scale)
         self._chain.backward_(theta, residual, out, scale)
         if self.units.offset:
-            value += self.weight * self.units.offset * (1.0 if weight is None else weight.mean())
+            offset = self.weight / self.share * self.units.offset
+            value += offset if weight is None else offset * weight.mean()
         if self.weight_decay > 0:
             matrix = theta["output_weight"]
             out["output_weight"].add_(matrix, alpha=self.weight_decay)
@@ -174,6 +186,7 @@ class Supervised:
             weight_decay=self.weight_decay,
             dropout=self.dropout,
             weight=self.weight,
+            share=self.share,
         )
 
     @staticmethod

@@ -94,18 +94,16 @@ def _pretrain_supervised(layer, data, weight, targets, supervision, *, own):
     criterion = layer._make_objective(theta.part(level.prefix))
     index = rows_that_count(data.shape[0], weight) if own else torch.arange(data.shape[0])
     labelled = torch.tensor(targets.labelled)
-    share = 1.0
-    if own:
-        share = len(index) / int(labelled[index].sum())
-    else:
-        index = index[labelled]
+    probed = index[labelled[index]]
+    index = index if own else probed
     held_out = None
     if layer.early_stopping:
         index, held_out = layer._split(index, generator)
     objective = Supervised(
         levels,
         targets.units(device),
-        weight=share * (supervision if own else 1.0),
+        weight=supervision if own else 1.0,
+        share=len(probed) / len(index),
         unsupervised=Layerwise(levels, [criterion]) if own else None,
     )
     rows = LabelledRows(_rows_of(layer, data, dtype, device), *targets.tensors(dtype, device))
@@ -117,6 +115,7 @@ def _pretrain_supervised(layer, data, weight, targets, supervision, *, own):
         weight,
         generator,
         index=index,
+        probed=probed,
         held_out=held_out,
         optimizer=optimizer,
         max_iter=layer.max_iter,

@@ -4,6 +4,7 @@ import copy
 from numbers import Integral
 
 import numpy as np
+from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, StrOptions, check_rows, check_weights
 from skae.engine.networks import ACTIVATIONS
@@ -179,12 +180,22 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         bridge.finish()
         return self
 
+    def _learns_in_parts(self):
+        if self._needs_targets:
+            raise AttributeError(
+                f"partial_fit trains every layer by its own criterion, but pretraining="
+                f"{self.pretraining!r}. Use pretraining='unsupervised', or call fit."
+            )
+        return True
+
+    @available_if(_learns_in_parts)
     @all_or_nothing
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X for every layer in turn.
 
         Each layer continues on the codes of those below as they are then, by its own
-        `partial_fit`; with ``fine_tuning``, a pass of the unrolled whole follows.
+        `partial_fit`; with ``fine_tuning``, a pass of the unrolled whole follows. Not there with
+        supervised pre-training.
 
         Parameters
         ----------
@@ -201,11 +212,6 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
             The fitted estimator.
         """
         self._validate_parameters()
-        if self._needs_targets:
-            raise ValueError(
-                f"partial_fit trains every layer by its own criterion, but pretraining="
-                f"{self.pretraining!r}. Use pretraining='unsupervised', or call fit."
-            )
         fresh = not hasattr(self, "layers_")
         layers = self._make_layers() if fresh else [copy.copy(layer) for layer in self.layers_]
         data = check_rows(self, X, reset=fresh)
@@ -281,6 +287,7 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
                 f"With pretraining={self.pretraining!r} this {type(self).__name__} requires y to "
                 "be passed, but the target y is None. Pass it, or use pretraining='unsupervised'."
             )
+        y = np.atleast_1d(np.asarray(y))
         if len(y) != n_rows:
             raise ValueError(f"y has {len(y)} entries, but X has {n_rows} rows.")
         return infer_targets(y, weight)

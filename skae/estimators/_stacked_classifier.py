@@ -69,7 +69,7 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
     >>> some = y.copy()
     >>> some[200:] = -1                                   # 200 labels, the others unknown
     >>> model = StackedClassifier((128, 128), max_iter=20, random_state=0).fit(X, some)
-    >>> bool(model.score(X[200:], y[200:]) > 0.85)
+    >>> bool(model.score(X[200:], y[200:]) > 0.75)
     True
     """
 
@@ -261,8 +261,8 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         return [output[:, columns] for columns in class_groups(self.output_classes_)]
 
     def _checked_targets(self, y):
-        check_classification_targets(y)
         table = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        check_classification_targets(y)
         return table.reshape(len(table), -1)
 
     def _describe_targets(self, table, weight, classes=None):

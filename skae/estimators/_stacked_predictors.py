@@ -32,6 +32,8 @@ from skae.estimators._training_parameters import TrainingParameters
 _CPU = torch.device("cpu")
 # Steps of the linear model that the output starts from, and of one that is the result.
 _START_STEPS, _LINEAR_STEPS = 100, 1000
+# The least penalty on the weights of the first.
+_START_ALPHA = 1.0
 
 
 @estimator
@@ -274,7 +276,9 @@ class StackedPredictor(StackParameters, TrainedModel):
             self.n_iter_ = 0
             return
         max_iter = _LINEAR_STEPS if is_final else _START_STEPS
-        alpha = self.alpha * targets.labelled.sum() / self.n_labelled_
+        # Large weights on top would tear the layers apart at the first steps.
+        alpha = self.alpha if is_final else max(self.alpha, _START_ALPHA)
+        alpha *= targets.labelled.sum() / self.n_labelled_
         self.coef_, self.intercept_, self.n_iter_ = fit_linear_output(
             self.stack_._codes(data), targets, alpha, max_iter, is_final=is_final
         )
@@ -295,9 +299,9 @@ class StackedPredictor(StackParameters, TrainedModel):
         theta = stack_parameters(layers, first, dtype, device, (self.coef_, self.intercept_))
         levels = make_levels(layers, first, dtype, device, differentiable=True)
         index = rows_that_count(len(labelled), weight)
-        chosen = torch.tensor(labelled)[index]
+        probed = index[torch.tensor(labelled)[index]]
         if not self._keeps_unsupervised:
-            index = index[chosen]
+            index = probed
         elif held_out is not None:
             index = index[torch.tensor(~np.isin(index.numpy(), held_out))]
         criteria = [
@@ -307,7 +311,7 @@ class StackedPredictor(StackParameters, TrainedModel):
         objective = Supervised(
             levels,
             targets.units(device),
-            weight=len(index) / max(1, int(chosen.sum())),
+            share=max(1, len(probed)) / len(index),
             weight_decay=self.alpha / (self.n_labelled_ or 1.0),
             dropout=(self.input_dropout if first == 0 else self.dropout, self.dropout),
             unsupervised=Layerwise(levels, criteria) if self._keeps_unsupervised else None,
@@ -333,6 +337,7 @@ class StackedPredictor(StackParameters, TrainedModel):
             weight,
             generator,
             index=index,
+            probed=probed if len(probed) else index,
             held_out=None if held_out is None else torch.tensor(held_out),
             optimizer=optimizer,
             max_iter=max_iter,

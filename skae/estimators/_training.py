@@ -34,6 +34,7 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
         index,
         optimizer,
         max_iter,
+        probed=None,
         held_out=None,
         learning_rate=None,
         resumable=False,
@@ -45,7 +46,8 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
     ):
         """Run the loop on ``theta`` with this model's parameters; warn of how it ended.
 
-        ``listener`` is told of every epoch, besides those that show progress.
+        ``listener`` is told of every epoch, besides those that show progress. ``probed`` are the
+        rows of which some tell how training goes, where not all of ``index`` can.
         """
         line = ProgressLine(type(self).__name__)
         listeners = [line] if self.verbose else []
@@ -55,6 +57,7 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
         if listener is not None:
             listeners.append(listener)
         may_probe = not (resumable and objective.reports_loss)
+        probed = index if probed is None else probed
         training = train(
             theta,
             objective,
@@ -70,7 +73,7 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
             n_iter_no_change=self.n_iter_no_change,
             row_weight=None if weight is None else torch.tensor(weight).to(theta.flat),
             validation_index=held_out,
-            probe_index=index[:: math.ceil(len(index) / _PROBE_ROWS)] if may_probe else None,
+            probe_index=probed[:: math.ceil(len(probed) / _PROBE_ROWS)] if may_probe else None,
             keep_start=keep_start,
             optimizer_state=optimizer_state,
             project=project,

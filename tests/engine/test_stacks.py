@@ -230,6 +230,8 @@ def test_states_are_prefixed_and_come_back(generator):
     again.state = {
         name: value.clone() if torch.is_tensor(value) else value for name, value in state.items()
     }
+    # Each layer has what was its own, and gives it back under the same names.
+    assert set(again.state) == set(state)
     results = []
     for one in (objective, again):
         one.gradient(theta, x, seeded(), out)

@@ -226,6 +226,7 @@ def test_the_value_is_the_formula(units, weighted, generator):
         UNITS[units],
         weight_decay=0.3,
         weight=2.5,
+        share=0.4,
         unsupervised=criteria,
         unsupervised_weight=0.6,
     )
@@ -234,15 +235,15 @@ def test_the_value_is_the_formula(units, weighted, generator):
     losses = hand_written_losses(units, output, batch.target)
     loss = (losses if batch.weight is None else losses * batch.weight).sum() / N_ROWS
     expected = (
-        2.5 * loss
+        2.5 / 0.4 * loss
         + 0.3 / 2 * theta["output_weight"].square().sum()
         + 0.6 * criteria.value(theta, batch.x, seeded(), rows)
     )
-    # weight * mean_i w_i -log P(y_i | o_i) + decay / 2 |U|^2 + lambda * the layers' own criteria,
-    # in which rows have weights of their own.
+    # weight / share * mean_i w_i -log P(y_i | o_i) + decay / 2 |U|^2 + lambda * the layers' own
+    # criteria, in which rows have weights of their own.
     torch.testing.assert_close(objective.value(theta, batch, seeded(), rows), expected)
-    # Training is judged by the mean of -log P.
-    torch.testing.assert_close(objective.criterion(theta, batch, seeded(), rows), loss)
+    # Training is judged by the first term, of rows that all have a target.
+    torch.testing.assert_close(objective.criterion(theta, batch, seeded(), rows), 2.5 * loss)
 
 
 def test_no_layers_are_logistic_regression(generator):

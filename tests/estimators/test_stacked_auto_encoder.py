@@ -1001,8 +1001,13 @@ def test_prefit_layers_and_other_data(images, wine):
 
 
 def test_partial_fit_of_supervised_layers(images, classes):
-    with pytest.raises(ValueError, match="pretraining='unsupervised', or call fit"):
-        small_stack(pretraining="supervised").partial_fit(images, classes)
+    stack = small_stack(pretraining="supervised")
+    # scikit-learn's way of saying that a method is not there, with the reason as its cause.
+    assert not hasattr(stack, "partial_fit")
+    with pytest.raises(AttributeError) as caught:
+        stack.partial_fit(images, classes)
+    assert "pretraining='unsupervised', or call fit" in str(caught.value.__cause__)
+    assert hasattr(stack.set_params(pretraining=None), "partial_fit")
 
 
 def test_wrong_number_of_features(images):
