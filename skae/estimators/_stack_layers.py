@@ -2,10 +2,8 @@
 
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 
 from skae._validation import HasMethods, Interval, StrOptions, make_generator
 from skae.engine.stacks import Level
@@ -15,6 +13,7 @@ from skae.estimators._auto_encoders import (
     DenoisingAutoEncoder,
 )
 from skae.estimators._boltzmann import RBM
+from skae.estimators._layer_checks import check_input, check_prefit, unfrozen
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._predictive import PSD
 from skae.estimators._sparse_coding import SparseCoder
@@ -26,7 +25,6 @@ LAYERS = {
     "rbm": RBM,
     "psd": PSD,
 }
-_KINDS = (AutoEncoder, RBM, PSD, SparseCoder)
 _DEFAULT_SIZES = (256, 256)
 # How one layer at a time may be trained.
 _MODES = ("unsupervised", "supervised", "partly_supervised", None)
@@ -155,7 +153,7 @@ class StackParameters:
     def _make_layers(self):
         """New estimators for all layers, checked as far as that is possible without data."""
         if self.layers is not None:
-            layers = [_unfrozen(layer, number) for number, layer in enumerate(self.layers)]
+            layers = [unfrozen(layer, number) for number, layer in enumerate(self.layers)]
             if self.pretraining != "prefit":
                 layers = [clone(layer) for layer in layers]
         else:
@@ -193,7 +191,7 @@ class StackParameters:
         if isinstance(self.layer, str):
             layer = LAYERS[self.layer](**shared_by_layers(self))
         else:
-            layer = clone(_unfrozen(self.layer, 0, "layer"))
+            layer = clone(unfrozen(self.layer, 0, "layer"))
         if activation is not None:
             if not isinstance(layer, AutoEncoder):
                 layer = AutoEncoder(**shared_by_layers(layer))
@@ -216,14 +214,14 @@ class StackParameters:
         for number, layer in enumerate(layers):
             layer._validate_parameters()
             if number > 0:
-                _check_input(layer, number, layers[number - 1])
+                check_input(layer, number, layers[number - 1])
             if isinstance(layer, SparseCoder) and modes[number] not in ("unsupervised", "prefit"):
                 raise ValueError(
                     f"Layer {number} is a SparseCoder, which learns by its own fit alone: "
                     f"pretraining={self.pretraining!r} is not for it. Use 'unsupervised', or a PSD."
                 )
         if self.pretraining == "prefit":
-            _check_prefit(layers)
+            check_prefit(layers)
 
     def _modes(self, n_layers):
         """How each layer is pre-trained."""
@@ -275,73 +273,6 @@ def make_levels(layers, first, dtype, device, *, differentiable):
             Level(f"{number}.", encode, layer._decode, units, shift, scale, *layer._affine_layer)
         )
     return levels
-
-
-def require_gradients(layers, purpose):
-    """Raise a ValueError if no gradient can go through a layer; those that are None stay out."""
-    for number, layer in enumerate(layers):
-        if layer is not None and layer._hindered_gradient is not None:
-            raise ValueError(
-                f"Layer {number} ({type(layer).__name__}) has no part in {purpose}, which needs a "
-                f"gradient through its codes: {layer._hindered_gradient}."
-            )
-
-
-def _unfrozen(layer, number, name="layers"):
-    if isinstance(layer, FrozenEstimator):
-        layer = layer.estimator
-    if isinstance(layer, type) or not isinstance(layer, _KINDS):
-        where = f"layers[{number}]" if name == "layers" else name
-        kind = f"the class {layer.__name__}" if isinstance(layer, type) else repr(layer)
-        raise ValueError(
-            f"{where} is {kind}, but a stack is made of instances of AutoEncoder, "
-            "DenoisingAutoEncoder, ContractiveAutoEncoder, RBM, PSD and SparseCoder."
-        )
-    return layer
-
-
-def _check_input(layer, number, below):
-    """Whether what comes out of one layer can go into the next."""
-    units, parameter_name = layer._loss_choice, layer._loss_parameter
-    if not isinstance(units, str) or units == "multinomial":
-        raise ValueError(
-            f"Layer {number} ({type(layer).__name__}) has {parameter_name}={units!r}, which is for "
-            f"columns of data; the codes of layer {number - 1} are of one kind. Use "
-            f"{parameter_name}='auto'."
-        )
-    if units == "bernoulli" and not below._codes_in_unit_interval:
-        raise ValueError(
-            f"Layer {number} ({type(layer).__name__}) has {parameter_name}='bernoulli', but the "
-            f"codes of layer {number - 1} ({below}) are not bound to [0, 1]. Choose "
-            f"{parameter_name}='gaussian' for layer {number}, or a layer {number - 1} of sigmoid "
-            "units."
-        )
-    atoms = getattr(layer, "dictionary", None)
-    if atoms is not None and not hasattr(atoms, "fit"):
-        n_columns = np.shape(atoms)[-1]
-        n_below = below.n_components
-        doubled = getattr(below, "split_sign", False)
-        if n_below is not None and n_columns != n_below * (2 if doubled else 1):
-            raise ValueError(
-                f"Layer {number} has a dictionary of atoms with {n_columns} entries, but layer "
-                f"{number - 1} gives {n_below} components. The numbers must agree."
-            )
-
-
-def _check_prefit(layers):
-    for number, layer in enumerate(layers):
-        if not hasattr(layer, "weights_"):
-            raise ValueError(
-                f"pretraining='prefit', but layer {number} ({type(layer).__name__}) is not fitted. "
-                "Fit it first; where the stack is cloned, as in a grid search, wrap it in "
-                "sklearn.frozen.FrozenEstimator."
-            )
-        below = layers[number - 1]
-        if number > 0 and layer.n_features_in_ != below._n_features_out:
-            raise ValueError(
-                f"Layer {number} was fitted on {layer.n_features_in_} features, but layer "
-                f"{number - 1} gives {below._n_features_out}. The numbers must agree."
-            )
 
 
 def _seeds(random_state, n_layers):

@@ -11,9 +11,8 @@ from skae.engine.networks import ACTIVATIONS
 from skae.engine.stacks import decode_levels, encode_levels
 from skae.engine.training import Training
 from skae.engine.unrolled import UnrolledReconstruction
-from skae.estimators._auto_encoders import AutoEncoder
 from skae.estimators._base import TrainedTransformer
-from skae.estimators._boltzmann import RBM
+from skae.estimators._layer_checks import require_gradients
 from skae.estimators._outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._pretraining import (
@@ -22,13 +21,9 @@ from skae.estimators._pretraining import (
     projection,
 )
 from skae.estimators._progress import CallbackBridge, with_callbacks
-from skae.estimators._stack_layers import (
-    StackParameters,
-    make_levels,
-    require_gradients,
-    shared_by_layers,
-)
+from skae.estimators._stack_layers import StackParameters, make_levels
 from skae.estimators._targets import infer_targets
+from skae.estimators._unrolling import unrolled
 
 
 @estimator
@@ -418,44 +413,3 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
 
     def _make_projection(self, objective):
         return projection(self.layers_, 0)
-
-
-def unrolled(layer):
-    """A fitted layer with decoder weights of its own, to be trained with the others.
-
-    Parameters
-    ----------
-    layer : estimator
-
-    Returns
-    -------
-    layer : estimator
-        A copy. That of an RBM is an auto-encoder which encodes and decodes as it does.
-    """
-    if isinstance(layer, RBM):
-        return _auto_encoder_of(layer)
-    layer = copy.copy(layer)
-    if isinstance(layer, AutoEncoder) and layer.tied_weights:
-        layer.tied_weights = False
-        tied = layer.weights_
-        layer.weights_ = {
-            name: tied[name.removeprefix("decoder_")].copy() for name in layer._parameter_shapes()
-        }
-    return layer
-
-
-def _auto_encoder_of(rbm):
-    """The auto-encoder that does in one pass what the machine does in the mean field."""
-    layer = AutoEncoder(rbm.n_components, tied_weights=False, **shared_by_layers(rbm))
-    vars(layer).update({name: value for name, value in vars(rbm).items() if name.endswith("_")})
-    layer.columns_ = rbm.columns_._replace(parameter=layer._loss_parameter)
-    weight = rbm.weights_["weight_0"]
-    # The energy has v / s^2 for v; the means of visible units have no such factor.
-    precision = np.exp(-rbm.weights_.get("log_variance", weight.dtype.type(0)))
-    layer.weights_ = {
-        "weight_0": weight * precision,
-        "decoder_weight_0": weight,
-        "hidden_bias_0": rbm.weights_["hidden_bias_0"],
-        "visible_bias_0": rbm.weights_["visible_bias_0"],
-    }
-    return layer

@@ -12,12 +12,13 @@ from skae.engine.devices import resolve_device
 from skae.engine.rows import LabelledRows, make_rows
 from skae.engine.stacks import Layerwise
 from skae.engine.supervised import Supervised
+from skae.estimators._layer_checks import require_gradients
 from skae.estimators._outcomes import all_or_nothing, report_constant_units, some_rows
 from skae.estimators._output_layers import fit_linear_output
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._pretraining import keep_parameters, projection, stack_parameters
 from skae.estimators._progress import CallbackBridge, with_callbacks
-from skae.estimators._stack_layers import StackParameters, make_levels, require_gradients
+from skae.estimators._stack_layers import StackParameters, make_levels
 from skae.estimators._stacked_auto_encoder import StackedAutoEncoder
 from skae.estimators._training import (
     TrainedModel,

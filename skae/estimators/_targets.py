@@ -123,7 +123,8 @@ def find_classes(y, unlabelled, *, require_two=True):
                 else ""
             )
             raise ValueError(
-                f"y has one class only, {names.tolist()[0]!r}; a classifier needs at least two.{hint}"
+                f"y has one class only, {names.tolist()[0]!r}; a classifier needs at least "
+                f"two.{hint}"
             )
         classes.append(names)
     return classes
@@ -168,8 +169,8 @@ def encode_classes(y, classes, *, unlabelled=None, row_weight=None, class_weight
         if wrong.any():
             raise ValueError(
                 f"y has the class {column[wrong].tolist()[0]!r}, which is none of the classes "
-                f"{names.tolist()} of this model. Pass all classes to the first call of partial_fit "
-                "as classes=, or call fit."
+                f"{names.tolist()} of this model. Pass all classes to the first call of "
+                "partial_fit as classes=, or call fit."
             )
         count = known.astype(np.float64) if row_weight is None else known * row_weight
         if class_weight is not None and known.any():

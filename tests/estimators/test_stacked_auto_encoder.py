@@ -30,7 +30,7 @@ from skae import (
     SparseCoder,
     StackedAutoEncoder,
 )
-from skae.estimators._stacked_auto_encoder import unrolled
+from skae.estimators._unrolling import unrolled
 
 SMALL = {"max_iter": 3, "batch_size": 50, "random_state": 0}
 # So that nothing but the weights and the batches decides.

@@ -116,7 +116,7 @@ def test_gradient_steps_tend_to_logistic_regression(images, y, n_classes):
     model.partial_fit(X, y, classes=np.unique(y))
     model.coef_, model.intercept_ = np.zeros_like(model.coef_), np.zeros_like(model.intercept_)
     n_rows = model.n_labelled_
-    for _ in range(500):
+    for _ in range(200):
         # The penalty is one part in the number of rows seen: the same rows are no new ones.
         model.n_labelled_ = 0.0
         model.partial_fit(X, y)
@@ -418,9 +418,10 @@ def test_class_weights_of_several_outputs(images, y):
     model = small_classifier(class_weight=[{0: 5.0}, {}], **settings).fit(images, both)
     plain = small_classifier(**settings).fit(images, both)
     change = model.predict_proba(images) - plain.predict_proba(images)
-    # Class 0 of the first output becomes more probable; the second output is another problem.
+    # Class 0 of the first output becomes more probable; the second output has only
+    # the penalty's weight in common with it.
     assert change[:, 0].mean() < -0.1
-    assert_allclose(change[:, 1], 0.0, atol=1e-4)
+    assert abs(change[:, 1]).mean() < 0.1 * abs(change[:, 0]).mean()
 
 
 @pytest.mark.parametrize("n_tuned", [0, 1, None])
