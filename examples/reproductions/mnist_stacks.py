@@ -3,14 +3,14 @@
 What is compared. Nets are trained on the first 50,000 images of MNIST's training set and judged
 on its last 10,000. With one hidden layer of 1000 units (Rifai et al., ICML 2011): auto-encoder,
 denoising with Gaussian noise and with masking, contractive and RBM pre-training. With three
-layers of 500 (Bengio et al. 2006; Larochelle et al. 2009): the same kinds, supervised greedy, all
-layers at the same time, and random weights. All are fine-tuned alike: Adam, a learning rate that
-falls linearly to 0, a fixed number of epochs, no dropout and no early stopping; at two learning
-rates, both of which are shown.
+layers of 500 (Bengio et al. 2006; Larochelle et al. 2009): auto-encoder and RBM pre-training,
+supervised greedy, all layers at the same time, and random weights. All are fine-tuned alike: Adam
+at 1e-3, falling linearly to 0, for a fixed number of epochs; once as published, and once with
+dropout, which the papers did not have, for half as many epochs more.
 
-What it does not show. The published errors are of the test set of 10,000 other images, with
-sizes and epochs chosen on these 10,000 here; ours are of one seed, with nothing chosen for each row
-but what `ROWS` says. An error of 1.5 % has a standard error of 0.12.
+What it does not show. The published errors are of the test set, 10,000 other images, for nets
+whose sizes and epochs were chosen on those that are judged here; ours are of one seed and one
+setting. An error of 1.5 % has a standard error of 0.12.
 
     SKAE_DATA=... python examples/reproductions/mnist_stacks.py [--rows NAME ...] [--seed N]
 """
@@ -59,21 +59,18 @@ ROWS = {
     "1 random": ("auto", 1, None, 0, 1.9),
     "3 random": ("auto", 3, None, 0, 2.4),
     "3 auto": ("auto", 3, "unsupervised", 15, 1.4),
-    "3 masking": ("masking", 3, "unsupervised", 15, None),
-    "3 contractive": ("contractive", 3, "unsupervised", 15, None),
     "3 rbm": ("rbm", 3, "unsupervised", 15, 1.2),
     "3 supervised": ("auto", 3, "supervised", 10, 2.0),
     "3 simultaneous": ("masking", 3, "simultaneous", 15, None),
 }
 
 
-def main(rows=None, seed=0, epochs=30, rates=(1e-3, 2e-4), train=50_000):
-    """Pre-train, fine-tune and judge the rows; print one line for each and rate."""
+def main(rows=None, seed=0, epochs=20, train=50_000):
+    """Pre-train, fine-tune and judge the rows; print two lines for each."""
     X, y = load_mnist(return_X_y=True)
     fitting, judging = slice(0, train), slice(50_000, 60_000)
-    print(
-        f"{'row':<16}{'rate':>7}{'error %':>9}{'published':>11}{'seconds':>13}   loss, by 5 epochs"
-    )
+    header = f"{'row':<16}{'dropout':>8}{'error %':>9}{'published':>11}{'seconds':>13}"
+    print(f"{header}   loss, by 5 epochs")
     for name in ROWS if rows is None else rows:
         kind, n_layers, pretraining, n_epochs, published = ROWS[name]
         stack = StackedAutoEncoder(
@@ -85,13 +82,14 @@ def main(rows=None, seed=0, epochs=30, rates=(1e-3, 2e-4), train=50_000):
         started = time.perf_counter()
         stack.fit(X[fitting], y[fitting])
         before = time.perf_counter() - started
-        for rate in rates:
+        for dropout in (0.0, 0.5 if n_layers == 1 else 0.3):
             model = StackedClassifier(
                 layers=stack.layers_,
                 pretraining="prefit",
-                max_iter=epochs,
-                learning_rate=rate,
+                max_iter=epochs if dropout == 0 else 3 * epochs // 2,
                 learning_rate_schedule="linear",
+                dropout=dropout,
+                input_dropout=0.2 if dropout > 0 else 0.0,
                 random_state=seed,
             )
             started = time.perf_counter()
@@ -100,17 +98,14 @@ def main(rows=None, seed=0, epochs=30, rates=(1e-3, 2e-4), train=50_000):
             error = 100 * (1 - model.score(X[judging], y[judging]))
             curve = np.array(model.loss_curve_)
             shown = " ".join(f"{loss:.4f}" for loss in curve[[0, *range(4, len(curve), 5)]])
-            print(
-                f"{name:<16}{rate:>7g}{error:>9.2f}{published or '-':>11}{seconds:>13}   {shown}",
-                flush=True,
-            )
+            judged = f"{name:<16}{dropout:>8g}{error:>9.2f}{published or '-':>11}{seconds:>13}"
+            print(f"{judged}   {shown}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rows", nargs="*", choices=ROWS, help="default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=30, help="of fine-tuning")
-    parser.add_argument("--rates", type=float, nargs="*", default=(1e-3, 2e-4))
+    parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning")
     parser.add_argument("--train", type=int, default=50_000, help="rows to train on")
     main(**vars(parser.parse_args()))

@@ -61,8 +61,10 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
 
     _attributes_doc = (
         """
-    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
-        By which targets are standardised."""
+    target_mean_ : ndarray of shape (n_outputs,)
+        Means of the targets, by which they are standardised.
+    target_scale_ : ndarray of shape (n_outputs,)
+        Their standard deviations; 1 for one that does not vary."""
         + StackedPredictor._attributes_doc
     )
 

@@ -3,18 +3,28 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
 import skae
 from skae.estimators._base import TrainedTransformer
+from skae.estimators._stack_layers import StackParameters
+from skae.estimators._stacked_predictors import StackedPredictor
 
 ESTIMATORS = [
     getattr(skae, name) for name in skae.__all__ if issubclass(getattr(skae, name), BaseEstimator)
 ]
-# What a user of a class may call; maps of images have nothing to continue or to score.
-METHODS = {"fit", "transform"}
-TRAINED_METHODS = METHODS | {"partial_fit", "inverse_transform", "score", "score_samples"}
+
+
+def methods_of(cls):
+    """What a user of a class may call; maps of images have nothing to continue or to score."""
+    if issubclass(cls, StackedPredictor):
+        return {"fit", "partial_fit", "predict"}
+    if issubclass(cls, TrainedTransformer):
+        return {"fit", "transform", "partial_fit", "inverse_transform", "score", "score_samples"}
+    return {"fit", "transform"}
+
 
 # numpydoc's checks that do not apply here:
 IGNORED = {
@@ -61,7 +71,7 @@ def test_classes_have_numpydoc_docstrings(name):
 def test_methods_have_numpydoc_docstrings(cls):
     methods = public_methods(cls)
     # What a user calls is defined here, and so documented here.
-    assert (TRAINED_METHODS if issubclass(cls, TrainedTransformer) else METHODS) <= set(methods)
+    assert methods_of(cls) <= set(methods)
     found = {name: problems(f"skae.{cls.__name__}.{name}") for name in methods}
     assert {name: errors for name, errors in found.items() if errors} == {}
     assert all(getattr(cls, name).__doc__ for name in methods)
@@ -90,7 +100,7 @@ def test_one_parameter_is_positional_at_most(cls):
     ]
     # Keywords keep calls readable, and let parameters be added and reordered.
     first = ["n_components"] if issubclass(cls, TrainedTransformer) else positional[:1]
-    assert positional == first
+    assert positional == (["layer_sizes"] if issubclass(cls, StackParameters) else first)
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
@@ -102,8 +112,8 @@ def test_defaults_are_plain(cls):
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_fitted_attributes_are_documented(cls, X):
-    trained = issubclass(cls, TrainedTransformer)
-    model = (cls(4, max_iter=1, random_state=0) if trained else cls()).fit(X)
+    trained = issubclass(cls, (TrainedTransformer, StackedPredictor))
+    model = (cls(4, max_iter=1, random_state=0) if trained else cls()).fit(X, np.arange(40) % 2)
     fitted = {name for name in vars(model) if name.endswith("_")}
     section = cls.__doc__.split("Attributes\n----------\n")[1]
     documented = set(re.findall(r"^(\w+_) : ", section, flags=re.MULTILINE))

@@ -437,7 +437,9 @@ def test_weights_are_repetitions(images, y, n_tuned):
     assert weighted.n_labelled_ == repeated.n_labelled_ == weight.sum()
 
 
-@pytest.mark.parametrize("pretraining", ["unsupervised", "supervised", "simultaneous"])
+@pytest.mark.parametrize(
+    "pretraining", ["unsupervised", "supervised", "partly_supervised", "simultaneous"]
+)
 def test_rows_of_weight_zero_do_not_matter(images, y, pretraining):
     weight = np.where(np.arange(200) < 120, 1.0, 0.0)
     other_X, other_y = images.copy(), y.copy()

@@ -124,14 +124,10 @@ def test_pretraining_is_that_of_the_stack(table, pretraining):
     X, y = table
     model = small_regressor(pretraining=pretraining, n_fine_tuned_layers=0).fit(X, y)
     stack = StackedAutoEncoder((10, 6), layer="auto", pretraining=pretraining, **SMALL)
-    # A transformer that is given numbers with fractions knows that they are numbers.
-    assert_array_equal(
-        model.stack_.transform(X), stack.fit(X, y + 1e-9 * np.sqrt(np.arange(200))).transform(X)
-    ) if pretraining not in ("supervised", "partly_supervised") else assert_allclose(
-        model.stack_.transform(X),
-        stack.fit(X, y + 1e-9 * np.sqrt(np.arange(200))).transform(X),
-        rtol=1e-6,
-    )
+    # A transformer takes whole numbers for classes, so it is given some that are none: by the
+    # same targets up to that, the same layers.
+    codes = stack.fit(X, y + 1e-9 * np.sqrt(np.arange(200))).transform(X)
+    assert_allclose(model.stack_.transform(X), codes, rtol=1e-6)
 
 
 # Units of the targets
@@ -479,7 +475,7 @@ def test_weak_penalties_do_not_tear_the_layers_apart(table, alpha):
 
 def test_defaults_on_a_raw_table():
     X, y = load_diabetes(return_X_y=True, scaled=False)
-    model = StackedRegressor(max_iter=5, random_state=0).fit(X[::2], y[::2])
+    model = StackedRegressor(max_iter=20, random_state=0).fit(X[::2], y[::2])
     # Columns and targets of any units, untouched defaults, few epochs: near the 0.5 at most
     # that anything finds in these data.
     assert model.score(X[1::2], y[1::2]) > 0.35
