@@ -289,7 +289,18 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             self.columns_.check(data, self._feature_names)
         return data, weight
 
-    def _train(self, X, weight, *, fresh, max_iter, hold_out, resumable=False, bridge=None):
+    def _train(
+        self,
+        X,
+        weight,
+        *,
+        fresh,
+        max_iter,
+        hold_out,
+        start_is_model=False,
+        resumable=False,
+        bridge=None,
+    ):
         """Set up theta, objective and rows, call the loop, keep what it learned."""
         device = resolve_device(self.device)
         dtype = computing_dtype(X, device)
@@ -330,6 +341,7 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             max_iter=max_iter,
             resumable=resumable,
             keep_start=not fresh,
+            start_is_model=start_is_model,
             optimizer_state=optimizer_state(state, optimizer, dtype, device),
             project=self._make_projection(objective),
             bridge=bridge,

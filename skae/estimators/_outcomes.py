@@ -1,5 +1,6 @@
 """How a fit can end other than well: exceptions, divergence, interruption, collapse."""
 
+import contextlib
 import functools
 import sys
 import warnings
@@ -49,13 +50,16 @@ def _fitted_state(model):
     return {name: vars(model)[name] for name in names}
 
 
-def report_outcome(model, training):
+def report_outcome(model, training, start_is_model=False):
     """Warn of a training that diverged or was interrupted; raise if it learned nothing.
 
     Parameters
     ----------
     model : estimator
     training : Training
+    start_is_model : bool
+        Whether the weights at the start, which are kept where nothing better was found, are what
+        an earlier phase of the same fit has learned.
     """
     name, n_epochs = type(model).__name__, len(training.loss_curve)
     if training.outcome == "diverged":
@@ -65,9 +69,13 @@ def report_outcome(model, training):
             f"{name} diverged by epoch {epoch}: the loss or the weights exploded or are not "
             f"finite. Use a smaller learning_rate (now {model.learning_rate:g}) or weaker penalties"
         )
-        if training.kept_epoch == 0:
+        if training.kept_epoch == 0 and start_is_model:
+            kept = "This training made the model worse only: what it started from was kept"
+            warn(f"{message}. {kept}.", ConvergenceWarning)
+        elif training.kept_epoch == 0:
             raise ValueError(f"{message}. Nothing was learned.")
-        warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
+        else:
+            warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
     elif training.kept_epoch == 0 and n_epochs > 0:
         warn(
             f"{name}: no epoch was better on the held-out rows than the model that training "
@@ -251,6 +259,19 @@ def report_unsolved(model, n_unsolved, n_rows, tol, max_iter, is_single):
             "tolerance, or use a larger alpha, which makes the problem easier.",
             ConvergenceWarning,
         )
+
+
+@contextlib.contextmanager
+def of_layer(number):
+    """Say of which layer of a stack errors and warnings are; warnings come at the end."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"Layer {number}: {error}") from error
+    for warning in caught:
+        warn(f"Layer {number}: {warning.message}", warning.category)
 
 
 def warn(message, category):

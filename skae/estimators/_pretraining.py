@@ -11,6 +11,7 @@ from skae.engine.rows import LabelledRows, make_rows
 from skae.engine.stacks import Layerwise
 from skae.engine.supervised import Supervised
 from skae.engine.training import evaluate
+from skae.estimators._outcomes import of_layer
 from skae.estimators._stack_layers import make_levels
 from skae.estimators._training import rows_that_count
 
@@ -36,7 +37,7 @@ def pretrain_in_turn(layers, modes, X, data, sample_weight, weight, targets, sup
     codes = data
     for number, (layer, mode) in enumerate(zip(layers, modes, strict=True)):
         seen = X if number == 0 else codes
-        try:
+        with of_layer(number):
             if mode == "unsupervised":
                 layer.fit(seen, sample_weight=sample_weight)
             elif not (layer.warm_start and hasattr(layer, "weights_")):
@@ -46,8 +47,6 @@ def pretrain_in_turn(layers, modes, X, data, sample_weight, weight, targets, sup
             if mode in ("supervised", "partly_supervised"):
                 own = mode == "partly_supervised"
                 _pretrain_supervised(layer, codes, weight, targets, supervision, own=own)
-        except ValueError as error:
-            raise ValueError(f"Layer {number}: {error}") from error
         interrupted = mode is not None and layer.stopping_reason_ == "interrupted"
         if number + 1 < len(layers):
             if interrupted:

@@ -52,7 +52,7 @@ class StackParameters:
     )
     layers: list = parameter(
         None,
-        ["array-like", None],
+        [list, tuple, None],
         """list of estimators or None
         The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
         kind, RBM, PSD or SparseCoder. The parameters of the first are
@@ -63,7 +63,8 @@ class StackParameters:
         [
             StrOptions({"unsupervised", "supervised", "partly_supervised", "simultaneous"}),
             StrOptions({"prefit"}),
-            "array-like",
+            list,
+            tuple,
             None,
         ],
         """str, list of str or None

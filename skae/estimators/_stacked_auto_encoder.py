@@ -323,7 +323,9 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
             layers = [copy.copy(layer) for layer in layers]
         n_epochs = 0 if continues and self.fine_tuning else sum(layer.n_iter_ for layer in layers)
         self._keep_layers(layers, trained)
-        if self.fine_tuning:
+        # Who interrupts the training of the last layer wants to wait no longer.
+        interrupted = self._was_interrupted and not continues
+        if self.fine_tuning and not interrupted:
             if not continues:
                 self.layers_ = [unrolled(layer) for layer in layers]
             trained = self._train(
@@ -332,6 +334,7 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
                 fresh=False,
                 max_iter=self.max_iter,
                 hold_out=self.early_stopping,
+                start_is_model=self.pretraining is not None and not continues,
                 bridge=bridge,
             )
             self.loss_curve_ = trained.loss_curve
@@ -340,6 +343,12 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         self.n_iter_ = n_epochs
         if trained.loss_curve:
             report_collapse(self, some_rows(data, weight), trained)
+
+    @property
+    def _was_interrupted(self):
+        """Whether pre-training was, in its last layer."""
+        trained = self.pretraining not in ("prefit", None)
+        return trained and self.layers_[-1].stopping_reason_ == "interrupted"
 
     def _keep_layers(self, layers, training):
         self.layers_ = layers

@@ -1,84 +1,30 @@
 """Stacks that predict: an output layer on top, and supervised fine-tuning."""
 
-from numbers import Integral, Real
-
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 
-from skae._validation import Interval, check_rows, check_weights, computing_dtype
-from skae.engine.devices import resolve_device
-from skae.engine.rows import LabelledRows, make_rows
-from skae.engine.stacks import Layerwise
-from skae.engine.supervised import Supervised
+from skae._validation import check_rows, check_weights
+from skae.estimators._fine_tuning import FineTunedStack
 from skae.estimators._layer_checks import require_gradients
 from skae.estimators._outcomes import all_or_nothing, report_constant_units, some_rows
-from skae.estimators._output_layers import fit_linear_output
-from skae.estimators._parameters import estimator, parameter
-from skae.estimators._pretraining import keep_parameters, projection, stack_parameters
+from skae.estimators._parameters import estimator
 from skae.estimators._progress import CallbackBridge, with_callbacks
-from skae.estimators._stack_layers import StackParameters, make_levels
+from skae.estimators._stack_layers import StackParameters
 from skae.estimators._stacked_auto_encoder import StackedAutoEncoder
-from skae.estimators._training import (
-    TrainedModel,
-    mean_weight,
-    optimizer_state,
-    rows_that_count,
-    to_arrays,
-    to_tensor,
-)
+from skae.estimators._training import mean_weight
 from skae.estimators._training_parameters import TrainingParameters
 
 _CPU = torch.device("cpu")
-# Steps of the linear model that the output starts from, and of one that is the result.
-_START_STEPS, _LINEAR_STEPS = 100, 1000
-# The least penalty on the weights of the first.
-_START_ALPHA = 1.0
 
 
 @estimator
-class StackedPredictor(StackParameters, TrainedModel):
+class StackedPredictor(FineTunedStack):
     """What classifier and regressor share: all but what the targets are.
 
     A subclass turns y into `Targets` and outputs into predictions.
     """
-
-    n_fine_tuned_layers: int = parameter(
-        None,
-        [Interval(Integral, 0, None, closed="left"), None],
-        """int or None
-        How many layers, counted from the top, are fine-tuned together with the output. None:
-        all. 0: none, the output is a linear model on the codes.""",
-    )
-    unsupervised_weight: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
-        Weight of the layers' own criteria while fine-tuning; each on the codes of the one
-        below, and of all rows, labelled or not.""",
-    )
-    alpha: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
-        Penalty on the output's weights, as 1 / C of
-        :class:`~sklearn.linear_model.LogisticRegression` and alpha of
-        :class:`~sklearn.linear_model.Ridge`: half the sum of their squares counts as much as
-        the loss of ``alpha`` labelled rows.""",
-    )
-    dropout: float = parameter(
-        0.0,
-        [Interval(Real, 0, 1, closed="left")],
-        """float
-        Probability with which each hidden unit is left out of a fine-tuning step.""",
-    )
-    input_dropout: float = parameter(
-        0.0,
-        [Interval(Real, 0, 1, closed="left")],
-        """float
-        The same for the columns of the data, where the lowest layer is fine-tuned.""",
-    )
 
     _attributes_doc = """
     stack_ : StackedAutoEncoder
@@ -152,7 +98,8 @@ class StackedPredictor(StackParameters, TrainedModel):
             self._start_output(data, seen)
         else:
             self.stack_ = self.stack_._shallow_copy()
-        if self._n_tuned:
+        # Who interrupts pre-training wants to wait no longer.
+        if self._n_tuned and (continues or not self.stack_._was_interrupted):
             training = self._descend_on(
                 data, weight, targets, seen.labelled, held_out, self.max_iter, bridge=bridge
             )
@@ -206,20 +153,6 @@ class StackedPredictor(StackParameters, TrainedModel):
 
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
 
-    @property
-    def _n_tuned(self):
-        """How many layers are fine-tuned."""
-        n_layers = len(self.stack_.layers_)
-        return (
-            n_layers
-            if self.n_fine_tuned_layers is None
-            else min(self.n_fine_tuned_layers, n_layers)
-        )
-
-    @property
-    def _keeps_unsupervised(self):
-        return self.unsupervised_weight > 0 and self.n_fine_tuned_layers != 0
-
     def _make_stack(self):
         """The stack with this model's parameters, and its new layers, all checked."""
         self._validate_parameters()
@@ -264,106 +197,6 @@ class StackedPredictor(StackParameters, TrainedModel):
             stratify=stratify,
             random_state=int(torch.randint(2**31 - 1, (), generator=generator)),
         )
-
-    def _start_output(self, data, targets):
-        """An output layer to begin with, or the one to end with where no layer is fine-tuned."""
-        n_outputs, is_final = targets.values.shape[1], self._n_tuned == 0
-        self.loss_curve_, self.validation_curve_ = [], []
-        self.device_, self.stopping_reason_ = self.stack_.device_, "converged"
-        if (self.pretraining is None and not is_final) or not targets.labelled.any():
-            # Random codes have no output that would be worth keeping.
-            self.coef_ = np.zeros((n_outputs, self.stack_._n_features_out))
-            self.intercept_ = targets.start_bias(_CPU).numpy()
-            self.n_iter_ = 0
-            return
-        max_iter = _LINEAR_STEPS if is_final else _START_STEPS
-        # Large weights on top would tear the layers apart at the first steps.
-        alpha = self.alpha if is_final else max(self.alpha, _START_ALPHA)
-        alpha *= targets.labelled.sum() / self.n_labelled_
-        self.coef_, self.intercept_, self.n_iter_ = fit_linear_output(
-            self.stack_._codes(data), targets, alpha, max_iter, is_final=is_final
-        )
-
-    def _descend_on(
-        self, data, weight, targets, labelled, held_out, max_iter, *, resumable=False, bridge=None
-    ):
-        """Train the fine-tuned layers and the output; keep what they learned."""
-        layers = self.stack_.layers_
-        first = len(layers) - self._n_tuned
-        layers = layers[first:]
-        device = resolve_device(self.device)
-        rows = data if first == 0 else self.stack_._codes_below(data, first)
-        dtype = computing_dtype(rows, device)
-        state = self.__dict__.get("_training_state") if resumable else None
-        goes_on = state is not None and torch.device(self.device_).type == device.type
-        generator = self._generator(device, state["generator"] if goes_on else None)
-        theta = stack_parameters(layers, first, dtype, device, (self.coef_, self.intercept_))
-        levels = make_levels(layers, first, dtype, device, differentiable=True)
-        index = rows_that_count(len(labelled), weight)
-        probed = index[torch.tensor(labelled)[index]]
-        if not self._keeps_unsupervised:
-            index = probed
-        elif held_out is not None:
-            index = index[torch.tensor(~np.isin(index.numpy(), held_out))]
-        criteria = [
-            layer._make_objective(theta.part(level.prefix))
-            for layer, level in zip(layers, levels, strict=True)
-        ]
-        objective = Supervised(
-            levels,
-            targets.units(device),
-            share=max(1, len(probed)) / len(index),
-            weight_decay=self.alpha / (self.n_labelled_ or 1.0),
-            dropout=(self.input_dropout if first == 0 else self.dropout, self.dropout),
-            unsupervised=Layerwise(levels, criteria) if self._keeps_unsupervised else None,
-            unsupervised_weight=self.unsupervised_weight,
-            judge=None if held_out is None else self._judge(targets),
-        )
-        optimizer = self._make_optimizer(objective)
-        if state is not None:
-            objective.state = {
-                name: to_tensor(array, dtype, device) for name, array in state["objective"].items()
-            }
-        slots = optimizer.slots
-        self._require_memory_for(theta.shapes, slots, dtype, device)
-        columns = layers[0].columns_ if layers else None
-        shift_and_scale = columns.standardization(dtype, device) if layers else (None, None)
-        training = self._descend(
-            theta,
-            objective,
-            LabelledRows(
-                make_rows(rows, *shift_and_scale, dtype=dtype, device=device),
-                *targets.tensors(dtype, device),
-            ),
-            weight,
-            generator,
-            index=index,
-            probed=probed if len(probed) else index,
-            held_out=None if held_out is None else torch.tensor(held_out),
-            optimizer=optimizer,
-            max_iter=max_iter,
-            resumable=resumable,
-            optimizer_state=optimizer_state(state, optimizer, dtype, device),
-            project=projection(layers, first),
-            bridge=bridge,
-        )
-        keep_parameters(layers, levels, theta)
-        self.coef_ = theta["output_weight"].cpu().numpy().copy()
-        self.intercept_ = theta["output_bias"].cpu().numpy().copy()
-        self.device_, self.stopping_reason_ = str(device), training.outcome
-        if resumable:
-            self._training_state = {
-                "generator": generator.get_state().numpy(),
-                "optimizer": to_arrays(training.optimizer_state),
-                "objective": to_arrays(objective.state),
-            }
-        else:
-            self.__dict__.pop("_training_state", None)
-        return training
-
-    def _judge(self, targets):
-        """The loss by which held-out rows are judged, where it is not that of training."""
-        return None
 
     def _outputs(self, X):
         """Pre-activations of the output of every row, of shape (n_samples, n_outputs)."""

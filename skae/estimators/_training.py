@@ -39,6 +39,7 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
         learning_rate=None,
         resumable=False,
         keep_start=False,
+        start_is_model=False,
         optimizer_state=None,
         project=None,
         bridge=None,
@@ -47,7 +48,8 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
         """Run the loop on ``theta`` with this model's parameters; warn of how it ended.
 
         ``listener`` is told of every epoch, besides those that show progress. ``probed`` are the
-        rows of which some tell how training goes, where not all of ``index`` can.
+        rows of which some tell how training goes, where not all of ``index`` can. Where the
+        ``start_is_model``, it is kept, with a warning, if training makes it worse only.
         """
         line = ProgressLine(type(self).__name__)
         listeners = [line] if self.verbose else []
@@ -82,7 +84,7 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
             else None,
         )
         line.finish()
-        report_outcome(self, training)
+        report_outcome(self, training, start_is_model)
         return training
 
     def _validate_parameters(self):

@@ -507,7 +507,7 @@ def test_early_stopping_keeps_the_best_epoch(images, y, monkeypatch):
 @pytest.mark.parametrize("pretraining", ["unsupervised", "supervised"])
 def test_early_stopping_does_not_see_held_out_labels(images, y, monkeypatch, pretraining):
     from skae.engine.training import train
-    from skae.estimators._stacked_predictors import fit_linear_output
+    from skae.estimators._output_layers import fit_linear_output
 
     trainings, outputs = [], []
 
@@ -520,7 +520,7 @@ def test_early_stopping_does_not_see_held_out_labels(images, y, monkeypatch, pre
         return fit_linear_output(codes, targets, *args, **kwargs)
 
     monkeypatch.setattr("skae.estimators._training.train", watched_train)
-    monkeypatch.setattr("skae.estimators._stacked_predictors.fit_linear_output", watched_output)
+    monkeypatch.setattr("skae.estimators._fine_tuning.fit_linear_output", watched_output)
     small_classifier(early_stopping=True, pretraining=pretraining).fit(images, y)
     held_out = trainings[-1][2].numpy()
     assert len(held_out) == 20
@@ -1031,8 +1031,18 @@ def test_interruption_of_fine_tuning(images, y, interrupt):
 
 
 def test_divergence_of_fine_tuning(images, y):
-    model = small_classifier(n_iter_no_change=None, optimizer="sgd", learning_rate=1e200)
-    with pytest.raises(ValueError, match=r"StackedClassifier diverged.*smaller learning_rate"):
+    parameters = {"n_iter_no_change": None, "optimizer": "sgd", "learning_rate": 1e200}
+    model = small_classifier(**parameters)
+    # What pre-training and the linear output have learned is not thrown away,
+    with pytest.warns(ConvergenceWarning, match=r"diverged.*smaller learning_rate.*was kept"):
+        model.fit(images, y)
+    assert model.stopping_reason_ == "diverged"
+    start = small_classifier(n_fine_tuned_layers=0).fit(images, y)
+    # it is the model: a logistic regression on the codes, up to its last few steps.
+    assert (model.predict(images) == start.predict(images)).mean() > 0.97
+    # From random weights nothing was learned, and nothing is left.
+    model = small_classifier(pretraining=None, **parameters)
+    with pytest.raises(ValueError, match=r"StackedClassifier diverged.*Nothing was learned"):
         model.fit(images, y)
     with pytest.raises(NotFittedError):
         model.predict(images)
