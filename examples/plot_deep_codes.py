@@ -143,6 +143,7 @@ for ax, (name, model) in zip(axes, planes.items(), strict=True):
     ax.set(xticks=[], yticks=[])
 figure.colorbar(points, ax=axes, label="class")
 plt.show()
+print({name: f"{share:.0%}" for name, share in agreement.items()})
 assert agreement["fine-tuned"] > agreement["PCA"] + 0.08
 
 # %%
@@ -151,7 +152,8 @@ assert agreement["fine-tuned"] > agreement["PCA"] + 0.08
 # - The squared error counts, and no more: what the codes are good for is another question. And
 #   PCA is much faster, has no learning rate, and its codes are ordered and uncorrelated.
 # - Pre-training buys speed and safety here, hardly a better end: with Adam and more epochs, random
-#   weights do nearly as well. In 2006 the net was twice as deep, and there was neither Adam nor a scale of random
-#   weights that lets signals through several layers, which a stack without pre-training has.
+#   weights do nearly as well. In 2006 the net was twice as deep, and there was neither Adam nor a
+#   scale of random weights that lets signals through several layers, which a stack without
+#   pre-training has.
 # - Layers by themselves lose as much as PCA: each one optimises its own criterion, and errors add
 #   up on the way down. It is the fine-tuning that makes them a compression.

@@ -5,6 +5,8 @@ numbers (`Gaussian`). A row without a target has zeros for it and weight 0, or, 
 alone: the sum of no terms.
 """
 
+import math
+
 import torch
 
 from skae.engine.backpropagation import AffineChain, AffineMap, encoder_maps
@@ -37,6 +39,8 @@ class Supervised:
     unsupervised_weight : float
     judge : callable, default=None
         (output, target) -> loss of each row, by which `criterion` judges; None is -log P.
+    harmless : float
+        A criterion up to which training has not exploded, however good it was at the start.
     """
 
     reports_loss = True
@@ -53,9 +57,10 @@ class Supervised:
         unsupervised=None,
         unsupervised_weight=1.0,
         judge=None,
+        harmless=-math.inf,
     ):
         self.levels, self.units, self.weight_decay = levels, units, weight_decay
-        self.dropout, self.judge = dropout, judge
+        self.dropout, self.judge, self.harmless = dropout, judge, harmless
         self.weight, self.share = weight, share
         self.unsupervised, self.unsupervised_weight = unsupervised, unsupervised_weight
         maps = encoder_maps(levels, dropout)

@@ -211,6 +211,8 @@ def train(
                     end = best.last if probes_epochs else probe(watched_index)
                 # Half as far again from what no parameters could undercut.
                 worst = best.start + 0.5 * abs(best.start - objective.offset)
+                # From a start that is nearly perfect, half as far again is next to nothing.
+                worst = max(worst, getattr(objective, "harmless", worst))
                 if not end <= worst:
                     exploded = True
                     # Nothing that was kept is better than the start.

@@ -23,9 +23,9 @@ from skae.estimators._parameters import estimator
 from skae.estimators._progress import CallbackBridge, with_callbacks
 from skae.estimators._training import (
     TrainedModel,
+    kept_state,
     optimizer_state,
     rows_that_count,
-    to_arrays,
     to_tensor,
 )
 
@@ -342,7 +342,7 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             resumable=resumable,
             keep_start=not fresh,
             start_is_model=start_is_model,
-            optimizer_state=optimizer_state(state, optimizer, dtype, device),
+            optimizer_state=optimizer_state(state, optimizer, theta),
             project=self._make_projection(objective),
             bridge=bridge,
         )
@@ -352,11 +352,7 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         self.device_ = str(device)
         self.stopping_reason_ = training.outcome
         if resumable or self._keeps_statistics:
-            self._training_state = {
-                "generator": generator.get_state().numpy(),
-                "optimizer": to_arrays(training.optimizer_state),
-                "objective": to_arrays(objective.state),
-            }
+            self._training_state = kept_state(theta, generator, training, objective)
         return training
 
     def _start_at_rows_(self, theta, rows, index, generator):

@@ -1,5 +1,6 @@
 """Training of an output layer and of the layers below it, on targets."""
 
+import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,9 +17,9 @@ from skae.estimators._pretraining import keep_parameters, projection, stack_para
 from skae.estimators._stack_layers import StackParameters, make_levels
 from skae.estimators._training import (
     TrainedModel,
+    kept_state,
     optimizer_state,
     rows_that_count,
-    to_arrays,
     to_tensor,
 )
 
@@ -54,16 +55,18 @@ class FineTunedStack(StackParameters, TrainedModel):
         1.0,
         [Interval(Real, 0, None, closed="left")],
         """float
-        Penalty on the output's weights, as 1 / C of
-        :class:`~sklearn.linear_model.LogisticRegression` and alpha of
-        :class:`~sklearn.linear_model.Ridge`: half the sum of their squares counts as much as
-        the loss of ``alpha`` labelled rows.""",
+        Penalty on the output's weights: half the sum of their squares counts as much as the
+        loss of ``alpha`` labelled rows. That is 1 / C of
+        :class:`~sklearn.linear_model.LogisticRegression` (for two classes, which have two
+        outputs here and one there, 2 / C) and alpha of
+        :class:`~sklearn.linear_model.Ridge`. Fine-tuning starts from an output with at least
+        ``alpha=1``.""",
     )
     dropout: float = parameter(
         0.0,
         [Interval(Real, 0, 1, closed="left")],
         """float
-        Probability with which each hidden unit is left out of a fine-tuning step.""",
+        Probability with which each unit of a layer's code is left out of a fine-tuning step.""",
     )
     input_dropout: float = parameter(
         0.0,
@@ -90,7 +93,8 @@ class FineTunedStack(StackParameters, TrainedModel):
         """An output layer to begin with, or the one to end with where no layer is fine-tuned."""
         n_outputs, is_final = targets.values.shape[1], self._n_tuned == 0
         self.loss_curve_, self.validation_curve_ = [], []
-        self.device_, self.stopping_reason_ = self.stack_.device_, "converged"
+        self.device_ = self.stack_.device_
+        self.stopping_reason_ = "interrupted" if self.stack_._was_interrupted else "converged"
         if (self.pretraining is None and not is_final) or not targets.labelled.any():
             # Random codes have no output that would be worth keeping.
             self.coef_ = np.zeros((n_outputs, self.stack_._n_features_out))
@@ -130,6 +134,7 @@ class FineTunedStack(StackParameters, TrainedModel):
             layer._make_objective(theta.part(level.prefix))
             for layer, level in zip(layers, levels, strict=True)
         ]
+        judge = None if held_out is None else self._judge(targets)
         objective = Supervised(
             levels,
             targets.units(device),
@@ -138,10 +143,11 @@ class FineTunedStack(StackParameters, TrainedModel):
             dropout=(self.input_dropout if first == 0 else self.dropout, self.dropout),
             unsupervised=Layerwise(levels, criteria) if self._keeps_unsupervised else None,
             unsupervised_weight=self.unsupervised_weight,
-            judge=None if held_out is None else self._judge(targets),
+            judge=judge,
+            harmless=self._loss_of_nothing(targets, labelled if held_out is None else held_out),
         )
         optimizer = self._make_optimizer(objective)
-        if state is not None:
+        if state is not None and state["shapes"] == theta.shapes:
             objective.state = {
                 name: to_tensor(array, dtype, device) for name, array in state["objective"].items()
             }
@@ -164,7 +170,7 @@ class FineTunedStack(StackParameters, TrainedModel):
             optimizer=optimizer,
             max_iter=max_iter,
             resumable=resumable,
-            optimizer_state=optimizer_state(state, optimizer, dtype, device),
+            optimizer_state=optimizer_state(state, optimizer, theta),
             start_is_model=self.pretraining is not None and not resumable,
             project=projection(layers, first),
             bridge=bridge,
@@ -174,14 +180,22 @@ class FineTunedStack(StackParameters, TrainedModel):
         self.intercept_ = theta["output_bias"].cpu().numpy().copy()
         self.device_, self.stopping_reason_ = str(device), training.outcome
         if resumable:
-            self._training_state = {
-                "generator": generator.get_state().numpy(),
-                "optimizer": to_arrays(training.optimizer_state),
-                "objective": to_arrays(objective.state),
-            }
+            self._training_state = kept_state(theta, generator, training, objective)
         else:
             self.__dict__.pop("_training_state", None)
         return training
+
+    def _loss_of_nothing(self, targets, rows):
+        """What an output that knows nothing but the targets' mean would be judged at."""
+        values, weight = targets.tensors(torch.float64, _CPU)
+        rows = torch.as_tensor(rows)
+        values, weight = values[rows], None if weight is None else weight[rows]
+        if not len(values):
+            return -math.inf
+        judge = self._judge(targets) if rows.dtype != torch.bool else None
+        judge = judge or targets.units(_CPU).negative_log_likelihood
+        loss = judge(targets.start_bias(_CPU).expand_as(values), values)
+        return float((loss if weight is None else loss * weight).mean())
 
     def _judge(self, targets):
         """The loss by which held-out rows are judged, where it is not that of training."""

@@ -1,6 +1,7 @@
 """How a fit can end other than well: exceptions, divergence, interruption, collapse."""
 
 import contextlib
+import contextvars
 import functools
 import sys
 import warnings
@@ -50,7 +51,7 @@ def _fitted_state(model):
     return {name: vars(model)[name] for name in names}
 
 
-def report_outcome(model, training, start_is_model=False):
+def report_outcome(model, training, start_is_model=False, rate=None):
     """Warn of a training that diverged or was interrupted; raise if it learned nothing.
 
     Parameters
@@ -60,14 +61,17 @@ def report_outcome(model, training, start_is_model=False):
     start_is_model : bool
         Whether the weights at the start, which are kept where nothing better was found, are what
         an earlier phase of the same fit has learned.
+    rate : str, default=None
+        What the learning rate is, where it is not the model's.
     """
+    rate = f"now {model.learning_rate:g}" if rate is None else rate
     name, n_epochs = type(model).__name__, len(training.loss_curve)
     if training.outcome == "diverged":
         # After a regular end every epoch was finite; the explosion came to light at the end.
         epoch = min(n_epochs + 1, model.max_iter)
         message = (
             f"{name} diverged by epoch {epoch}: the loss or the weights exploded or are not "
-            f"finite. Use a smaller learning_rate (now {model.learning_rate:g}) or weaker penalties"
+            f"finite. Use a smaller learning_rate ({rate}) or weaker penalties"
         )
         if training.kept_epoch == 0 and start_is_model:
             kept = "This training made the model worse only: what it started from was kept"
@@ -76,19 +80,19 @@ def report_outcome(model, training, start_is_model=False):
             raise ValueError(f"{message}. Nothing was learned.")
         else:
             warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
-    elif training.kept_epoch == 0 and n_epochs > 0:
+    elif training.kept_epoch == 0 and n_epochs > 0 and not start_is_model:
         warn(
             f"{name}: no epoch was better on the held-out rows than the model that training "
-            f"started from, which was kept. Use a smaller learning_rate (now "
-            f"{model.learning_rate:g}) or more rows.",
+            f"started from, which was kept. Use a smaller learning_rate ({rate}"
+            f") or more rows.",
             ConvergenceWarning,
         )
     elif training.setback > _SETBACK and n_epochs >= _TIME_TO_LEARN:
         warn(
             f"{name} lost more than half of its progress again: its loss rose to "
             f"{training.loss_curve[-1]:.6g} from {min(training.loss_curve):.6g} after epoch "
-            f"{1 + np.argmin(training.loss_curve)}. Use a smaller learning_rate (now "
-            f"{model.learning_rate:g}), learning_rate_schedule='linear' or fewer epochs.",
+            f"{1 + np.argmin(training.loss_curve)}. Use a smaller learning_rate ({rate}"
+            f"), learning_rate_schedule='linear' or fewer epochs.",
             ConvergenceWarning,
         )
     elif training.outcome == "interrupted":
@@ -261,17 +265,20 @@ def report_unsolved(model, n_unsolved, n_rows, tol, max_iter, is_single):
         )
 
 
+# Of which layer of a stack a warning is, in this thread or task.
+_LAYER = contextvars.ContextVar("layer", default="")
+
+
 @contextlib.contextmanager
 def of_layer(number):
-    """Say of which layer of a stack errors and warnings are; warnings come at the end."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        except ValueError as error:
-            raise ValueError(f"Layer {number}: {error}") from error
-    for warning in caught:
-        warn(f"Layer {number}: {warning.message}", warning.category)
+    """Say of which layer of a stack errors and warnings are."""
+    token = _LAYER.set(f"{_LAYER.get()}Layer {number}: ")
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Layer {number}: {error}") from error
+    finally:
+        _LAYER.reset(token)
 
 
 def warn(message, category):
@@ -279,4 +286,4 @@ def warn(message, category):
     frame, level = sys._getframe(), 0
     while frame and frame.f_globals.get("__name__", "").startswith(("skae.", "sklearn.")):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level + 1)
+    warnings.warn(f"{_LAYER.get()}{message}", category, stacklevel=level + 1)

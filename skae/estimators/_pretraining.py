@@ -10,8 +10,7 @@ from skae.engine.parameters import Parameters
 from skae.engine.rows import LabelledRows, make_rows
 from skae.engine.stacks import Layerwise
 from skae.engine.supervised import Supervised
-from skae.engine.training import evaluate
-from skae.estimators._outcomes import of_layer
+from skae.estimators._outcomes import of_layer, report_constant_units, some_rows
 from skae.estimators._stack_layers import make_levels
 from skae.estimators._training import rows_that_count
 
@@ -97,7 +96,8 @@ def _pretrain_supervised(layer, data, weight, targets, supervision, *, own):
     index = index if own else probed
     held_out = None
     if layer.early_stopping:
-        index, held_out = layer._split(index, generator)
+        probed, held_out = layer._split(probed, generator)
+        index = index[torch.tensor(~np.isin(index.numpy(), held_out.numpy()))]
     objective = Supervised(
         levels,
         targets.units(device),
@@ -123,6 +123,7 @@ def _pretrain_supervised(layer, data, weight, targets, supervision, *, own):
     keep_parameters([layer], levels, theta)
     layer.n_iter_, layer.loss_curve_ = len(training.loss_curve), training.loss_curve
     layer.validation_curve_, layer.stopping_reason_ = training.validation_curve, training.outcome
+    report_constant_units(layer, layer._codes(some_rows(data, weight)))
 
 
 def pretrain_together(stack, layers, data, weight, bridge=None):
@@ -160,8 +161,8 @@ def pretrain_together(stack, layers, data, weight, bridge=None):
     curves = [[] for _ in layers]
 
     def note(epoch):
-        for number, curve in enumerate(curves):
-            curve.append(evaluate(theta, _Only(objective, number), rows, some))
+        for curve, loss in zip(curves, _mean_criteria(objective, theta, rows, some), strict=True):
+            curve.append(loss)
         return False
 
     training = stack._descend(
@@ -186,14 +187,11 @@ def pretrain_together(stack, layers, data, weight, bridge=None):
     return training
 
 
-class _Only:
-    """The criterion of one layer among those that learn together."""
-
-    def __init__(self, objective, number):
-        self.objective, self.number = objective, number
-
-    def criterion(self, theta, x, generator, row_weight=None):
-        return self.objective.criteria(theta, x, generator, row_weight)[self.number]
+def _mean_criteria(objective, theta, rows, index):
+    """The criterion of every layer on some rows, with the same noise at every call."""
+    generator = torch.Generator(theta.flat.device).manual_seed(0)
+    index = index.to(theta.flat.device)
+    return [float(loss) for loss in objective.criteria(theta, rows.take(index), generator)]
 
 
 def stack_parameters(layers, first, dtype, device, output=None):

@@ -1,5 +1,6 @@
 """The layers of a stack: how they are chosen, and what must hold before any is trained."""
 
+import copy
 from numbers import Integral, Real
 
 import torch
@@ -13,7 +14,12 @@ from skae.estimators._auto_encoders import (
     DenoisingAutoEncoder,
 )
 from skae.estimators._boltzmann import RBM
-from skae.estimators._layer_checks import check_input, check_prefit, unfrozen
+from skae.estimators._layer_checks import (
+    check_input,
+    check_prefit,
+    require_gradients,
+    unfrozen,
+)
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._predictive import PSD
 from skae.estimators._sparse_coding import SparseCoder
@@ -154,6 +160,11 @@ class StackParameters:
     def _make_layers(self):
         """New estimators for all layers, checked as far as that is possible without data."""
         if self.layers is not None:
+            if self._top_activation is not None:
+                raise ValueError(
+                    "code_activation is for layers that are made by their sizes: with layers=[...],"
+                    " set the activation of the last one."
+                )
             layers = [unfrozen(layer, number) for number, layer in enumerate(self.layers)]
             if self.pretraining != "prefit":
                 layers = [clone(layer) for layer in layers]
@@ -221,6 +232,12 @@ class StackParameters:
                     f"Layer {number} is a SparseCoder, which learns by its own fit alone: "
                     f"pretraining={self.pretraining!r} is not for it. Use 'unsupervised', or a PSD."
                 )
+        by_gradient = ("supervised", "partly_supervised", "simultaneous")
+        trained = [
+            layer if mode in by_gradient else None
+            for layer, mode in zip(layers, modes, strict=True)
+        ]
+        require_gradients(trained, f"pretraining={self.pretraining!r}")
         if self.pretraining == "prefit":
             check_prefit(layers)
 
@@ -241,6 +258,42 @@ class StackParameters:
         one = self.pretraining is None or isinstance(self.pretraining, str)
         modes = [self.pretraining] if one else [*self.pretraining]
         return any(mode in ("supervised", "partly_supervised") for mode in modes)
+
+
+def continued(layers, new, is_prefit):
+    """Copies of fitted layers that go on with the parameters that new ones have.
+
+    Parameters
+    ----------
+    layers : list of estimators
+        Fitted.
+    new : list of estimators
+        As the stack's parameters would make them today.
+    is_prefit : bool
+        Whether the new ones are fitted themselves, and say nothing.
+
+    Raises
+    ------
+    ValueError
+        If there are other numbers of layers or of units than before.
+    """
+    layers = [copy.copy(layer) for layer in layers]
+    if is_prefit:
+        return layers
+    sizes = [[layer.n_components for layer in part] for part in (layers, new)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"The layers of this stack have {sizes[0]} components, but its parameters ask for "
+            f"{sizes[1]} now. Set them back, or call fit with warm_start=False."
+        )
+    for layer, other in zip(layers, new, strict=True):
+        if type(layer) is type(other):
+            # What a fit has settled stays: units, and whether weights are tied.
+            settled = ("random_state", "tied_weights", "warm_start", layer._loss_parameter)
+            for name, value in other.get_params(deep=False).items():
+                if name not in settled:
+                    setattr(layer, name, value)
+    return layers
 
 
 def shared_by_layers(model):

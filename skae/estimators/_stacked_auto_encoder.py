@@ -21,7 +21,7 @@ from skae.estimators._pretraining import (
     projection,
 )
 from skae.estimators._progress import CallbackBridge, with_callbacks
-from skae.estimators._stack_layers import StackParameters, make_levels
+from skae.estimators._stack_layers import StackParameters, continued, make_levels
 from skae.estimators._targets import infer_targets
 from skae.estimators._unrolling import unrolled
 
@@ -99,8 +99,8 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         None,
         [StrOptions(set(ACTIVATIONS)), None],
         """{"sigmoid", "tanh", "relu", "softplus", "linear"} or None
-        Activation of the top layer, where ``layer`` chooses the layers. None: that of the
-        others. A top layer of RBM or PSD kind becomes an auto-encoder then.""",
+        Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None: that
+        of the others. A top layer of RBM or PSD kind becomes an auto-encoder then.""",
     )
     code_layer: int = parameter(
         -1,
@@ -148,8 +148,8 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Only for supervised pre-training: classes (integers, booleans or strings; -1 stands
-            for an unknown one) or numbers (NaN for unknown ones).
+            Only for supervised pre-training: classes (integers, of which -1 stands for an
+            unknown one, booleans or strings) or numbers (NaN for unknown ones).
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows; a row of weight 0 is left out.
 
@@ -189,8 +189,9 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         """Continue learning with one pass over the rows of X for every layer in turn.
 
         Each layer continues on the codes of those below as they are then, by its own
-        `partial_fit`; with ``fine_tuning``, a pass of the unrolled whole follows. Not there with
-        supervised pre-training.
+        `partial_fit`. With ``fine_tuning``, only the first call does so, and every call makes a
+        pass of the unrolled whole: pre-train a stack on many rows first, and pass its layers
+        with ``pretraining="prefit"``. Not there with supervised pre-training.
 
         Parameters
         ----------
@@ -208,7 +209,9 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         """
         self._validate_parameters()
         fresh = not hasattr(self, "layers_")
-        layers = self._make_layers() if fresh else [copy.copy(layer) for layer in self.layers_]
+        layers = self._make_layers()
+        if not fresh:
+            layers = continued(self.layers_, layers, self.pretraining == "prefit")
         data = check_rows(self, X, reset=fresh)
         weight = check_weights(sample_weight, data)
         trains = self.pretraining not in ("prefit", None) and not (self.fine_tuning and not fresh)
@@ -227,7 +230,7 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         n_iter = 0 if fresh else self.n_iter_
         self._keep_layers(layers, Training([], [], {}, "max_iter", 0))
         if self.fine_tuning:
-            self.layers_ = [unrolled(layer) for layer in self.layers_] if fresh else self.layers_
+            self.layers_ = [unrolled(layer) for layer in self.layers_]
             training = self._train(
                 data, weight, fresh=False, max_iter=1, hold_out=False, resumable=True
             )
@@ -303,7 +306,7 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         continues = self.warm_start and hasattr(self, "layers_")
         trained = Training([], [], {}, "max_iter", 0)
         if continues:
-            layers = [copy.copy(layer) for layer in self.layers_]
+            layers = continued(self.layers_, layers, self.pretraining == "prefit")
             for layer in layers:
                 layer.warm_start = True
         if not (continues and self.fine_tuning) and self.pretraining != "prefit":
@@ -326,8 +329,7 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         # Who interrupts the training of the last layer wants to wait no longer.
         interrupted = self._was_interrupted and not continues
         if self.fine_tuning and not interrupted:
-            if not continues:
-                self.layers_ = [unrolled(layer) for layer in layers]
+            self.layers_ = [unrolled(layer) for layer in layers]
             trained = self._train(
                 data,
                 weight,

@@ -14,7 +14,16 @@ from skae.engine.supervised import classification_error
 from skae.estimators._outcomes import all_or_nothing
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._stacked_predictors import StackedPredictor
-from skae.estimators._targets import class_groups, encode_classes, find_classes, is_known
+from skae.estimators._targets import (
+    check_class_weight,
+    class_groups,
+    encode_classes,
+    find_classes,
+    is_known,
+)
+
+# Held-out rows are judged by their error rate and so much of their loss, up to so many nats.
+_TIE, _MOST_NATS = 1e-6, 5.0
 
 
 @estimator
@@ -31,7 +40,8 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
 
     where n is the number of labelled rows, P a softmax over classes and :math:`\lambda`
     ``unsupervised_weight``, the weight of the layers' own criteria, which take in unlabelled
-    rows. The output starts as a logistic regression on the codes of pre-training.
+    rows. The output starts as a logistic regression on the codes of pre-training. With several
+    outputs, the first term is the sum of theirs, each a mean over the rows whose class is known.
 
     Use it where labels are few beside the rows, or where a deep net without pre-training
     overfits; with ``pretraining=None`` it is a multi-layer perceptron.
@@ -75,10 +85,10 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
 
     unlabelled: int = parameter(
         -1,
-        [Real, None],
-        """int or None
-        The value in y that stands for an unknown class. None: there is none, every value is a
-        class, as where classes are -1 and 1.""",
+        [Real, str, None],
+        """int, str or None
+        The value in y that stands for an unknown class; a string where classes are strings.
+        None: there is none, every value is a class, as where classes are -1 and 1.""",
     )
     class_weight: dict = parameter(
         None,
@@ -138,6 +148,17 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
             raise ValueError(
                 "The first call of partial_fit needs classes=, all classes that there will be."
             )
+        if classes is not None and hasattr(self, "classes_"):
+            several = len(self.output_classes_) > 1
+            given = [np.unique(names) for names in (classes if several else [classes])]
+            same = len(given) == len(self.output_classes_) and all(
+                np.array_equal(a, b) for a, b in zip(given, self.output_classes_, strict=True)
+            )
+            if not same:
+                raise ValueError(
+                    f"classes={classes!r} are not those of the first call of partial_fit, "
+                    f"{[names.tolist() for names in self.output_classes_]}, which cannot change."
+                )
         return self._partial_fit(X, y, sample_weight, classes=classes)
 
     def predict(self, X):
@@ -217,14 +238,14 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         return np.column_stack(found) if all(logits.ndim == 1 for logits in found) else found
 
     def score(self, X, y, sample_weight=None):
-        """Mean accuracy: the part of the rows all of whose classes are predicted.
+        """Mean accuracy: the part of the labelled rows all of whose classes are predicted.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True classes.
+            True classes; rows with an ``unlabelled`` one are left out.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
 
@@ -232,9 +253,14 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         -------
         score : float
         """
-        found = self.predict(X)
-        right = (found == np.reshape(y, found.shape)).reshape(len(found), -1).all(1)
-        return float(np.average(right, weights=sample_weight))
+        check_is_fitted(self)
+        table = self._checked_targets(y)
+        known = np.all([is_known(column, self.unlabelled) for column in table.T], axis=0)
+        if not known.any():
+            raise ValueError("No row is labelled, so there is nothing to judge by.")
+        right = (np.reshape(self.predict(X), table.shape) == table).all(1)
+        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(np.average(right[known], weights=weight))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -262,10 +288,17 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
 
     def _checked_targets(self, y):
         table = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        kinds = {isinstance(label, str) for label in table.flat} if table.dtype == object else ()
+        if len(kinds) > 1:
+            raise ValueError(
+                "y mixes strings with other values. Where classes are strings, let a string stand "
+                "for the unknown class, such as unlabelled='?'."
+            )
         check_classification_targets(y)
         return table.reshape(len(table), -1)
 
     def _describe_targets(self, table, weight, classes=None):
+        check_class_weight(self.class_weight, table.shape[1])
         if classes is None:
             counted = table if weight is None else table[weight > 0]
             found = find_classes(counted, self.unlabelled)
@@ -308,11 +341,15 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
 
     def _judge(self, targets):
         groups = [torch.tensor(columns) for columns in targets.groups]
+        units = targets.units(torch.device("cpu"))
 
         def error(output, target):
-            return classification_error(
+            wrong = classification_error(
                 [output[:, columns] for columns in groups],
                 [target[:, columns] for columns in groups],
             )
+            # The loss decides between epochs of the same error, and never against a row.
+            loss = units.negative_log_likelihood(output, target).clamp(max=_MOST_NATS)
+            return wrong + _TIE * loss
 
         return error

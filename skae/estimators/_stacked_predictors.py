@@ -87,7 +87,7 @@ class StackedPredictor(FineTunedStack):
         targets = self._encode_targets(table, weight)
         self.n_labelled_ = targets.total * mean_weight(sample_weight)
         seen, held_out = targets, None
-        if self.early_stopping:
+        if self.early_stopping and self.n_fine_tuned_layers != 0:
             index, held_out = self._split_labelled(targets, table)
             seen = targets.restricted(index)
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
@@ -98,6 +98,8 @@ class StackedPredictor(FineTunedStack):
             self._start_output(data, seen)
         else:
             self.stack_ = self.stack_._shallow_copy()
+            if not self._n_tuned:
+                self._start_output(data, seen)
         # Who interrupts pre-training wants to wait no longer.
         if self._n_tuned and (continues or not self.stack_._was_interrupted):
             training = self._descend_on(
@@ -105,7 +107,7 @@ class StackedPredictor(FineTunedStack):
             )
             self.n_iter_ = len(training.loss_curve)
             self.loss_curve_ = training.loss_curve
-            self.validation_curve_ = training.validation_curve
+            self.validation_curve_ = np.round(training.validation_curve, 5).tolist()
             report_constant_units(self, self.stack_._codes(some_rows(data, weight)))
         bridge.finish()
         return self
@@ -121,7 +123,7 @@ class StackedPredictor(FineTunedStack):
         if not targets.labelled.any() and not self._keeps_unsupervised:
             raise ValueError(
                 "No row of this call has a target, so it teaches nothing. Leave it out, or set "
-                "unsupervised_weight > 0."
+                "unsupervised_weight > 0 and fine-tune layers."
             )
         if fresh and stack._needs_targets and not targets.labelled.any():
             raise ValueError(
@@ -142,6 +144,8 @@ class StackedPredictor(FineTunedStack):
         )
         self.loss_curve_ = ([] if fresh else self.loss_curve_) + training.loss_curve
         self.validation_curve_ = []
+        if fresh:
+            report_constant_units(self, self.stack_._codes(some_rows(data, weight)))
         self.n_iter_ = len(self.loss_curve_)
         return self
 
@@ -203,7 +207,7 @@ class StackedPredictor(FineTunedStack):
         X = check_rows(self, X, reset=False)
 
         def outputs(theta, x):
-            code = self.stack_._encode(theta, x)
+            code = self.stack_._codes_of(theta, x, len(self.stack_.layers_))
             weight, bias = (torch.tensor(array).to(code) for array in (self.coef_, self.intercept_))
             return torch.addmm(bias, code, weight.t())
 

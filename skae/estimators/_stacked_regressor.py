@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted
@@ -108,9 +109,34 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
         """
         check_is_fitted(self)
         output = self._outputs(X)
-        found = output * self.target_scale_.astype(output.dtype)
-        found += self.target_mean_.astype(output.dtype)
+        # float32 would lose targets that are small beside their mean.
+        found = output * self.target_scale_ + self.target_mean_
         return found[:, 0] if self._is_single else found
+
+    def score(self, X, y, sample_weight=None):
+        """Coefficient of determination, R^2, of the predictions for rows with a target.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True targets; rows with a NaN are left out.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        table = self._checked_targets(y)
+        known = ~np.isnan(table).any(1)
+        if not known.any():
+            raise ValueError("No row has a target, so there is nothing to judge by.")
+        predicted = np.reshape(self.predict(X), (len(table), -1))
+        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return r2_score(table[known], predicted[known], sample_weight=weight)
 
     def _checked_targets(self, y):
         table = check_array(
@@ -119,14 +145,6 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
         return table.reshape(len(table), -1)
 
     def _describe_targets(self, table, weight):
-        known = ~np.isnan(table).any(1)
-        if weight is not None:
-            known &= weight > 0
-        if not known.any():
-            raise ValueError(
-                "All targets are NaN, which stands for an unknown one, so there is nothing to "
-                "predict. Pass the targets of some rows, or learn features with StackedAutoEncoder."
-            )
         self.target_mean_, self.target_scale_ = moments(table, weight)
 
     def _encode_targets(self, table, weight):

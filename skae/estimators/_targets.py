@@ -132,7 +132,7 @@ def find_classes(y, unlabelled, *, require_two=True):
 
 def is_known(column, unlabelled):
     """Which labels are classes."""
-    if unlabelled is None or column.dtype.kind not in "biuf":
+    if unlabelled is None or isinstance(unlabelled, str) != (column.dtype.kind in "OUST"):
         return np.ones(len(column), dtype=bool)
     return column != unlabelled
 
@@ -170,7 +170,7 @@ def encode_classes(y, classes, *, unlabelled=None, row_weight=None, class_weight
             raise ValueError(
                 f"y has the class {column[wrong].tolist()[0]!r}, which is none of the classes "
                 f"{names.tolist()} of this model. Pass all classes to the first call of "
-                "partial_fit as classes=, or call fit."
+                "partial_fit as classes=, or call fit with warm_start=False."
             )
         count = known.astype(np.float64) if row_weight is None else known * row_weight
         if class_weight is not None and known.any():
@@ -191,6 +191,24 @@ def encode_classes(y, classes, *, unlabelled=None, row_weight=None, class_weight
         one_hot[np.arange(len(y)), position] = count * (labelled.sum() / total if total else 0.0)
         values.append(one_hot)
     return Targets(np.hstack(values), None, labelled, class_groups(classes), None, total_weight)
+
+
+def check_class_weight(class_weight, n_outputs):
+    """Raise a ValueError unless weights of classes are finite and at least 0, not all of them 0."""
+    if isinstance(class_weight, list) and len(class_weight) != n_outputs:
+        raise ValueError(
+            f"class_weight has {len(class_weight)} dicts for {n_outputs} outputs; it needs one "
+            "for each."
+        )
+    for one in class_weight if isinstance(class_weight, list) else [class_weight]:
+        if isinstance(one, dict):
+            weights = np.array([float(weight) for weight in one.values()])
+            if not (np.isfinite(weights) & (weights >= 0)).all() or (
+                len(weights) and not weights.any()
+            ):
+                raise ValueError(
+                    f"class_weight={one!r} must be finite weights of at least 0, not all of them 0."
+                )
 
 
 def _weights_of(names, class_weight):
@@ -234,6 +252,14 @@ def encode_numbers(y, mean, scale, row_weight=None):
 def moments(y, row_weight=None):
     """Mean and scale of every output; 1 for the scale of one that does not vary."""
     known = ~np.isnan(y).any(1)
+    if row_weight is not None:
+        known &= row_weight > 0
+    if not known.any():
+        raise ValueError(
+            "All rows that count have a NaN among their targets, which stands for an unknown one, "
+            "so there is nothing to predict. Pass the targets of some rows, or learn features "
+            "without any."
+        )
     weight = None if row_weight is None else row_weight[known]
     mean = np.average(y[known], axis=0, weights=weight)
     scale = np.sqrt(np.average((y[known] - mean) ** 2, axis=0, weights=weight))

@@ -76,7 +76,7 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
             row_weight=None if weight is None else torch.tensor(weight).to(theta.flat),
             validation_index=held_out,
             probe_index=probed[:: math.ceil(len(probed) / _PROBE_ROWS)] if may_probe else None,
-            keep_start=keep_start,
+            keep_start=keep_start or start_is_model,
             optimizer_state=optimizer_state,
             project=project,
             listener=(lambda epoch: any([tell(epoch) for tell in listeners]))
@@ -84,7 +84,8 @@ class TrainedModel(TrainingParameters, CallbackSupportMixin, BaseEstimator):
             else None,
         )
         line.finish()
-        report_outcome(self, training, start_is_model)
+        rate = None if learning_rate is None else "that of the layers"
+        report_outcome(self, training, start_is_model, rate)
         return training
 
     def _validate_parameters(self):
@@ -145,10 +146,26 @@ def to_tensor(array, dtype, device):
     return torch.tensor(array, dtype=dtype if array.dtype.kind == "f" else None, device=device)
 
 
-def optimizer_state(state, optimizer, dtype, device):
+def kept_state(theta, generator, training, objective):
+    """What a later call needs to go on from here, as arrays."""
+    return {
+        "shapes": dict(theta.shapes),
+        "generator": generator.get_state().numpy(),
+        "optimizer": to_arrays(training.optimizer_state),
+        "objective": to_arrays(objective.state),
+    }
+
+
+def optimizer_state(state, optimizer, theta):
     """The optimiser's kept state for `train`, or None if there is none that fits."""
-    if state is None or set(state["optimizer"]) != set(optimizer.slots):
+    # Moments of other parameters are worse than none, also where they are as many.
+    if (
+        state is None
+        or set(state["optimizer"]) != set(optimizer.slots)
+        or state["shapes"] != theta.shapes
+    ):
         return None
+    dtype, device = theta.flat.dtype, theta.flat.device
     return {
         slot: torch.tensor(a, dtype=torch.float32 if a.ndim == 0 else dtype, device=device)
         for slot, a in state["optimizer"].items()

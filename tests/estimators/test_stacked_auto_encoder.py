@@ -784,8 +784,9 @@ def test_warm_start_goes_on(images, classes, name):
     before = {key: weight.copy() for key, weight in stack.weights_.items()}
     stack.set_params(learning_rate=1e-300, max_iter=1)
     if name in ("unsupervised", "supervised", "simultaneous"):
-        for layer in stack.layers_:
-            layer.set_params(learning_rate=1e-300)
+        # The layers go on with what the stack's parameters say of them now.
+        slow = clone(stack.layers_[0]).set_params(learning_rate=1e-300, random_state=None)
+        stack.set_params(layer=slow)
     stack.fit(images, classes)
     # Steps of nothing leave the model where it was: it began there.
     for key, weight in stack.weights_.items():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 import warnings
 
 import joblib
@@ -32,6 +33,7 @@ from skae import (
     StackedAutoEncoder,
     StackedClassifier,
 )
+from skae.estimators._outcomes import of_layer, warn
 
 SMALL = {"max_iter": 3, "batch_size": 50, "random_state": 0}
 # One batch holds all rows: no order of rows, no noise.
@@ -477,9 +479,9 @@ def test_early_stopping_holds_out_like_parts_of_the_classes(images, y, monkeypat
     assert (labels[index] != -1).all()
     # Stratified: the rare class has its share, to within one row.
     assert abs((labels[rows] == 1).sum() - 0.2 * (labels == 1).sum()) < 1
-    # Error rates of 30 rows.
+    # Error rates of 30 rows, to five digits.
     rates = 30 * np.array(model.validation_curve_)
-    assert_allclose(rates, np.round(rates), atol=1e-9)
+    assert_allclose(rates, np.round(rates), atol=30 * 0.5e-5 + 1e-9)
     assert ((rates >= 0) & (rates <= 30)).all()
 
 
@@ -501,7 +503,8 @@ def test_early_stopping_keeps_the_best_epoch(images, y, monkeypatch):
     error = 1 - model.score(images[rows], y[rows])
     # Steps so large that errors go up and down: the least of them is the model's.
     assert max(model.validation_curve_) > min(model.validation_curve_)
-    assert_allclose(error, min(model.validation_curve_), atol=1e-12)
+    # (Kept to five digits: what is beyond decides between epochs of the same error.)
+    assert_allclose(error, min(model.validation_curve_), atol=1e-5)
 
 
 @pytest.mark.parametrize("pretraining", ["unsupervised", "supervised"])
@@ -870,7 +873,7 @@ REFUSED = [
     ({"input_dropout": -0.1}, "y", "'input_dropout' parameter"),
     ({"unsupervised_weight": -1.0}, "y", "'unsupervised_weight' parameter"),
     ({"alpha": -1.0}, "y", "'alpha' parameter"),
-    ({"unlabelled": "no"}, "y", "'unlabelled' parameter"),
+    ({"unlabelled": [1]}, "y", "'unlabelled' parameter"),
     ({"early_stopping": True, "validation_fraction": 0.999}, "y", "hold out"),
 ]
 
@@ -1071,3 +1074,77 @@ def test_defaults_on_a_raw_table():
     model = StackedClassifier(max_iter=5, random_state=0).fit(X[::2], y[::2])
     # Columns of any units, untouched defaults, few epochs.
     assert model.score(X[1::2], y[1::2]) > 0.9
+
+
+def test_fine_tuned_layers_that_change_between_parts(images, y):
+    model = small_classifier(n_fine_tuned_layers=0).partial_fit(images, y, classes=range(10))
+    # The optimiser's moments are of other parameters: they are dropped, whether larger
+    model.set_params(n_fine_tuned_layers=None).partial_fit(images, y)
+    assert set(model._training_state["shapes"]) > {"output_weight", "output_bias"}
+    # or smaller.
+    model.set_params(n_fine_tuned_layers=1).partial_fit(images, y)
+    assert int(model._training_state["optimizer"]["step"]) == -(-len(y) // model.batch_size)
+
+
+def test_good_starts_do_not_count_as_explosions(images, y):
+    start = small_classifier(n_fine_tuned_layers=0, alpha=1e-6, max_iter=50).fit(images, y)
+    model = StackedClassifier(
+        layers=start.stack_.layers_,
+        pretraining="prefit",
+        dropout=0.5,
+        learning_rate=0.01,
+        max_iter=4,
+        random_state=0,
+    )
+    # A few epochs that lose some of a nearly perfect start are no divergence (warnings are
+    # errors here): the loss is far below that of an output which knows nothing.
+    model.fit(images, y)
+    assert model.stopping_reason_ == "max_iter"
+
+
+def test_strings_for_unknown_classes(images, y):
+    names = np.array([f"digit {label}" for label in y], dtype=object)
+    some = np.where(np.arange(len(y)) % 2 == 0, names, "?")
+    model = small_classifier(unlabelled="?").fit(images, some)
+    assert "?" not in model.classes_
+    # Rows of unknown class judge nothing.
+    known = some != "?"
+    assert model.score(images, some) == model.score(images[known], some[known])
+    with pytest.raises(ValueError, match="mixes strings"):
+        small_classifier().fit(images, np.where(known, names, -1))
+
+
+@pytest.mark.parametrize(
+    "weights", [{0: np.nan, 1: 1.0}, {0: -1.0, 1: 1.0}, {0: 0.0, 1: 0.0}, [{0: 1.0}, {0: 2.0}]]
+)
+def test_bad_class_weights(images, y, weights):
+    with pytest.raises(ValueError, match="class_weight"):
+        small_classifier(class_weight=weights).fit(images, y % 2)
+
+
+def test_classes_cannot_change_between_parts(images, y):
+    model = small_classifier().partial_fit(images, y, classes=range(10))
+    with pytest.raises(ValueError, match="cannot change"):
+        model.partial_fit(images, y, classes=range(12))
+
+
+def test_layers_are_named_in_warnings_and_errors():
+    def elsewhere():
+        with pytest.warns(UserWarning, match="^lost$"):
+            warn("lost", UserWarning)
+        done.append(True)
+
+    done = []
+    with of_layer(2):
+        with pytest.warns(UserWarning, match="^Layer 2: lost$"):
+            warn("lost", UserWarning)
+        # What another thread does meanwhile is none of this layer's.
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert done == [True]
+    with pytest.raises(ValueError, match=r"^Layer 1: bad$"), of_layer(1):
+        raise ValueError("bad")
+    # Outside of layers nothing is named.
+    with pytest.warns(UserWarning, match="^lost$"):
+        warn("lost", UserWarning)
