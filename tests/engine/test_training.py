@@ -634,6 +634,24 @@ def test_weights_that_are_not_finite_are_divergence_whatever_the_criterion(theta
     assert theta.flat.tolist() == [2.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("harmless", "outcome"), [(2.0, "max_iter"), (0.5, "diverged"), (None, "diverged")]
+)
+def test_a_start_that_is_nearly_perfect_may_be_left(harmless, outcome, theta, rows):
+    class GoodStart(SilentScript):
+        def criterion(self, theta, x, generator, row_weight=None):
+            return torch.tensor([0.1, *self.losses][self.epoch], dtype=torch.float64)
+
+    script = GoodStart([0.9, 0.8, 0.7])
+    if harmless is not None:
+        script.harmless = harmless
+    training = run(theta, script, rows, probe_index=PROBE, max_iter=3)
+    # 0.7 is seven times the loss of the start, and nothing beside that of a model which knows
+    # nothing, where the objective says what that is.
+    assert training.outcome == outcome
+    assert theta.flat.tolist() == ([3.0, 3.0] if outcome == "max_iter" else [0.0, 0.0])
+
+
 @pytest.mark.parametrize("losses", [[-5.1, -5.2, -5.3], [-5.0, -5.0, -5.0], [-4.9, -5.1, -4.95]])
 def test_densities_above_one_are_no_divergence(losses, theta, rows):
     class Continued(SilentScript):

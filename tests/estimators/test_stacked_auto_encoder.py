@@ -1171,3 +1171,35 @@ def test_defaults_do_not_collapse(digits, name, pretraining):
     scaled = (codes - codes.mean(0)) / codes.std(0)
     majority = np.bincount(y).max() / len(y)
     assert accuracy(scaled, y) > majority + 0.2
+
+
+def test_layers_go_on_with_the_parameters_of_today(images):
+    stack = StackedAutoEncoder((8,), layer=AutoEncoder(max_iter=2), random_state=0).fit(images)
+    stack.set_params(warm_start=True, layer__max_iter=5).fit(images)
+    # The second fit ran as many epochs as the layer's parameter says by then.
+    assert [len(curve) for curve in stack.layer_loss_curves_] == [5]
+    stack.set_params(layer_sizes=(4,))
+    with pytest.raises(ValueError, match=r"\[8\] components.*\[4\] now"):
+        stack.fit(images)
+
+
+def test_fine_tuning_that_is_asked_for_later(images):
+    stack = StackedAutoEncoder((8,), layer="rbm", max_iter=2, random_state=0).fit(images)
+    stack.set_params(warm_start=True, fine_tuning=True).fit(images)
+    # Fine-tuned layers have decoder weights of their own.
+    assert "decoder_weight_0" in stack.layers_[0].weights_
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("pretraining", ["simultaneous", "supervised", "partly_supervised"])
+def test_codes_that_are_solved_for_cannot_be_trained_through(images, classes, pretraining):
+    layers = [PSD(8, inference="optimal"), AutoEncoder(4)]
+    # Training would go through the encoder, and `transform` would not.
+    with pytest.raises(ValueError, match=r"Layer 0.*inference='encoder'"):
+        StackedAutoEncoder(layers=layers, pretraining=pretraining).fit(images, classes)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_code_activation_is_not_for_given_layers(images):
+    with pytest.raises(ValueError, match="set the activation of the last one"):
+        StackedAutoEncoder(layers=[AutoEncoder(4)], code_activation="linear").fit(images)

@@ -480,3 +480,19 @@ def test_defaults_on_a_raw_table():
     # Columns and targets of any units, untouched defaults, few epochs: near the 0.5 at most
     # that anything finds in these data.
     assert model.score(X[1::2], y[1::2]) > 0.35
+
+
+def test_targets_that_vary_little_about_a_large_mean(table):
+    X, y = table
+    shifted = 1e9 + y / y.std()
+    model = small_regressor().fit(X.astype(np.float32), shifted)
+    plain = small_regressor().fit(X.astype(np.float32), y)
+    # As good as without the shift, which float32 could not tell from the targets.
+    assert_allclose(model.score(X, shifted), plain.score(X, y), atol=0.02)
+
+
+def test_rows_without_a_target_judge_nothing(table):
+    X, y = table
+    model = small_regressor().fit(X, y)
+    some = np.where(np.arange(len(y)) % 2 == 0, y, np.nan)
+    assert model.score(X, some) == model.score(X[::2], y[::2])
