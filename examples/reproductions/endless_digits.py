@@ -6,6 +6,14 @@ other rows of the stream without their labels. The error is that on rows before 
 learned from, in windows of the stream, so that over-fitting has no part in it (Erhan et al. 2010
 ask whether pre-training helps even then). Every net runs at two constant learning rates.
 
+Reached with seed 0, 200,000 rows of pre-training (37 s) and 400,000 of training (48 to 59 s
+each): the advantage is largest at first and persists, but shrinks. Error in % at a rate of 1e-3
+by thousands of rows seen, random weights / pre-trained: up to 8: 57.8 / 35.0, 20: 27.3 / 12.3,
+40: 20.1 / 10.2, 80: 14.3 / 8.6, 160: 9.1 / 6.7, 240: 6.5 / 5.3, 320: 5.7 / 4.8, 400: 5.0 / 4.4.
+On the last 10,000 digits of MNIST, not deformed: 1.87 / 1.71. At 3e-4, random weights end at 7.8
+and pre-trained ones at 5.4. The net has by then seen each original eight times, deformed in
+different ways.
+
     SKAE_DATA=... python examples/reproductions/endless_digits.py [--rows N] [--out FILE]
 """
 
@@ -48,7 +56,7 @@ def errors_on_the_way(model, images, labels, n_rows, seed):
     return np.array(errors)
 
 
-def main(rows=1_000_000, pretraining_rows=300_000, out=None, seed=0):
+def main(rows=400_000, pretraining_rows=200_000, out=None, seed=0):
     """Run all nets, print the curves, draw them if asked to."""
     X, y = load_mnist(return_X_y=True)
     images, labels = X[:50_000], y[:50_000]
@@ -110,8 +118,8 @@ def draw(curves, path):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--pretraining-rows", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--pretraining-rows", type=int, default=200_000)
     parser.add_argument("--out", help="file of a picture")
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

@@ -6,6 +6,9 @@ pixels. Trained on the first 50,000 images, judged on the last 10,000 by the squ
 image, the sum over its 784 pixels in [0, 1]. Published (test set; the net's training took 200
 epochs of conjugate gradients): 3.00 for the net, 13.87 for PCA with 30 components.
 
+Reached with seed 0 (974 s, on a part of two busy cores): 3.05 (training rows 2.52), PCA 14.18,
+which these images are harder for than those of the test set.
+
     SKAE_DATA=... python examples/reproductions/mnist_deep_autoencoder.py [--epochs N]
 """
 
@@ -26,7 +29,7 @@ def squared_error(X, reconstructions):
     return float(np.square(X - reconstructions).sum(1).mean())
 
 
-def main(epochs=60, pretraining_epochs=10, rate=1e-3, seed=0):
+def main(epochs=40, pretraining_epochs=8, rate=1e-3, seed=0):
     """Train, judge, print."""
     X, _ = load_mnist(return_X_y=True)
     fitting, judging = X[:50_000], X[50_000:]
@@ -57,8 +60,8 @@ def main(epochs=60, pretraining_epochs=10, rate=1e-3, seed=0):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--epochs", type=int, default=60, help="of fine-tuning")
-    parser.add_argument("--pretraining-epochs", type=int, default=10, help="of each layer")
+    parser.add_argument("--epochs", type=int, default=40, help="of fine-tuning")
+    parser.add_argument("--pretraining-epochs", type=int, default=8, help="of each layer")
     parser.add_argument("--rate", type=float, default=1e-3, help="of fine-tuning")
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

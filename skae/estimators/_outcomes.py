@@ -153,8 +153,8 @@ def report_constant_units(model, codes):
     collapsed = constant.mean() >= _COLLAPSED
     if collapsed:
         warn(
-            f"{constant.sum()} of {len(constant)} code units of this {type(model).__name__} are "
-            f"constant on the training rows. {model._collapse_remedy}",
+            f"{constant.sum()} of {len(constant)} code units are constant on the training rows of "
+            f"this {type(model).__name__}. {model._collapse_remedy}",
             CollapsedCodeWarning,
         )
     return collapsed
