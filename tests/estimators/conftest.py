@@ -86,3 +86,33 @@ def warn_every_time():
     torch.set_warn_always(True)
     yield
     torch.set_warn_always(before)
+
+
+class InterruptingLine:
+    """Stands in for the progress line and presses Ctrl-C in one of the trainings."""
+
+    training, count = 1, 0
+
+    def __init__(self, name):
+        InterruptingLine.count += 1
+        self.number = InterruptingLine.count
+
+    def __call__(self, epoch):
+        if self.number == self.training and epoch.number == 2:
+            raise KeyboardInterrupt
+        return False
+
+    def finish(self):
+        pass
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """A function that chooses the training, counted from 1, in which Ctrl-C is pressed."""
+
+    def arrange(training):
+        monkeypatch.setattr(InterruptingLine, "training", training)
+        monkeypatch.setattr(InterruptingLine, "count", 0)
+        monkeypatch.setattr("skae.estimators._training.ProgressLine", InterruptingLine)
+
+    return arrange

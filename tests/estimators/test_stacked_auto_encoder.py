@@ -1053,36 +1053,6 @@ def test_failure_leaves_the_earlier_model(images, monkeypatch, parameters, metho
     assert calls
 
 
-class _Interrupting:
-    """Stands in for the progress line and presses Ctrl-C in one of the trainings."""
-
-    n_epochs, training, count = 2, 1, 0
-
-    def __init__(self, name):
-        _Interrupting.count += 1
-        self.number = _Interrupting.count
-
-    def __call__(self, epoch):
-        if self.number == self.training and epoch.number == self.n_epochs:
-            raise KeyboardInterrupt
-        return False
-
-    def finish(self):
-        pass
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """A function that chooses the training, counted from 1, in which Ctrl-C is pressed."""
-
-    def arrange(training):
-        monkeypatch.setattr(_Interrupting, "training", training)
-        monkeypatch.setattr(_Interrupting, "count", 0)
-        monkeypatch.setattr("skae.estimators._training.ProgressLine", _Interrupting)
-
-    return arrange
-
-
 @pytest.mark.filterwarnings("ignore:.*interrupted after 2 epochs")
 @pytest.mark.parametrize("pretraining", ["unsupervised", "supervised"])
 def test_interruption_of_a_lower_layer(images, classes, interrupt, pretraining):

@@ -981,36 +981,6 @@ def test_failure_after_training_leaves_the_earlier_model(images, y, monkeypatch)
     assert state_of(model) == before
 
 
-class _Interrupting:
-    """Stands in for the progress line and presses Ctrl-C in one of the trainings."""
-
-    training, count = 1, 0
-
-    def __init__(self, name):
-        _Interrupting.count += 1
-        self.number = _Interrupting.count
-
-    def __call__(self, epoch):
-        if self.number == self.training and epoch.number == 2:
-            raise KeyboardInterrupt
-        return False
-
-    def finish(self):
-        pass
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """A function that chooses the training, counted from 1, in which Ctrl-C is pressed."""
-
-    def arrange(training):
-        monkeypatch.setattr(_Interrupting, "training", training)
-        monkeypatch.setattr(_Interrupting, "count", 0)
-        monkeypatch.setattr("skae.estimators._training.ProgressLine", _Interrupting)
-
-    return arrange
-
-
 @pytest.mark.filterwarnings("ignore:.*interrupted after 2 epochs")
 def test_interruption_of_a_lower_layer(images, y, interrupt):
     model = small_classifier(verbose=1, max_iter=5).fit(images, y)
