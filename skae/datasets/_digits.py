@@ -149,8 +149,7 @@ def make_digit_variation(
         Their classes.
     n_samples : int, default=None
         How many images to draw, without replacement. None: all of them, in their order.
-    photographs : array-like of shape (n_photographs, height, width) or (n_photographs, height, \
-            width, channels), default=None
+    photographs : array-like of shape (n_photographs, height, width[, channels]), default=None
         What patches are cut out of, in [0, 1] or of dtype uint8; channels are averaged. None:
         the two photographs of :func:`sklearn.datasets.load_sample_images`. Only used for
         "bg-img" and "bg-img-rot".

@@ -77,8 +77,7 @@ def make_rectangles_image(n_samples=12_000, *, photographs=None, image_size=28, 
     ----------
     n_samples : int, default=12000
         Number of images; the published training and validation sets have 12,000.
-    photographs : array-like of shape (n_photographs, height, width) or (n_photographs, height, \
-            width, channels), default=None
+    photographs : array-like of shape (n_photographs, height, width[, channels]), default=None
         What patches are cut out of, in [0, 1] or of dtype uint8; channels are averaged. None:
         the two photographs of :func:`sklearn.datasets.load_sample_images`.
     image_size : int, default=28
