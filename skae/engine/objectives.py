@@ -9,6 +9,8 @@ An objective has
 - ``criterion(theta, x, generator)``, the loss in nats by which training is judged. Mostly
   it is the value, and ``gradient`` returns it (``reports_loss``); where the value says
   nothing about progress (contrastive divergence), it is another number;
+- ``harmless``, where it has one: a criterion up to which training has not exploded, however
+  good it was at the start;
 - ``offset``, the part of the criterion that no parameter changes; ``is_noisy``, whether
   the criterion depends on the generator; ``state``, a dict of tensors and counts that carry over
   from one call of the training loop to the next.

@@ -13,7 +13,7 @@ from skae.engine.training import Training
 from skae.engine.unrolled import UnrolledReconstruction
 from skae.estimators._base import TrainedTransformer
 from skae.estimators._layer_checks import require_gradients
-from skae.estimators._outcomes import all_or_nothing, report_collapse, some_rows
+from skae.estimators._outcomes import all_or_nothing, of_layer, report_collapse, some_rows
 from skae.estimators._parameters import estimator, parameter
 from skae.estimators._pretraining import (
     pretrain_in_turn,
@@ -223,7 +223,8 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         codes, before = data, [len(getattr(layer, "loss_curve_", ())) for layer in layers]
         for number, layer in enumerate(layers):
             if trains:
-                layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
+                with of_layer(number):
+                    layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
             if trains and number + 1 < len(layers):
                 codes = layer._codes(codes)
         curve = [] if fresh else self.loss_curve_

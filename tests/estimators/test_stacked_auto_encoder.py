@@ -1173,3 +1173,10 @@ def test_codes_that_are_solved_for_cannot_be_trained_through(images, classes, pr
 def test_code_activation_is_not_for_given_layers(images):
     with pytest.raises(ValueError, match="set the activation of the last one"):
         StackedAutoEncoder(layers=[AutoEncoder(4)], code_activation="linear").fit(images)
+
+
+def test_errors_of_parts_name_the_layer(images):
+    stack = small_stack().partial_fit(images)
+    # The units of the lowest layer were chosen for pixels in [0, 1].
+    with pytest.raises(ValueError, match=r"^Layer 0: loss='bernoulli' needs values in \[0, 1\]"):
+        stack.partial_fit(3 * images)
