@@ -98,7 +98,7 @@ class DeepBeliefNetwork(StackedAutoEncoder):
     )
     layers: list = parameter(
         None,
-        ["array-like", None],
+        [list, tuple, None],
         """list of RBM or None
         The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first have
         Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate`` and
