@@ -1,0 +1,144 @@
+"""Agreement of learning rules with the gradient of the log-likelihood."""
+
+from skae.diagnostics import gradient_agreement
+from skae.plots._drawing import axes
+
+
+class GradientAgreementDisplay:
+    """How far learning rules of an RBM follow the log-likelihood as its weights grow.
+
+    It is recommended to use `from_estimator` to create a display. All parameters are
+    stored as attributes.
+
+    Parameters
+    ----------
+    rules : sequence of str
+        Names of the learning rules.
+    mean_weight : ndarray of shape (n_scales,)
+        Mean absolute weight.
+    cosine : ndarray of shape (n_rules, n_scales)
+        Of the angle between a rule's step and the gradient of the log-likelihood.
+    sign_agreement : ndarray of shape (n_rules, n_scales)
+        Fraction of parameters that both move in the same direction.
+
+    Attributes
+    ----------
+    lines_ : dict of str to matplotlib Line2D
+        One line for each rule.
+    ax_ : matplotlib Axes
+        Axes of the lines.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    skae.diagnostics.gradient_agreement : What is drawn, and what the rules are.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import RBM
+    >>> from skae.plots import GradientAgreementDisplay
+    >>> X = load_digits().images[:, 2:5, 2:5].reshape(-1, 9) > 7
+    >>> rbm = RBM(6, persistent=False, max_iter=20, random_state=0).fit(X)
+    >>> display = GradientAgreementDisplay.from_estimator(rbm, X, n_gibbs_steps=(1, 10))
+    >>> display.cosine.shape
+    (6, 5)
+    """
+
+    def __init__(self, rules, mean_weight, cosine, sign_agreement):
+        self.rules, self.mean_weight = rules, mean_weight
+        self.cosine, self.sign_agreement = cosine, sign_agreement
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        *,
+        n_gibbs_steps=(1, 2, 5, 10, 25),
+        scales=(0.25, 0.5, 1, 2, 4),
+        n_particles=1000,
+        growth=0.01,
+        random_state=None,
+        measure="cosine",
+        ax=None,
+    ):
+        """Compute `skae.diagnostics.gradient_agreement` and draw it.
+
+        Parameters
+        ----------
+        estimator : RBM
+            Fitted, with at most 12 visible and 12 hidden units, all of them binary.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data, with values in [0, 1].
+        n_gibbs_steps : sequence of int, default=(1, 2, 5, 10, 25)
+            The values of k for "cd_k".
+        scales : sequence of float, default=(0.25, 0.5, 1, 2, 4)
+            What weights and biases are multiplied by, in increasing order.
+        n_particles : int, default=1000
+            Persistent particles of "pcd".
+        growth : float, default=0.01
+            By how much the scale grows from one Gibbs step of the particles to the next.
+        random_state : int, RandomState instance or None, default=None
+            Of the particles. None: the estimator's own.
+        measure : {"cosine", "sign_agreement"}, default="cosine"
+            What to draw.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+
+        Returns
+        -------
+        display : GradientAgreementDisplay
+
+        Raises
+        ------
+        ValueError
+            If the machine is too large or not binary, or an argument is out of its range.
+        ImportError
+            If matplotlib is missing.
+        """
+        agreement = gradient_agreement(
+            estimator,
+            X,
+            n_gibbs_steps=n_gibbs_steps,
+            scales=scales,
+            n_particles=n_particles,
+            growth=growth,
+            random_state=random_state,
+        )
+        display = cls(
+            agreement.rules, agreement.mean_weight, agreement.cosine, agreement.sign_agreement
+        )
+        return display.plot(ax, measure=measure)
+
+    def plot(self, ax=None, *, measure="cosine"):
+        """Draw one line for each rule.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        measure : {"cosine", "sign_agreement"}, default="cosine"
+            What to draw.
+
+        Returns
+        -------
+        self : GradientAgreementDisplay
+        """
+        labels = {"cosine": "cosine", "sign_agreement": "equal signs"}
+        if measure not in labels:
+            raise ValueError(f"measure={measure!r} must be one of {', '.join(map(repr, labels))}.")
+        self.figure_, self.ax_ = axes(ax)
+        self.lines_ = {}
+        for rule, values in zip(self.rules, getattr(self, measure), strict=True):
+            (line,) = self.ax_.plot(self.mean_weight, values, marker=".", label=rule)
+            self.lines_[rule] = line
+        self.ax_.set_xscale("log")
+        # The sizes that there are, in the place of powers of ten.
+        self.ax_.minorticks_off()
+        self.ax_.set_xticks(self.mean_weight, [f"{size:.2g}" for size in self.mean_weight])
+        self.ax_.set_xlabel("mean absolute weight")
+        self.ax_.set_ylabel(f"{labels[measure]} with the log-likelihood gradient")
+        self.ax_.legend()
+        return self

@@ -1,0 +1,223 @@
+"""Rows and weights drawn as images."""
+
+import math
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skae.plots._drawing import as_images, axes, below_a_gap, draw_grid, tiled
+
+
+class FilterDisplay:
+    """The filters of a one-layer model as a grid of images.
+
+    Each filter is divided by its largest absolute weight, so that 0 has the same colour
+    in all of them; the sizes of different filters cannot be compared.
+
+    It is recommended to use `from_estimator` to create a display. All parameters are
+    stored as attributes.
+
+    Parameters
+    ----------
+    filters : ndarray of shape (n_filters, height, width)
+        Weights, one image for each unit.
+
+    Attributes
+    ----------
+    image_ : matplotlib AxesImage
+        The grid: filters scaled to [-1, 1], with NaN between them.
+    ax_ : matplotlib Axes
+        Axes of the grid.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    ReconstructionDisplay : What the model makes of its input.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import DenoisingAutoEncoder
+    >>> from skae.plots import FilterDisplay
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> dae = DenoisingAutoEncoder(25, max_iter=10, random_state=0).fit(X / 16)
+    >>> display = FilterDisplay.from_estimator(dae)
+    >>> display.filters.shape
+    (25, 8, 8)
+    """
+
+    def __init__(self, filters):
+        self.filters = filters
+
+    @classmethod
+    def from_estimator(cls, estimator, *, image_shape=None, n_filters=64, ax=None, cmap="RdBu_r"):
+        """Draw the first rows of ``components_``.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with ``components_`` of shape (n_components, n_features).
+        image_shape : tuple of (height, width), default=None
+            Pixels of one row of the data. None takes a square, where the number of
+            features is one.
+        n_filters : int, default=64
+            Filters to draw at most.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        cmap : str or matplotlib Colormap, default="RdBu_r"
+            Colours from -1 to 1.
+
+        Returns
+        -------
+        display : FilterDisplay
+
+        Raises
+        ------
+        ValueError
+            If the features do not fill ``image_shape``, or do not fill a square.
+        ImportError
+            If matplotlib is missing.
+        """
+        check_is_fitted(estimator)
+        filters = as_images(np.asarray(estimator.components_)[:n_filters], image_shape)
+        return cls(filters).plot(ax, cmap=cmap)
+
+    def plot(self, ax=None, *, cmap="RdBu_r"):
+        """Draw the grid.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        cmap : str or matplotlib Colormap, default="RdBu_r"
+            Colours from -1 to 1.
+
+        Returns
+        -------
+        self : FilterDisplay
+        """
+        largest = np.abs(self.filters).max(axis=(1, 2), keepdims=True)
+        scaled = self.filters / np.where(largest > 0, largest, 1)
+        n_columns = math.ceil(math.sqrt(len(scaled)))
+        grid = tiled(scaled, n_columns)
+        self.figure_, self.ax_ = axes(ax, grid.shape)
+        self.image_ = draw_grid(self.ax_, grid, cmap=cmap, limits=(-1, 1))
+        # The colour of 0 is often that of the page, so the lines between get their own.
+        self.image_.set_cmap(self.image_.get_cmap().with_extremes(bad="0.7"))
+        return self
+
+
+class ReconstructionDisplay:
+    """Images above their reconstructions.
+
+    All images share one grey scale, so that a loss of contrast shows.
+
+    It is recommended to use `from_estimator` to create a display. All parameters are
+    stored as attributes.
+
+    Parameters
+    ----------
+    inputs : ndarray of shape (n_images, height, width)
+        Rows of the data.
+    reconstructions : ndarray of shape (n_images, height, width)
+        What the model makes of them.
+
+    Attributes
+    ----------
+    image_ : matplotlib AxesImage
+        The grid, with NaN between the images: rows of inputs alternate with rows of
+        reconstructions.
+    ax_ : matplotlib Axes
+        Axes of the grid.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    FilterDisplay : The weights of the units.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import DenoisingAutoEncoder
+    >>> from skae.plots import ReconstructionDisplay
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> dae = DenoisingAutoEncoder(25, max_iter=10, random_state=0).fit(X / 16)
+    >>> display = ReconstructionDisplay.from_estimator(dae, X / 16, n_images=5)
+    >>> display.reconstructions.shape
+    (5, 8, 8)
+    """
+
+    def __init__(self, inputs, reconstructions):
+        self.inputs, self.reconstructions = inputs, reconstructions
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, *, image_shape=None, n_images=10, n_columns=10, ax=None, cmap="gray"
+    ):
+        """Reconstruct the first rows of X and draw both.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with `transform` and `inverse_transform`.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        image_shape : tuple of (height, width), default=None
+            Pixels of one row of X. None takes a square, where the number of features
+            is one.
+        n_images : int, default=10
+            Rows of X to draw at most.
+        n_columns : int, default=10
+            Images beside each other.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        cmap : str or matplotlib Colormap, default="gray"
+            Colours from the smallest to the largest value drawn.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+
+        Raises
+        ------
+        ValueError
+            If the features do not fill ``image_shape``, or do not fill a square.
+        ImportError
+            If matplotlib is missing.
+        """
+        check_is_fitted(estimator)
+        X = X[:n_images] if not hasattr(X, "iloc") else X.iloc[:n_images]
+        reconstructions = np.asarray(estimator.inverse_transform(estimator.transform(X)))
+        inputs = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        display = cls(as_images(inputs, image_shape), as_images(reconstructions, image_shape))
+        return display.plot(ax, n_columns=n_columns, cmap=cmap)
+
+    def plot(self, ax=None, *, n_columns=10, cmap="gray"):
+        """Draw inputs above reconstructions.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        n_columns : int, default=10
+            Images beside each other.
+        cmap : str or matplotlib Colormap, default="gray"
+            Colours from the smallest to the largest value drawn.
+
+        Returns
+        -------
+        self : ReconstructionDisplay
+        """
+        n_columns = min(n_columns, len(self.inputs))
+        pairs = [
+            tiled(images[start : start + n_columns], n_columns)
+            for start in range(0, len(self.inputs), n_columns)
+            for images in (self.inputs, self.reconstructions)
+        ]
+        grid = np.vstack([pairs[0], *(below_a_gap(pair) for pair in pairs[1:])])
+        self.figure_, self.ax_ = axes(ax, grid.shape)
+        limits = (np.nanmin(grid), np.nanmax(grid))
+        self.image_ = draw_grid(self.ax_, grid, cmap=cmap, limits=limits)
+        return self
