@@ -9,6 +9,7 @@ from skae.estimators._boltzmann import RBM
 from skae.estimators._convolutional import ConvolutionalPSD
 from skae.estimators._deep_belief import DeepBeliefNetwork
 from skae.estimators._images import LocalContrastNormalizer, Pooling, Rectifier
+from skae.estimators._manifold_tangents import ManifoldTangentClassifier
 from skae.estimators._outcomes import CollapsedCodeWarning
 from skae.estimators._patch_whitener import PatchWhitener
 from skae.estimators._patches import PatchFeatures
@@ -17,6 +18,7 @@ from skae.estimators._sparse_coding import SparseCoder
 from skae.estimators._stacked_auto_encoder import StackedAutoEncoder
 from skae.estimators._stacked_classifier import StackedClassifier
 from skae.estimators._stacked_regressor import StackedRegressor
+from skae.estimators._tangent_distance import TangentDistanceClassifier
 
 __all__ = [
     "PSD",
@@ -28,6 +30,7 @@ __all__ = [
     "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "LocalContrastNormalizer",
+    "ManifoldTangentClassifier",
     "PatchFeatures",
     "PatchWhitener",
     "Pooling",
@@ -36,6 +39,7 @@ __all__ = [
     "StackedAutoEncoder",
     "StackedClassifier",
     "StackedRegressor",
+    "TangentDistanceClassifier",
 ]
 
 __version__ = "0.1.0"

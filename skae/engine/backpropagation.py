@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from skae.engine.draws import random_mask
+from skae.engine.jacobians import LayeredJacobian
 from skae.engine.networks import ACTIVATIONS, Activation
 
 
@@ -99,10 +100,7 @@ class AffineChain:
         ones = self._buffers_for(theta, n)["ones"]
         for level in reversed(range(len(self.maps))):
             step, (code, keep, x) = self.maps[level], self._trace[level]
-            first_weight, first_bias = self._begins[level]
-            left, right = (x, delta) if step.transposed else (delta, x)
-            out[step.weight].addmm_(left.t(), right, beta=0 if first_weight else 1, alpha=scale)
-            out[step.bias].addmv_(delta.t(), ones, beta=0 if first_bias else 1, alpha=scale)
+            self._add_gradient_(level, x, delta, delta, ones, out, scale)
             if level == 0:
                 return
             weight = theta[step.weight]
@@ -113,6 +111,13 @@ class AffineChain:
             if keep is not None:
                 delta.mul_(keep)
             delta.mul_(self.maps[level - 1].activation.slope(code))
+
+    def _add_gradient_(self, level, x, delta, bias_delta, ones, out, scale=1.0):
+        """Add ``scale`` times the gradient of one map's parameters, from its input and delta."""
+        step, (first_weight, first_bias) = self.maps[level], self._begins[level]
+        left, right = (x, delta) if step.transposed else (delta, x)
+        out[step.weight].addmm_(left.t(), right, beta=0 if first_weight else 1, alpha=scale)
+        out[step.bias].addmv_(bias_delta.t(), ones, beta=0 if first_bias else 1, alpha=scale)
 
     def _buffers_for(self, theta, n):
         # An epoch has batches of two sizes at most; their buffers are made once.
@@ -136,16 +141,15 @@ def encoder_maps(levels, dropout=(0.0, 0.0)):
     dropout : tuple of two float
         Of the lowest level's input, and of the others'.
     """
-    if any(level.activation is None for level in levels):
+    if any(level.encoder is None for level in levels):
         return None
     maps = []
     for number, level in enumerate(levels):
-        gain = offset = None
+        first, *others = _prefixed(level.encoder, level.prefix)
         if number > 0 and level.scale is not None:
             gain, offset = 1 / level.scale, -level.shift / level.scale
-        weight, bias = f"{level.prefix}weight_0", f"{level.prefix}hidden_bias_0"
-        rate = dropout[min(number, 1)]
-        maps.append(AffineMap(weight, bias, level.activation, False, gain, offset, rate))
+            first = first._replace(gain=gain, offset=offset)
+        maps += [first._replace(dropout=dropout[min(number, 1)]), *others]
     return maps
 
 
@@ -156,15 +160,66 @@ def decoder_maps(levels):
     ----------
     levels : sequence of Level
     """
-    if any(level.decoder_weight is None for level in levels):
+    if any(level.decoder is None for level in levels):
         return None
-    maps, above = [], None
+    maps, left = [], None
     for number, level in reversed(list(enumerate(levels))):
-        # The output's own units are the criterion's; between layers they are of two kinds.
-        discrete = number > 0 and level.units.is_discrete
-        activation = ACTIVATIONS["sigmoid" if discrete else "linear"]
-        gain, offset = (None, None) if above is None else (above.scale, above.shift)
-        weight, bias = f"{level.prefix}{level.decoder_weight}", f"{level.prefix}visible_bias_0"
-        maps.append(AffineMap(weight, bias, activation, True, gain, offset))
-        above = level if number > 0 else None
+        first, *others = _prefixed(level.decoder, level.prefix)
+        if left is not None:
+            first = first._replace(gain=left.scale, offset=left.shift)
+        *others, last = [first, *others]
+        if number > 0:  # The output's own units are the criterion's.
+            last = last._replace(activation=level.units.activation)
+        maps += [*others, last]
+        left = level
     return maps
+
+
+def network_encoder(network):
+    """The encoder of a `skae.engine.networks.Network` as affine maps, from the input on."""
+    return tuple(
+        AffineMap(f"weight_{level}", f"hidden_bias_{level}", network.nonlinearity)
+        for level in range(network.depth)
+    )
+
+
+def network_decoder(network):
+    """Its decoder as affine maps, from the code down."""
+    matrix = "weight" if network.tied else "decoder_weight"
+    linear = ACTIVATIONS["linear"]
+    return tuple(
+        AffineMap(
+            f"{matrix}_{level}",
+            f"visible_bias_{level}",
+            network.nonlinearity if level > 0 else linear,
+            transposed=True,
+        )
+        for level in reversed(range(network.depth))
+    )
+
+
+def linearized(theta, x, maps):
+    """The Jacobian of maps in turn at some rows, by its factors.
+
+    Parameters
+    ----------
+    theta : Parameters
+    x : Tensor of shape (n_samples, n_inputs)
+    maps : sequence of AffineMap
+
+    Returns
+    -------
+    jacobian : LayeredJacobian
+    """
+    slopes, weights = [], []
+    for step in maps:
+        weight = theta[step.weight].t() if step.transposed else theta[step.weight]
+        z = x if step.gain is None else torch.addcmul(step.offset, x, step.gain)
+        x = step.activation.function(torch.addmm(theta[step.bias], z, weight.t()))
+        slopes.append(step.activation.slope(x))
+        weights.append(weight if step.gain is None else weight * step.gain)
+    return LayeredJacobian(slopes, weights)
+
+
+def _prefixed(maps, prefix):
+    return [step._replace(weight=prefix + step.weight, bias=prefix + step.bias) for step in maps]

@@ -80,11 +80,11 @@ class Emphasis(NamedTuple):
         return weight.mul_(self.corrupted - self.untouched).add_(self.untouched)
 
 
-def gradient_by_autograd(objective, theta, x, generator, out, row_weight):
-    """Write the gradient of an objective's value into ``out``; return the value, detached."""
+def gradient_by_autograd(function, theta, x, generator, out, row_weight):
+    """Write the gradient of such a function as ``value`` into ``out``; return its value."""
     out.flat.zero_()
     with torch.enable_grad():
-        value = objective.value(theta.tracked(out), x, generator, row_weight)
+        value = function(theta.tracked(out), x, generator, row_weight)
         value.backward()
     return value.detach()
 
@@ -161,7 +161,7 @@ class Reconstruction:
         """Write the gradient of `value` into ``out``; return the value, detached."""
         if self.has_closed_form:
             return self.value_and_gradient(theta, x, generator, out, row_weight)
-        return gradient_by_autograd(self, theta, x, generator, out, row_weight)
+        return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
 
     def value_and_gradient(self, theta, x, generator, out, row_weight=None):
         """The same in closed form, without autograd, for one layer.

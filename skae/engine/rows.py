@@ -108,11 +108,14 @@ class Labelled(NamedTuple):
     target : Tensor of shape (n_samples, n_outputs)
     weight : Tensor of shape (n_samples,), or None
         How much each row's target counts; None where all count alike.
+    directions : Tensor of shape (n_samples, n_directions, n_features), or None
+        In which each row may move without its target changing.
     """
 
     x: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor | None
+    directions: torch.Tensor | None = None
 
 
 class LabelledRows:
@@ -123,10 +126,13 @@ class LabelledRows:
     rows : DenseRows or StreamedRows
     target : Tensor of shape (n_samples, n_outputs)
     weight : Tensor of shape (n_samples,), default=None
+    directions : DenseRows or StreamedRows, default=None
+        All directions of a row, one after the other.
     """
 
-    def __init__(self, rows, target, weight=None):
+    def __init__(self, rows, target, weight=None, directions=None):
         self.rows, self.target, self.weight = rows, target, weight
+        self.directions = directions
 
     def __len__(self):
         return len(self.rows)
@@ -139,7 +145,11 @@ class LabelledRows:
     def take(self, index):
         """The rows of a LongTensor of indices, as `Labelled`; valid until the next call."""
         weight = None if self.weight is None else self.weight[index]
-        return Labelled(self.rows.take(index), self.target.index_select(0, index), weight)
+        directions = self.directions
+        if directions is not None:
+            directions = directions.take(index).view(len(index), -1, self.n_columns)
+        target = self.target.index_select(0, index)
+        return Labelled(self.rows.take(index), target, weight, directions)
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):

@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks import Activation
-
 
 class Level(NamedTuple):
     """One layer of a stack, as functions of its own parameters.
@@ -33,11 +31,9 @@ class Level(NamedTuple):
         Of the layer's input.
     shift, scale : Tensor of shape (n_inputs,), or None
         Of the layer's input; None where it is taken as it is.
-    activation : Activation or None
-        That of the code, where the encoder is one affine map ``weight_0``, ``hidden_bias_0`` and
-        this; None where it is anything else, which only autograd can follow.
-    decoder_weight : str or None
-        Name of the matrix of an affine decoder, whose bias is ``visible_bias_0``; or None.
+    encoder, decoder : tuple of AffineMap, or None
+        Both as affine maps and activations, from the input and from the code on; None where they
+        are anything else, which only autograd can follow.
     """
 
     prefix: str
@@ -46,8 +42,8 @@ class Level(NamedTuple):
     units: object
     shift: torch.Tensor | None = None
     scale: torch.Tensor | None = None
-    activation: Activation | None = None
-    decoder_weight: str | None = None
+    encoder: tuple | None = None
+    decoder: tuple | None = None
 
     def standardized(self, code):
         """What the layer sees of the code below."""

@@ -123,16 +123,18 @@ class Supervised:
         -------
         value : Tensor, a scalar
         """
-        loss = self.units.negative_log_likelihood(
-            self.output(theta, batch.x, generator), batch.target
-        )
-        value = self.weight / self.share * _mean(loss, batch.weight)
-        if self.weight_decay > 0:
-            value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
+        value = self.supervised_value(theta, batch, generator, row_weight)
         if self.unsupervised is None:
             return value
         own = self.unsupervised.value(theta, batch.x, generator, row_weight)
         return value + self.unsupervised_weight * own
+
+    def supervised_value(self, theta, batch, generator, row_weight=None):
+        """The criterion without the layers' own criteria, a scalar."""
+        value = self._target_loss(self.output(theta, batch.x, generator), batch)
+        if self.weight_decay > 0:
+            value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
+        return value
 
     def criterion(self, theta, batch, generator, row_weight=None):
         """How the output is judged: without dropout, penalties and the layers' own criteria.
@@ -154,10 +156,17 @@ class Supervised:
             That of the supervised part, without the layers' own criteria.
         """
         if not self.has_closed_form:
-            alone = self._without_unsupervised()
-            value = gradient_by_autograd(alone, theta, batch, generator, out, row_weight)
+            value = gradient_by_autograd(
+                self.supervised_value, theta, batch, generator, out, row_weight
+            )
         else:
-            value = self._supervised_gradient(theta, batch, generator, out)
+            self._chain.clear_others_(out)
+            value = self._loss_gradient(theta, batch, generator, out, row_weight)
+            if self.weight_decay > 0:
+                matrix = theta["output_weight"]
+                out["output_weight"].add_(matrix, alpha=self.weight_decay)
+                square = torch.dot(matrix.view(-1), matrix.view(-1))
+                value += square.mul_(0.5 * self.weight_decay)
         if self.unsupervised is not None:
             if self._scratch is None:
                 self._scratch = out.empty_like()
@@ -166,9 +175,13 @@ class Supervised:
             out.flat.add_(self._scratch.flat, alpha=self.unsupervised_weight)
         return value
 
-    def _supervised_gradient(self, theta, batch, generator, out):
-        """The first two terms' gradient by backpropagation, without autograd."""
-        self._chain.clear_others_(out)
+    def _target_loss(self, output, batch):
+        """The first term, for the output's pre-activations."""
+        loss = self.units.negative_log_likelihood(output, batch.target)
+        return self.weight / self.share * _mean(loss, batch.weight)
+
+    def _loss_gradient(self, theta, batch, generator, out, row_weight):
+        """The first term's gradient by backpropagation, without autograd."""
         scale = self.weight / (self.share * len(batch.x))
         output = self._chain.forward(theta, batch.x, generator)
         weight = batch.weight
@@ -178,21 +191,7 @@ class Supervised:
         if self.units.offset:
             offset = self.weight / self.share * self.units.offset
             value += offset if weight is None else offset * weight.mean()
-        if self.weight_decay > 0:
-            matrix = theta["output_weight"]
-            out["output_weight"].add_(matrix, alpha=self.weight_decay)
-            value += torch.dot(matrix.view(-1), matrix.view(-1)).mul_(0.5 * self.weight_decay)
         return value
-
-    def _without_unsupervised(self):
-        return Supervised(
-            self.levels,
-            self.units,
-            weight_decay=self.weight_decay,
-            dropout=self.dropout,
-            weight=self.weight,
-            share=self.share,
-        )
 
     @staticmethod
     def _dropped(x, rate, generator):

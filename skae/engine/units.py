@@ -8,7 +8,8 @@ families in their natural parameter, hence one fact serves every closed-form gra
 
 `Gaussian` works in standardised columns, z = (x - mean) / scale; its ``offset``
 carries sum_i log scale_i + d/2 log 2 pi, so that losses are densities of x itself
-and models with different units can be compared.
+and models with different units can be compared. Where the mean is elementwise,
+``activation`` is what it applies.
 """
 
 import math
@@ -17,7 +18,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from skae.engine.draws import bernoulli
-from skae.engine.networks import softplus
+from skae.engine.networks import ACTIVATIONS, softplus
 
 
 class Bernoulli:
@@ -25,6 +26,7 @@ class Bernoulli:
 
     offset = 0.0
     is_discrete = True
+    activation = ACTIVATIONS["sigmoid"]
 
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""
@@ -77,6 +79,7 @@ class Gaussian:
     """
 
     is_discrete = False
+    activation = ACTIVATIONS["linear"]
 
     def __init__(self, offset=0.0):
         self.offset = offset
@@ -136,6 +139,7 @@ class Multinomial:
     """Columns that together are one one-hot variable: -sum_i x_i log softmax(a)_i."""
 
     offset = 0.0
+    activation = None
 
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
@@ -178,6 +182,8 @@ class Mixed:
     parts : list of (units, columns)
         ``columns`` is a LongTensor or a slice; together they cover every column once.
     """
+
+    activation = None
 
     def __init__(self, parts):
         self.parts = parts

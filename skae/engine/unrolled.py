@@ -61,7 +61,7 @@ class UnrolledReconstruction:
         """Write the gradient of `value` into ``out``; return the value, detached."""
         if self.has_closed_form:
             return self.value_and_gradient(theta, x, generator, out, row_weight)
-        return gradient_by_autograd(self, theta, x, generator, out, row_weight)
+        return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
 
     def value_and_gradient(self, theta, x, generator, out, row_weight=None):
         """The same by backpropagation through affine maps, without autograd."""

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import torch
 
 from skae._validation import Interval, StrOptions
+from skae.engine.backpropagation import network_decoder, network_encoder
 from skae.engine.corruptions import GaussianNoise, Masking, SaltAndPepper
 from skae.engine.networks import ACTIVATIONS, Network, decode, encode, initialize
 from skae.engine.objectives import Emphasis, Reconstruction
@@ -226,11 +227,12 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         return self.activation == "sigmoid"
 
     @property
-    def _affine_layer(self):
-        if self._network.depth > 1:
-            return None, None
-        weight = "weight_0" if self.tied_weights else "decoder_weight_0"
-        return self._network.nonlinearity, weight
+    def _affine_encoder(self):
+        return network_encoder(self._network)
+
+    @property
+    def _affine_decoder(self):
+        return network_decoder(self._network)
 
     def _encode(self, theta, x):
         return encode(theta, x, self._network)[-1]

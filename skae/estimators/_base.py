@@ -13,7 +13,9 @@ from skae._validation import (
     check_weights,
     computing_dtype,
 )
+from skae.engine.backpropagation import linearized
 from skae.engine.devices import resolve_device
+from skae.engine.jacobians import DifferentiatedJacobian
 from skae.engine.optimizers import OPTIMIZERS
 from skae.engine.parameters import Parameters
 from skae.engine.rows import StreamedRows, make_rows
@@ -250,11 +252,12 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         return getattr(self, self._loss_parameter)
 
     # What a stack asks of its layers: whether codes lie in [0, 1] whatever the data; why no
-    # gradient can go through the encoder, if that is so; and, where the encoder is one affine map
-    # and an activation, that activation and the name of the decoder's matrix.
+    # gradient can go through the encoder, if that is so; and encoder and decoder as affine maps
+    # and activations, where that is what they are.
     _codes_in_unit_interval = False
     _hindered_gradient = None
-    _affine_layer = None, None
+    _affine_encoder = None
+    _affine_decoder = None
 
     def _differentiable_code(self, theta, x):
         """What `_encode` returns, as autograd can follow it."""
@@ -381,6 +384,33 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
     def _encoder_parameters(self, theta):
         """The parameters with which `skae.engine.networks.encode` gives the code."""
         return theta
+
+    def _affine_maps(self, like):
+        """Encoder and decoder as affine maps with constants ``like`` a tensor, or None."""
+        return self._affine_encoder, self._affine_decoder
+
+    def _jacobian(self, theta, x, of="encoder"):
+        """That of the code, or of the "reconstruction", at standardised rows."""
+        encoder, decoder = self._affine_maps(x)
+        units = self.columns_.units(x.device)
+        if self._hindered_gradient is not None:
+            raise ValueError(
+                f"The code of this {type(self).__name__} has no Jacobian: "
+                f"{self._hindered_gradient}."
+            )
+        if of == "encoder" and encoder is not None:
+            return linearized(theta, x, encoder)
+        if of == "reconstruction" and None not in (encoder, decoder, units.activation):
+            *inner, last = decoder
+            return linearized(
+                theta, x, [*encoder, *inner, last._replace(activation=units.activation)]
+            )
+
+        def function(x):
+            code = self._differentiable_code(theta, x)
+            return code if of == "encoder" else units.mean(self._decode(theta, code))
+
+        return DifferentiatedJacobian(function, x)
 
     def _reconstruct(self, theta, x):
         return self._decode(theta, self._encode(theta, x))

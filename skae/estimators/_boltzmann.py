@@ -14,6 +14,7 @@ from skae._validation import (
     check_rows,
     check_weights,
 )
+from skae.engine.backpropagation import network_decoder, network_encoder
 from skae.engine.contrastive_divergence import ContrastiveDivergence
 from skae.engine.energies import free_energy, hidden_input, precision_of, visible_input
 from skae.engine.networks import Network, initialize
@@ -358,10 +359,14 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
     _codes_in_unit_interval = True
 
     @property
-    def _affine_layer(self):
+    def _affine_encoder(self):
         # Learned variances scale the data within the encoder.
         affine = "log_variance" not in self._parameter_shapes()
-        return (self._network.nonlinearity, "weight_0") if affine else (None, "weight_0")
+        return network_encoder(self._network) if affine else None
+
+    @property
+    def _affine_decoder(self):
+        return network_decoder(self._network)
 
     def _encode(self, theta, x):
         return torch.sigmoid(hidden_input(theta, x))

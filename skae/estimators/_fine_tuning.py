@@ -89,6 +89,11 @@ class FineTunedStack(StackParameters, TrainedModel):
     def _keeps_unsupervised(self):
         return self.unsupervised_weight > 0 and self.n_fine_tuned_layers != 0
 
+    @property
+    def _uses_unlabelled(self):
+        """Whether rows without a target take part in fine-tuning."""
+        return self._keeps_unsupervised
+
     def _start_output(self, data, targets):
         """An output layer to begin with, or the one to end with where no layer is fine-tuned."""
         n_outputs, is_final = targets.values.shape[1], self._n_tuned == 0
@@ -109,7 +114,7 @@ class FineTunedStack(StackParameters, TrainedModel):
             self.stack_._codes(data), targets, alpha, max_iter, is_final=is_final
         )
 
-    def _descend_on(
+    def _fine_tune(
         self, data, weight, targets, labelled, held_out, max_iter, *, resumable=False, bridge=None
     ):
         """Train the fine-tuned layers and the output; keep what they learned."""
@@ -126,19 +131,20 @@ class FineTunedStack(StackParameters, TrainedModel):
         levels = make_levels(layers, first, dtype, device, differentiable=True)
         index = rows_that_count(len(labelled), weight)
         probed = index[torch.tensor(labelled)[index]]
-        if not self._keeps_unsupervised:
+        if not self._uses_unlabelled:
             index = probed
         elif held_out is not None:
             index = index[torch.tensor(~np.isin(index.numpy(), held_out))]
+        index, share = self._proportioned(index, torch.tensor(labelled))
         criteria = [
             layer._make_objective(theta.part(level.prefix))
             for layer, level in zip(layers, levels, strict=True)
         ]
         judge = None if held_out is None else self._judge(targets)
-        objective = Supervised(
+        objective = self._make_criterion(
             levels,
             targets.units(device),
-            share=max(1, len(probed)) / len(index),
+            share=share,
             weight_decay=self.alpha / (self.n_labelled_ or 1.0),
             dropout=(self.input_dropout if first == 0 else self.dropout, self.dropout),
             unsupervised=Layerwise(levels, criteria) if self._keeps_unsupervised else None,
@@ -161,6 +167,7 @@ class FineTunedStack(StackParameters, TrainedModel):
             LabelledRows(
                 make_rows(rows, *shift_and_scale, dtype=dtype, device=device),
                 *targets.tensors(dtype, device),
+                directions=self._make_directions(data, first, labelled, dtype, device),
             ),
             weight,
             generator,
@@ -184,6 +191,17 @@ class FineTunedStack(StackParameters, TrainedModel):
         else:
             self.__dict__.pop("_training_state", None)
         return training
+
+    def _make_criterion(self, levels, units, **options):
+        """What fine-tuning minimises."""
+        return Supervised(levels, units, **options)
+
+    def _make_directions(self, data, first, labelled, dtype, device):
+        """Directions of every row, as the lowest fine-tuned layer sees them, or None."""
+
+    def _proportioned(self, index, labelled):
+        """The rows of an epoch, some perhaps several times, and the share of labelled ones."""
+        return index, max(1, int(labelled[index].sum())) / len(index)
 
     def _loss_of_nothing(self, targets, rows):
         """What an output that knows nothing but the targets' mean would be judged at."""

@@ -71,8 +71,10 @@ def start_layer(layer, X, sample_weight=None):
 
 def _widen(layer):
     """Scale initial weights to what lets signals through several layers."""
-    activation, _ = layer._affine_layer
-    if activation is not None:
+    maps = layer._affine_encoder
+    # A layer of several maps has begun with what lets signals through.
+    if maps is not None and len(maps) == 1:
+        activation = maps[0].activation
         factor = activation.deep_gain / activation.gain
         layer.weights_ = {
             name: array * array.dtype.type(factor) if "weight" in name else array

@@ -321,10 +321,17 @@ def make_levels(layers, first, dtype, device, *, differentiable):
     levels = []
     for number, layer in enumerate(layers, first):
         shift, scale = layer.columns_.standardization(dtype, device)
-        encode = layer._differentiable_code if differentiable else layer._encode
-        units = layer.columns_.units(device)
         levels.append(
-            Level(f"{number}.", encode, layer._decode, units, shift, scale, *layer._affine_layer)
+            Level(
+                f"{number}.",
+                layer._differentiable_code if differentiable else layer._encode,
+                layer._decode,
+                layer.columns_.units(device),
+                shift,
+                scale,
+                layer._affine_encoder,
+                layer._affine_decoder,
+            )
         )
     return levels
 

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, StrOptions, check_rows, check_weights
+from skae.engine.backpropagation import decoder_maps, encoder_maps
 from skae.engine.networks import ACTIVATIONS
 from skae.engine.stacks import decode_levels, encode_levels
 from skae.engine.training import Training
@@ -398,6 +399,15 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
     def _levels(self, like, n_levels, *, differentiable=False):
         layers = self.layers_[:n_levels]
         return make_levels(layers, 0, like.dtype, like.device, differentiable=differentiable)
+
+    @property
+    def _hindered_gradient(self):
+        reasons = [layer._hindered_gradient for layer in self.layers_[: self._n_levels]]
+        return next(filter(None, reasons), None)
+
+    def _affine_maps(self, like):
+        levels = self._levels(like, self._n_levels)
+        return encoder_maps(levels), decoder_maps(levels)
 
     def _codes_of(self, theta, x, n_levels):
         """The codes after so many layers; the data, as the lowest layer sees them, after none."""

@@ -93,6 +93,7 @@ class StackedPredictor(FineTunedStack):
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         if not continues:
             self.__dict__.pop("_training_state", None)
+            self._adapt_layers(layers, data.shape[1])
             stack._fit_from(layers, X, sample_weight, weight, seen)
             self.stack_ = stack
             self._start_output(data, seen)
@@ -102,7 +103,7 @@ class StackedPredictor(FineTunedStack):
                 self._start_output(data, seen)
         # Who interrupts pre-training wants to wait no longer.
         if self._n_tuned and (continues or not self.stack_._was_interrupted):
-            training = self._descend_on(
+            training = self._fine_tune(
                 data, weight, targets, seen.labelled, held_out, self.max_iter, bridge=bridge
             )
             self.n_iter_ = len(training.loss_curve)
@@ -133,15 +134,14 @@ class StackedPredictor(FineTunedStack):
         n_before = 0.0 if fresh else self.n_labelled_
         self.n_labelled_ = n_before + targets.total * mean_weight(sample_weight)
         if fresh:
+            self._adapt_layers(layers, data.shape[1])
             stack._fit_from(layers, X, sample_weight, weight, targets)
             self.stack_ = stack
             self._start_output(data, targets)
         else:
             # The layers of before stay as they are should this call fail.
             self.stack_ = self.stack_._shallow_copy()
-        training = self._descend_on(
-            data, weight, targets, targets.labelled, None, 1, resumable=True
-        )
+        training = self._fine_tune(data, weight, targets, targets.labelled, None, 1, resumable=True)
         self.loss_curve_ = ([] if fresh else self.loss_curve_) + training.loss_curve
         self.validation_curve_ = []
         if fresh:
@@ -160,9 +160,7 @@ class StackedPredictor(FineTunedStack):
     def _make_stack(self):
         """The stack with this model's parameters, and its new layers, all checked."""
         self._validate_parameters()
-        names = {**StackParameters.__dataclass_fields__, **TrainingParameters.__dataclass_fields__}
-        shared = {name: getattr(self, name) for name in names}
-        stack = StackedAutoEncoder(**{**shared, "warm_start": False})
+        stack = StackedAutoEncoder(**self._stack_parameters())
         layers = stack._make_layers()
         n_frozen = (
             0
@@ -176,6 +174,14 @@ class StackedPredictor(FineTunedStack):
                 "layers. None fine-tunes all."
             )
         return stack, layers
+
+    def _stack_parameters(self):
+        """The parameters of the stack below the output."""
+        names = {**StackParameters.__dataclass_fields__, **TrainingParameters.__dataclass_fields__}
+        return {name: getattr(self, name) for name in names} | {"warm_start": False}
+
+    def _adapt_layers(self, layers, n_features):
+        """Set what layers take from the data's width, before they are trained."""
 
     def _checked_rows(self, X, y, sample_weight, *, reset):
         if y is None:

@@ -1,18 +1,17 @@
-"""Diagnostics agree with definitions and with automatic differentiation."""
+"""Norms and products of Jacobians agree with autograd and with finite differences."""
 
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
-from skae import AutoEncoder, ContractiveAutoEncoder
-from skae.diagnostics import _jacobians, constant_units, jacobian_norms, saturation
+from skae import AutoEncoder, ContractiveAutoEncoder, SparseCoder, StackedClassifier
+from skae.diagnostics import _jacobians, jacobian_norms, jacobian_products
 
 
-@pytest.fixture(scope="module", name="X")
-def data():
-    # Columns of different mean and scale, outside [0, 1]: they are standardised in fit.
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(30, 6)) * [1, 10, 0.1, 3, 2, 1] + [5, 0, -1, 0, 100, 0]
+@pytest.fixture(name="X")
+def data(skewed_columns):
+    return skewed_columns
 
 
 def jacobian_norms_by_autograd(model, X):
@@ -45,14 +44,21 @@ def test_jacobian_norms_agree_with_autograd(X, activation, hidden_layer_sizes):
     ).fit(X)
     norms = jacobian_norms(model, X)
     assert norms.shape == (30,)
+    # Both are the same derivative, one by closed forms and one by the chain rule of torch.
     np.testing.assert_allclose(norms, jacobian_norms_by_autograd(model, X), rtol=1e-10)
 
 
-def test_jacobian_norms_do_not_depend_on_the_blocks(X, monkeypatch):
-    model = AutoEncoder(5, hidden_layer_sizes=(8,), max_iter=3, random_state=0).fit(X)
-    whole = jacobian_norms(model, X)
-    monkeypatch.setattr(_jacobians, "_FACTOR_ENTRIES", 100)  # two rows at a time
-    np.testing.assert_allclose(jacobian_norms(model, X), whole, rtol=1e-12)
+def test_jacobian_norms_of_all_kinds_agree_with_autograd(fitted, of, X, jacobians_by_autograd):
+    expected = np.linalg.norm(jacobians_by_autograd(fitted, X, of), axis=(1, 2))
+    # The Frobenius norm is that of the matrix of all partial derivatives.
+    np.testing.assert_allclose(jacobian_norms(fitted, X, of=of), expected, rtol=1e-10)
+
+
+def test_jacobian_norms_do_not_depend_on_the_blocks(fitted, of, X, monkeypatch):
+    whole = jacobian_norms(fitted, X, of=of)
+    monkeypatch.setattr(_jacobians, "_FACTOR_ENTRIES", 100)  # a few rows at a time
+    # A row's Jacobian does not depend on which rows it is computed with.
+    np.testing.assert_allclose(jacobian_norms(fitted, X, of=of), whole, rtol=1e-12)
 
 
 def test_contraction_is_the_mean_squared_jacobian_norm(X):
@@ -65,12 +71,84 @@ def test_contraction_is_the_mean_squared_jacobian_norm(X):
     np.testing.assert_allclose(difference, 0.3 * np.mean(jacobian_norms(plain, X) ** 2))
 
 
-def test_constant_units():
-    codes = np.array([[0.0, 5.0, 1.0], [1e-9, 5.0, 2.0]])
-    # The first moves by rounding alone, the second not at all.
-    np.testing.assert_array_equal(constant_units(codes), [True, True, False])
+def central_differences(function, X, direction, step=1e-5):
+    return (function(X + step * direction) - function(X - step * direction)) / (2 * step)
 
 
-def test_saturation_counts_both_ends():
-    codes = np.array([[0.01, 0.99, 0.5, 0.5], [0.2, 0.8, 0.3, 0.96]])
-    np.testing.assert_array_equal(saturation(codes), [0.5, 0.25])
+def test_products_are_derivatives_in_the_units_of_the_data(fitted, of, X):
+    directions = np.random.default_rng(1).normal(size=X.shape) * X.std(axis=0)
+    products = jacobian_products(fitted, X, directions, of=of)
+    function = fitted.transform if of == "encoder" else fitted.reconstruct
+    expected = central_differences(function, X, directions)
+    # What a user sees change is what transform and reconstruct return, for data in their units.
+    np.testing.assert_allclose(products, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
+
+
+def test_products_agree_with_autograd(fitted, of, X, jacobians_by_autograd):
+    directions = np.random.default_rng(2).normal(size=(30, 3, 6))
+    products = jacobian_products(fitted, X, directions, of=of)
+    jacobians = jacobians_by_autograd(fitted, X, of) / fitted.columns_.scale
+    if of == "reconstruction":
+        jacobians *= fitted.columns_.scale[:, np.newaxis]
+    # By the chain rule, standardising multiplies the Jacobian by diagonal matrices.
+    np.testing.assert_allclose(
+        products, directions @ jacobians.transpose(0, 2, 1), rtol=1e-9, atol=1e-11
+    )
+    # Rows of directions do not mix: each of several is what it would be alone.
+    np.testing.assert_allclose(
+        jacobian_products(fitted, X, directions[:, 1], of=of), products[:, 1], rtol=1e-12
+    )
+
+
+def test_each_block_of_rows_meets_its_own_directions(X, monkeypatch):
+    model = AutoEncoder(5, max_iter=3, random_state=0).fit(X)
+    directions = np.random.default_rng(3).normal(size=(30, 2, 6))
+    whole = jacobian_products(model, X, directions)
+    monkeypatch.setattr("skae.engine.rows._BLOCK", 8 * 10 * 7)  # seven rows at a time
+    # Blocks are a matter of memory: rows and directions stay together.
+    np.testing.assert_allclose(jacobian_products(model, X, directions), whole, rtol=1e-12)
+
+
+def test_dtypes_and_formats_of_the_data_are_kept(X):
+    model = AutoEncoder(5, max_iter=3, random_state=0).fit(X)
+    single = jacobian_products(model, X.astype(np.float32), X[:, ::-1])
+    # What comes in float32 is computed in float32, whatever the directions' dtype.
+    assert single.dtype == jacobian_norms(model, X.astype(np.float32)).dtype == np.float32
+    double = jacobian_products(model, X, X[:, ::-1])
+    assert double.dtype == jacobian_norms(model, X).dtype == np.float64
+    # Precision is all in which they differ; codes change by at most 1/4 of the input's change.
+    np.testing.assert_allclose(single, double, rtol=1e-3, atol=1e-4 * np.abs(double).max())
+    compressed = jacobian_norms(model, sparse.csr_matrix(X))
+    # A sparse matrix holds the same numbers.
+    np.testing.assert_allclose(compressed, jacobian_norms(model, X), rtol=1e-12)
+
+
+def test_codes_without_a_gradient_are_refused(X):
+    coder = SparseCoder(4, max_iter=2, random_state=0).fit(X)
+    # Codes that solve a problem have no Jacobian of which the engine knows.
+    with pytest.raises(ValueError, match="SparseCoder has no Jacobian"):
+        jacobian_norms(coder, X)
+    # A classifier's outputs are no code; its stack has one.
+    with pytest.raises(ValueError, match="stack_ of a StackedClassifier"):
+        jacobian_norms(StackedClassifier((3,)), X)
+    model = AutoEncoder(3, max_iter=1, random_state=0).fit(X)
+    # There are two functions to differentiate.
+    with pytest.raises(ValueError, match="of='decoder' must be one of"):
+        jacobian_norms(model, X, of="decoder")
+
+
+@pytest.mark.parametrize("shape", [(6,), (29, 6), (30, 5), (30, 2, 5), (30, 2, 2, 6)])
+def test_directions_have_to_fit_the_rows(X, shape):
+    model = AutoEncoder(3, max_iter=1, random_state=0).fit(X)
+    # A direction belongs to one row and has one entry for each feature.
+    with pytest.raises(ValueError, match=r"pass an array of shape \(30, 6\), or \(30, m, 6\)"):
+        jacobian_products(model, X, np.ones(shape))
+
+
+def test_directions_have_to_be_finite(X):
+    model = AutoEncoder(3, max_iter=1, random_state=0).fit(X)
+    directions = np.ones_like(X)
+    directions[2, 3] = np.nan
+    # A derivative along NaN would be NaN without a reason.
+    with pytest.raises(ValueError, match="directions contains NaN"):
+        jacobian_products(model, X, directions)

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skae.engine.backpropagation import AffineChain, AffineMap, decoder_maps, encoder_maps
+from skae.engine.backpropagation import (
+    AffineChain,
+    AffineMap,
+    decoder_maps,
+    encoder_maps,
+    network_decoder,
+    network_encoder,
+)
 from skae.engine.draws import random_mask
 from skae.engine.networks import ACTIVATIONS, Network, decode, encode
 from skae.engine.parameters import Parameters
@@ -206,8 +213,8 @@ def make_levels(affine=True, decodable=True):
             Gaussian(0.2) if k == 1 else Bernoulli(),
             torch.linspace(-1, 1, SIZES[k], dtype=torch.float64) if k == 1 else None,
             torch.linspace(0.5, 2, SIZES[k], dtype=torch.float64) if k == 1 else None,
-            network.nonlinearity if affine or k != 1 else None,
-            ("weight_0" if tied else "decoder_weight_0") if decodable or k != 1 else None,
+            network_encoder(network) if affine or k != 1 else None,
+            network_decoder(network) if decodable or k != 1 else None,
         )
         levels.append(level)
         shapes |= {level.prefix + name: s for name, s in network.parameter_shapes.items()}

@@ -268,13 +268,15 @@ def test_labelled_rows_are_rows_with_their_targets(kind, weighted, array, tmp_pa
         assert len(labelled) == N_ROWS
         assert labelled.n_columns == N_COLUMNS
         for index in (torch.tensor([299, 3, 3, 0, 150]), torch.tensor([7])):
-            x, y, w = labelled.take(index)
+            x, y, w, directions = labelled.take(index)
             # Rows in the order asked for, as they are without targets, ...
             assert torch.equal(x, (torch.tensor(array) - SHIFT)[index] / SCALE)
             # ... each with what is to be said of it ...
             assert torch.equal(y, target[index])
             # ... and how much that counts, or None where all count alike.
             assert w is None if weight is None else torch.equal(w, weight[index])
+            # Nothing was said of where the rows may move.
+            assert directions is None
 
 
 def test_targets_of_a_batch_are_no_views(array):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from skae.engine.backpropagation import network_encoder
 from skae.engine.contrastive_divergence import ContrastiveDivergence
 from skae.engine.corruptions import Masking
 from skae.engine.draws import random_mask
@@ -41,7 +42,7 @@ def make_levels(n_levels=3, activation="sigmoid", affine=True):
             Gaussian(0.3) if k == 1 else Bernoulli(),
             torch.linspace(-0.4, 0.6, n, dtype=torch.float64) if k == 1 else None,
             torch.linspace(0.3, 1.7, n, dtype=torch.float64) if k == 1 else None,
-            network.nonlinearity if affine else None,
+            network_encoder(network) if affine else None,
         )
         levels.append(level)
         networks.append(network)
@@ -251,7 +252,7 @@ def test_no_layers_are_logistic_regression(generator):
     objective = Supervised([], Multinomial(), weight_decay=0.3)
     value, out = closed(objective, theta, batch)
 
-    x, y, w = (tensor.numpy() for tensor in batch)
+    x, y, w = (tensor.numpy() for tensor in batch[:3])
     U, d = theta["output_weight"].numpy(), theta["output_bias"].numpy()
     o = x @ U.T + d
     p = np.exp(o) / np.exp(o).sum(1, keepdims=True)

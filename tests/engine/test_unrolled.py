@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from skae.engine.backpropagation import network_decoder, network_encoder
 from skae.engine.networks import ACTIVATIONS, Network, decode, encode
 from skae.engine.objectives import Reconstruction
 from skae.engine.parameters import Parameters
@@ -40,8 +41,8 @@ def make_level(number, network, units, *, standardised=False, affine=True):
         units,
         torch.linspace(-0.4, 0.6, n, dtype=torch.float64) if standardised else None,
         torch.linspace(0.3, 1.7, n, dtype=torch.float64) if standardised else None,
-        network.nonlinearity if affine else None,
-        "weight_0" if network.tied else "decoder_weight_0",
+        network_encoder(network) if affine else None,
+        network_decoder(network),
     )
 
 
@@ -204,7 +205,7 @@ def test_layers_that_are_no_affine_maps_have_the_same_gradient(units, weighted, 
 
 def test_a_decoder_that_is_no_affine_map_needs_autograd():
     levels, _ = make_levels()
-    levels[1] = levels[1]._replace(decoder_weight=None)
+    levels[1] = levels[1]._replace(decoder=None)
     # The way down is part of the network.
     assert not UnrolledReconstruction(levels).has_closed_form
 

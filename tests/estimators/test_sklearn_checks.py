@@ -17,6 +17,7 @@ from skae import (
     StackedAutoEncoder,
     StackedClassifier,
     StackedRegressor,
+    TangentDistanceClassifier,
 )
 
 NOISE = (
@@ -70,6 +71,7 @@ VARIANTS = [
     RBM(16, sparsity=0.1, weight_decay=1e-3, optimizer="sgd", learning_rate=1e-3, max_iter=3),
     RBM(16, early_stopping=True, max_iter=3),
     RBM(16, centered=False, max_iter=3),
+    TangentDistanceClassifier(sides="two", unlabelled=None),
 ]
 # Defaults but for the sizes and epochs, which would take minutes; every kind of layer, every
 # way of training them, and the whole.
@@ -116,6 +118,8 @@ def expected_failures(estimator):
         return expected_failures_of_a_stack(estimator)
     if isinstance(estimator, RBM):
         return dict.fromkeys(WEIGHT_CHECKS, GIBBS)
+    if isinstance(estimator, TangentDistanceClassifier):
+        return {}
     if estimator.corruption is not None:
         return WEIGHT_CHECKS
     if estimator.early_stopping:

@@ -1,0 +1,137 @@
+"""Charts of the data's manifold: which units respond at a row, and what charts share."""
+
+import numpy as np
+import torch
+
+from skae._validation import check_number
+from skae.diagnostics._jacobians import (
+    check_differentiable,
+    is_single_layer,
+    map_jacobians,
+    map_parts,
+)
+
+
+def active_units(estimator, X, *, threshold=0.1):
+    r"""Which code units respond to small changes of the input, at each row.
+
+    Unit j is active at x if the norm of its gradient is not small beside that of the unit
+    which responds most:
+
+    .. math::
+
+        \left\| \frac{\partial h_j(x)}{\partial x} \right\| >
+        \text{threshold} \cdot \max_k \left\| \frac{\partial h_k(x)}{\partial x} \right\|
+
+    The others are saturated, or off: they add next to nothing to the singular values of
+    the Jacobian. The active units are a chart: local coordinates of the manifold on which the
+    data lie, by filters that neighbouring charts share.
+
+    Parameters
+    ----------
+    estimator : AutoEncoder, RBM, PSD, StackedAutoEncoder or the like
+        Fitted, with any activation.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Data, in the units that the estimator was fitted on.
+    threshold : float, default=0.1
+        From 0, for all units that respond at all, to less than 1.
+
+    Returns
+    -------
+    active : ndarray of bool of shape (n_samples, n_components)
+        Without a true entry in rows where no unit responds.
+
+    Raises
+    ------
+    ValueError
+        If the code has no gradient, as that of a `SparseCoder`.
+
+    See Also
+    --------
+    chart_overlap : What the charts of two rows have in common.
+    saturation : How many units are near 0 or 1.
+
+    References
+    ----------
+    .. [1] S. Rifai, P. Vincent, X. Muller, X. Glorot, Y. Bengio. Contractive
+       auto-encoders: explicit invariance during feature extraction. ICML 2011.
+    .. [2] S. Rifai, Y. Dauphin, P. Vincent, Y. Bengio, X. Muller. The manifold tangent
+       classifier. NIPS 2011.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import ContractiveAutoEncoder
+    >>> from skae.diagnostics import active_units
+    >>> X = load_digits().data / 16
+    >>> cae = ContractiveAutoEncoder(64, contraction=1, max_iter=60, random_state=0).fit(X)
+    >>> active = active_units(cae, X[:100])
+    >>> active.shape, bool(active.mean() < 0.8)
+    ((100, 64), True)
+    """
+    X = check_differentiable(estimator, X, "encoder")
+    threshold = check_number("threshold", threshold)
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold={threshold!r} must be at least 0 and less than 1.")
+
+    def responses(jacobian, rows):
+        if is_single_layer(jacobian):
+            (slope,), (weight,) = jacobian.slopes, jacobian.weights
+            return slope.abs() * torch.linalg.vector_norm(weight, dim=1)
+        return map_parts(jacobian, lambda part: torch.linalg.vector_norm(part.dense(), dim=2))
+
+    norms = map_jacobians(estimator, X, responses, (estimator._n_features_out,), "encoder")
+    return norms > threshold * norms.max(axis=1, keepdims=True)
+
+
+def chart_overlap(first, second):
+    r"""Share of active units that pairs of rows have in common.
+
+    .. math::
+
+        \frac{|A \cap B|}{|A \cup B|}
+
+    for the sets A and B of units that are active at two rows; 1 for two empty ones. Charts of
+    neighbouring rows that overlap share filters: what is learned in one region serves in the
+    next, unlike tangents of local PCA.
+
+    Parameters
+    ----------
+    first : array-like of bool of shape (..., n_components)
+        From `active_units`.
+    second : array-like of bool of shape (..., n_components)
+        The same for the other row of each pair. Both are broadcast: with indices of k
+        neighbours of each row, ``chart_overlap(active[:, None], active[neighbours])`` has shape
+        (n_samples, k).
+
+    Returns
+    -------
+    overlap : ndarray of shape (...)
+        From 0 to 1.
+
+    See Also
+    --------
+    principal_angles : How far the tangent planes of two rows are apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skae.diagnostics import chart_overlap
+    >>> active = np.array([[True, True, False], [True, False, True], [False, False, False]])
+    >>> chart_overlap(active[:-1], active[1:]).round(2)
+    array([0.33, 0.  ])
+    """
+    first, second = np.asarray(first), np.asarray(second)
+    if first.dtype != bool or second.dtype != bool:
+        raise ValueError(
+            f"chart_overlap compares sets of units, not numbers of dtype {first.dtype} and "
+            f"{second.dtype}: pass what active_units returns, or codes > 0.5 and the like."
+        )
+    if first.ndim == 0 or second.ndim == 0 or first.shape[-1] != second.shape[-1]:
+        raise ValueError(
+            f"Active units of shapes {first.shape} and {second.shape} are not those of one code: "
+            "pass two arrays with one column for each unit."
+        )
+    common = np.count_nonzero(first & second, axis=-1)
+    either = np.count_nonzero(first | second, axis=-1)
+    return np.where(either > 0, common / np.maximum(either, 1), 1.0)

@@ -1,0 +1,161 @@
+r"""Distances between rows and the planes that tangents span at them (Simard et al., NIPS 1993).
+
+A plane is a row y and an orthonormal basis Q of its directions, :math:`\{y + Q^\top t\}`; a
+basis whose last rows are zero is one of fewer dimensions. Distances to all planes come from
+matrix products and serve to rank; those of the nearest are then those of two given points,
+without any cancellation.
+"""
+
+import torch
+
+# Entries of what is gathered, or computed for all planes, at a time.
+_ENTRIES = 2**22
+
+
+def orthonormal_bases(directions):
+    """Orthonormal bases of what directions span, one basis for each row.
+
+    Parameters
+    ----------
+    directions : Tensor of shape (n_rows, n_directions, n_features)
+        Of any lengths, and perhaps dependent.
+
+    Returns
+    -------
+    bases : Tensor of shape (n_rows, min(n_directions, n_features), n_features)
+        As many rows of each as its directions have dimensions, then zeros.
+    """
+    n_directions, n_features = directions.shape[1:]
+    if directions.numel() == 0:
+        return directions.new_zeros(len(directions), min(n_directions, n_features), n_features)
+    # What is short is not less of a direction.
+    largest = directions.abs().amax(-1, keepdim=True)
+    directions = directions / torch.where(largest > 0, largest, 1)
+    norm = torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
+    directions = directions / torch.where(norm > 0, norm, 1)
+    outer, triangle = torch.linalg.qr(directions.mT)
+    inner, singular, _ = torch.linalg.svd(triangle, full_matrices=False)
+    least = max(n_directions, n_features) * torch.finfo(directions.dtype).eps
+    spanned = singular > least * singular[:, :1]
+    return (outer @ (inner * spanned.unsqueeze(1))).mT.contiguous()
+
+
+def squared_distances_to_planes(x, rows, bases=None):
+    r"""The squared distance of each x to each plane, by matrix products.
+
+    .. math:: |x - y|^2 - |Q x - Q y|^2
+
+    Accurate to the rounding of :math:`|x|^2 + |y|^2`: to rank planes by.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_x, n_features)
+    rows : Tensor of shape (n_rows, n_features)
+    bases : Tensor of shape (n_rows, n_tangents, n_features), or None
+        None for points instead of planes.
+
+    Returns
+    -------
+    squared : Tensor of shape (n_x, n_rows)
+    """
+    squared = torch.addmm(x.square().sum(1, keepdim=True), x, rows.t(), alpha=-2)
+    squared += rows.square().sum(1)
+    if bases is not None and bases.shape[1] > 0:
+        step = max(1, _ENTRIES // (len(x) * bases.shape[1]))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            of_rows = torch.linalg.vecdot(bases[part], rows[part].unsqueeze(1))
+            along = (x @ bases[part].flatten(0, 1).t()).unflatten(1, of_rows.shape)
+            squared[:, part] -= along.sub_(of_rows).square_().sum(-1)
+    return squared
+
+
+def distances_between_planes(x, rows, bases, x_bases=None):
+    r"""The distance of each x, or of the plane at it, to each of its own planes.
+
+    The nearest points are at :math:`x - P^\top s` and :math:`y + Q^\top t`, with
+    :math:`C = P Q^\top`, :math:`d = x - y` and :math:`e = d - Q^\top Q d`,
+
+    .. math:: (I - C C^\top) s = P e, \qquad t = Q d - C^\top s
+
+    The matrix is singular where the planes share directions. A trace of the identity is added
+    to it then, so that what is returned is the distance between two points of the planes
+    whatever the rounding.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_x, n_features)
+    rows : Tensor of shape (n_x, n_planes, n_features)
+    bases : Tensor of shape (n_x, n_planes, n_tangents, n_features)
+    x_bases : Tensor of shape (n_x, n_x_tangents, n_features), or None
+        None for points x.
+
+    Returns
+    -------
+    distances : Tensor of shape (n_x, n_planes)
+    """
+    difference = x.unsqueeze(1) - rows
+    along = _products(bases, difference)
+    rest = difference - _combinations(along, bases)
+    if x_bases is not None and x_bases.shape[1] > 0:
+        across = (bases.flatten(1, 2) @ x_bases.mT).unflatten(1, bases.shape[1:3])
+        n_tangents = x_bases.shape[1]
+        gram = across.mT @ across
+        trace = 10 * n_tangents * torch.finfo(x.dtype).eps
+        identity = torch.eye(n_tangents, dtype=x.dtype, device=x.device)
+        factor, _ = torch.linalg.cholesky_ex((1 + trace) * identity - gram)
+        steps = torch.cholesky_solve((rest @ x_bases.mT).unsqueeze(-1), factor).squeeze(-1)
+        along = along - _products(across, steps)
+        rest = difference - steps @ x_bases - _combinations(along, bases)
+    return torch.linalg.vector_norm(rest, dim=-1)
+
+
+def _products(bases, vectors):
+    return (bases @ vectors.unsqueeze(-1)).squeeze(-1)
+
+
+def _combinations(coefficients, bases):
+    return (coefficients.unsqueeze(-2) @ bases).squeeze(-2)
+
+
+def nearest_planes(x, rows, bases, n_neighbors, *, x_bases=None, n_candidates=None):
+    """The nearest planes of each x, nearest first, and among equals the first one.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_x, n_features)
+    rows : Tensor of shape (n_rows, n_features)
+    bases : Tensor of shape (n_rows, n_tangents, n_features)
+    n_neighbors : int
+    x_bases : Tensor of shape (n_x, n_x_tangents, n_features), or None
+        For distances between planes; None for those of points to planes.
+    n_candidates : int or None
+        Between planes, how many of each x, the nearest ones to x itself, are looked at. None: all.
+
+    Returns
+    -------
+    distances : Tensor of shape (n_x, n_neighbors)
+    index : LongTensor of shape (n_x, n_neighbors)
+    """
+    n_rows, n_features = rows.shape
+    if x_bases is None:
+        n_candidates = n_neighbors
+    if n_candidates is None or n_candidates >= n_rows:
+        index = torch.arange(n_rows, device=x.device).expand(len(x), n_rows)
+    else:
+        squared = squared_distances_to_planes(x, rows, bases)
+        index = squared.topk(n_candidates, largest=False).indices.sort().values
+    distances = x.new_empty(index.shape)
+    size = n_features * (bases.shape[1] + 1)
+    width = min(index.shape[1], max(1, _ENTRIES // size))
+    height = max(1, _ENTRIES // (size * width))
+    for top in range(0, len(x), height):
+        some = slice(top, top + height)
+        planes = None if x_bases is None else x_bases[some]
+        for left in range(0, index.shape[1], width):
+            chosen = index[some, left : left + width]
+            distances[some, left : left + width] = distances_between_planes(
+                x[some], rows[chosen], bases[chosen], planes
+            )
+    distances, order = distances.sort(stable=True)
+    return distances[:, :n_neighbors], index.gather(1, order)[:, :n_neighbors]

@@ -1,0 +1,387 @@
+"""The manifold tangent classifier: insensitive along the directions in which the data vary."""
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils.metaestimators import available_if
+
+from skae._validation import Interval, StrOptions, check_is_fitted, check_rows
+from skae.diagnostics._jacobians import map_jacobians
+from skae.engine.devices import require_memory
+from skae.engine.rows import make_rows, summarize_columns
+from skae.engine.tangent_propagation import TangentPropagation
+from skae.estimators._auto_encoders import ContractiveAutoEncoder
+from skae.estimators._parameters import estimator, parameter, preset
+from skae.estimators._stacked_classifier import StackedClassifier
+from skae.estimators._tangent_sources import EncoderTangents, GivenTangents, LocalTangents
+
+# "auto": the contraction of a layer for each column of its input.
+_CONTRACTION = 1e-3
+_DEFAULT_SIZES = (1000,)
+# Penalties are about steps so long, as a part of the rows' distance from their mean.
+_LENGTH = 0.1
+# Rows whose tangents are found at a time.
+_ROWS = 5000
+_CPU = torch.device("cpu")
+
+
+def _refuses_partial_fit(model):
+    raise AttributeError(
+        f"{type(model).__name__} has no partial_fit: the tangents at each row come from layers "
+        "that were trained on all rows. Pre-train a StackedAutoEncoder on the stream with its "
+        "partial_fit and pass its layers_ with pretraining='prefit' to fit."
+    )
+
+
+@estimator
+class ManifoldTangentClassifier(StackedClassifier):
+    r"""A classifier that is insensitive along the tangents of the data's manifold.
+
+    Contractive auto-encoders, one on the other, learn from all rows, labelled or not, in which
+    few directions the data vary: the leading right singular vectors
+    :math:`B_x = \{u_1, \ldots, u_m\}` of the Jacobian :math:`\partial h / \partial x` of the top
+    code h. An output layer o is added, and the whole net minimises
+
+    .. math::
+
+        \frac{1}{|L|} \sum_{x \in L} \Bigl[ -\log P(y \mid o(x))
+        + \beta \sum_{u \in B_x} \Bigl\| \frac{\partial o}{\partial x} u \Bigr\|^2 \Bigr]
+        + \frac{1}{|U|} \sum_{x \in U} \Bigl[ \gamma \sum_{u \in B_x}
+        \Bigl\| \frac{\partial o}{\partial x} u \Bigr\|^2_{M(x)} + \eta\, H(P(\cdot \mid o(x)))
+        \Bigr]
+
+    over labelled rows L and unlabelled rows U, with :math:`\beta` = ``tangent_penalty``,
+    :math:`\gamma` = ``unlabelled_penalty`` and :math:`\eta` = ``entropy_penalty``. The first sum is
+    the published criterion [1]_. In the second, :math:`\|d\|^2_M = \sum_k p_k d_k^2 - (\sum_k p_k
+    d_k)^2` is the Fisher metric of the predicted classes: how fast the *distribution* changes.
+    It and the entropy H [3]_ need no labels: the classifier is to be sure of itself, and to
+    stay sure of the same class along each row's tangents.
+
+    Use it where classes are separated by regions of low density and labels are few, as for
+    images of objects. o is the output before the softmax.
+
+    Read more in the :ref:`User Guide <manifold_tangents>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    TangentDistanceClassifier : Nearest neighbours that read the same tangents.
+    StackedClassifier : The same without tangents, for any kind of layer.
+    skae.diagnostics.tangents : The tangents of any encoder.
+
+    Notes
+    -----
+    A step draws one random combination of each row's tangents, with independent signs, which
+    has the same expected penalty as all of them: it costs that of twice the rows, however many
+    tangents there are. The tangents take n_samples * n_tangents * n_features numbers of memory;
+    without unlabelled rows, or with ``unlabelled_penalty=0``, those of labelled rows alone.
+
+    References
+    ----------
+    .. [1] S. Rifai, Y. Dauphin, P. Vincent, Y. Bengio, X. Muller. The manifold tangent
+       classifier. NIPS 2011.
+    .. [2] P. Simard, B. Victorri, Y. LeCun, J. Denker. Tangent prop: a formalism for specifying
+       selected invariances in an adaptive network. NIPS 1991.
+    .. [3] Y. Grandvalet, Y. Bengio. Semi-supervised learning by entropy minimization. NIPS 2004.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import ManifoldTangentClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> some = y.copy()
+    >>> some[100:] = -1                                   # 100 labels, the others unknown
+    >>> model = ManifoldTangentClassifier((128,), max_iter=10, random_state=0)
+    >>> model = model.fit(X / 16, some)
+    >>> model.tangents(X[:1] / 16).shape == (1, model.n_tangents_, 64)
+    True
+    """
+
+    layer: str = preset(StackedClassifier, "layer", "contractive")
+    n_tangents: int = parameter(
+        "auto",
+        [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        """int or "auto"
+        Directions at each row, at most the number of columns and of the smallest layer's units.
+        "auto": as many as hold three quarters of the squared norm of the Jacobian in the median
+        row, and at most half the columns; for other tangents than those of the encoder, as many
+        as there are, and 10 for local PCA.""",
+    )
+    tangent_penalty: float = parameter(
+        0.01,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the squared change of outputs along the tangents of labelled rows.""",
+    )
+    unlabelled_penalty: float = parameter(
+        1.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the squared change of the distribution of classes along the tangents of
+        unlabelled rows.""",
+    )
+    entropy_penalty: float = parameter(
+        0.3,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the entropy of the distribution of classes at unlabelled rows.""",
+    )
+    tangent_source: str = parameter(
+        "encoder",
+        [StrOptions({"encoder", "local_pca"}), callable],
+        """{"encoder", "local_pca"} or callable
+        Where tangents come from: the pre-trained layers; the principal components of each row's
+        nearest neighbours in the data of `fit`; or a function of X, of shape
+        (n_samples, n_features), that returns directions in the units of the data, of shape
+        (n_samples, n_tangents, n_features).""",
+    )
+    n_neighbors: int = parameter(
+        30,
+        [Interval(Integral, 2, None, closed="left")],
+        """int
+        Neighbours of each row in ``tangent_source="local_pca"``.""",
+    )
+    labelled_share: float = parameter(
+        1 / 3,
+        [Interval(Real, 0, 1, closed="left")],
+        """float
+        Least share of labelled rows among those of a pass of fine-tuning, in which unlabelled
+        rows occur once: labelled ones occur as often as that takes.""",
+    )
+    contraction: float = parameter(
+        "auto",
+        [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        """float or "auto"
+        Weight of the squared norm of the Jacobian in pre-training, as in
+        :class:`ContractiveAutoEncoder`; with a prototype in ``layer`` or with ``layers``, theirs
+        counts instead, as for all parameters of pre-training. "auto": 0.001 for each column of
+        the layer's input.""",
+    )
+    hessian: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the change of the Jacobian between nearby points, as in
+        :class:`ContractiveAutoEncoder`.""",
+    )
+    pretraining_max_iter: int = parameter(
+        40,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Epochs of each layer's pre-training.""",
+    )
+    pretraining_learning_rate: float = parameter(
+        2e-3,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Its step size, which falls linearly to zero.""",
+    )
+    learning_rate: float = preset(StackedClassifier, "learning_rate", 3e-4)
+    learning_rate_schedule: str = preset(StackedClassifier, "learning_rate_schedule", "linear")
+    batch_size: int = preset(StackedClassifier, "batch_size", 300)
+
+    _attributes_doc = (
+        """
+    n_tangents_ : int
+        Directions at each row.
+    encoder_ : StackedAutoEncoder
+        The layers as pre-trained, before fine-tuning: the tangents are theirs."""
+        + StackedClassifier._attributes_doc
+    )
+
+    partial_fit = available_if(_refuses_partial_fit)(StackedClassifier.partial_fit)
+
+    def tangents(self, X):
+        """Directions along which the classifier learned to be insensitive, at rows of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        directions : ndarray of shape (n_samples, n_tangents_, n_features)
+            In the units of the data. Those of the encoder have unit length, and are orthogonal,
+            in standardised columns.
+        """
+        check_is_fitted(self)
+        X = check_rows(self, X, reset=False)
+        return self.source_.directions(X)
+
+    def fit(self, X, y, sample_weight=None):
+        """Pre-train the layers, find the tangents, and train all with the output on both.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Classes, of which ``unlabelled`` stands for an unknown one.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a row of weight 0 is left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            Before any layer is trained: if a parameter is out of its range, more tangents are
+            asked for than there are columns or units, layers do not fit each other, X is not
+            finite, or y has no labels or one class.
+        """
+        return super().fit(X, y, sample_weight)
+
+    @property
+    def _learns_tangents(self):
+        """Whether fine-tuning has a use for tangents."""
+        on_others = self.unlabelled_penalty > 0
+        return self.n_fine_tuned_layers != 0 and (self.tangent_penalty > 0 or on_others)
+
+    @property
+    def _uses_unlabelled(self):
+        penalised = self.unlabelled_penalty > 0 or self.entropy_penalty > 0
+        return penalised or self._keeps_unsupervised
+
+    def _validate_parameters(self):
+        super()._validate_parameters()
+        if self.tangent_source == "encoder" and self.pretraining is None and self._learns_tangents:
+            raise ValueError(
+                "pretraining=None leaves random layers, whose tangents say nothing of the data. "
+                "Use tangent_source='local_pca', pre-train, or set tangent_penalty and "
+                "unlabelled_penalty to 0."
+            )
+
+    def _stack_parameters(self):
+        parameters = super()._stack_parameters()
+        if self.layers is not None:
+            return parameters
+        if self.layer_sizes is None:
+            parameters["layer_sizes"] = _DEFAULT_SIZES
+        if isinstance(self.layer, str) and self.layer == "contractive":
+            parameters["layer"] = ContractiveAutoEncoder(
+                contraction=0.0 if self.contraction == "auto" else self.contraction,
+                hessian=self.hessian,
+                learning_rate=self.pretraining_learning_rate,
+                learning_rate_schedule="linear",
+                batch_size=200,
+                max_iter=self.pretraining_max_iter,
+                device=self.device,
+                verbose=self.verbose,
+            )
+        return parameters
+
+    def _adapt_layers(self, layers, n_features):
+        sizes = [n_features, *(layer.n_components for layer in layers)]
+        if self.n_tangents != "auto":
+            self._check_n_tangents(n_features, min(sizes))
+        if self.contraction == "auto" and self.layers is None and self.layer == "contractive":
+            for layer, width in zip(layers, sizes, strict=False):
+                layer.set_params(contraction=_CONTRACTION * width)
+
+    def _check_n_tangents(self, n_features, most):
+        if self.tangent_source == "encoder" and self.n_tangents > most:
+            raise ValueError(
+                f"n_tangents={self.n_tangents}, but the data have {n_features} columns and the "
+                f"code a rank of at most {most}: ask for at most {most}, use n_tangents='auto', or "
+                "make the layers larger."
+            )
+        if self.tangent_source == "local_pca" and self.n_tangents >= min(
+            self.n_neighbors, n_features + 1
+        ):
+            raise ValueError(
+                f"n_tangents={self.n_tangents}, but n_neighbors={self.n_neighbors} rows of "
+                f"{n_features} columns span {min(self.n_neighbors - 1, n_features)} directions at "
+                "most. Ask for fewer, use n_tangents='auto' or more neighbours."
+            )
+
+    def _start_output(self, data, targets):
+        super()._start_output(data, targets)
+        self.encoder_ = self.stack_._shallow_copy()
+        self.source_ = self._make_source(data)
+        self.n_tangents_ = self.source_.n_tangents
+
+    def _make_source(self, data):
+        if self.tangent_source == "encoder":
+            return EncoderTangents(self.encoder_, self.n_tangents, data)
+        if self.tangent_source == "local_pca":
+            columns = self.encoder_.columns_
+            return LocalTangents(columns, self.n_tangents, self.n_neighbors, data)
+        return GivenTangents(self.tangent_source, self.n_tangents, data)
+
+    def _make_criterion(self, levels, units, **options):
+        return TangentPropagation(
+            levels,
+            units,
+            tangent_penalty=self.tangent_penalty,
+            metric_penalty=self.unlabelled_penalty,
+            entropy_penalty=self.entropy_penalty,
+            **options,
+        )
+
+    def _make_directions(self, data, first, labelled, dtype, device):
+        if not self._learns_tangents or self.n_tangents_ == 0:
+            return None
+        needed = np.ones(len(labelled), dtype=bool)
+        if self.unlabelled_penalty == 0:
+            needed = labelled
+        if self.tangent_penalty == 0:
+            needed = needed & ~labelled
+        width = self.stack_.layers_[first - 1]._n_features_out if first > 0 else data.shape[1]
+        shape = data.shape[0], self.n_tangents_, width
+        require_memory(math.prod(shape) * dtype.itemsize, _CPU, "Holding the tangents of all rows")
+        length = _LENGTH * self._spread(data)
+        # Rows that need none are never touched, and take no memory.
+        found = np.zeros(shape, dtype=np.float64 if dtype == torch.float64 else np.float32)
+        for rows in np.array_split(np.flatnonzero(needed), math.ceil(needed.sum() / _ROWS) or 1):
+            directions = self.source_.directions(data[rows])
+            if first > 0:
+                directions = self._pushed_forward(data[rows], directions, first)
+            elif self.stack_.columns_.is_standardized:
+                directions /= self.stack_.columns_.scale.astype(directions.dtype)
+            found[rows] = directions * length
+        return make_rows(found.reshape(len(found), -1), dtype=dtype, device=device)
+
+    def _spread(self, data):
+        """Root mean square distance of standardised rows from their mean."""
+        deviation = summarize_columns(data).std
+        columns = self.encoder_.columns_
+        if columns.is_standardized:
+            deviation = deviation / columns.scale
+        return float(np.linalg.norm(deviation))
+
+    def _pushed_forward(self, data, directions, first):
+        """Directions as layer ``first`` sees them, from those of the data."""
+        below = self.encoder_._shallow_copy().set_params(code_layer=first - 1)
+        columns = below.columns_
+        if columns.is_standardized:
+            directions = directions / columns.scale.astype(directions.dtype)
+        pushed = np.empty((*directions.shape[:2], below._n_features_out), directions.dtype)
+
+        def push(jacobian, rows):
+            found = jacobian.times(torch.tensor(directions[rows]).to(jacobian.like))
+            pushed[rows] = found.cpu().numpy()
+            return jacobian.like[:, 0]
+
+        map_jacobians(below, data, push, (), "encoder")
+        above = self.encoder_.layers_[first].columns_
+        return pushed / above.scale.astype(pushed.dtype) if above.is_standardized else pushed
+
+    def _proportioned(self, index, labelled):
+        known, others = index[labelled[index]], index[~labelled[index]]
+        wanted = self.labelled_share / (1 - self.labelled_share) * len(others)
+        if 0 < len(known) < wanted:
+            index = torch.cat([others, known.repeat(math.ceil(wanted / len(known)))])
+        return super()._proportioned(index, labelled)

@@ -1,0 +1,173 @@
+"""Where the tangents at rows of data come from: an encoder, the rows nearby, or the user.
+
+A source has ``n_tangents`` and ``directions(X)``: directions in the units of the data at checked
+rows, of shape (n_samples, n_tangents, n_features), and zero where there is none.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from skae.diagnostics import local_pca_tangents, tangent_defects
+from skae.diagnostics._jacobians import map_jacobians
+from skae.diagnostics._tangents import leading_directions
+from skae.engine.singular_vectors import leading_singular_vectors
+from skae.estimators._outcomes import CollapsedCodeWarning, some_rows, warn
+
+# "auto": the part of the Jacobian's squared norm that the tangents hold, found on so many rows
+# among so many leading singular values.
+_SHARE, _ROWS, _MOST = 0.75, 200, 100
+# "auto" for local PCA, whose spectrum does not fall where the manifold ends.
+_LOCAL_PCA = 10
+# The part of the rows from which on a defect is reported.
+_MANY = 0.5
+# A row's response, as a fraction of that of others, which is none.
+_NOTHING = 1e-5
+
+
+class EncoderTangents:
+    """Leading right singular vectors of an encoder's Jacobian.
+
+    Parameters
+    ----------
+    encoder : estimator
+        Fitted.
+    n_tangents : int or "auto"
+    X : {ndarray, CSR matrix} of shape (n_samples, n_features)
+        Checked rows, some of which decide on "auto" and tell whether the encoder has collapsed.
+    """
+
+    def __init__(self, encoder, n_tangents, X):
+        self.encoder = encoder
+        most = min(X.shape[1], encoder._n_features_out)
+        n_values = min(most, _MOST if n_tangents == "auto" else n_tangents + 1)
+        values, squared_norms = _leading_values(encoder, some_rows(X, None, _ROWS), n_values)
+        self.scale = float(values.max())
+        self._report(values, most)
+        if n_tangents == "auto":
+            held = np.cumsum(values**2, axis=1) < _SHARE * squared_norms[:, None]
+            n_tangents = int(np.median(held.sum(1))) + 1
+            n_tangents = min(n_tangents, n_values, X.shape[1] // 2)
+        self.n_tangents = n_tangents
+
+    def directions(self, X):
+        """Directions at checked rows; zero where the code does not respond."""
+        found, values = leading_directions(self.encoder, X, self.n_tangents)
+        found[values <= _NOTHING * self.scale] = 0
+        return found
+
+    def _report(self, values, most):
+        """Warn of an encoder that responds to nothing, or to all directions alike."""
+        defects = tangent_defects(values)
+        name = type(self.encoder).__name__
+        if defects.zero.mean() >= _MANY or self.scale == 0:
+            warn(
+                f"The code of the {name} does not respond to its input at "
+                f"{defects.zero.mean():.0%} of the rows: it has collapsed there, and they have no "
+                "tangents. Use a weaker contraction, a smaller pretraining_learning_rate or more "
+                "epochs, or tangent_source='local_pca'.",
+                CollapsedCodeWarning,
+            )
+        elif values.shape[1] == most > 1 and defects.flat.mean() >= _MANY:
+            warn(
+                f"The code of the {name} responds to all directions alike at "
+                f"{defects.flat.mean():.0%} of the rows, so its leading directions are no "
+                "tangents. Use a stronger contraction, more epochs, or "
+                "tangent_source='local_pca'.",
+                CollapsedCodeWarning,
+            )
+
+
+class LocalTangents:
+    """Principal directions of each row's neighbours, in standardised columns.
+
+    Parameters
+    ----------
+    columns : Columns
+        Of the data.
+    n_tangents : int or "auto"
+    n_neighbors : int
+    X : ndarray of shape (n_samples, n_features)
+        Checked rows among which neighbours are found.
+    """
+
+    def __init__(self, columns, n_tangents, n_neighbors, X):
+        self.columns, self.n_neighbors = columns, n_neighbors
+        self.rows = self._standardized(X)
+        if n_tangents == "auto":
+            n_tangents = min(_LOCAL_PCA, X.shape[1] // 2, n_neighbors - 1)
+        self.n_tangents = n_tangents
+
+    def directions(self, X):
+        """Directions at checked rows; zero where neighbours are one and the same row."""
+        found, values = local_pca_tangents(
+            self.rows,
+            self.n_tangents,
+            n_neighbors=min(self.n_neighbors, len(self.rows)),
+            query=self._standardized(X),
+        )
+        found[values <= 0] = 0
+        return found * self.columns.scale.astype(found.dtype) if self._scales else found
+
+    @property
+    def _scales(self):
+        return self.columns.is_standardized
+
+    def _standardized(self, X):
+        X = X.toarray() if sparse.issparse(X) else X
+        if not self._scales:
+            return X
+        shift, scale = (a.astype(X.dtype) for a in (self.columns.shift, self.columns.scale))
+        return (X - shift) / scale
+
+
+class GivenTangents:
+    """Directions that the user knows.
+
+    Parameters
+    ----------
+    function : callable
+        X -> directions of shape (n_samples, n_tangents, n_features).
+    n_tangents : int or "auto"
+        So many of them, from the first.
+    X : ndarray of shape (n_samples, n_features)
+        Checked rows, with which the function is tried.
+    """
+
+    def __init__(self, function, n_tangents, X):
+        self.function = function
+        n_given = self._given(X[:2]).shape[1]
+        if n_tangents != "auto" and n_tangents > n_given:
+            raise ValueError(
+                f"n_tangents={n_tangents}, but tangent_source returns {n_given} directions for "
+                "each row. Use n_tangents='auto' for all of them."
+            )
+        self.n_tangents = n_given if n_tangents == "auto" else n_tangents
+
+    def directions(self, X):
+        """The first ``n_tangents`` directions at checked rows."""
+        return self._given(X)[:, : self.n_tangents]
+
+    def _given(self, X):
+        dense = X.toarray() if sparse.issparse(X) else X
+        found = np.asarray(self.function(dense))
+        if found.ndim != 3 or found.shape[::2] != dense.shape or found.dtype.kind not in "fiu":
+            raise ValueError(
+                f"tangent_source returned an array of shape {found.shape} and dtype {found.dtype} "
+                f"for {dense.shape[0]} rows, but numbers of shape ({dense.shape[0]}, n_tangents, "
+                f"{dense.shape[1]}) are needed."
+            )
+        if not np.isfinite(found).all():
+            raise ValueError("tangent_source returned NaN or infinity for some rows.")
+        return found.astype(dense.dtype, copy=False)
+
+
+def _leading_values(encoder, X, n_values):
+    """Leading singular values of the Jacobian at checked rows, and its squared norm."""
+
+    def found(jacobian, rows):
+        values = leading_singular_vectors(jacobian, n_values).values
+        return torch.cat([values, jacobian.squared_norm().unsqueeze(1)], dim=1)
+
+    both = map_jacobians(encoder, X, found, (n_values + 1,), "encoder")
+    return both[:, :-1], both[:, -1]
