@@ -30,8 +30,8 @@ def public_names(module):
     [
         set(skae.__all__),
         set(skae.datasets.__all__),
-        public_names(skae.diagnostics),
-        public_names(skae.plots),
+        set(skae.diagnostics.__all__),
+        set(skae.plots.__all__),
     ],
     ids=["skae", "datasets", "diagnostics", "plots"],
 )

@@ -72,9 +72,10 @@ class TangentPropagation(Supervised):
     def supervised_value(self, theta, batch, generator, row_weight=None):
         """The criterion without the layers' own criteria, a scalar."""
         direction = self._direction(batch, generator)
-        output, change = torch.func.jvp(
-            lambda x: self.output(theta, x, generator), (batch.x,), (direction,)
-        )
+        # A derivative forwards, as that of one backwards: torch's own imports what warns.
+        output, pull = torch.func.vjp(lambda x: self.output(theta, x, generator), batch.x)
+        _, push = torch.func.vjp(lambda residual: pull(residual)[0], torch.zeros_like(output))
+        (change,) = push(direction)
         value = self._output_terms(output, change, batch, row_weight)
         if self.weight_decay > 0:
             value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()

@@ -407,6 +407,7 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             )
 
         def function(x):
+            units = self.columns_.units(x.device)
             code = self._differentiable_code(theta, x)
             return code if of == "encoder" else units.mean(self._decode(theta, code))
 

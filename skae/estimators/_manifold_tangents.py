@@ -117,17 +117,18 @@ class ManifoldTangentClassifier(StackedClassifier):
         as there are, and 10 for local PCA.""",
     )
     tangent_penalty: float = parameter(
-        0.01,
+        0.02,
         [Interval(Real, 0, None, closed="left")],
         """float
-        Weight of the squared change of outputs along the tangents of labelled rows.""",
+        Weight of the squared change of outputs along the tangents of labelled rows, for steps
+        of a tenth of the rows' root mean square distance from their mean.""",
     )
     unlabelled_penalty: float = parameter(
-        1.0,
+        2.0,
         [Interval(Real, 0, None, closed="left")],
         """float
         Weight of the squared change of the distribution of classes along the tangents of
-        unlabelled rows.""",
+        unlabelled rows, for such steps.""",
     )
     entropy_penalty: float = parameter(
         0.3,
@@ -194,7 +195,9 @@ class ManifoldTangentClassifier(StackedClassifier):
     n_tangents_ : int
         Directions at each row.
     encoder_ : StackedAutoEncoder
-        The layers as pre-trained, before fine-tuning: the tangents are theirs."""
+        The layers as pre-trained, before fine-tuning: the tangents are theirs.
+    source_ : object
+        What finds the tangents; with ``tangent_source="local_pca"`` it keeps the rows of `fit`."""
         + StackedClassifier._attributes_doc
     )
 

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 from skae.diagnostics import local_pca_tangents, tangent_defects
-from skae.diagnostics._jacobians import map_jacobians
+from skae.diagnostics._jacobians import map_jacobians, map_parts
 from skae.diagnostics._tangents import leading_directions
 from skae.engine.singular_vectors import leading_singular_vectors
 from skae.estimators._outcomes import CollapsedCodeWarning, some_rows, warn
@@ -64,8 +64,8 @@ class EncoderTangents:
             warn(
                 f"The code of the {name} does not respond to its input at "
                 f"{defects.zero.mean():.0%} of the rows: it has collapsed there, and they have no "
-                "tangents. Use a weaker contraction, a smaller pretraining_learning_rate or more "
-                "epochs, or tangent_source='local_pca'.",
+                "tangents. Use a weaker contraction, a smaller learning rate of the layers or "
+                "more epochs, or tangent_source='local_pca'.",
                 CollapsedCodeWarning,
             )
         elif values.shape[1] == most > 1 and defects.flat.mean() >= _MANY:
@@ -159,7 +159,7 @@ class GivenTangents:
             )
         if not np.isfinite(found).all():
             raise ValueError("tangent_source returned NaN or infinity for some rows.")
-        return found.astype(dense.dtype, copy=False)
+        return found.astype(dense.dtype if dense.dtype.kind == "f" else np.float32, copy=False)
 
 
 def _leading_values(encoder, X, n_values):
@@ -167,7 +167,8 @@ def _leading_values(encoder, X, n_values):
 
     def found(jacobian, rows):
         values = leading_singular_vectors(jacobian, n_values).values
-        return torch.cat([values, jacobian.squared_norm().unsqueeze(1)], dim=1)
+        squared_norm = map_parts(jacobian, lambda part: part.squared_norm())
+        return torch.cat([values, squared_norm.unsqueeze(1)], dim=1)
 
     both = map_jacobians(encoder, X, found, (n_values + 1,), "encoder")
     return both[:, :-1], both[:, -1]

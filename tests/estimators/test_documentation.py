@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import BaseEstimator
 
 import skae
+from skae import ManifoldTangentClassifier, TangentDistanceClassifier
 from skae.estimators._base import TrainedTransformer
 from skae.estimators._stack_layers import StackParameters
 from skae.estimators._stacked_predictors import StackedPredictor
@@ -19,6 +20,8 @@ ESTIMATORS = [
 
 def methods_of(cls):
     """What a user of a class may call; maps of images have nothing to continue or to score."""
+    if issubclass(cls, (ManifoldTangentClassifier, TangentDistanceClassifier)):
+        return {"fit", "predict"}
     if issubclass(cls, StackedPredictor):
         return {"fit", "partial_fit", "predict"}
     if issubclass(cls, TrainedTransformer):

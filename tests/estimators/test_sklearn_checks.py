@@ -14,6 +14,7 @@ from skae import (
     CollapsedCodeWarning,
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
+    ManifoldTangentClassifier,
     StackedAutoEncoder,
     StackedClassifier,
     StackedRegressor,
@@ -98,6 +99,7 @@ STACKS = [
         (6,), layer="auto", pretraining="supervised", unsupervised_weight=0.1, max_iter=2
     ),
     StackedClassifier((6,), layer="auto", early_stopping=True, dropout=0.2, max_iter=2),
+    ManifoldTangentClassifier((6,), pretraining_max_iter=2, max_iter=2, unlabelled=None),
     StackedRegressor((64,), max_iter=20),
     StackedRegressor((64,), layer="auto", alpha=1e-3, max_iter=20),
     StackedRegressor((64,), layer="auto", pretraining="simultaneous", max_iter=20),

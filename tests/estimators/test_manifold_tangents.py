@@ -1,0 +1,117 @@
+"""The manifold tangent classifier: its identities, its tangents and what it refuses."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from skae import ContractiveAutoEncoder, ManifoldTangentClassifier, StackedClassifier
+from skae.diagnostics import local_pca_tangents, principal_angles, tangents
+
+FAST = {"pretraining_max_iter": 3, "max_iter": 3, "random_state": 0}
+
+
+@pytest.fixture(scope="module", name="digits")
+def few_labels():
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300] / 16, y[:300]
+    return X, np.where(np.arange(300) < 100, y, -1)
+
+
+def test_without_penalties_it_is_the_stack(digits):
+    X, y = digits
+    layer = ContractiveAutoEncoder(20, max_iter=3, random_state=0).fit(X)
+    options = {"layers": [layer], "pretraining": "prefit", "max_iter": 3, "random_state": 0}
+    settings = {"learning_rate": 3e-4, "learning_rate_schedule": "linear", "batch_size": 30}
+    nothing = {"tangent_penalty": 0, "unlabelled_penalty": 0, "entropy_penalty": 0}
+    model = ManifoldTangentClassifier(**options, **settings, **nothing).fit(X, y)
+    stack = StackedClassifier(**options, **settings).fit(X, y)
+    # Nothing is added to the stack's criterion, and nothing more is drawn.
+    np.testing.assert_allclose(model.predict_proba(X), stack.predict_proba(X), atol=1e-8)
+
+
+def test_tangents_are_those_of_the_pre_trained_encoder(digits):
+    X, y = digits
+    model = ManifoldTangentClassifier((20,), n_tangents=4, **FAST).fit(X, y)
+    expected = tangents(model.encoder_, X, 4).directions
+    # The same function of the same layers, whatever fine-tuning made of them since.
+    np.testing.assert_array_equal(model.tangents(X), expected)
+    moved = np.abs(model.stack_.weights_["0.weight_0"] - model.encoder_.weights_["0.weight_0"])
+    # Fine-tuning did change the layers, so the line above could have failed.
+    assert moved.max() > 0
+
+
+def response(model, X, directions):
+    """Mean squared change of the logits along directions, by central differences."""
+    step = 1e-4
+    changes = [
+        (model.decision_function(X + step * u) - model.decision_function(X - step * u)) / (2 * step)
+        for u in np.moveaxis(directions, 1, 0)
+    ]
+    return np.mean(np.square(changes))
+
+
+def test_the_output_changes_less_along_penalised_directions(digits):
+    X, y = digits
+    known = np.zeros((2, 64))
+    known[0, 20], known[1, 43] = 1, 1
+
+    def shifts(X):
+        return np.broadcast_to(known, (len(X), 2, 64))
+
+    options = {**FAST, "max_iter": 30, "tangent_source": shifts, "learning_rate": 1e-3}
+    free, bound = (
+        ManifoldTangentClassifier((20,), tangent_penalty=b, unlabelled_penalty=b, **options).fit(
+            X, y
+        )
+        for b in (0, 1000.0)
+    )
+    # That is what the penalty is for.
+    assert response(bound, X, shifts(X)) < 0.5 * response(free, X, shifts(X))
+
+
+def test_local_pca_tangents_are_those_of_the_diagnostic(digits):
+    X, y = digits
+    model = ManifoldTangentClassifier((20,), tangent_source="local_pca", n_tangents=3, **FAST)
+    found = model.fit(X, y).tangents(X[:20])
+    expected = local_pca_tangents(X, 3, n_neighbors=30, query=X[:20]).directions
+    # The same neighbours span the same planes.
+    assert principal_angles(found, expected).max() < 1e-6
+
+
+def test_the_same_seed_gives_the_same_bits(digits):
+    X, y = digits
+    first, second = (ManifoldTangentClassifier((20,), **FAST).fit(X, y) for _ in range(2))
+    # Everything is drawn from random_state.
+    np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+
+
+def test_partial_fit_is_refused_with_a_reason():
+    model = ManifoldTangentClassifier()
+    # Tangents at each row come from layers that saw all rows.
+    assert not hasattr(model, "partial_fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_tangents": 65}, "at most 20"),
+        ({"n_tangents": 21}, "at most 20"),
+        ({"n_tangents": 30, "tangent_source": "local_pca"}, "span 29 directions"),
+        ({"pretraining": None}, "random layers"),
+        ({"tangent_source": lambda X: X}, "are needed"),
+    ],
+)
+def test_bad_parameters_name_the_remedy(digits, options, message):
+    # What cannot work is refused, with what to do instead.
+    with pytest.raises(ValueError, match=message):
+        ManifoldTangentClassifier((20,), **{**FAST, **options}).fit(*digits)
+
+
+def test_no_labels_and_one_class_are_refused(digits):
+    X, y = digits
+    # Nothing can be predicted from no labels, ...
+    with pytest.raises(ValueError, match="nothing to predict"):
+        ManifoldTangentClassifier((20,), **FAST).fit(X, np.full(300, -1))
+    # ... and one class leaves nothing to tell apart.
+    with pytest.raises(ValueError, match="one class"):
+        ManifoldTangentClassifier((20,), **FAST).fit(X, np.where(y == 1, 1, -1))
