@@ -167,7 +167,7 @@ class FineTunedStack(StackParameters, TrainedModel):
             LabelledRows(
                 make_rows(rows, *shift_and_scale, dtype=dtype, device=device),
                 *targets.tensors(dtype, device),
-                directions=self._make_directions(data, first, labelled, dtype, device),
+                directions=self._make_directions(data, weight, first, labelled, dtype, device),
             ),
             weight,
             generator,
@@ -196,7 +196,7 @@ class FineTunedStack(StackParameters, TrainedModel):
         """What fine-tuning minimises."""
         return Supervised(levels, units, **options)
 
-    def _make_directions(self, data, first, labelled, dtype, device):
+    def _make_directions(self, data, weight, first, labelled, dtype, device):
         """Directions of every row, as the lowest fine-tuned layer sees them, or None."""
 
     def _proportioned(self, index, labelled):

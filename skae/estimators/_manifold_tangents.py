@@ -334,7 +334,7 @@ class ManifoldTangentClassifier(StackedClassifier):
             **options,
         )
 
-    def _make_directions(self, data, first, labelled, dtype, device):
+    def _make_directions(self, data, weight, first, labelled, dtype, device):
         if not self._learns_tangents or self.n_tangents_ == 0:
             return None
         needed = np.ones(len(labelled), dtype=bool)
@@ -345,7 +345,7 @@ class ManifoldTangentClassifier(StackedClassifier):
         width = self.stack_.layers_[first - 1]._n_features_out if first > 0 else data.shape[1]
         shape = data.shape[0], self.n_tangents_, width
         require_memory(math.prod(shape) * dtype.itemsize, _CPU, "Holding the tangents of all rows")
-        length = _LENGTH * self._spread(data)
+        length = _LENGTH * self._spread(data, weight)
         # Rows that need none are never touched, and take no memory.
         found = np.zeros(shape, dtype=np.float64 if dtype == torch.float64 else np.float32)
         for rows in np.array_split(np.flatnonzero(needed), math.ceil(needed.sum() / _ROWS) or 1):
@@ -357,9 +357,9 @@ class ManifoldTangentClassifier(StackedClassifier):
             found[rows] = directions * length
         return make_rows(found.reshape(len(found), -1), dtype=dtype, device=device)
 
-    def _spread(self, data):
+    def _spread(self, data, weight):
         """Root mean square distance of standardised rows from their mean."""
-        deviation = summarize_columns(data).std
+        deviation = summarize_columns(data, weight).std
         columns = self.encoder_.columns_
         if columns.is_standardized:
             deviation = deviation / columns.scale
