@@ -46,11 +46,11 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     .. math::
 
-        \frac{1}{|L|} \sum_{x \in L} \Bigl[ -\log P(y \mid o(x))
-        + \beta \sum_{u \in B_x} \Bigl\| \frac{\partial o}{\partial x} u \Bigr\|^2 \Bigr]
-        + \frac{1}{|U|} \sum_{x \in U} \Bigl[ \gamma \sum_{u \in B_x}
-        \Bigl\| \frac{\partial o}{\partial x} u \Bigr\|^2_{M(x)} + \eta\, H(P(\cdot \mid o(x)))
-        \Bigr]
+        \frac{1}{|L|} \sum_{x \in L} \bigl[ -\log P(y \mid o(x))
+        + \beta \sum_{u \in B_x} \| \frac{\partial o}{\partial x} u \|^2 \bigr]
+        + \frac{1}{|U|} \sum_{x \in U} \bigl[ \gamma \sum_{u \in B_x}
+        \| \frac{\partial o}{\partial x} u \|^2_{M(x)} + \eta\, H(P(\cdot \mid o(x)))
+        \bigr]
 
     over labelled rows L and unlabelled rows U, with :math:`\beta` = ``tangent_penalty``,
     :math:`\gamma` = ``unlabelled_penalty`` and :math:`\eta` = ``entropy_penalty``. The first sum is
