@@ -62,7 +62,7 @@ def jacobian_norms(estimator, X, *, of="encoder"):
     .. math::
 
         \left\| \frac{\partial h(x)}{\partial x} \right\|_F
-        = \Big( \sum_{ij} \Big( \frac{\partial h_j(x)}{\partial x_i} \Big)^2 \Big)^{1/2}
+        = \bigl( \sum_{ij} \bigl( \frac{\partial h_j(x)}{\partial x_i} \bigr)^2 \bigr)^{1/2}
 
     It is what ``contraction`` penalises: how strongly the code responds to a small
     change of the input, over all directions together.
