@@ -57,7 +57,7 @@ class AffineChain:
             self._begins.insert(0, [name not in seen for name in (step.weight, step.bias)])
             seen |= {step.weight, step.bias}
         self.parameters = seen
-        self._buffers, self._trace = {}, None
+        self._buffers, self._views, self._trace = {}, {}, None
 
     def clear_others_(self, out):
         """Zero the gradient of the parameters that `backward_` does not write."""
@@ -120,16 +120,18 @@ class AffineChain:
         out[step.bias].addmv_(bias_delta.t(), ones, beta=0 if first_bias else 1, alpha=scale)
 
     def _buffers_for(self, theta, n):
-        # An epoch has batches of two sizes at most; their buffers are made once.
-        if n not in self._buffers:
+        # Batches differ in size: smaller ones take the first rows of the largest one's buffers.
+        if n > len(self._buffers.get("ones", ())):
             buffers = {"ones": theta.flat.new_ones(n)}
             for level, step in enumerate(self.maps):
                 shape = theta[step.weight].shape
                 n_in, n_out = shape if step.transposed else reversed(shape)
                 buffers[level] = theta.flat.new_empty(n, n_out)
                 buffers["delta", level] = theta.flat.new_empty(n, n_in)
-            self._buffers[n] = buffers
-        return self._buffers[n]
+            self._buffers, self._views = buffers, {}
+        if n not in self._views:
+            self._views[n] = {name: buffer[:n] for name, buffer in self._buffers.items()}
+        return self._views[n]
 
 
 def encoder_maps(levels, dropout=(0.0, 0.0)):
@@ -199,7 +201,7 @@ def network_decoder(network):
 
 
 def linearized(theta, x, maps):
-    """The Jacobian of maps in turn at some rows, by its factors.
+    """The output of maps in turn at some rows, and their Jacobian there, by its factors.
 
     Parameters
     ----------
@@ -209,6 +211,7 @@ def linearized(theta, x, maps):
 
     Returns
     -------
+    output : Tensor of shape (n_samples, n_outputs)
     jacobian : LayeredJacobian
     """
     slopes, weights = [], []
@@ -218,7 +221,7 @@ def linearized(theta, x, maps):
         x = step.activation.function(torch.addmm(theta[step.bias], z, weight.t()))
         slopes.append(step.activation.slope(x))
         weights.append(weight if step.gain is None else weight * step.gain)
-    return LayeredJacobian(slopes, weights)
+    return x, LayeredJacobian(slopes, weights)
 
 
 def _prefixed(maps, prefix):

@@ -108,14 +108,21 @@ class Labelled(NamedTuple):
     target : Tensor of shape (n_samples, n_outputs)
     weight : Tensor of shape (n_samples,), or None
         How much each row's target counts; None where all count alike.
-    directions : Tensor of shape (n_samples, n_directions, n_features), or None
-        In which each row may move without its target changing.
+    directions : Tensor of shape (n_directed, n_directions, n_features), or None
+        In which rows may move without their target changing.
+    place : LongTensor of shape (n_samples,), or None
+        Where those of each row are in ``directions``. None: in the same order.
     """
 
     x: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor | None
     directions: torch.Tensor | None = None
+    place: torch.Tensor | None = None
+
+    def directions_of(self, index):
+        """Directions of some of the rows, all of which have some."""
+        return self.directions[index if self.place is None else self.place[index]]
 
 
 class LabelledRows:
@@ -127,12 +134,15 @@ class LabelledRows:
     target : Tensor of shape (n_samples, n_outputs)
     weight : Tensor of shape (n_samples,), default=None
     directions : DenseRows or StreamedRows, default=None
-        All directions of a row, one after the other.
+        All directions of a row, one after the other, of rows that have some.
+    place : LongTensor of shape (n_samples,), default=None
+        Where those of each row are in ``directions``, negative where it has none. None: each
+        row has some.
     """
 
-    def __init__(self, rows, target, weight=None, directions=None):
+    def __init__(self, rows, target, weight=None, directions=None, place=None):
         self.rows, self.target, self.weight = rows, target, weight
-        self.directions = directions
+        self.directions, self.place = directions, place
 
     def __len__(self):
         return len(self.rows)
@@ -145,11 +155,18 @@ class LabelledRows:
     def take(self, index):
         """The rows of a LongTensor of indices, as `Labelled`; valid until the next call."""
         weight = None if self.weight is None else self.weight[index]
-        directions = self.directions
-        if directions is not None:
-            directions = directions.take(index).view(len(index), -1, self.n_columns)
         target = self.target.index_select(0, index)
-        return Labelled(self.rows.take(index), target, weight, directions)
+        return Labelled(self.rows.take(index), target, weight, *self._directions_at(index))
+
+    def _directions_at(self, index):
+        if self.directions is None:
+            return None, None
+        place = None
+        if self.place is not None:
+            index = self.place[index]
+            has_some = index >= 0
+            index, place = index[has_some], has_some.cumsum(0) - 1
+        return self.directions.take(index).view(len(index), -1, self.n_columns), place
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):

@@ -381,10 +381,6 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             )
         return Parameters.from_numpy(self.weights_, dtype=dtype, device=device)
 
-    def _encoder_parameters(self, theta):
-        """The parameters with which `skae.engine.networks.encode` gives the code."""
-        return theta
-
     def _affine_maps(self, like):
         """Encoder and decoder as affine maps with constants ``like`` a tensor, or None."""
         return self._affine_encoder, self._affine_decoder
@@ -399,12 +395,11 @@ class TrainedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
                 f"{self._hindered_gradient}."
             )
         if of == "encoder" and encoder is not None:
-            return linearized(theta, x, encoder)
+            return linearized(theta, x, encoder)[1]
         if of == "reconstruction" and None not in (encoder, decoder, units.activation):
             *inner, last = decoder
-            return linearized(
-                theta, x, [*encoder, *inner, last._replace(activation=units.activation)]
-            )
+            last = last._replace(activation=units.activation)
+            return linearized(theta, x, [*encoder, *inner, last])[1]
 
         def function(x):
             units = self.columns_.units(x.device)

@@ -16,7 +16,7 @@ from skae._validation import (
 )
 from skae.engine.backpropagation import network_decoder, network_encoder
 from skae.engine.contrastive_divergence import ContrastiveDivergence
-from skae.engine.energies import free_energy, hidden_input, precision_of, visible_input
+from skae.engine.energies import free_energy, hidden_input, visible_input
 from skae.engine.networks import Network, initialize
 from skae.engine.parameters import Parameters
 from skae.engine.penalties import CodeKL, WeightDecay
@@ -373,13 +373,6 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
 
     def _decode(self, theta, code):
         return visible_input(theta, code)
-
-    def _encoder_parameters(self, theta):
-        if "log_variance" not in theta:
-            return theta
-        encoder = Parameters(self._network.parameter_shapes, theta.flat.clone())
-        encoder["weight_0"].mul_(precision_of(theta))
-        return encoder
 
     def _checked(self, X):
         check_is_fitted(self)

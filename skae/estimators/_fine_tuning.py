@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,30 @@ _CPU = torch.device("cpu")
 _START_STEPS, _LINEAR_STEPS = 100, 1000
 # The least penalty on the weights of the first.
 _START_ALPHA = 1.0
+
+
+class FineTuning(NamedTuple):
+    """What is fine-tuned, and on what.
+
+    Attributes
+    ----------
+    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
+    weight : ndarray of shape (n_samples,), or None
+    targets : Targets
+    labelled : ndarray of bool of shape (n_samples,)
+        Rows whose targets are learned.
+    first : int
+        The lowest layer that is trained.
+    theta : Parameters
+        As they are before the first step.
+    """
+
+    data: object
+    weight: np.ndarray | None
+    targets: object
+    labelled: np.ndarray
+    first: int
+    theta: object
 
 
 @estimator
@@ -129,6 +154,7 @@ class FineTunedStack(StackParameters, TrainedModel):
         generator = self._generator(device, state["generator"] if goes_on else None)
         theta = stack_parameters(layers, first, dtype, device, (self.coef_, self.intercept_))
         levels = make_levels(layers, first, dtype, device, differentiable=True)
+        task = FineTuning(data, weight, targets, labelled, first, theta)
         index = rows_that_count(len(labelled), weight)
         probed = index[torch.tensor(labelled)[index]]
         if not self._uses_unlabelled:
@@ -142,6 +168,7 @@ class FineTunedStack(StackParameters, TrainedModel):
         ]
         judge = None if held_out is None else self._judge(targets)
         objective = self._make_criterion(
+            task,
             levels,
             targets.units(device),
             share=share,
@@ -167,7 +194,7 @@ class FineTunedStack(StackParameters, TrainedModel):
             LabelledRows(
                 make_rows(rows, *shift_and_scale, dtype=dtype, device=device),
                 *targets.tensors(dtype, device),
-                directions=self._make_directions(data, weight, first, labelled, dtype, device),
+                *self._make_directions(task),
             ),
             weight,
             generator,
@@ -192,12 +219,16 @@ class FineTunedStack(StackParameters, TrainedModel):
             self.__dict__.pop("_training_state", None)
         return training
 
-    def _make_criterion(self, levels, units, **options):
-        """What fine-tuning minimises."""
+    def _make_criterion(self, task, levels, units, **options):
+        """What fine-tuning minimises, for a `FineTuning`."""
         return Supervised(levels, units, **options)
 
-    def _make_directions(self, data, weight, first, labelled, dtype, device):
-        """Directions of every row, as the lowest fine-tuned layer sees them, or None."""
+    def _make_directions(self, task):
+        """Directions of some rows, as the lowest fine-tuned layer sees them, and whose they are.
+
+        As of `skae.engine.rows.LabelledRows`; None and None where there are none.
+        """
+        return None, None
 
     def _proportioned(self, index, labelled):
         """The rows of an epoch, some perhaps several times, and the share of labelled ones."""

@@ -5,25 +5,34 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.utils import gen_even_slices
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_rows
 from skae.diagnostics._jacobians import map_jacobians
+from skae.engine.backpropagation import encoder_maps, linearized
+from skae.engine.consistency import Span
 from skae.engine.devices import require_memory
+from skae.engine.jacobians import DifferentiatedJacobian
+from skae.engine.parameters import Parameters
 from skae.engine.rows import make_rows, summarize_columns
-from skae.engine.tangent_propagation import TangentPropagation
+from skae.engine.semi_supervised import Moves, SemiSupervised
 from skae.estimators._auto_encoders import ContractiveAutoEncoder
+from skae.estimators._outcomes import some_rows
 from skae.estimators._parameters import estimator, parameter, preset
 from skae.estimators._stacked_classifier import StackedClassifier
 from skae.estimators._tangent_sources import EncoderTangents, GivenTangents, LocalTangents
 
 # "auto": the contraction of a layer for each column of its input.
 _CONTRACTION = 1e-3
-_DEFAULT_SIZES = (1000,)
+_DEFAULT_SIZES = (1000, 1000)
 # Penalties are about steps so long, as a part of the rows' distance from their mean.
 _LENGTH = 0.1
 # Rows whose tangents are found at a time.
 _ROWS = 5000
+# "auto": steps of the training of a layer, and of fine-tuning, and what epochs these may be.
+_PRETRAINING_STEPS, _STEPS = 10_000, 4_000
+_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 200
 _CPU = torch.device("cpu")
 
 
@@ -48,16 +57,19 @@ class ManifoldTangentClassifier(StackedClassifier):
 
         \frac{1}{|L|} \sum_{x \in L} \bigl[ -\log P(y \mid o(x))
         + \beta \sum_{u \in B_x} \| \frac{\partial o}{\partial x} u \|^2 \bigr]
-        + \frac{1}{|U|} \sum_{x \in U} \bigl[ \gamma \sum_{u \in B_x}
-        \| \frac{\partial o}{\partial x} u \|^2_{M(x)} + \eta\, H(P(\cdot \mid o(x)))
-        \bigr]
+        + \frac{1}{|U|} \sum_{x \in U} \bigl[ \gamma\,
+        \mathrm{KL}\bigl(P(\cdot \mid o(x)) \,\|\, P(\cdot \mid o(x + v_x))\bigr)
+        + \eta\, H(P(\cdot \mid o(x))) \bigr]
+        + \kappa\, \mathrm{KL}\bigl(\bar{P}_U \,\|\, \bar{P}_L\bigr)
 
     over labelled rows L and unlabelled rows U, with :math:`\beta` = ``tangent_penalty``,
-    :math:`\gamma` = ``unlabelled_penalty`` and :math:`\eta` = ``entropy_penalty``. The first sum is
-    the published criterion [1]_. In the second, :math:`\|d\|^2_M = \sum_k p_k d_k^2 - (\sum_k p_k
-    d_k)^2` is the Fisher metric of the predicted classes: how fast the *distribution* changes.
-    It and the entropy H [3]_ need no labels: the classifier is to be sure of itself, and to
-    stay sure of the same class along each row's tangents.
+    :math:`\gamma` = ``unlabelled_penalty``, :math:`\eta` = ``entropy_penalty`` and :math:`\kappa` =
+    ``balance_penalty``. The first sum is the published criterion [1]_. The others need no labels:
+    the classifier is to be sure of itself (the entropy H [3]_), to stay so along each row's
+    tangents, and to find the classes as often as they are among the labelled rows
+    (:math:`\bar{P}`, mean probabilities; as transductive machines do [5]_). Of the moves of
+    length ``unlabelled_step`` along the tangents, :math:`v_x` is the one that changes the
+    prediction most, or nearly so.
 
     Use it where classes are separated by regions of low density and labels are few, as for
     images of objects. o is the output before the softmax.
@@ -80,10 +92,16 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     Notes
     -----
-    A step draws one random combination of each row's tangents, with independent signs, which
-    has the same expected penalty as all of them: it costs that of twice the rows, however many
-    tangents there are. The tangents take n_samples * n_tangents * n_features numbers of memory;
-    without unlabelled rows, or with ``unlabelled_penalty=0``, those of labelled rows alone.
+    A step draws one random combination of each labelled row's tangents, with independent signs,
+    which has the same expected penalty as all of them: it costs that of twice the rows, however
+    many tangents there are.
+
+    With J the Jacobian of the code as pre-trained, :math:`J_o` that of the output now and M the
+    Fisher information of the prediction, :math:`v_x \propto J^T J J_o^T M \epsilon` for a normal
+    :math:`\epsilon`: what would change the prediction, weighted along each singular direction of
+    J by its squared singular value. No singular vectors are computed for unlabelled rows. For
+    tangents from elsewhere J has them as its rows; they are held in memory,
+    n_samples * n_tangents * n_features numbers.
 
     References
     ----------
@@ -92,6 +110,11 @@ class ManifoldTangentClassifier(StackedClassifier):
     .. [2] P. Simard, B. Victorri, Y. LeCun, J. Denker. Tangent prop: a formalism for specifying
        selected invariances in an adaptive network. NIPS 1991.
     .. [3] Y. Grandvalet, Y. Bengio. Semi-supervised learning by entropy minimization. NIPS 2004.
+    .. [4] T. Miyato, S. Maeda, M. Koyama, S. Ishii. Virtual adversarial training: a
+       regularization method for supervised and semi-supervised learning. IEEE Transactions on
+       Pattern Analysis and Machine Intelligence 41(8), 2019.
+    .. [5] T. Joachims. Transductive inference for text classification using support vector
+       machines. ICML 1999.
 
     Examples
     --------
@@ -100,8 +123,11 @@ class ManifoldTangentClassifier(StackedClassifier):
     >>> X, y = load_digits(return_X_y=True)
     >>> some = y.copy()
     >>> some[100:] = -1                                   # 100 labels, the others unknown
-    >>> model = ManifoldTangentClassifier((128,), max_iter=10, random_state=0)
-    >>> model = model.fit(X / 16, some)
+    >>> model = ManifoldTangentClassifier(
+    ...     (128,), pretraining_max_iter=150, max_iter=50, random_state=0
+    ... ).fit(X / 16, some)
+    >>> bool(model.score(X[100:] / 16, y[100:]) > 0.84)
+    True
     >>> model.tangents(X[:1] / 16).shape == (1, model.n_tangents_, 64)
     True
     """
@@ -124,17 +150,44 @@ class ManifoldTangentClassifier(StackedClassifier):
         of a tenth of the rows' root mean square distance from their mean.""",
     )
     unlabelled_penalty: float = parameter(
-        2.0,
+        1.0,
         [Interval(Real, 0, None, closed="left")],
         """float
-        Weight of the squared change of the distribution of classes along the tangents of
-        unlabelled rows, for such steps.""",
+        Weight of the divergence between the predictions at an unlabelled row and after the
+        move within its tangent plane that changes them most.""",
+    )
+    unlabelled_step: float = parameter(
+        0.28,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Length of that move, as a part of the rows' root mean square distance from their mean.""",
+    )
+    adversarial_penalty: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        The same weight for the worst move in any direction of the data: virtual adversarial
+        training [4]_.""",
+    )
+    adversarial_step: float = parameter(
+        0.2,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Length of that move, measured alike.""",
     )
     entropy_penalty: float = parameter(
         0.3,
         [Interval(Real, 0, None, closed="left")],
         """float
         Weight of the entropy of the distribution of classes at unlabelled rows.""",
+    )
+    balance_penalty: float = parameter(
+        1.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the divergence between the classes' mean probabilities over a batch's
+        unlabelled rows and their frequencies among labelled ones. Use 0 where labelled rows
+        were not drawn like the others.""",
     )
     tangent_source: str = parameter(
         "encoder",
@@ -175,10 +228,11 @@ class ManifoldTangentClassifier(StackedClassifier):
         :class:`ContractiveAutoEncoder`.""",
     )
     pretraining_max_iter: int = parameter(
-        40,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
-        Epochs of each layer's pre-training.""",
+        "auto",
+        [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        """int or "auto"
+        Epochs of each layer's pre-training. "auto": as many as make up 10,000 steps, but from
+        5 to 200.""",
     )
     pretraining_learning_rate: float = parameter(
         2e-3,
@@ -186,6 +240,13 @@ class ManifoldTangentClassifier(StackedClassifier):
         """float
         Its step size, which falls linearly to zero.""",
     )
+    max_iter: int = parameter(
+        "auto",
+        [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        """int or "auto"
+        Epochs of fine-tuning. "auto": as many as make up 4,000 steps, but from 5 to 200.""",
+    )
+    alpha: float = preset(StackedClassifier, "alpha", 0.01)
     learning_rate: float = preset(StackedClassifier, "learning_rate", 3e-4)
     learning_rate_schedule: str = preset(StackedClassifier, "learning_rate_schedule", "linear")
     batch_size: int = preset(StackedClassifier, "batch_size", 300)
@@ -250,13 +311,18 @@ class ManifoldTangentClassifier(StackedClassifier):
     @property
     def _learns_tangents(self):
         """Whether fine-tuning has a use for tangents."""
-        on_others = self.unlabelled_penalty > 0
-        return self.n_fine_tuned_layers != 0 and (self.tangent_penalty > 0 or on_others)
+        penalties = self.tangent_penalty, self.unlabelled_penalty
+        return self.n_fine_tuned_layers != 0 and max(penalties) > 0
 
     @property
     def _uses_unlabelled(self):
-        penalised = self.unlabelled_penalty > 0 or self.entropy_penalty > 0
-        return penalised or self._keeps_unsupervised
+        penalties = (
+            self.unlabelled_penalty,
+            self.adversarial_penalty,
+            self.entropy_penalty,
+            self.balance_penalty,
+        )
+        return max(penalties) > 0 or self._keeps_unsupervised
 
     def _validate_parameters(self):
         super()._validate_parameters()
@@ -269,6 +335,9 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _stack_parameters(self):
         parameters = super()._stack_parameters()
+        # "auto" becomes a number with the data.
+        given = self.pretraining_max_iter
+        parameters["max_iter"] = 1 if given == "auto" else given
         if self.layers is not None:
             return parameters
         if self.layer_sizes is None:
@@ -280,19 +349,37 @@ class ManifoldTangentClassifier(StackedClassifier):
                 learning_rate=self.pretraining_learning_rate,
                 learning_rate_schedule="linear",
                 batch_size=200,
-                max_iter=self.pretraining_max_iter,
+                max_iter=parameters["max_iter"],
                 device=self.device,
                 verbose=self.verbose,
             )
         return parameters
 
-    def _adapt_layers(self, layers, n_features):
+    def _adapt(self, stack, layers, data):
+        n_samples, n_features = data.shape
         sizes = [n_features, *(layer.n_components for layer in layers)]
         if self.n_tangents != "auto":
             self._check_n_tangents(n_features, min(sizes))
-        if self.contraction == "auto" and self.layers is None and self.layer == "contractive":
-            for layer, width in zip(layers, sizes, strict=False):
+        if not isinstance(self.layer, str) or self.layers is not None:
+            return
+        for layer, width in zip(layers, sizes, strict=False):
+            if self.pretraining_max_iter == "auto":
+                n_batches = n_samples / layer.batch_size
+                layer.set_params(max_iter=_epochs(_PRETRAINING_STEPS, n_batches))
+            if self.contraction == "auto" and self.layer == "contractive":
                 layer.set_params(contraction=_CONTRACTION * width)
+        if layers:
+            stack.set_params(max_iter=layers[0].max_iter)
+
+    def _n_epochs(self, labelled):
+        if self.max_iter != "auto":
+            return self.max_iter
+        n_known = labelled.sum()
+        n_rows = n_known
+        if self._uses_unlabelled:
+            n_others = len(labelled) - n_known
+            n_rows = n_others + max(n_known, self._wanted(n_others))
+        return _epochs(_STEPS, n_rows / self.batch_size)
 
     def _check_n_tangents(self, n_features, most):
         if self.tangent_source == "encoder" and self.n_tangents > most:
@@ -324,44 +411,83 @@ class ManifoldTangentClassifier(StackedClassifier):
             return LocalTangents(columns, self.n_tangents, self.n_neighbors, data)
         return GivenTangents(self.tangent_source, self.n_tangents, data)
 
-    def _make_criterion(self, levels, units, **options):
-        return TangentPropagation(
+    def _make_criterion(self, task, levels, units, **options):
+        spread = self._spread(task)
+        prior = units.mean(task.targets.start_bias(_CPU)).to(task.theta.flat)
+        return SemiSupervised(
             levels,
             units,
+            planes=self._make_planes(task, levels),
             tangent_penalty=self.tangent_penalty,
-            metric_penalty=self.unlabelled_penalty,
+            within=Moves(self.unlabelled_penalty, self.unlabelled_step * spread),
+            anywhere=Moves(self.adversarial_penalty, self.adversarial_step * spread),
             entropy_penalty=self.entropy_penalty,
+            balance_penalty=self.balance_penalty,
+            prior=prior,
             **options,
         )
 
-    def _make_directions(self, data, weight, first, labelled, dtype, device):
-        if not self._learns_tangents or self.n_tangents_ == 0:
+    def _make_planes(self, task, levels):
+        """How the tangent planes of unlabelled rows are found, or None."""
+        if self.unlabelled_penalty == 0 or self.n_tangents_ == 0:
             return None
-        needed = np.ones(len(labelled), dtype=bool)
-        if self.unlabelled_penalty == 0:
-            needed = labelled
-        if self.tangent_penalty == 0:
-            needed = needed & ~labelled
-        width = self.stack_.layers_[first - 1]._n_features_out if first > 0 else data.shape[1]
-        shape = data.shape[0], self.n_tangents_, width
-        require_memory(math.prod(shape) * dtype.itemsize, _CPU, "Holding the tangents of all rows")
-        length = _LENGTH * self._spread(data, weight)
-        # Rows that need none are never touched, and take no memory.
-        found = np.zeros(shape, dtype=np.float64 if dtype == torch.float64 else np.float32)
-        for rows in np.array_split(np.flatnonzero(needed), math.ceil(needed.sum() / _ROWS) or 1):
-            directions = self.source_.directions(data[rows])
-            if first > 0:
-                directions = self._pushed_forward(data[rows], directions, first)
+        if self.tangent_source != "encoder":
+            return lambda x, directions: Span(directions())
+        frozen = Parameters(task.theta.shapes, task.theta.flat.clone())
+        maps = encoder_maps(levels)
+        if maps is not None:
+            return lambda x, directions: linearized(frozen, x, maps)[1]
+
+        def code(x):
+            for number, level in enumerate(levels):
+                x = level.standardized(x) if number > 0 else x
+                x = level.encode(frozen.part(level.prefix), x)
+            return x
+
+        return lambda x, directions: DifferentiatedJacobian(code, x)
+
+    def _make_directions(self, task):
+        needed = self._needs_directions(task.labelled)
+        if not needed.any() or self.n_tangents_ == 0:
+            return None, None
+        data, dtype = task.data, task.theta.flat.dtype
+        below = self.stack_.layers_[task.first - 1]._n_features_out if task.first > 0 else None
+        shape = int(needed.sum()), self.n_tangents_, below or data.shape[1]
+        require_memory(math.prod(shape) * dtype.itemsize, _CPU, "Holding the tangents of the rows")
+        length = _LENGTH * self._spread(task)
+        found = np.empty(shape, dtype=np.float64 if dtype == torch.float64 else np.float32)
+        for part in gen_even_slices(len(found), math.ceil(len(found) / _ROWS)):
+            rows = data[np.flatnonzero(needed)[part]]
+            directions = self.source_.directions(rows)
+            if task.first > 0:
+                directions = self._pushed_forward(rows, directions, task.first)
             elif self.stack_.columns_.is_standardized:
                 directions /= self.stack_.columns_.scale.astype(directions.dtype)
-            found[rows] = directions * length
-        return make_rows(found.reshape(len(found), -1), dtype=dtype, device=device)
+            found[part] = directions * length
+        place = torch.full((len(needed),), -1)
+        place[torch.tensor(needed)] = torch.arange(len(found))
+        device = task.theta.flat.device
+        rows = make_rows(found.reshape(len(found), -1), dtype=dtype, device=device)
+        return rows, place
 
-    def _spread(self, data, weight):
-        """Root mean square distance of standardised rows from their mean."""
-        deviation = summarize_columns(data, weight).std
-        columns = self.encoder_.columns_
-        if columns.is_standardized:
+    def _needs_directions(self, labelled):
+        """Rows whose tangents are held: those of others are found at each step, or not needed."""
+        needed = np.zeros(len(labelled), dtype=bool)
+        if self.tangent_penalty > 0:
+            needed |= labelled
+        if self.unlabelled_penalty > 0 and self.tangent_source != "encoder":
+            needed |= ~labelled
+        return needed
+
+    def _spread(self, task):
+        """Root mean square distance from their mean of rows as the lowest tuned layer sees them."""
+        first, data = task.first, task.data
+        rows = some_rows(data, task.weight)
+        columns = self.encoder_.layers_[first].columns_ if self.encoder_.layers_ else None
+        if first > 0:
+            rows = self.encoder_._codes_below(rows, first)
+        deviation = summarize_columns(rows).std
+        if columns is not None and columns.is_standardized:
             deviation = deviation / columns.scale
         return float(np.linalg.norm(deviation))
 
@@ -384,7 +510,16 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _proportioned(self, index, labelled):
         known, others = index[labelled[index]], index[~labelled[index]]
-        wanted = self.labelled_share / (1 - self.labelled_share) * len(others)
+        wanted = self._wanted(len(others))
         if 0 < len(known) < wanted:
             index = torch.cat([others, known.repeat(math.ceil(wanted / len(known)))])
         return super()._proportioned(index, labelled)
+
+    def _wanted(self, n_others):
+        """Labelled rows that an epoch with so many others should have, at least."""
+        return self.labelled_share / (1 - self.labelled_share) * n_others
+
+
+def _epochs(n_steps, n_batches):
+    """As many as make up the steps, within reason."""
+    return int(np.clip(round(n_steps / max(n_batches, 1)), _FEWEST_EPOCHS, _MOST_EPOCHS))

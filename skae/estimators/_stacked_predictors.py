@@ -90,10 +90,11 @@ class StackedPredictor(FineTunedStack):
         if self.early_stopping and self.n_fine_tuned_layers != 0:
             index, held_out = self._split_labelled(targets, table)
             seen = targets.restricted(index)
-        bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
+        n_epochs = self._n_epochs(seen.labelled)
+        bridge = CallbackBridge(self, n_epochs, X, y, sample_weight)
         if not continues:
             self.__dict__.pop("_training_state", None)
-            self._adapt_layers(layers, data.shape[1])
+            self._adapt(stack, layers, data)
             stack._fit_from(layers, X, sample_weight, weight, seen)
             self.stack_ = stack
             self._start_output(data, seen)
@@ -104,7 +105,7 @@ class StackedPredictor(FineTunedStack):
         # Who interrupts pre-training wants to wait no longer.
         if self._n_tuned and (continues or not self.stack_._was_interrupted):
             training = self._fine_tune(
-                data, weight, targets, seen.labelled, held_out, self.max_iter, bridge=bridge
+                data, weight, targets, seen.labelled, held_out, n_epochs, bridge=bridge
             )
             self.n_iter_ = len(training.loss_curve)
             self.loss_curve_ = training.loss_curve
@@ -134,7 +135,7 @@ class StackedPredictor(FineTunedStack):
         n_before = 0.0 if fresh else self.n_labelled_
         self.n_labelled_ = n_before + targets.total * mean_weight(sample_weight)
         if fresh:
-            self._adapt_layers(layers, data.shape[1])
+            self._adapt(stack, layers, data)
             stack._fit_from(layers, X, sample_weight, weight, targets)
             self.stack_ = stack
             self._start_output(data, targets)
@@ -180,8 +181,12 @@ class StackedPredictor(FineTunedStack):
         names = {**StackParameters.__dataclass_fields__, **TrainingParameters.__dataclass_fields__}
         return {name: getattr(self, name) for name in names} | {"warm_start": False}
 
-    def _adapt_layers(self, layers, n_features):
-        """Set what layers take from the data's width, before they are trained."""
+    def _adapt(self, stack, layers, data):
+        """Set what a stack and its layers take from the data, before they are trained."""
+
+    def _n_epochs(self, labelled):
+        """Epochs of fine-tuning."""
+        return self.max_iter
 
     def _checked_rows(self, X, y, sample_weight, *, reset):
         if y is None:

@@ -8,10 +8,18 @@ for example into another axes. matplotlib is imported only when something is dra
 from skae.plots._curves import LossCurveDisplay
 from skae.plots._gradient_agreement import GradientAgreementDisplay
 from skae.plots._images import FilterDisplay, ReconstructionDisplay
+from skae.plots._saturation import SaturationDisplay
+from skae.plots._spectra import SpectrumDisplay
+from skae.plots._tangents import TangentDisplay
+from skae.plots._walks import TangentWalkDisplay
 
 __all__ = [
     "FilterDisplay",
     "GradientAgreementDisplay",
     "LossCurveDisplay",
     "ReconstructionDisplay",
+    "SaturationDisplay",
+    "SpectrumDisplay",
+    "TangentDisplay",
+    "TangentWalkDisplay",
 ]

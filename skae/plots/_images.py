@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae.plots._drawing import as_images, axes, below_a_gap, draw_grid, tiled
+from skae.plots._rows import as_dense, first_rows
 
 
 class FilterDisplay:
@@ -188,9 +189,9 @@ class ReconstructionDisplay:
             If matplotlib is missing.
         """
         check_is_fitted(estimator)
-        X = X[:n_images] if not hasattr(X, "iloc") else X.iloc[:n_images]
+        X = first_rows(X, n_images)
         reconstructions = np.asarray(estimator.inverse_transform(estimator.transform(X)))
-        inputs = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        inputs = as_dense(X)
         display = cls(as_images(inputs, image_shape), as_images(reconstructions, image_shape))
         return display.plot(ax, n_columns=n_columns, cmap=cmap)
 

@@ -21,8 +21,14 @@ def test_without_penalties_it_is_the_stack(digits):
     X, y = digits
     layer = ContractiveAutoEncoder(20, max_iter=3, random_state=0).fit(X)
     options = {"layers": [layer], "pretraining": "prefit", "max_iter": 3, "random_state": 0}
-    settings = {"learning_rate": 3e-4, "learning_rate_schedule": "linear", "batch_size": 30}
-    nothing = {"tangent_penalty": 0, "unlabelled_penalty": 0, "entropy_penalty": 0}
+    settings = {
+        "learning_rate": 3e-4,
+        "learning_rate_schedule": "linear",
+        "batch_size": 30,
+        "alpha": 0.5,
+    }
+    names = ("tangent", "unlabelled", "adversarial", "entropy", "balance")
+    nothing = {f"{name}_penalty": 0 for name in names}
     model = ManifoldTangentClassifier(**options, **settings, **nothing).fit(X, y)
     stack = StackedClassifier(**options, **settings).fit(X, y)
     # Nothing is added to the stack's criterion, and nothing more is drawn.

@@ -1,0 +1,158 @@
+r"""
+Jacobians and saturation of auto-encoders on MNIST
+==================================================
+
+RESULTS
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
+
+from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae.diagnostics import jacobian_norms, jacobian_spectrum, local_rank, saturation
+
+# Published: mean |J| in 1e-4 of an unknown unit, and the share of saturated units in percent.
+PUBLISHED = {
+    "AE": (17.5, 50),
+    "AE+wd": (5.0, 13),
+    "DAE-g": (0.86, 18),
+    "DAE-b": (7.9, 68),
+    "RBM": (2.5, 79),
+    "CAE": (0.73, 86),
+}
+# A model, what it always has, and its candidates, of which the first one counts.
+MODELS = {
+    "AE": (AutoEncoder, {}, [{"learning_rate": 1e-2}, {"learning_rate": 2e-3}]),
+    "AE+wd": (
+        AutoEncoder,
+        {},
+        [
+            {"alpha": 1e-3, "learning_rate": 1e-2},
+            {"alpha": 1e-2, "learning_rate": 2e-3},
+        ],
+    ),
+    "DAE-g": (
+        DenoisingAutoEncoder,
+        {"corruption": "gaussian"},
+        [
+            {"corruption_level": 1.0, "learning_rate": 1e-2},
+            {"corruption_level": 1.0, "learning_rate": 2e-3},
+            {"corruption_level": 0.6, "learning_rate": 2e-3},
+            {"corruption_level": 0.3, "learning_rate": 2e-3},
+        ],
+    ),
+    "DAE-b": (
+        DenoisingAutoEncoder,
+        {},
+        [
+            {"corruption_level": 0.5, "learning_rate": 1e-2},
+            {"corruption_level": 0.25, "learning_rate": 2e-3},
+        ],
+    ),
+    "RBM": (RBM, {}, [{"learning_rate": rate} for rate in (0.5, 0.2, 0.05)]),
+    "CAE": (
+        ContractiveAutoEncoder,
+        {"contraction": 1.0},
+        [{"learning_rate": 1e-2}, {"learning_rate": 5e-3}],
+    ),
+    "CAE+H": (
+        ContractiveAutoEncoder,
+        {"contraction": 1.0, "hessian_samples": 1, "hessian_noise": 0.3},
+        [
+            {"hessian": 1.0, "learning_rate": 1e-2},
+            {"hessian": 3.0, "learning_rate": 5e-3},
+        ],
+    ),
+}
+# Rows of the images: to train on, or to choose settings by; and to judge by.
+TRAIN, TEST = slice(0, 20000), slice(50000, 60000)
+FEW, VALIDATION = slice(0, 10000), slice(30000, 35000)
+N_SPECTRA = 100
+
+
+def load():
+    """Images in [0, 1] as rows of float32, and labels."""
+    folder = os.environ.get("SKAE_DATA")
+    path = Path(folder or "", "mnist_train.npz")
+    if not folder or not path.exists():
+        sys.exit("Set SKAE_DATA to a folder with mnist_train.npz; nothing was run.")
+    with np.load(path) as data:
+        return (data["X"].reshape(60000, 784) / 255).astype(np.float32), data["y"]
+
+
+def fitted(name, X, settings, max_iter):
+    """The model of a row of the table, and the seconds that it took."""
+    Model, always, _ = MODELS[name]
+    started = time.perf_counter()
+    model = Model(
+        1000,
+        learning_rate_schedule="linear",
+        batch_size=100,
+        max_iter=max_iter,
+        n_iter_no_change=None,
+        random_state=0,
+        **always,
+        **settings,
+    ).fit(X)
+    return model, time.perf_counter() - started
+
+
+def classification_error(codes, y, judged_codes, judged_y):
+    """In percent, of a logistic regression on codes."""
+    classifier = LogisticRegression(C=0.1, tol=1e-3, max_iter=300).fit(codes, y)
+    return 100 * (1 - classifier.score(judged_codes, judged_y))
+
+
+def choose(X, y, names):
+    """Print the candidates' errors on images that neither trained nor test."""
+    for name in names:
+        for settings in MODELS[name][2]:
+            model, seconds = fitted(name, X[FEW], settings, max_iter=20)
+            codes, others = model.transform(X[FEW]), model.transform(X[VALIDATION])
+            error = classification_error(codes, y[FEW], others, y[VALIDATION])
+            print(f"{name:<6}{error:6.2f} % with {settings}, {seconds:.0f} s", flush=True)
+
+
+def tabulate(X, y, names):
+    """Print the table and its rank correlations with the published one."""
+    rows = {}
+    for name in names:
+        settings = MODELS[name][2][0]
+        model, seconds = fitted(name, X[TRAIN], settings, max_iter=30)
+        codes, test_codes = model.transform(X[FEW]), model.transform(X[TEST])
+        norm = jacobian_norms(model, X[TEST]).mean()
+        saturated = 100 * saturation(test_codes).mean()
+        rows[name] = norm, saturated
+        directions = local_rank(jacobian_spectrum(model, X[TEST][:N_SPECTRA])).mean()
+        errors = [
+            classification_error(codes[:n], y[:n], test_codes, y[TEST]) for n in (1000, 10000)
+        ]
+        print(
+            f"{name:<6} |J| {norm:6.2f}, saturated {saturated:5.1f} %, below 0.05 "
+            f"{(test_codes < 0.05).mean():.1%}, 90 % of the spectrum in {directions:.0f} "
+            f"directions, error with 1000 labels {errors[0]:.2f} %, 10,000 {errors[1]:.2f} %, "
+            f"fit {seconds:.0f} s, {settings}",
+            flush=True,
+        )
+    common = [name for name in PUBLISHED if name in rows]
+    if len(common) > 2:
+        for column, quantity in enumerate(("|J|", "saturated")):
+            ours, theirs = ([t[name][column] for name in common] for t in (rows, PUBLISHED))
+            print(f"{quantity}: rank correlation {spearmanr(ours, theirs).statistic:.2f}")
+
+
+def main():
+    """Choose settings (--choose) or print the table; for the rows named, or all."""
+    X, y = load()
+    names = [name for name in sys.argv[1:] if name in MODELS] or list(MODELS)
+    (choose if "--choose" in sys.argv else tabulate)(X, y, names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Singular values of Jacobians, and how fast they fall."""
+
+import numpy as np
+
+from skae.diagnostics import jacobian_spectrum
+from skae.plots._drawing import axes
+
+# Of the largest value: smaller ones are rounding, and a logarithmic axis ends there.
+_LEAST = 1e-4
+
+
+class SpectrumDisplay:
+    """Singular values of a code's Jacobian, the largest first, of one model or several.
+
+    A line is the mean over rows, the band around it holds most rows. A spectrum that falls
+    fast is that of a code that follows few directions at each row.
+
+    It is recommended to use `from_estimator` or `from_estimators` to create a display.
+    All parameters are stored as attributes.
+
+    Parameters
+    ----------
+    singular_values : dict of str to ndarray of shape (n_samples, n_values)
+        Decreasing in each row, by the model's name.
+
+    Attributes
+    ----------
+    lines_ : dict of str to matplotlib Line2D
+        Means over rows, by the model's name.
+    bands_ : dict of str to matplotlib collection
+        Between two quantiles of rows, by the model's name; empty without quantiles.
+    ax_ : matplotlib Axes
+        Axes of the lines.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    TangentDisplay : The directions of the largest ones.
+    SaturationDisplay : How a contractive code comes by small ones.
+    skae.diagnostics.jacobian_spectrum : What is drawn.
+    skae.diagnostics.local_rank : The fall of a spectrum as a number.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import AutoEncoder, ContractiveAutoEncoder
+    >>> from skae.plots import SpectrumDisplay
+    >>> X = load_digits().data / 16
+    >>> models = {
+    ...     "plain": AutoEncoder(32, max_iter=10, random_state=0).fit(X),
+    ...     "contractive": ContractiveAutoEncoder(32, max_iter=10, random_state=0).fit(X),
+    ... }
+    >>> display = SpectrumDisplay.from_estimators(models, X[:100], normalize=True)
+    >>> display.singular_values["plain"].shape
+    (100, 32)
+    """
+
+    def __init__(self, singular_values):
+        self.singular_values = singular_values
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        *,
+        n_values=None,
+        of="encoder",
+        name=None,
+        normalize=False,
+        scale="log",
+        quantiles=(0.1, 0.9),
+        ax=None,
+    ):
+        """Compute `skae.diagnostics.jacobian_spectrum` and draw it.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with a code that has a Jacobian.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data. Some hundred rows are enough.
+        n_values : int, default=None
+            How many of the largest. None: all.
+        of : {"encoder", "reconstruction"}, default="encoder"
+            Whether to differentiate the code or the reconstruction.
+        name : str, default=None
+            Label of the line. None takes the name of the estimator's class.
+        normalize : bool, default=False
+            Whether to divide the values of each row by its first.
+        scale : {"log", "linear"}, default="log"
+            Of the vertical axis.
+        quantiles : tuple of (lower, upper), default=(0.1, 0.9)
+            Of rows, for the band around the mean. None: no band.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+
+        Returns
+        -------
+        display : SpectrumDisplay
+
+        Raises
+        ------
+        ValueError
+            If the code has no gradient, the Jacobian has fewer singular values, or an
+            argument is out of its range.
+        ImportError
+            If matplotlib is missing.
+        """
+        return cls.from_estimators(
+            {type(estimator).__name__ if name is None else name: estimator},
+            X,
+            n_values=n_values,
+            of=of,
+            normalize=normalize,
+            scale=scale,
+            quantiles=quantiles,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators,
+        X,
+        *,
+        n_values=None,
+        of="encoder",
+        normalize=False,
+        scale="log",
+        quantiles=(0.1, 0.9),
+        ax=None,
+    ):
+        """Draw the spectra of several models into one axes.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            Fitted models by the name to show.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data. Some hundred rows are enough.
+        n_values : int, default=None
+            How many of the largest. None: all.
+        of : {"encoder", "reconstruction"}, default="encoder"
+            Whether to differentiate the code or the reconstruction.
+        normalize : bool, default=False
+            Whether to divide the values of each row by its first.
+        scale : {"log", "linear"}, default="log"
+            Of the vertical axis.
+        quantiles : tuple of (lower, upper), default=(0.1, 0.9)
+            Of rows, for the band around the mean. None: no band.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+
+        Returns
+        -------
+        display : SpectrumDisplay
+
+        Raises
+        ------
+        ValueError
+            If a code has no gradient, a Jacobian has fewer singular values, or an
+            argument is out of its range.
+        ImportError
+            If matplotlib is missing.
+        """
+        display = cls(
+            {name: jacobian_spectrum(e, X, n_values, of=of) for name, e in estimators.items()}
+        )
+        return display.plot(ax, normalize=normalize, scale=scale, quantiles=quantiles)
+
+    def plot(self, ax=None, *, normalize=False, scale="log", quantiles=(0.1, 0.9)):
+        """Draw one line and one band for each model.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        normalize : bool, default=False
+            Whether to divide the values of each row by its first. Rows where all are 0
+            stay so.
+        scale : {"log", "linear"}, default="log"
+            Of the vertical axis. It is linear where all values are 0.
+        quantiles : tuple of (lower, upper), default=(0.1, 0.9)
+            Of rows, for the band around the mean. None: no band.
+
+        Returns
+        -------
+        self : SpectrumDisplay
+        """
+        if scale not in ("log", "linear"):
+            raise ValueError(f"scale={scale!r} must be 'log' or 'linear'.")
+        if quantiles is not None and not 0 <= quantiles[0] < quantiles[1] <= 1:
+            raise ValueError(
+                f"quantiles={quantiles!r} must be (lower, upper) with 0 <= lower < upper <= 1, or "
+                "None for no band."
+            )
+        self.figure_, self.ax_ = axes(ax)
+        self.lines_, self.bands_ = {}, {}
+        for name, values in self.singular_values.items():
+            if normalize:
+                first = values[:, :1]
+                values = np.divide(values, first, out=np.zeros_like(values), where=first > 0)
+            number = np.arange(1, values.shape[1] + 1)
+            (line,) = self.ax_.plot(number, values.mean(axis=0), label=name)
+            self.lines_[name] = line
+            if quantiles is not None:
+                lower, upper = np.quantile(values, quantiles, axis=0)
+                self.bands_[name] = self.ax_.fill_between(
+                    number, lower, upper, color=line.get_color(), alpha=0.15, linewidth=0
+                )
+        self._limit(scale)
+        self.ax_.set_xlabel("number of the singular value")
+        self.ax_.set_ylabel("singular value" + (", relative to the first" if normalize else ""))
+        self.ax_.legend(frameon=False)
+        return self
+
+    def _limit(self, scale):
+        means = [line.get_ydata() for line in self.lines_.values()]
+        self.ax_.set_xlim(left=1, right=max(len(values) for values in means))
+        means = np.concatenate(means)
+        if scale == "linear" or means.max() == 0:
+            self.ax_.set_ylim(bottom=0)
+            return
+        self.ax_.set_yscale("log")
+        # A band whose lower edge is 0 would stretch a logarithmic axis without end.
+        self.ax_.set_ylim(bottom=means[means > _LEAST * means.max()].min() / 2)

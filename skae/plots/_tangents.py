@@ -1,0 +1,317 @@
+"""Rows beside the directions in which they may vary, as images."""
+
+import numpy as np
+
+from skae.diagnostics import local_pca_tangents, tangents
+from skae.plots._drawing import as_images, axes
+from skae.plots._rows import as_dense, first_rows
+
+# Between images, and between groups of them, as parts of an image's width.
+_GAP, _WIDE_GAP = 0.08, 0.35
+
+
+class TangentDisplay:
+    """Images, each beside its tangents: the directions in which it may vary.
+
+    One line for each image, one group of columns for each source of tangents. A tangent is an
+    image as well: what a step along it adds (red) and takes away (blue). Each is divided by its
+    largest absolute value, so that 0 has the same colour in all of them; the sign of a tangent
+    means nothing.
+
+    It is recommended to use `from_estimator`, `from_local_pca` or `from_sources` to create a
+    display. All parameters are stored as attributes.
+
+    Parameters
+    ----------
+    inputs : ndarray of shape (n_images, height, width)
+        Rows of the data.
+    directions : dict of str to ndarray of shape (n_images, n_tangents, height, width)
+        Tangents at these rows, by the name of their source. The number of tangents may
+        differ between sources.
+
+    Attributes
+    ----------
+    input_images_ : list of matplotlib AxesImage
+        The rows of the data, on one grey scale.
+    tangent_images_ : dict of str to list of list of matplotlib AxesImage
+        Tangents scaled to [-1, 1]: by source, one list for each row of the data.
+    ax_ : matplotlib Axes
+        Axes of all images.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    TangentWalkDisplay : Where a tangent leads.
+    SpectrumDisplay : How many tangents there are.
+    skae.diagnostics.tangents : What is drawn for an encoder.
+    skae.diagnostics.local_pca_tangents : What is drawn for local PCA.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import ContractiveAutoEncoder
+    >>> from skae.diagnostics import local_pca_tangents
+    >>> from skae.plots import TangentDisplay
+    >>> X = load_digits().data / 16
+    >>> cae = ContractiveAutoEncoder(64, max_iter=20, random_state=0).fit(X)
+    >>> display = TangentDisplay.from_estimator(cae, X[:3], n_tangents=5)
+    >>> display.directions["ContractiveAutoEncoder"].shape
+    (3, 5, 8, 8)
+
+    Beside tangents from somewhere else, by functions of rows:
+
+    >>> sources = {
+    ...     "contractive": cae,
+    ...     "local PCA": lambda rows: local_pca_tangents(X, 5, query=rows).directions,
+    ... }
+    >>> display = TangentDisplay.from_sources(sources, X[:3], n_tangents=5)
+    >>> list(display.directions)
+    ['contractive', 'local PCA']
+    """
+
+    def __init__(self, inputs, directions):
+        self.inputs, self.directions = inputs, directions
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        *,
+        n_tangents=5,
+        n_images=5,
+        image_shape=None,
+        name=None,
+        ax=None,
+        cmap="RdBu_r",
+    ):
+        """Draw the first rows of X beside what an estimator takes for their tangents.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted: an encoder, of which `skae.diagnostics.tangents` are drawn, or a
+            `ManifoldTangentClassifier`.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        n_tangents : int, default=5
+            Tangents at each row; of a classifier that has fewer, all.
+        n_images : int, default=5
+            Rows of X to draw at most.
+        image_shape : tuple of (height, width), default=None
+            Pixels of one row of X. None takes a square, where the number of features is one.
+        name : str, default=None
+            Title of the tangents. None takes the name of the estimator's class.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        cmap : str or matplotlib Colormap, default="RdBu_r"
+            Colours of tangents from -1 to 1.
+
+        Returns
+        -------
+        display : TangentDisplay
+
+        Raises
+        ------
+        ValueError
+            If there are fewer directions than tangents, or the features do not fill
+            ``image_shape``, or do not fill a square.
+        ImportError
+            If matplotlib is missing.
+        """
+        return cls.from_sources(
+            {type(estimator).__name__ if name is None else name: estimator},
+            X,
+            n_tangents=n_tangents,
+            n_images=n_images,
+            image_shape=image_shape,
+            ax=ax,
+            cmap=cmap,
+        )
+
+    @classmethod
+    def from_local_pca(
+        cls,
+        X,
+        *,
+        query=None,
+        n_tangents=5,
+        n_neighbors=20,
+        n_images=5,
+        image_shape=None,
+        name="local PCA",
+        ax=None,
+        cmap="RdBu_r",
+    ):
+        """Draw rows beside the principal directions of their nearest neighbours.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows among which neighbours are found.
+        query : {array-like, sparse matrix} of shape (n_queries, n_features), default=None
+            Rows to draw. None: those of X.
+        n_tangents : int, default=5
+            Tangents at each row; less than ``n_neighbors``.
+        n_neighbors : int, default=20
+            Size of a neighbourhood.
+        n_images : int, default=5
+            Rows to draw at most.
+        image_shape : tuple of (height, width), default=None
+            Pixels of one row of X. None takes a square, where the number of features is one.
+        name : str, default="local PCA"
+            Title of the tangents.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        cmap : str or matplotlib Colormap, default="RdBu_r"
+            Colours of tangents from -1 to 1.
+
+        Returns
+        -------
+        display : TangentDisplay
+
+        Raises
+        ------
+        ValueError
+            If there are too few neighbours for the tangents, or the features do not fill
+            ``image_shape``, or do not fill a square.
+        ImportError
+            If matplotlib is missing.
+        """
+
+        def local(rows):
+            return local_pca_tangents(X, n_tangents, n_neighbors=n_neighbors, query=rows).directions
+
+        return cls.from_sources(
+            {name: local},
+            X if query is None else query,
+            n_tangents=n_tangents,
+            n_images=n_images,
+            image_shape=image_shape,
+            ax=ax,
+            cmap=cmap,
+        )
+
+    @classmethod
+    def from_sources(
+        cls, sources, X, *, n_tangents=5, n_images=5, image_shape=None, ax=None, cmap="RdBu_r"
+    ):
+        """Draw the first rows of X beside their tangents from several sources.
+
+        Parameters
+        ----------
+        sources : dict of str to estimator or callable
+            By the title to show: fitted estimators, as for `from_estimator`, and functions
+            of some rows of X that return directions of shape
+            (n_rows, n_directions, n_features), the most important first.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        n_tangents : int, default=5
+            Tangents of each source; of a source that has fewer, all.
+        n_images : int, default=5
+            Rows of X to draw at most.
+        image_shape : tuple of (height, width), default=None
+            Pixels of one row of X. None takes a square, where the number of features is one.
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        cmap : str or matplotlib Colormap, default="RdBu_r"
+            Colours of tangents from -1 to 1.
+
+        Returns
+        -------
+        display : TangentDisplay
+
+        Raises
+        ------
+        ValueError
+            If a source has no tangents at these rows, or the features do not fill
+            ``image_shape``, or do not fill a square.
+        ImportError
+            If matplotlib is missing.
+        """
+        rows = first_rows(X, n_images)
+        inputs = as_images(as_dense(rows), image_shape)
+        directions = {}
+        for name, source in sources.items():
+            found = _directions(name, source, rows, n_tangents)
+            flat = found.reshape(-1, found.shape[2])
+            directions[name] = as_images(flat, inputs.shape[1:]).reshape(
+                *found.shape[:2], *inputs.shape[1:]
+            )
+        return cls(inputs, directions).plot(ax, cmap=cmap)
+
+    def plot(self, ax=None, *, cmap="RdBu_r"):
+        """Draw each row of the data beside its tangents.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        cmap : str or matplotlib Colormap, default="RdBu_r"
+            Colours of tangents from -1 to 1.
+
+        Returns
+        -------
+        self : TangentDisplay
+        """
+        n_images, height, width = self.inputs.shape
+        across, down = width * (1 + _GAP), height + width * _GAP
+        starts, right = {}, across
+        for name, directions in self.directions.items():
+            starts[name] = right = right + width * _WIDE_GAP
+            right += directions.shape[1] * across
+        total = (right - width * _GAP, n_images * down - width * _GAP)
+        self.figure_, self.ax_ = axes(ax, (total[1] + 0.35 * width, total[0]))
+
+        def draw(image, left, number, **colours):
+            top = number * down
+            extent = (left, left + width, top + height, top)
+            return self.ax_.imshow(image, extent=extent, interpolation="nearest", **colours)
+
+        limits = dict(vmin=self.inputs.min(), vmax=self.inputs.max())
+        self.input_images_ = [
+            draw(image, 0, number, cmap="gray", **limits)
+            for number, image in enumerate(self.inputs)
+        ]
+        self.tangent_images_ = {
+            name: [
+                [
+                    draw(image, starts[name] + k * across, number, cmap=cmap, vmin=-1, vmax=1)
+                    for k, image in enumerate(_scaled(of_row))
+                ]
+                for number, of_row in enumerate(directions)
+            ]
+            for name, directions in self.directions.items()
+        }
+        self.ax_.set(xlim=(0, total[0]), ylim=(total[1], 0), aspect="equal")
+        self.ax_.set_axis_off()
+        titles = {"input": (0, width)}
+        for name, directions in self.directions.items():
+            titles[name] = (starts[name], directions.shape[1] * across - width * _GAP)
+        for title, (left, wide) in titles.items():
+            self.ax_.text(left + wide / 2, -0.06 * width, title, ha="center", va="bottom")
+        return self
+
+
+def _scaled(images):
+    largest = np.abs(images).max(axis=(1, 2), keepdims=True)
+    return images / np.where(largest > 0, largest, 1)
+
+
+def _directions(name, source, rows, n_tangents):
+    """The first directions of a source, of shape (n_rows, at most n_tangents, n_features)."""
+    if hasattr(source, "tangents"):
+        found = source.tangents(rows)
+    elif callable(source):
+        found = source(rows)
+    else:
+        found = tangents(source, rows, n_tangents).directions
+    found = np.asarray(found)
+    if found.ndim != 3 or (len(found), found.shape[2]) != rows.shape:
+        raise ValueError(
+            f"The directions of {name!r} have shape {found.shape}: a source returns an array "
+            f"(n_rows, n_directions, n_features), here ({rows.shape[0]}, n_directions, "
+            f"{rows.shape[1]})."
+        )
+    return found[:, :n_tangents]
