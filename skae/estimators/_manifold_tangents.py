@@ -468,7 +468,7 @@ class ManifoldTangentClassifier(StackedClassifier):
         place[torch.tensor(needed)] = torch.arange(len(found))
         device = task.theta.flat.device
         rows = make_rows(found.reshape(len(found), -1), dtype=dtype, device=device)
-        return rows, place
+        return rows, place.to(device)
 
     def _needs_directions(self, labelled):
         """Rows whose tangents are held: those of others are found at each step, or not needed."""

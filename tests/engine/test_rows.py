@@ -268,7 +268,7 @@ def test_labelled_rows_are_rows_with_their_targets(kind, weighted, array, tmp_pa
         assert len(labelled) == N_ROWS
         assert labelled.n_columns == N_COLUMNS
         for index in (torch.tensor([299, 3, 3, 0, 150]), torch.tensor([7])):
-            x, y, w, directions = labelled.take(index)
+            x, y, w, directions, _ = labelled.take(index)
             # Rows in the order asked for, as they are without targets, ...
             assert torch.equal(x, (torch.tensor(array) - SHIFT)[index] / SCALE)
             # ... each with what is to be said of it ...
@@ -288,3 +288,15 @@ def test_targets_of_a_batch_are_no_views(array):
     # What a training does to a batch must not reach the targets.
     assert target.all()
     assert weight.all()
+
+
+def test_directions_follow_their_rows():
+    rows = DenseRows(torch.arange(12.0).view(6, 2))
+    directions = DenseRows(torch.arange(16.0).view(4, 4))
+    place = torch.tensor([2, -1, 0, 3, -1, 1])
+    labelled = LabelledRows(rows, torch.zeros(6, 1), None, directions, place)
+    batch = labelled.take(torch.tensor([3, 1, 0, 3]))
+    found = batch.directions_of(torch.tensor([0, 2, 3]))
+    # Rows 3, 0 and 3 again have the third, second and third of the stored ones.
+    expected = torch.arange(16.0).view(4, 2, 2)[[3, 2, 3]]
+    torch.testing.assert_close(found, expected)
