@@ -283,7 +283,7 @@ def test_targets_of_a_batch_are_no_views(array):
     target, weight = torch.ones(N_ROWS, 2), torch.ones(N_ROWS)
     rows = make_rows(array, dtype=torch.float64, device=CPU)
     batch = LabelledRows(rows, target, weight).take(torch.arange(5))
-    for tensor in batch:
+    for tensor in (batch.x, batch.target, batch.weight):
         tensor.zero_()
     # What a training does to a batch must not reach the targets.
     assert target.all()

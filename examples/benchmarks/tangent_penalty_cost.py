@@ -1,0 +1,129 @@
+"""Cost of a step with tangents, as a multiple of the plain step, beside the arithmetic it adds.
+
+What is compared. The gradient of a fine-tuning step of a net 784-1000-1000-10, batches of 300 rows,
+float32, without the optimiser's update:
+
+- plain: the labels' loss alone, all rows labelled;
+- tangents: all rows labelled, with the squared change of the output along 15 tangents;
+- unlabelled: 100 rows labelled, with tangents; 200 without, once more as moved by the worst move
+  within the tangent plane, with entropy and balance: the default of ManifoldTangentClassifier.
+
+The arithmetic is counted in multiplications of a row by a matrix. With W the entries of all
+matrices and W_1 those of the first, a row costs 3 W - W_1 to go forth and back, a direction as
+much as a row, and finding a row's move 5 W (the output and its slopes, the encoder's, one product
+backwards, one forwards and one backwards through the encoder).
+
+    OMP_NUM_THREADS=1 python examples/benchmarks/tangent_penalty_cost.py [--repeats N]
+"""
+
+import argparse
+
+import torch
+from measuring import interleave, print_machine, print_table, spread
+
+import skae
+from skae.engine.backpropagation import encoder_maps, linearized, network_encoder
+from skae.engine.networks import Network, encode
+from skae.engine.parameters import Parameters
+from skae.engine.rows import Labelled
+from skae.engine.semi_supervised import Moves, SemiSupervised
+from skae.engine.stacks import Level
+from skae.engine.supervised import Supervised
+from skae.engine.units import Bernoulli, Multinomial
+
+SIZES, N_ROWS, N_LABELLED, N_TANGENTS, N_STEPS = (784, 1000, 1000, 10), 300, 100, 15, 10
+
+
+def make_net(generator):
+    """Levels of the hidden layers, and parameters of all."""
+    levels, shapes = [], {}
+    for number in range(len(SIZES) - 2):
+        network = Network(SIZES[number : number + 2], "sigmoid")
+        prefix = f"{number}."
+        shapes |= {prefix + name: shape for name, shape in network.parameter_shapes.items()}
+        levels.append(
+            Level(
+                prefix,
+                lambda theta, x, network=network: encode(theta, x, network)[-1],
+                None,
+                Bernoulli(),
+                encoder=network_encoder(network),
+            )
+        )
+    shapes |= {"output_weight": SIZES[:-3:-1], "output_bias": SIZES[-1:]}
+    theta = Parameters(shapes, dtype=torch.float32, device="cpu")
+    theta.flat.normal_(std=0.05, generator=generator)
+    return levels, theta
+
+
+def main(repeats=7):
+    """Time the three steps and print multiples."""
+    print_machine(skae, torch)
+    print(f"{torch.get_num_threads()} thread(s) of torch")
+    generator = torch.Generator().manual_seed(0)
+    levels, theta = make_net(generator)
+    x = torch.rand(N_ROWS, SIZES[0], generator=generator)
+    directions = torch.randn(N_ROWS, N_TANGENTS, SIZES[0], generator=generator)
+    target = torch.eye(SIZES[-1])[torch.randint(SIZES[-1], (N_ROWS,), generator=generator)]
+    some = target.clone()
+    some[N_LABELLED:] = 0
+    maps, frozen = encoder_maps(levels), Parameters(theta.shapes, theta.flat.clone())
+    units = Multinomial()
+    all_rows = Labelled(x, target, None, directions)
+    few_rows = Labelled(x, some, None, directions[:N_LABELLED], torch.arange(N_ROWS))
+    steps = {
+        "plain": (Supervised(levels, units), all_rows),
+        "tangents": (SemiSupervised(levels, units, tangent_penalty=0.1), all_rows),
+        "unlabelled": (
+            SemiSupervised(
+                levels,
+                units,
+                planes=lambda x, _: linearized(frozen, x, maps)[1],
+                tangent_penalty=0.1,
+                within=Moves(1.0, 2.0),
+                entropy_penalty=0.3,
+                balance_penalty=1.0,
+                prior=torch.full(SIZES[-1:], 1 / SIZES[-1]),
+                share=N_LABELLED / N_ROWS,
+            ),
+            few_rows,
+        ),
+    }
+    out = theta.empty_like()
+
+    def run(objective, batch):
+        with torch.no_grad():
+            for _ in range(N_STEPS):
+                objective.gradient(theta, batch, generator, out)
+
+    seconds, _ = interleave(
+        {name: lambda step=step: run(*step) for name, step in steps.items()}, repeats
+    )
+    first = SIZES[0] * SIZES[1]
+    whole = first + SIZES[1] * SIZES[2] + SIZES[2] * SIZES[3]
+    there_and_back, n_others = 3 * whole - first, N_ROWS - N_LABELLED
+    plain = N_ROWS * there_and_back
+    arithmetic = {
+        "plain": plain,
+        "tangents": 2 * plain,
+        "unlabelled": 2 * N_ROWS * there_and_back + n_others * 5 * whole,
+    }
+    print_table(
+        f"a step of {N_ROWS} rows through {'-'.join(map(str, SIZES))}",
+        ["step", "ms", "multiple of plain", "arithmetic"],
+        [
+            (
+                name,
+                spread(1000 * taken / N_STEPS, 1),
+                spread(taken / seconds["plain"]),
+                f"{arithmetic[name] / plain:.2f}",
+            )
+            for name, taken in seconds.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    main(**vars(parser.parse_args()))
