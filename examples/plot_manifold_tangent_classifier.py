@@ -22,7 +22,7 @@ from skae import ManifoldTangentClassifier
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
-SIZES, N_DRAWS, N_EPOCHS = (128, 128), 3, 60
+SIZES, N_DRAWS, N_EPOCHS = (128, 128), 3, 120
 
 
 def draw(seed):

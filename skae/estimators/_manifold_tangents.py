@@ -30,9 +30,9 @@ _DEFAULT_SIZES = (1000, 1000)
 _LENGTH = 0.1
 # Rows whose tangents are found at a time.
 _ROWS = 5000
-# "auto": steps of the training of a layer, and of fine-tuning, and what epochs these may be.
-_PRETRAINING_STEPS, _STEPS = 10_000, 4_000
-_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 200
+# "auto": steps, and the fewest and most epochs that these may be.
+_PRETRAINING = 10_000, 5, 400
+_FINE_TUNING = 3_000, 5, 200
 _CPU = torch.device("cpu")
 
 
@@ -163,7 +163,7 @@ class ManifoldTangentClassifier(StackedClassifier):
         Length of that move, as a part of the rows' root mean square distance from their mean.""",
     )
     adversarial_penalty: float = parameter(
-        0.0,
+        1.0,
         [Interval(Real, 0, None, closed="left")],
         """float
         The same weight for the worst move in any direction of the data: virtual adversarial
@@ -232,7 +232,7 @@ class ManifoldTangentClassifier(StackedClassifier):
         [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         """int or "auto"
         Epochs of each layer's pre-training. "auto": as many as make up 10,000 steps, but from
-        5 to 200.""",
+        5 to 400.""",
     )
     pretraining_learning_rate: float = parameter(
         2e-3,
@@ -244,7 +244,7 @@ class ManifoldTangentClassifier(StackedClassifier):
         "auto",
         [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         """int or "auto"
-        Epochs of fine-tuning. "auto": as many as make up 4,000 steps, but from 5 to 200.""",
+        Epochs of fine-tuning. "auto": as many as make up 3,000 steps, but from 5 to 200.""",
     )
     alpha: float = preset(StackedClassifier, "alpha", 0.01)
     learning_rate: float = preset(StackedClassifier, "learning_rate", 3e-4)
@@ -365,7 +365,7 @@ class ManifoldTangentClassifier(StackedClassifier):
         for layer, width in zip(layers, sizes, strict=False):
             if self.pretraining_max_iter == "auto":
                 n_batches = n_samples / layer.batch_size
-                layer.set_params(max_iter=_epochs(_PRETRAINING_STEPS, n_batches))
+                layer.set_params(max_iter=_epochs(n_batches, *_PRETRAINING))
             if self.contraction == "auto" and self.layer == "contractive":
                 layer.set_params(contraction=_CONTRACTION * width)
         if layers:
@@ -379,7 +379,7 @@ class ManifoldTangentClassifier(StackedClassifier):
         if self._uses_unlabelled:
             n_others = len(labelled) - n_known
             n_rows = n_others + max(n_known, self._wanted(n_others))
-        return _epochs(_STEPS, n_rows / self.batch_size)
+        return _epochs(n_rows / self.batch_size, *_FINE_TUNING)
 
     def _check_n_tangents(self, n_features, most):
         if self.tangent_source == "encoder" and self.n_tangents > most:
@@ -520,6 +520,6 @@ class ManifoldTangentClassifier(StackedClassifier):
         return self.labelled_share / (1 - self.labelled_share) * n_others
 
 
-def _epochs(n_steps, n_batches):
-    """As many as make up the steps, within reason."""
-    return int(np.clip(round(n_steps / max(n_batches, 1)), _FEWEST_EPOCHS, _MOST_EPOCHS))
+def _epochs(n_batches, n_steps, fewest, most):
+    """As many as make up the steps, within bounds."""
+    return int(np.clip(round(n_steps / max(n_batches, 1)), fewest, most))
