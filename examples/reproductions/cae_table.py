@@ -91,6 +91,7 @@ MODELS = {
         {},
         [
             {"corruption_level": 0.5, "learning_rate": 1e-2},
+            {"corruption_level": 0.25, "learning_rate": 1e-2},
             {"corruption_level": 0.25, "learning_rate": 2e-3},
         ],
     ),

@@ -29,10 +29,6 @@ GIBBS = (
     "Gibbs steps draw independent noise for each row and chain, so a repeated row is not a row "
     "of weight 2 in one fit; equal in expectation only"
 )
-COMBINATIONS = (
-    "a step draws one combination of tangents for each row, so a repeated row is not a row of "
-    "weight 2 in one fit; equal in expectation only"
-)
 WEIGHT_CHECKS = {
     "check_sample_weight_equivalence_on_dense_data": NOISE,
     "check_sample_weight_equivalence_on_sparse_data": NOISE,
@@ -113,8 +109,6 @@ UNLABELLED = {"check_classifiers_classes": "its classes are -1 and 1, and -1 sta
 
 def expected_failures_of_a_stack(estimator):
     reason = {"denoising": NOISE, "rbm": GIBBS}.get(estimator.layer)
-    if isinstance(estimator, ManifoldTangentClassifier):
-        reason = COMBINATIONS
     if estimator.early_stopping:
         reason = SPLIT
     found = {} if reason is None else dict.fromkeys(WEIGHT_CHECKS, reason)
