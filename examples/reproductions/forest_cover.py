@@ -2,7 +2,30 @@ r"""
 Forest cover: the manifold tangent classifier on a table
 ========================================================
 
+Published (Rifai et al., NIPS 2011; all 581,012 rows): test error of a support vector machine
+4.11 %, of a distributed one 3.46 %, of the manifold tangent classifier 3.13 %.
+
+Here: a class-balanced sample of 12,120 rows, 70 % to train on and 30 % to test on, stratified,
+seeds 0 to 4; all labels. So few rows leave errors many times the published ones: what can be
+compared is the order of the methods. The last three are one rectifier net of 200 and 200 units,
+which takes the two one-hot variables as such: without pre-training, with contractive layers, and
+with the penalty on the output's change along 8 tangents. The grid of the support vector machine is
+searched on a fifth of the training rows of each split; the settings of the net were chosen on a
+fifth of those of split 0.
+
+Needs the environment variable SKAE_DATA to name a folder with ``forest_cover_12k.npz`` (X of
+shape (12120, 54), y). Rerun, all or some of the rows:
+
+    SKAE_DATA=... python examples/reproductions/forest_cover.py [SVM] [boosting] [trees] [net] ...
+
 RESULTS
+
+On the fifth of split 0's training rows (1697 rows: a standard error of 0.9 points), what counted
+for the net was that one-hot columns are not standardised: 16.2 % against 17.2 % (17.4 % with ten
+times the contraction). The tangents did not count: 16.15 % without, 16.26 % and 16.21 % with
+penalties 0.002 and 0.01; nor did 400 units with dropout 0.15 (16.4 %). The others
+there: support vectors 18.4 % (C = 10, gamma = 0.1), boosting 16.5 %, extremely randomised trees
+14.9 %, a scikit-learn net of 200 and 200 units 16.9 %.
 """
 
 import os

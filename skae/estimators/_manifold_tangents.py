@@ -9,19 +9,16 @@ from sklearn.utils import gen_even_slices
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_rows
-from skae.diagnostics._jacobians import map_jacobians
-from skae.engine.backpropagation import encoder_maps, linearized
 from skae.engine.consistency import Span
 from skae.engine.devices import require_memory
-from skae.engine.jacobians import DifferentiatedJacobian
-from skae.engine.parameters import Parameters
-from skae.engine.rows import make_rows, summarize_columns
+from skae.engine.rows import make_rows
 from skae.engine.semi_supervised import Moves, SemiSupervised
 from skae.estimators._auto_encoders import ContractiveAutoEncoder
 from skae.estimators._outcomes import some_rows
 from skae.estimators._parameters import estimator, parameter, preset
 from skae.estimators._stacked_classifier import StackedClassifier
 from skae.estimators._tangent_sources import EncoderTangents, GivenTangents, LocalTangents
+from skae.estimators._tangent_tuning import frozen_planes, seen_directions, spread
 
 # "auto": the contraction of a layer for each column of its input.
 _CONTRACTION = 1e-3
@@ -412,15 +409,15 @@ class ManifoldTangentClassifier(StackedClassifier):
         return GivenTangents(self.tangent_source, self.n_tangents, data)
 
     def _make_criterion(self, task, levels, units, **options):
-        spread = self._spread(task)
+        length = self._spread(task)
         prior = units.mean(task.targets.start_bias(_CPU)).to(task.theta.flat)
         return SemiSupervised(
             levels,
             units,
             planes=self._make_planes(task, levels),
             tangent_penalty=self.tangent_penalty,
-            within=Moves(self.unlabelled_penalty, self.unlabelled_step * spread),
-            anywhere=Moves(self.adversarial_penalty, self.adversarial_step * spread),
+            within=Moves(self.unlabelled_penalty, self.unlabelled_step * length),
+            anywhere=Moves(self.adversarial_penalty, self.adversarial_step * length),
             entropy_penalty=self.entropy_penalty,
             balance_penalty=self.balance_penalty,
             prior=prior,
@@ -433,42 +430,35 @@ class ManifoldTangentClassifier(StackedClassifier):
             return None
         if self.tangent_source != "encoder":
             return lambda x, directions: Span(directions())
-        frozen = Parameters(task.theta.shapes, task.theta.flat.clone())
-        maps = encoder_maps(levels)
-        if maps is not None:
-            return lambda x, directions: linearized(frozen, x, maps)[1]
-
-        def code(x):
-            for number, level in enumerate(levels):
-                x = level.standardized(x) if number > 0 else x
-                x = level.encode(frozen.part(level.prefix), x)
-            return x
-
-        return lambda x, directions: DifferentiatedJacobian(code, x)
+        planes = frozen_planes(task.theta, levels)
+        return lambda x, directions: planes(x)
 
     def _make_directions(self, task):
-        needed = self._needs_directions(task.labelled)
-        if not needed.any() or self.n_tangents_ == 0:
+        needed = np.flatnonzero(self._needs_directions(task.labelled))
+        if not len(needed) or self.n_tangents_ == 0:
             return None, None
-        data, dtype = task.data, task.theta.flat.dtype
-        below = self.stack_.layers_[task.first - 1]._n_features_out if task.first > 0 else None
-        shape = int(needed.sum()), self.n_tangents_, below or data.shape[1]
-        require_memory(math.prod(shape) * dtype.itemsize, _CPU, "Holding the tangents of the rows")
+        theta = task.theta.flat
+        width = self.encoder_.layers_[task.first].n_features_in_
+        shape = len(needed), self.n_tangents_, width
+        require_memory(
+            math.prod(shape) * theta.element_size(), _CPU, "Holding the tangents of the rows"
+        )
         length = _LENGTH * self._spread(task)
-        found = np.empty(shape, dtype=np.float64 if dtype == torch.float64 else np.float32)
+        found = np.empty(shape, dtype=np.float64 if theta.dtype == torch.float64 else np.float32)
         for part in gen_even_slices(len(found), math.ceil(len(found) / _ROWS)):
-            rows = data[np.flatnonzero(needed)[part]]
+            rows = task.data[needed[part]]
             directions = self.source_.directions(rows)
-            if task.first > 0:
-                directions = self._pushed_forward(rows, directions, task.first)
-            elif self.stack_.columns_.is_standardized:
-                directions /= self.stack_.columns_.scale.astype(directions.dtype)
-            found[part] = directions * length
-        place = torch.full((len(needed),), -1)
-        place[torch.tensor(needed)] = torch.arange(len(found))
-        device = task.theta.flat.device
-        rows = make_rows(found.reshape(len(found), -1), dtype=dtype, device=device)
-        return rows, place.to(device)
+            found[part] = seen_directions(self.encoder_, task.first, rows, directions)
+            found[part] *= length
+        place = torch.full((len(task.labelled),), -1)
+        place[needed] = torch.arange(len(found))
+        rows = found.reshape(len(found), -1)
+        rows = make_rows(rows, dtype=theta.dtype, device=theta.device)
+        return rows, place.to(theta.device)
+
+    def _spread(self, task):
+        """How far rows are from their mean, of which lengths of moves are a part."""
+        return spread(self.encoder_, task.first, some_rows(task.data, task.weight))
 
     def _needs_directions(self, labelled):
         """Rows whose tangents are held: those of others are found at each step, or not needed."""
@@ -478,35 +468,6 @@ class ManifoldTangentClassifier(StackedClassifier):
         if self.unlabelled_penalty > 0 and self.tangent_source != "encoder":
             needed |= ~labelled
         return needed
-
-    def _spread(self, task):
-        """Root mean square distance from their mean of rows as the lowest tuned layer sees them."""
-        first, data = task.first, task.data
-        rows = some_rows(data, task.weight)
-        columns = self.encoder_.layers_[first].columns_ if self.encoder_.layers_ else None
-        if first > 0:
-            rows = self.encoder_._codes_below(rows, first)
-        deviation = summarize_columns(rows).std
-        if columns is not None and columns.is_standardized:
-            deviation = deviation / columns.scale
-        return float(np.linalg.norm(deviation))
-
-    def _pushed_forward(self, data, directions, first):
-        """Directions as layer ``first`` sees them, from those of the data."""
-        below = self.encoder_._shallow_copy().set_params(code_layer=first - 1)
-        columns = below.columns_
-        if columns.is_standardized:
-            directions = directions / columns.scale.astype(directions.dtype)
-        pushed = np.empty((*directions.shape[:2], below._n_features_out), directions.dtype)
-
-        def push(jacobian, rows):
-            found = jacobian.times(torch.tensor(directions[rows]).to(jacobian.like))
-            pushed[rows] = found.cpu().numpy()
-            return jacobian.like[:, 0]
-
-        map_jacobians(below, data, push, (), "encoder")
-        above = self.encoder_.layers_[first].columns_
-        return pushed / above.scale.astype(pushed.dtype) if above.is_standardized else pushed
 
     def _proportioned(self, index, labelled):
         known, others = index[labelled[index]], index[~labelled[index]]

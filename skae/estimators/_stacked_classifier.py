@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from scipy import special
 from sklearn.base import ClassifierMixin
-from sklearn.utils import check_array
-from sklearn.utils.multiclass import check_classification_targets
 
 from skae._validation import StrOptions, check_is_fitted
 from skae.engine.supervised import classification_error
@@ -16,6 +14,7 @@ from skae.estimators._parameters import estimator, parameter
 from skae.estimators._stacked_predictors import StackedPredictor
 from skae.estimators._targets import (
     check_class_weight,
+    checked_classes,
     class_groups,
     encode_classes,
     find_classes,
@@ -287,14 +286,7 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
         return [output[:, columns] for columns in class_groups(self.output_classes_)]
 
     def _checked_targets(self, y):
-        table = check_array(y, ensure_2d=False, dtype=None, input_name="y")
-        kinds = {isinstance(label, str) for label in table.flat} if table.dtype == object else ()
-        if len(kinds) > 1:
-            raise ValueError(
-                "y mixes strings with other values. Where classes are strings, let a string stand "
-                "for the unknown class, such as unlabelled='?'."
-            )
-        check_classification_targets(y)
+        table = checked_classes(y)
         return table.reshape(len(table), -1)
 
     def _describe_targets(self, table, weight, classes=None):

@@ -5,8 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_consistent_length, column_or_1d
 
 from skae._validation import (
     HasMethods,
@@ -24,7 +23,7 @@ from skae.engine.tangent_distance import nearest_planes, orthonormal_bases
 from skae.estimators._outcomes import all_or_nothing
 from skae.estimators._parameters import estimator, parameter, validate_parameters
 from skae.estimators._tangent_choice import learned_source
-from skae.estimators._targets import find_classes, is_known
+from skae.estimators._targets import checked_classes, find_classes, is_known
 
 _CPU = torch.device("cpu")
 _SIDES = {"one": 1, "two": 2}
@@ -230,7 +229,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
                 f"This {type(self).__name__} requires y to be passed, but the target y is None."
             )
         data = check_rows(self, X, reset=True)
-        y = self._checked_classes(y)
+        y = column_or_1d(checked_classes(y), warn=True)
         check_consistent_length(data, y)
         (self.classes_,) = find_classes(y[:, np.newaxis], self.unlabelled)
         self.labelled_ = np.flatnonzero(is_known(y, self.unlabelled))
@@ -329,7 +328,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         score : float
         """
         check_is_fitted(self)
-        y = self._checked_classes(y)
+        y = column_or_1d(checked_classes(y), warn=True)
         known = is_known(y, self.unlabelled)
         if not known.any():
             raise ValueError("No row is labelled, so there is nothing to judge by.")
@@ -346,16 +345,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def encoder_(self):
         """The fitted encoder, where tangents come from one."""
         return getattr(self.source_, "encoder", None)
-
-    def _checked_classes(self, y):
-        y = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"), warn=True)
-        if y.dtype == object and len({isinstance(label, str) for label in y}) > 1:
-            raise ValueError(
-                "y mixes strings with other values. Where classes are strings, let a string stand "
-                "for the unknown class, such as unlabelled='?'."
-            )
-        check_classification_targets(y)
-        return y
 
     def _require_neighbours(self, n_neighbors):
         if n_neighbors > len(self.labelled_):

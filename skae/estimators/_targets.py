@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils import check_array
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
@@ -68,6 +69,18 @@ class Targets(NamedTuple):
         for columns in self.groups:
             total[columns] /= total[columns].sum().clamp(min=1e-30)
         return self.units(device).bias_for_mean(total)
+
+
+def checked_classes(y):
+    """The labels as an array, if they can be classes."""
+    y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+    if y.dtype == object and len({isinstance(label, str) for label in y.flat}) > 1:
+        raise ValueError(
+            "y mixes strings with other values. Where classes are strings, let a string stand "
+            "for the unknown class, such as unlabelled='?'."
+        )
+    check_classification_targets(y)
+    return y
 
 
 def output_units(groups, scale, device):
