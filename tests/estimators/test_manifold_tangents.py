@@ -121,3 +121,53 @@ def test_no_labels_and_one_class_are_refused(digits):
     # ... and one class leaves nothing to tell apart.
     with pytest.raises(ValueError, match="one class"):
         ManifoldTangentClassifier((20,), **FAST).fit(X, np.where(y == 1, 1, -1))
+
+
+def test_epochs_follow_the_number_of_rows(digits):
+    X, y = digits
+    model = ManifoldTangentClassifier((4,), random_state=0).fit(X[:60], y[:60])
+    # 60 rows are one batch, and 10,000 and 3,000 epochs would be more than the bounds.
+    assert model.encoder_.layers_[0].n_iter_ == 400
+    assert model.n_iter_ == 200
+    given = ManifoldTangentClassifier((4,), **FAST).fit(X, y)
+    # What the user says, counts.
+    assert given.encoder_.layers_[0].n_iter_ == 3
+    assert given.n_iter_ == 3
+
+
+def mean_prediction(model, X, y):
+    return model.predict_proba(X[y == -1]).mean(0)
+
+
+def test_balance_brings_classes_to_their_frequency(digits):
+    X, y = digits
+    y = np.where((y >= 0) & (y < 2), y, -1)
+    known = np.flatnonzero(y >= 0)
+    y[known[y[known] == 0][5:]] = -1
+    prior = np.mean(y[y >= 0] == 0)
+    options = {**FAST, "max_iter": 30, "learning_rate": 3e-3, "entropy_penalty": 0}
+    away = [
+        abs(
+            mean_prediction(
+                ManifoldTangentClassifier((20,), balance_penalty=b, **options).fit(X, y), X, y
+            )[0]
+            - prior
+        )
+        for b in (0, 100)
+    ]
+    # That is what the penalty is for.
+    assert away[1] < 0.5 * away[0]
+
+
+@pytest.mark.parametrize("tangent_source", ["encoder", "local_pca"])
+def test_upper_layers_alone_see_tangents_through_the_lower(digits, tangent_source):
+    X, y = digits
+    model = ManifoldTangentClassifier(
+        (20, 10), n_fine_tuned_layers=1, n_tangents=3, tangent_source=tangent_source, **FAST
+    ).fit(X, y)
+    before, after = (stack.layers_ for stack in (model.encoder_, model.stack_))
+    # The lower layer is not trained, ...
+    np.testing.assert_array_equal(before[0].components_, after[0].components_)
+    # ... the upper one is, with penalties that are finite.
+    assert np.abs(before[1].components_ - after[1].components_).max() > 0
+    assert np.isfinite(model.loss_curve_).all()
