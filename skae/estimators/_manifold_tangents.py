@@ -29,7 +29,7 @@ _LENGTH = 0.1
 _ROWS = 5000
 # "auto": steps, and the fewest and most epochs that these may be.
 _PRETRAINING = 10_000, 5, 400
-_FINE_TUNING = 3_000, 5, 200
+_FINE_TUNING = 2_000, 5, 200
 _CPU = torch.device("cpu")
 
 
@@ -241,10 +241,10 @@ class ManifoldTangentClassifier(StackedClassifier):
         "auto",
         [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         """int or "auto"
-        Epochs of fine-tuning. "auto": as many as make up 3,000 steps, but from 5 to 200.""",
+        Epochs of fine-tuning. "auto": as many as make up 2,000 steps, but from 5 to 200.""",
     )
     alpha: float = preset(StackedClassifier, "alpha", 0.01)
-    learning_rate: float = preset(StackedClassifier, "learning_rate", 3e-4)
+    learning_rate: float = preset(StackedClassifier, "learning_rate", 1e-3)
     learning_rate_schedule: str = preset(StackedClassifier, "learning_rate_schedule", "linear")
     batch_size: int = preset(StackedClassifier, "batch_size", 300)
 
