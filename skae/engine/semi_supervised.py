@@ -101,13 +101,13 @@ class SemiSupervised(Supervised):
     ):
         super().__init__(levels, units, **options)
         self.planes, self.prior = planes, prior
-        self.tangent_penalty, self.within, self.anywhere = tangent_penalty, within, anywhere
+        self.tangent_penalty = tangent_penalty
         self.entropy_penalty, self.balance_penalty = entropy_penalty, balance_penalty
-        self._moves = [
-            move
-            for move, is_possible in ((within, planes is not None), (anywhere, True))
-            if move.penalty > 0 and is_possible
-        ]
+        self._moves = []
+        if within.penalty > 0 and planes is not None:
+            self._moves.append((within, True))
+        if anywhere.penalty > 0:
+            self._moves.append((anywhere, False))
         if self._chain is not None:
             self._chain = DirectedChain(self._chain.maps)
 
@@ -172,11 +172,13 @@ class SemiSupervised(Supervised):
     def _moved(self, theta, x, batch, others, generator):
         """Unlabelled rows after each of the moves."""
         output, jacobian = self._linearized(theta, x)
-        plane = self.planes and self.planes(x, lambda: batch.directions_of(others))
         free = doubtful_moves(jacobian, self.units, output, generator)
         found = []
-        for move in self._moves:
-            direction = free if move is self.anywhere else projected(plane, free)
+        for move, is_within in self._moves:
+            direction = free
+            if is_within:
+                plane = self.planes(x, lambda: batch.directions_of(others))
+                direction = projected(plane, free)
             found.append(torch.add(x, normalized(direction), alpha=move.length))
         return found
 
@@ -201,7 +203,7 @@ class SemiSupervised(Supervised):
             return value
         before, *after = output[n_known:].split(n_others)
         of_rows = self.entropy_penalty * entropy(self.units, before)
-        for move, moved in zip(self._moves, after, strict=True):
+        for (move, _), moved in zip(self._moves, after, strict=True):
             of_rows = of_rows + move.penalty * divergence(self.units, before, moved)
         value = value + (of_rows * arranged.other_weight).sum() / ((1 - self.share) * n)
         if self.balance_penalty > 0:
