@@ -45,18 +45,20 @@ and saturates slightly more units, but its code is not better here. |J| of AE+wd
 differ by 2 % only. One seed, and few candidates, not as many for each model; where several
 learning rates were tried for one, the best was the largest, so larger
 ones may do better.
+
+More rows and steps bring the contractive model to the published saturation: with 50,000 images,
+batches of 200, 2e-3 and 40 epochs 83.8 % (plain: 10.0 %), mean of |J| 4.66 (27.6), error with the
+first 1000 images' labels 6.5 % (11.4 %), in 233 s (146 s) of two busy cores.
 """
 
-import os
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
 from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae.datasets import load_mnist
 from skae.diagnostics import jacobian_norms, jacobian_spectrum, local_rank, saturation
 
 # Published: mean |J| in 1e-4 of an unknown unit, and the share of saturated units in percent.
@@ -116,16 +118,6 @@ MODELS = {
 FEW, MANY = slice(0, 10000), slice(0, 20000)
 VALIDATION, TEST = slice(30000, 35000), slice(50000, 60000)
 N_SPECTRA = 100
-
-
-def load():
-    """Images in [0, 1] as rows of float32, and labels."""
-    folder = os.environ.get("SKAE_DATA")
-    path = Path(folder or "", "mnist_train.npz")
-    if not folder or not path.exists():
-        sys.exit("Set SKAE_DATA to a folder with mnist_train.npz; nothing was run.")
-    with np.load(path) as data:
-        return (data["X"].reshape(60000, 784) / 255).astype(np.float32), data["y"]
 
 
 def fitted(name, X, settings, max_iter):
@@ -191,7 +183,7 @@ def tabulate(X, y, names, train=FEW, max_iter=20):
 
 def main():
     """Print the table or, to choose settings by, errors of all candidates."""
-    X, y = load()
+    X, y = load_mnist(return_X_y=True)
     names = [name for name in sys.argv[1:] if name in MODELS] or list(MODELS)
     if "--choose" in sys.argv:
         choose(X, y, names)

@@ -119,7 +119,7 @@ class FineTunedStack(StackParameters, TrainedModel):
         """Whether rows without a target take part in fine-tuning."""
         return self._keeps_unsupervised
 
-    def _start_output(self, data, targets):
+    def _start_output(self, data, weight, targets):
         """An output layer to begin with, or the one to end with where no layer is fine-tuned."""
         n_outputs, is_final = targets.values.shape[1], self._n_tuned == 0
         self.loss_curve_, self.validation_curve_ = [], []

@@ -14,7 +14,6 @@ from skae.engine.devices import require_memory
 from skae.engine.rows import make_rows
 from skae.engine.semi_supervised import Moves, SemiSupervised
 from skae.estimators._auto_encoders import ContractiveAutoEncoder
-from skae.estimators._outcomes import some_rows
 from skae.estimators._parameters import estimator, parameter, preset
 from skae.estimators._stacked_classifier import StackedClassifier
 from skae.estimators._tangent_sources import EncoderTangents, GivenTangents, LocalTangents
@@ -394,10 +393,10 @@ class ManifoldTangentClassifier(StackedClassifier):
                 "most. Ask for fewer, use n_tangents='auto' or more neighbours."
             )
 
-    def _start_output(self, data, targets):
-        super()._start_output(data, targets)
+    def _start_output(self, data, weight, targets):
+        super()._start_output(data, weight, targets)
         self.encoder_ = self.stack_._shallow_copy()
-        self.source_ = self._make_source(data)
+        self.source_ = self._make_source(data if weight is None else data[weight > 0])
         self.n_tangents_ = self.source_.n_tangents
 
     def _make_source(self, data):
@@ -458,7 +457,7 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _spread(self, task):
         """How far rows are from their mean, of which lengths of moves are a part."""
-        return spread(self.encoder_, task.first, some_rows(task.data, task.weight))
+        return spread(self.encoder_, task.first, task.data, task.weight)
 
     def _needs_directions(self, labelled):
         """Rows whose tangents are held: those of others are found at each step, or not needed."""

@@ -97,11 +97,11 @@ class StackedPredictor(FineTunedStack):
             self._adapt(stack, layers, data)
             stack._fit_from(layers, X, sample_weight, weight, seen)
             self.stack_ = stack
-            self._start_output(data, seen)
+            self._start_output(data, weight, seen)
         else:
             self.stack_ = self.stack_._shallow_copy()
             if not self._n_tuned:
-                self._start_output(data, seen)
+                self._start_output(data, weight, seen)
         # Who interrupts pre-training wants to wait no longer.
         if self._n_tuned and (continues or not self.stack_._was_interrupted):
             training = self._fine_tune(
@@ -138,7 +138,7 @@ class StackedPredictor(FineTunedStack):
             self._adapt(stack, layers, data)
             stack._fit_from(layers, X, sample_weight, weight, targets)
             self.stack_ = stack
-            self._start_output(data, targets)
+            self._start_output(data, weight, targets)
         else:
             # The layers of before stay as they are should this call fail.
             self.stack_ = self.stack_._shallow_copy()
