@@ -18,7 +18,11 @@ shape (12120, 54), y). Rerun, all or some of the rows:
 
     SKAE_DATA=... python examples/reproductions/forest_cover.py [SVM] [boosting] [trees] [net] ...
 
-The five splits have not been run to the end yet.
+Reached, test error in % over the five splits (mean, standard deviation): extremely randomised trees
+15.15 +- 0.57, boosting 15.45 +- 0.82, net 15.90 +- 0.58, CAE 16.49 +- 0.57, MTC 16.58 +- 0.68, SVM
+18.28 +- 0.38. So the order of the published ones holds, MTC before SVM, but neither pre-training
+nor tangents gain anything here over a plain net, and trees are better than all of them. The net
+takes 5 s a split, the SVM half a minute, on a busy core.
 
 Errors on a fifth of split 0's training rows (1697 rows, a standard error of 0.9 points, one seed),
 by which the settings of the net were chosen among ten: one-hot columns as such 16.15 %,
