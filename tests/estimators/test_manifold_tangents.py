@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from skae import ContractiveAutoEncoder, ManifoldTangentClassifier, StackedClassifier
+from skae import (
+    CollapsedCodeWarning,
+    ContractiveAutoEncoder,
+    ManifoldTangentClassifier,
+    StackedClassifier,
+)
 from skae.diagnostics import local_pca_tangents, principal_angles, tangents
 
 FAST = {"pretraining_max_iter": 3, "max_iter": 3, "random_state": 0}
@@ -171,3 +176,24 @@ def test_upper_layers_alone_see_tangents_through_the_lower(digits, tangent_sourc
     # ... the upper one is, with penalties that are finite.
     assert np.abs(before[1].components_ - after[1].components_).max() > 0
     assert np.isfinite(model.loss_curve_).all()
+
+
+@pytest.mark.parametrize(
+    ("activation", "weight", "message"),
+    [
+        ("sigmoid", np.zeros((64, 64)), "does not respond to its input at 100%"),
+        ("linear", np.eye(64), "responds to all directions alike at 100%"),
+    ],
+)
+def test_an_encoder_without_tangents_is_reported(digits, activation, weight, message):
+    X, y = digits
+    layer = ContractiveAutoEncoder(64, activation=activation, max_iter=1, random_state=0).fit(X)
+    layer.weights_["weight_0"][...] = weight
+    model = ManifoldTangentClassifier(
+        layers=[layer], pretraining="prefit", max_iter=1, random_state=0
+    )
+    # No response, or the same to all, leaves no direction that leads: said before it is used.
+    with pytest.warns(CollapsedCodeWarning, match=message):
+        model.fit(X, y)
+    # The classifier is there all the same.
+    assert np.isfinite(model.predict_proba(X)).all()
