@@ -10,8 +10,8 @@ unlabelled rows, too. A draw of labels is a seed; the layers are pre-trained onc
 constructor does it, for all.
 
 Reached, error in % (published in brackets). MTC, five draws: 100 labels 2.10 +- 0.05 (2.11, 2.10,
-2.15, 2.12, 2.02), 1000 labels 1.83 +- 0.04 (1.83, 1.81, 1.79, 1.83, 1.89); two draws, 600 labels 2.00, 1.81, and 3000
-labels 1.74, 1.72. The others, draws 0 and 1 alone:
+2.15, 2.12, 2.02), 1000 labels 1.83 +- 0.04 (1.83, 1.81, 1.79, 1.83, 1.89); two draws: 600 labels
+2.00, 1.81, and 3000 labels 1.74, 1.72. The others, draws 0 and 1 alone:
 
 ======  ===========  ===========  ===========  ===========  ==============
 labels  NN           SVM          net          CAE          MTC, published
