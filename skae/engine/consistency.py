@@ -22,12 +22,6 @@ class Span:
 
     def __init__(self, directions):
         self.directions = directions
-        self.n_rows, self.n_out, self.n_in = directions.shape
-
-    @property
-    def like(self):
-        """A tensor of the dtype and on the device of the products."""
-        return self.directions
 
     def times(self, vectors):
         """B u of each row: (n_rows, m, n_in) -> (n_rows, m, n_out)."""

@@ -37,6 +37,8 @@ class FineTuning(NamedTuple):
     Attributes
     ----------
     data : {ndarray, CSR matrix} of shape (n_samples, n_features)
+    rows : {ndarray, CSR matrix} of shape (n_samples, n_codes)
+        What the lowest layer that is trained sees of them, before it standardises.
     weight : ndarray of shape (n_samples,), or None
     targets : Targets
     labelled : ndarray of bool of shape (n_samples,)
@@ -48,6 +50,7 @@ class FineTuning(NamedTuple):
     """
 
     data: object
+    rows: object
     weight: np.ndarray | None
     targets: object
     labelled: np.ndarray
@@ -154,7 +157,7 @@ class FineTunedStack(StackParameters, TrainedModel):
         generator = self._generator(device, state["generator"] if goes_on else None)
         theta = stack_parameters(layers, first, dtype, device, (self.coef_, self.intercept_))
         levels = make_levels(layers, first, dtype, device, differentiable=True)
-        task = FineTuning(data, weight, targets, labelled, first, theta)
+        task = FineTuning(data, rows, weight, targets, labelled, first, theta)
         index = rows_that_count(len(labelled), weight)
         probed = index[torch.tensor(labelled)[index]]
         if not self._uses_unlabelled:

@@ -457,7 +457,7 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _spread(self, task):
         """How far rows are from their mean, of which lengths of moves are a part."""
-        return spread(self.encoder_, task.first, task.data, task.weight)
+        return spread(self.encoder_.layers_[task.first].columns_, task.rows, task.weight)
 
     def _needs_directions(self, labelled):
         """Rows whose tangents are held: those of others are found at each step, or not needed."""

@@ -37,10 +37,8 @@ def frozen_planes(theta, levels):
     return lambda x: DifferentiatedJacobian(code, x)
 
 
-def spread(encoder, first, data, weight):
-    """Root mean square distance of rows from their mean, as layer ``first`` sees them."""
-    columns = encoder.layers_[first].columns_
-    rows = data if first == 0 else encoder._codes_below(data, first)
+def spread(columns, rows, weight):
+    """Root mean square distance of standardised rows from their mean."""
     deviation = summarize_columns(rows, weight).std
     if columns.is_standardized:
         deviation = deviation / columns.scale
