@@ -21,9 +21,9 @@ from skae.engine.jacobians import LayeredJacobian
 
 # Vectors beyond those that are asked for: they converge first where spectra fall slowly.
 _OVERSAMPLING = 5
-# Blocks of a Krylov space at the first look for convergence, and before it is started anew
-# from its Ritz vectors; products with J J^T after which an SVD takes over.
-_FIRST, _LONGEST, _MOST = 3, 8, 60
+# Directions that the rows share at the start, and vectors of a space before it is started anew
+# from its Ritz vectors, in multiples of those that are kept; looks after which an SVD takes over.
+_SHARED, _LONGEST, _MOST = 3, 5, 120
 # Up to this smaller side, an SVD is used at once.
 _SMALL = 64
 # Share of |J|_F^2, for a tolerance of 1, that the units left out may have to begin with.
@@ -50,7 +50,7 @@ class SingularVectors(NamedTuple):
 
 
 @torch.no_grad()
-def leading_singular_vectors(jacobian, n, *, generator=None, tolerance=1e-2):
+def leading_singular_vectors(jacobian, n, *, generator=None, tolerance=5e-3):
     """The n leading singular values and right vectors of each row's Jacobian.
 
     Parameters
@@ -60,7 +60,7 @@ def leading_singular_vectors(jacobian, n, *, generator=None, tolerance=1e-2):
         At most min(n_out, n_in).
     generator : torch.Generator, default=None
         Of the start of the iteration; None draws the same start in every call.
-    tolerance : float, default=1e-2
+    tolerance : float, default=5e-3
         Residual |J J^T y - s^2 y| of every vector, as a fraction of s^2. An SVD takes
         over where the iteration does not get there.
 
@@ -87,12 +87,13 @@ def leading_singular_vectors(jacobian, n, *, generator=None, tolerance=1e-2):
         like.new_empty(jacobian.n_rows, n), like.new_empty(jacobian.n_rows, n, jacobian.n_in)
     )
     rows = torch.arange(jacobian.n_rows, device=like.device)
-    if smaller > max(_SMALL, _FIRST * (n + _OVERSAMPLING)):
-        directions = _random_directions(n + _OVERSAMPLING, jacobian.n_in, like, generator)
+    if smaller > max(_SMALL, _SHARED * (n + _OVERSAMPLING)):
+        width = n + _OVERSAMPLING
+        directions = _start_directions(jacobian, width, generator)
         layered = isinstance(jacobian, LayeredJacobian)
         if layered and len(jacobian.weights) == 1:
-            rows = _by_active_units(jacobian, directions, tolerance, rows, found)
-        rows = _by_all_units(jacobian, directions, tolerance, rows, found)
+            rows = _by_active_units(jacobian, directions, width, tolerance, rows, found)
+        rows = _by_all_units(jacobian, directions, width, tolerance, rows, found)
         if layered and like.dtype != torch.float64 and len(rows):
             # J J^T has J's condition number squared: more digits are often all it takes.
             more_digits = jacobian.rows(rows).double()
@@ -157,47 +158,56 @@ def _random_directions(n, n_in, like, generator):
     return draw.to(like.device)
 
 
-def _entries_held(directions, n_out):
-    return 2 * _FIRST * directions.shape[1] * n_out
+def _entries_held(width, n_out):
+    return 2 * _SHARED * width * n_out
 
 
 def _blocks(rows, entries_per_row):
     return rows.split(max(1, _ENTRIES // entries_per_row)) if len(rows) else ()
 
 
-def _start(jacobian, directions):
-    """J u of each row, for directions u that matter to the rows on average."""
+def _start_directions(jacobian, width, generator):
+    """Directions for J u to start from: those that matter to the rows on average, and more."""
     if not isinstance(jacobian, LayeredJacobian):
-        return jacobian.times(directions)
-    average, average_directions = jacobian.average(), directions
+        return _random_directions(width, jacobian.n_in, jacobian.like, generator)
+    n = min(_SHARED * width, jacobian.n_in)
+    drawn = _orthonormal(_random_directions(n, jacobian.n_in, jacobian.like, generator))
+    average, directions = jacobian.average(), drawn
     for _ in range(2):
-        product = average.transposed_times(average.times(average_directions))
-        average_directions = _orthonormal(product)
+        directions = _orthonormal(average.transposed_times(average.times(directions)))
     # What the average does not see must be there, too.
-    return jacobian.times(average_directions + 1e-2 * _orthonormal(directions))
+    return directions + 1e-2 * drawn
 
 
-def _by_all_units(jacobian, directions, tolerance, rows, found):
+def _start(jacobian, directions, width):
+    """Orthonormal vectors J u of each row that are longest among those of the span."""
+    image = jacobian.times(directions)
+    if image.shape[1] > width:
+        _, turn = torch.linalg.eigh(image @ image.mT)
+        image = turn[:, :, -width:].flip(2).mT @ image
+    return _orthonormal(image)
+
+
+def _by_all_units(jacobian, directions, width, tolerance, rows, found):
     """Keep the vectors of the rows whose iteration converges; return the other rows."""
-    n, unsolved, first = found.values.shape[1], [rows[:0]], _FIRST
-    for index in _blocks(rows, _entries_held(directions, jacobian.n_out)):
+    n, unsolved = found.values.shape[1], [rows[:0]]
+    for index in _blocks(rows, _entries_held(width, jacobian.n_out)):
         part = jacobian.rows(index)
-        left, converged, needed = _leading_left_vectors(
+        left, converged = _leading_left_vectors(
             lambda live, part=part: part.rows(live).gram_times,
-            _start(part, directions),
+            _start(part, directions, width),
             n,
+            # Products are dear: fewer are needed where the space grows in small steps.
+            -(-n // 2),
             tolerance,
-            first,
         )
-        # Most rows of a data set need alike many products: no look that is in vain.
-        first = max(first, needed)
         unsolved.append(_keep_(found, index, converged, *_right_vectors(part, left)))
     return torch.cat(unsolved)
 
 
-def _by_active_units(jacobian, directions, tolerance, rows, found):
+def _by_active_units(jacobian, directions, width, tolerance, rows, found):
     """The same for the rows of one layer's J to which a quarter of the units is enough."""
-    n, width, n_units = found.values.shape[1], directions.shape[1], jacobian.n_out
+    n, n_units = found.values.shape[1], jacobian.n_out
     counts = torch.full_like(rows, n_units)
     for index in _blocks(rows, n_units):
         counts[index] = _count_active(jacobian.rows(index), tolerance).clamp(min=width)
@@ -207,16 +217,16 @@ def _by_active_units(jacobian, directions, tolerance, rows, found):
     gram_of_all = None if weight is None else weight @ weight.t()
     # Rows with like numbers of units are solved together, each with the largest number.
     rows = rows[few][counts[few].argsort(stable=True)]
-    for index in _blocks(rows, _entries_held(directions, n_units)):
+    for index in _blocks(rows, _entries_held(width, n_units)):
         part = jacobian.rows(index)
         units, gram, dropped = _active_gram(part, gram_of_all, int(counts[index[-1]]))
         among_all = units.unsqueeze(1).expand(-1, width, -1)
-        left, converged, _ = _leading_left_vectors(
+        left, converged = _leading_left_vectors(
             lambda live, gram=gram: partial(torch.bmm, mat2=gram[live]),
-            _start(part, directions).gather(2, among_all).double(),
+            _orthonormal(part.times(directions[:, :width]).gather(2, among_all).double()),
+            n,
             n,
             tolerance,
-            _FIRST,
         )
         left = left.new_zeros(len(index), n, n_units).scatter_(2, among_all[:, :n], left)
         left = left.to(directions.dtype)
@@ -246,65 +256,60 @@ def _active_gram(jacobian, gram, n_active):
     return units, gram, energies.scatter_(1, units, 0).sum(1)
 
 
-def _leading_left_vectors(gram_times_at, start, n, tolerance, first):
-    """Leading eigenvectors of J J^T at some rows, by restarted block Krylov spaces.
+def _leading_left_vectors(gram_times_at, block, n, step, tolerance):
+    """Leading eigenvectors of J J^T at some rows, by the Rayleigh-Ritz method in spaces that grow.
 
     Parameters
     ----------
     gram_times_at : callable
         ``gram_times_at(live)`` is the product with J J^T at the rows that ``live``, an
         index or a slice, selects.
-    start : Tensor of shape (n_rows, width, n_out)
-    first : int
-        Blocks of the Krylov space at the first look for convergence.
+    block : Tensor of shape (n_rows, width, n_out)
+        Orthonormal.
+    step : int
+        Vectors by which the space grows between looks for convergence, at most n.
 
     Returns
     -------
     vectors : Tensor of shape (n_rows, n, n_out)
     converged : BoolTensor of shape (n_rows,)
-    needed : int
-        Blocks, up to the longest space, with which half of the rows had converged.
     """
-    n_rows, width, n_out = start.shape
-    longest = min(_LONGEST, -(-n_out // width))
-    needed = first
-    rounding = _ROUNDING * torch.finfo(start.dtype).eps
-    vectors, converged = torch.empty_like(start[:, :n]), torch.zeros_like(start[:, 0, 0]).bool()
-    rows, gram_times = torch.arange(n_rows, device=start.device), gram_times_at(slice(None))
-    # Room for the longest basis and its product with J J^T, made once.
-    room = start.new_empty(2, n_rows, longest * width, n_out)
-    block, image, n_taken = _orthonormal(start), None, 0
+    n_rows, width, n_out = block.shape
+    longest = min(_LONGEST * width, n_out)
+    rounding = _ROUNDING * torch.finfo(block.dtype).eps
+    vectors, converged = torch.empty_like(block[:, :n]), torch.zeros_like(block[:, 0, 0]).bool()
+    rows, gram_times = torch.arange(n_rows, device=block.device), gram_times_at(slice(None))
+    basis, images = block, gram_times(block)
     for _ in range(_MOST):
-        image = gram_times(block) if image is None else image
-        room[0, :, n_taken : n_taken + width] = block
-        room[1, :, n_taken : n_taken + width] = image
-        n_taken += width
-        basis, images = room[:, :, :n_taken]
-        if n_taken >= min(first, longest) * width:
-            ritz, turn = torch.linalg.eigh(basis @ images.mT)
-            ritz, turn = ritz[:, -width:].flip(1), turn[:, :, -width:].flip(2).mT
-            block, image = turn @ basis, turn @ images
-            residual = torch.linalg.vector_norm(image - ritz.unsqueeze(2) * block, dim=2)[:, :n]
-            noise, wanted = rounding * ritz[:, :1], tolerance * ritz[:, :n]
-            good, lost = (residual <= wanted + noise).all(1), wanted[:, -1] < noise[:, 0]
-            if start.dtype != torch.float64:
-                good &= ~lost
-            vectors[rows], converged[rows] = block[:, :n], good
-            going = ~(good | lost)
-            if 2 * int(converged.sum()) < n_rows and 2 * int(going.sum()) > n_rows:
-                needed = min(needed + 1, _LONGEST)
-            if not going.any():
-                break
-            if not going.all():
-                rows, room = rows[going], room[:, going]
-                block, image = block[going], image[going]
-                basis, images = room[:, :, :n_taken]
-                gram_times = gram_times_at(rows)
-            if n_taken == longest * width:
-                n_taken = 0
-                continue
-        block, image = _orthonormal_beside(basis, images[:, -width:]), None
-    return vectors, converged, needed
+        ritz, turn = torch.linalg.eigh(basis @ images.mT)
+        ritz, turn = ritz[:, -width:].flip(1).unsqueeze(2), turn[:, :, -width:].flip(2).mT
+        if basis.shape[1] == longest:
+            basis, images = turn @ basis, turn @ images
+            block, image = basis[:, :n], images[:, :n]
+        else:
+            block, image = turn[:, :n] @ basis, turn[:, :n] @ images
+        residual = image - ritz[:, :n] * block
+        length = torch.linalg.vector_norm(residual, dim=2)
+        noise, wanted = rounding * ritz[:, 0], tolerance * ritz[:, :n, 0]
+        good, lost = (length <= wanted + noise).all(1), wanted[:, -1] < noise[:, 0]
+        if block.dtype != torch.float64:
+            good &= ~lost
+        vectors[rows], converged[rows] = block, good
+        going = ~(good | lost)
+        if not going.any():
+            break
+        if not going.all():
+            rows, basis, images = rows[going], basis[going], images[going]
+            residual, wanted = residual[going], wanted[going]
+            gram_times = gram_times_at(rows)
+        # The space grows where the vectors that are asked for lack most.
+        residual = residual / wanted.unsqueeze(2)
+        _, turn = torch.linalg.eigh(residual @ residual.mT)
+        more = min(step, longest - basis.shape[1])
+        block = _orthonormal_beside(basis, turn[:, :, -more:].mT @ residual)
+        basis = torch.cat([basis, block], dim=1)
+        images = torch.cat([images, gram_times(block)], dim=1)
+    return vectors, converged
 
 
 def _orthonormal(directions):

@@ -21,7 +21,8 @@ from skae.estimators._tangent_tuning import frozen_planes, seen_directions, spre
 
 # "auto": the contraction of a layer for each column of its input.
 _CONTRACTION = 1e-3
-_DEFAULT_SIZES = (1000, 1000)
+# Layers by default: units for each column of the data, their fewest and their most.
+_N_LAYERS, _UNITS = 2, (4, 100, 1000)
 # Penalties are about steps so long, as a part of the rows' distance from their mean.
 _LENGTH = 0.1
 # Rows whose tangents are found at a time.
@@ -128,6 +129,14 @@ class ManifoldTangentClassifier(StackedClassifier):
     True
     """
 
+    layer_sizes: tuple = parameter(
+        None,
+        [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        """tuple of int, int or None
+        Numbers of units, from the data upwards. None: those of ``layers``, or two layers that
+        have four units for each column of the data, but from 100 to 1000.""",
+        positional=True,
+    )
     layer: str = preset(StackedClassifier, "layer", "contractive")
     n_tangents: int = parameter(
         "auto",
@@ -331,13 +340,13 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _stack_parameters(self):
         parameters = super()._stack_parameters()
-        # "auto" becomes a number with the data.
+        # "auto" becomes a number with the data, and so do sizes.
         given = self.pretraining_max_iter
         parameters["max_iter"] = 1 if given == "auto" else given
         if self.layers is not None:
             return parameters
         if self.layer_sizes is None:
-            parameters["layer_sizes"] = _DEFAULT_SIZES
+            parameters["layer_sizes"] = (1,) * _N_LAYERS
         if isinstance(self.layer, str) and self.layer == "contractive":
             parameters["layer"] = ContractiveAutoEncoder(
                 contraction=0.0 if self.contraction == "auto" else self.contraction,
@@ -353,6 +362,11 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _adapt(self, stack, layers, data):
         n_samples, n_features = data.shape
+        if self.layer_sizes is None and self.layers is None:
+            n_units = _n_units(n_features)
+            for layer in layers:
+                layer.set_params(n_components=n_units)
+            stack.set_params(layer_sizes=(n_units,) * len(layers))
         sizes = [n_features, *(layer.n_components for layer in layers)]
         if self.n_tangents != "auto":
             self._check_n_tangents(n_features, min(sizes))
@@ -478,6 +492,12 @@ class ManifoldTangentClassifier(StackedClassifier):
     def _wanted(self, n_others):
         """Labelled rows that an epoch with so many others should have, at least."""
         return self.labelled_share / (1 - self.labelled_share) * n_others
+
+
+def _n_units(n_features):
+    """Of each layer, where the user does not say."""
+    per_column, fewest, most = _UNITS
+    return min(max(per_column * n_features, fewest), most)
 
 
 def _epochs(n_batches, n_steps, fewest, most):

@@ -79,9 +79,10 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     The tangents of labelled rows are kept: n_labelled * n_tangents * n_features numbers.
 
     Planes have no end, so directions that also lead to other classes do harm. On handwritten digits
-    those of local principal components help. Those of a contractive auto-encoder hold as much of
-    the difference to rows of other classes as to rows of the same class, and distances with them
-    are worse than plain ones: choose the source by cross-validation.
+    those of local principal components help. Those of one encoder of all rows hold as much of the
+    difference to rows of other classes as to rows of the same class, and distances with them are
+    worse than plain ones; those of an encoder for each cluster of rows, passed as a function, help.
+    Choose the source by cross-validation.
 
     References
     ----------

@@ -140,6 +140,27 @@ def test_epochs_follow_the_number_of_rows(digits):
     assert given.n_iter_ == 3
 
 
+@pytest.mark.parametrize(("n_columns", "n_units"), [(3, 100), (64, 256)])
+def test_layers_are_as_wide_as_the_data_ask_for(digits, n_columns, n_units):
+    X, y = digits
+    model = ManifoldTangentClassifier(**FAST).fit(X[:, 64 - n_columns :], y)
+    # Four units a column, but 100 at least, in both layers and in what the stack says of itself.
+    assert [layer.n_components for layer in model.stack_.layers_] == [n_units, n_units]
+    assert model.stack_.layer_sizes == (n_units, n_units)
+    # The second layer's contraction is for each of its own inputs.
+    assert model.stack_.layers_[1].contraction == pytest.approx(1e-3 * n_units)
+
+
+def test_layers_are_never_wider_than_a_thousand(digits):
+    X, y = digits
+    wide = np.repeat(X, 5, axis=1)
+    none = {"n_fine_tuned_layers": 0, "tangent_penalty": 0, "unlabelled_penalty": 0}
+    options = {**FAST, **none, "pretraining_max_iter": 1}
+    model = ManifoldTangentClassifier(**options).fit(wide, y)
+    # Four units for each of 320 columns would be 1280: the cost would grow with their square.
+    assert [layer.n_components for layer in model.stack_.layers_] == [1000, 1000]
+
+
 def mean_prediction(model, X, y):
     return model.predict_proba(X[y == -1]).mean(0)
 
