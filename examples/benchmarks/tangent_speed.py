@@ -1,7 +1,7 @@
 """Time of tangents: skae's leading singular vectors beside NumPy's SVD, row by row.
 
 What is compared. The 15 leading right singular vectors of the encoder's Jacobian at rows of
-MNIST, for 784 inputs and 1000 sigmoid units, float32:
+MNIST, for 784 inputs and one or two layers of 1000 sigmoid units, float32:
 
 - ``leading_singular_vectors`` of skae, all rows in one call;
 - ``numpy.linalg.svd(J, full_matrices=False)`` of each row's J, which it is handed ready made.
@@ -10,7 +10,9 @@ The encoders. "trained" is an auto-encoder after a few epochs, with few units ne
 "saturated" is the same with weights and biases thirty times as large: at any one row, nearly all
 units are at 0 or 1 to many digits. "between", with eight times, has units of every kind. "random"
 has uniform weights and no training: its spectrum is nearly flat, and leading spans are hard to tell
-from what follows; it has no goal.
+from what follows; it has no goal. "two layers" has another trained layer on the code of the first,
+and "two, between" is the same with eight times all weights and biases. A product with two layers
+is two to three times the work of one with one, and the SVD is handed a matrix of the same size.
 
 What makes it fair. Time is per row, the SVD's over fewer rows. All run interleaved in one process.
 Angles are the largest principal angles to the span that the SVD gives in float64, over the rows
@@ -24,6 +26,7 @@ import argparse
 import numpy as np
 import torch
 from measuring import interleave, load_mnist_in_unit, print_machine, print_table, spread, verdict
+from scipy.special import expit
 
 import skae
 from skae import AutoEncoder
@@ -34,22 +37,38 @@ N_UNITS, N_TANGENTS, GOAL = 1000, 15, 50.0
 
 
 def encoders(X):
-    """Weights and biases by name."""
-    model = AutoEncoder(N_UNITS, max_iter=5, n_iter_no_change=None, device="cpu", random_state=0)
-    model.fit(X)
-    weight, bias = model.components_, model.intercept_hidden_
+    """Weights and biases of the layers, by name."""
+    one, code = trained_layer(X)
+    two = [one, trained_layer(code)[0]]
     bound = np.sqrt(6 / (N_UNITS + X.shape[1]))
-    random = np.random.default_rng(0).uniform(-bound, bound, weight.shape).astype(np.float32)
-    yield "trained", weight, bias
-    yield "between", 8 * weight, 8 * bias
-    yield "saturated", 30 * weight, 30 * bias
-    yield "random", random, np.zeros_like(bias)
+    random = np.random.default_rng(0).uniform(-bound, bound, one[0].shape).astype(np.float32)
+    yield "trained", [one]
+    yield "between", scaled([one], 8)
+    yield "saturated", scaled([one], 30)
+    yield "random", [(random, np.zeros_like(one[1]))]
+    yield "two layers", two
+    yield "two, between", scaled(two, 8)
 
 
-def jacobian_at(X, weight, bias):
-    """That of sigmoid units."""
-    code = torch.sigmoid(torch.from_numpy(X @ weight.T + bias))
-    return LayeredJacobian([code * (1 - code)], [torch.from_numpy(weight)]), code
+def trained_layer(X):
+    """Weight and bias of an auto-encoder, and its code."""
+    model = AutoEncoder(N_UNITS, max_iter=5, n_iter_no_change=None, device="cpu", random_state=0)
+    code = model.fit_transform(X)
+    return (model.components_, model.intercept_hidden_), code
+
+
+def scaled(layers, factor):
+    """The layers with weights and biases so many times as large."""
+    return [(factor * weight, factor * bias) for weight, bias in layers]
+
+
+def jacobian_at(X, layers):
+    """That of sigmoid units, and the code of the last layer."""
+    slopes, code = [], X
+    for weight, bias in layers:
+        code = expit(code @ weight.T + bias)
+        slopes.append(torch.from_numpy(code * (1 - code)))
+    return LayeredJacobian(slopes, [torch.from_numpy(weight) for weight, _ in layers]), code
 
 
 def largest_angle(jacobian, right):
@@ -68,8 +87,8 @@ def main(repeats=5, rows=400, svds=3, checked=20):
     print(f"{torch.get_num_threads()} thread(s) of torch")
     X = load_mnist_in_unit(10_000)
     lines = []
-    for name, weight, bias in encoders(X):
-        jacobian, code = jacobian_at(X[:rows], weight, bias)
+    for name, layers in encoders(X):
+        jacobian, code = jacobian_at(X[:rows], layers)
         matrices = jacobian.rows(slice(0, svds)).dense().numpy()
         runs = {
             "skae": lambda j=jacobian: leading_singular_vectors(j, N_TANGENTS),
@@ -79,7 +98,7 @@ def main(repeats=5, rows=400, svds=3, checked=20):
         ours, theirs = seconds["skae"] / rows, seconds["svd"] / svds
         first = slice(0, checked)
         angle, n_defined = largest_angle(jacobian.rows(first), results["skae"].right[first])
-        saturated = ((code < 0.05) | (code > 0.95)).double().mean()
+        saturated = ((code < 0.05) | (code > 0.95)).mean()
         lines.append(
             (
                 name,
@@ -92,7 +111,7 @@ def main(repeats=5, rows=400, svds=3, checked=20):
             )
         )
     header = ("encoder", "saturated", "ms a row", "ms an SVD", "SVD / skae", "goal", "angle (rows)")
-    print_table(f"{N_TANGENTS} tangents, 784-{N_UNITS}, {rows} rows", header, lines)
+    print_table(f"{N_TANGENTS} tangents, {N_UNITS} units a layer, {rows} rows", header, lines)
 
 
 if __name__ == "__main__":

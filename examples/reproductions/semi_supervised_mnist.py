@@ -52,8 +52,15 @@ from sklearn.svm import SVC
 from skae import ManifoldTangentClassifier, StackedClassifier
 from skae.datasets import load_mnist
 
-# Steps of those that see labelled rows alone, in batches of 100.
-STEPS = 600
+# Of fine-tuning on labelled rows alone, in batches of 100: steps of "CAE"; and of "MTC, published"
+# the tangent penalty, alpha, steps and learning rate, chosen with draw 0.
+CAE_STEPS = {100: 200}
+MTC_SETTINGS = {
+    100: (1.0, 0.01, 600, 1e-4),
+    600: (0.2, 0.3, 1500, 1e-4),
+    1000: (0.1, 1.0, 2000, 1e-4),
+    3000: (0.1, 0.1, 3000, 2e-4),
+}
 NO_OTHERS = {
     "unlabelled_penalty": 0,
     "adversarial_penalty": 0,
@@ -78,15 +85,29 @@ def pretrained(X, file):
     return layers
 
 
-def gently(n_labels):
+def gently(n_labels, n_steps=600, learning_rate=1e-4):
     """Parameters of fine-tuning on labelled rows alone."""
     return {
-        "learning_rate": 1e-4,
+        "learning_rate": learning_rate,
         "learning_rate_schedule": "linear",
         "batch_size": 100,
-        "max_iter": STEPS * 100 // n_labels,
+        "max_iter": n_steps * 100 // n_labels,
         "n_iter_no_change": None,
     }
+
+
+def published(n_labels, seed, layers):
+    """The classifier with the tangents of labelled rows, and nothing else."""
+    penalty, alpha, n_steps, learning_rate = MTC_SETTINGS[n_labels]
+    return ManifoldTangentClassifier(
+        layers=layers,
+        pretraining="prefit",
+        tangent_penalty=penalty,
+        alpha=alpha,
+        random_state=seed,
+        **NO_OTHERS,
+        **gently(n_labels, n_steps, learning_rate),
+    )
 
 
 METHODS = {
@@ -96,15 +117,13 @@ METHODS = {
     ),
     "net": lambda n, seed, layers: StackedClassifier(
         (1000, 1000), pretraining=None, layer="auto", dropout=0.5, random_state=seed,
-        **{**gently(n), "learning_rate": 1e-3},
+        **gently(n, learning_rate=1e-3),
     ),
     "CAE": lambda n, seed, layers: StackedClassifier(
-        layers=layers, pretraining="prefit", random_state=seed, **gently(n)
+        layers=layers, pretraining="prefit", random_state=seed,
+        **gently(n, CAE_STEPS.get(n, 600)),
     ),
-    "MTC, published": lambda n, seed, layers: ManifoldTangentClassifier(
-        layers=layers, pretraining="prefit", tangent_penalty=0.05, alpha=1.0, random_state=seed,
-        **NO_OTHERS, **gently(n),
-    ),
+    "MTC, published": published,
     "MTC": lambda n, seed, layers: ManifoldTangentClassifier(
         layers=layers, pretraining="prefit", random_state=seed
     ),
@@ -153,7 +172,9 @@ def main(labels, draws, methods, layers=None, bare=False):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--labels", nargs="*", type=int, default=[100, 600, 1000, 3000])
+    parser.add_argument(
+        "--labels", nargs="*", type=int, choices=MTC_SETTINGS, default=list(MTC_SETTINGS)
+    )
     parser.add_argument("--draws", nargs="*", type=int, default=list(range(5)))
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--layers", help="file of the pre-trained layers")

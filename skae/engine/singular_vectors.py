@@ -1,11 +1,12 @@
 """Leading singular vectors of many Jacobians at once, and the angles between their spans.
 
 A Jacobian is an object of `skae.engine.jacobians`. Where its smaller side is small, an
-SVD is as quick as anything. Otherwise its left vectors y come from block Krylov spaces
-of J J^T, span(Y, J J^T Y, (J J^T)^2 Y, ...), on which the Rayleigh-Ritz method is exact:
-only products are needed, and a layered map makes those of all rows in one product with
-weights that the rows share. Y starts near the leading vectors of the rows' average, which
-cost next to nothing. The right vectors are J^T y / s.
+SVD is as quick as anything. Otherwise its left vectors come from the Rayleigh-Ritz method
+for J J^T in a space that grows by the leading residuals J J^T y - s^2 y of its best
+vectors y (Davidson's method without a preconditioner): only products are needed, and a
+layered map makes those of all rows in one product with weights that the rows share. The
+space starts with the longest J u for u near the leading vectors of the rows' average,
+which cost next to nothing. The right vectors are J^T y / s.
 
 Where most units of a layer are saturated (or dead), J has few rows that matter. Leaving
 out rows J_d changes J^T J by J_d^T J_d, of norm |J_d|_F^2 at most, so that the rest is
@@ -71,7 +72,8 @@ def leading_singular_vectors(jacobian, n, *, generator=None, tolerance=5e-3):
     Notes
     -----
     Values have a relative error of about tolerance^2. The span's angle to the true one is
-    about the tolerance, in radians, where values fall by 1 % or more after the last.
+    a few times the tolerance, in radians, where values fall by 1 % or more after the last:
+    below one degree on all trained encoders that were tried.
     To within these errors, a row's vectors depend on the rows that are solved with it.
     Values below 1e-6 of the first are noise in the iteration: their directions are
     orthonormal, and no more is known of them.
@@ -173,7 +175,7 @@ def _start_directions(jacobian, width, generator):
     n = min(_SHARED * width, jacobian.n_in)
     drawn = _orthonormal(_random_directions(n, jacobian.n_in, jacobian.like, generator))
     average, directions = jacobian.average(), drawn
-    for _ in range(2):
+    for _ in range(3):
         directions = _orthonormal(average.transposed_times(average.times(directions)))
     # What the average does not see must be there, too.
     return directions + 1e-2 * drawn
@@ -198,7 +200,7 @@ def _by_all_units(jacobian, directions, width, tolerance, rows, found):
             _start(part, directions, width),
             n,
             # Products are dear: fewer are needed where the space grows in small steps.
-            -(-n // 2),
+            min(n, width // 2),
             tolerance,
         )
         unsolved.append(_keep_(found, index, converged, *_right_vectors(part, left)))
@@ -280,11 +282,12 @@ def _leading_left_vectors(gram_times_at, block, n, step, tolerance):
     vectors, converged = torch.empty_like(block[:, :n]), torch.zeros_like(block[:, 0, 0]).bool()
     rows, gram_times = torch.arange(n_rows, device=block.device), gram_times_at(slice(None))
     basis, images = block, gram_times(block)
+    shadow = basis @ images.mT
     for _ in range(_MOST):
-        ritz, turn = torch.linalg.eigh(basis @ images.mT)
+        ritz, turn = torch.linalg.eigh(shadow)
         ritz, turn = ritz[:, -width:].flip(1).unsqueeze(2), turn[:, :, -width:].flip(2).mT
         if basis.shape[1] == longest:
-            basis, images = turn @ basis, turn @ images
+            basis, images, shadow = turn @ basis, turn @ images, ritz.mT.diag_embed().squeeze(1)
             block, image = basis[:, :n], images[:, :n]
         else:
             block, image = turn[:, :n] @ basis, turn[:, :n] @ images
@@ -296,19 +299,22 @@ def _leading_left_vectors(gram_times_at, block, n, step, tolerance):
             good &= ~lost
         vectors[rows], converged[rows] = block, good
         going = ~(good | lost)
-        if not going.any():
+        if not going.any() or longest == width:
             break
         if not going.all():
             rows, basis, images = rows[going], basis[going], images[going]
-            residual, wanted = residual[going], wanted[going]
+            residual, wanted, shadow = residual[going], wanted[going], shadow[going]
             gram_times = gram_times_at(rows)
         # The space grows where the vectors that are asked for lack most.
         residual = residual / wanted.unsqueeze(2)
         _, turn = torch.linalg.eigh(residual @ residual.mT)
         more = min(step, longest - basis.shape[1])
         block = _orthonormal_beside(basis, turn[:, :, -more:].mT @ residual)
-        basis = torch.cat([basis, block], dim=1)
-        images = torch.cat([images, gram_times(block)], dim=1)
+        image = gram_times(block)
+        # Of the symmetric matrix, eigh reads the lower triangle alone.
+        shadow = torch.nn.functional.pad(shadow, (0, block.shape[1]))
+        basis, images = torch.cat([basis, block], dim=1), torch.cat([images, image], dim=1)
+        shadow = torch.cat([shadow, image @ basis.mT], dim=1)
     return vectors, converged
 
 
@@ -325,7 +331,7 @@ def _orthonormal_beside(basis, directions):
         inside = overlap > torch.finfo(basis.dtype).eps ** 0.5
         if not inside.any():
             return directions
-    # The Krylov space is exhausted; a zero adds nothing to it, and no false value either.
+    # The space is exhausted; a zero adds nothing to it, and no false value either.
     return directions.masked_fill(inside, 0)
 
 

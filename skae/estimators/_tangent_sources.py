@@ -15,8 +15,8 @@ from skae.engine.singular_vectors import leading_singular_vectors
 from skae.estimators._outcomes import CollapsedCodeWarning, some_rows, warn
 
 # "auto": the part of the Jacobian's squared norm that the tangents hold, found on so many rows
-# among so many leading singular values.
-_SHARE, _ROWS, _MOST = 0.75, 200, 100
+# among the leading singular values: few, or where these do not hold it so many.
+_SHARE, _ROWS, _FEW, _MOST = 0.75, 200, 20, 100
 # "auto" for local PCA, whose spectrum does not fall where the manifold ends.
 _LOCAL_PCA = 10
 # The part of the rows from which on a defect is reported.
@@ -40,15 +40,14 @@ class EncoderTangents:
     def __init__(self, encoder, n_tangents, X):
         self.encoder = encoder
         most = min(X.shape[1], encoder._n_features_out)
-        n_values = min(most, _MOST if n_tangents == "auto" else n_tangents + 1)
-        values, squared_norms = _leading_values(encoder, some_rows(X, None, _ROWS), n_values)
-        self.scale = float(values.max())
-        self._report(values, most)
+        rows = some_rows(X, None, _ROWS)
         if n_tangents == "auto":
-            held = np.cumsum(values**2, axis=1) < _SHARE * squared_norms[:, None]
-            n_tangents = int(np.median(held.sum(1))) + 1
-            n_tangents = min(n_tangents, n_values, X.shape[1] // 2)
-        self.n_tangents = n_tangents
+            values, n_tangents = _sufficient_values(encoder, rows, most)
+            n_tangents = min(n_tangents, X.shape[1] // 2)
+        else:
+            values, _ = _leading_values(encoder, rows, min(most, n_tangents + 1))
+        self.n_tangents, self.scale = n_tangents, float(values.max())
+        self._report(values, most)
 
     def directions(self, X):
         """Directions at checked rows; zero where the code does not respond."""
@@ -160,6 +159,19 @@ class GivenTangents:
         if not np.isfinite(found).all():
             raise ValueError("tangent_source returned NaN or infinity for some rows.")
         return found.astype(dense.dtype if dense.dtype.kind == "f" else np.float32, copy=False)
+
+
+def _sufficient_values(encoder, X, most):
+    """Leading singular values at checked rows, and how many hold the share in the median row."""
+    # All take much longer. Few would never hold the share of a flat spectrum so wide.
+    for n_values in (_FEW, _MOST) if most * _SHARE > _FEW else (_MOST,):
+        n_values = min(n_values, most)
+        values, squared_norms = _leading_values(encoder, X, n_values)
+        held = np.cumsum(values**2, axis=1) < _SHARE * squared_norms[:, None]
+        needed = int(np.median(held.sum(1))) + 1
+        if needed <= n_values:
+            break
+    return values, min(needed, n_values)
 
 
 def _leading_values(encoder, X, n_values):

@@ -133,7 +133,7 @@ def test_a_steep_spectrum_in_float32_needs_more_digits(generator, monkeypatch):
     assert torch.rad2deg(principal_angles(found.right.double(), expected)).max() < 1
 
 
-def test_a_krylov_space_may_start_anew(generator, monkeypatch):
+def test_a_space_may_start_anew(generator, monkeypatch):
     jacobian = unsaturated(generator)
     values, right = exact(jacobian, 8)
     refuse_svd(monkeypatch)
@@ -190,8 +190,8 @@ def test_what_does_not_converge_is_left_to_the_svd(generator, monkeypatch):
     jacobian = unsaturated(generator)
     values, right = exact(jacobian, 8)
     monkeypatch.setattr(singular_vectors, "_MOST", 1)
-    found = leading_singular_vectors(jacobian, 8)
-    # One product is too few for any residual; the answer is no worse for it.
+    found = leading_singular_vectors(jacobian, 8, tolerance=1e-6)
+    # One product is too few for such a residual; the answer is no worse for it.
     torch.testing.assert_close(found.values, values)
     assert principal_angles(found.right, right).max() < 1e-6
 
@@ -231,7 +231,7 @@ def test_many_equal_values_are_found(generator):
     scale = torch.cat([torch.full((8,), 2.0), torch.ones(N_IN - 8)]).double()
     jacobian = LayeredJacobian([torch.ones(2, N_IN).double()], [scale.unsqueeze(1) * right])
     found = leading_singular_vectors(jacobian, 8)
-    # A Krylov space of a block finds as many copies of a value as the block has vectors.
+    # A space that starts with a block finds as many copies of a value as the block has vectors.
     torch.testing.assert_close(found.values, torch.full_like(found.values, 2.0))
     expected = right[None, :8].expand(2, -1, -1)
     assert torch.rad2deg(principal_angles(found.right, expected)).max() < 0.5
