@@ -10,7 +10,8 @@ from skae import (
     ManifoldTangentClassifier,
     StackedClassifier,
 )
-from skae.diagnostics import local_pca_tangents, principal_angles, tangents
+from skae.diagnostics import jacobian_spectrum, local_pca_tangents, principal_angles, tangents
+from skae.estimators._tangent_sources import EncoderTangents
 
 FAST = {"pretraining_max_iter": 3, "max_iter": 3, "random_state": 0}
 
@@ -49,6 +50,20 @@ def test_tangents_are_those_of_the_pre_trained_encoder(digits):
     moved = np.abs(model.stack_.weights_["0.weight_0"] - model.encoder_.weights_["0.weight_0"])
     # Fine-tuning did change the layers, so the line above could have failed.
     assert moved.max() > 0
+
+
+@pytest.mark.parametrize(("contraction", "is_flat"), [(1.0, False), (0.0, True)])
+def test_automatic_tangents_hold_three_quarters_of_the_jacobian(digits, contraction, is_flat):
+    X, _ = digits
+    kind = {"contraction": contraction, "max_iter": 60 if contraction else 1}
+    encoder = ContractiveAutoEncoder(60, random_state=0, **kind).fit(X)
+    source = EncoderTangents(encoder, "auto", X[:200])
+    held = np.cumsum(jacobian_spectrum(encoder, X[:200]) ** 2, axis=1)
+    needed = 1 + (held < 0.75 * held[:, -1:]).sum(axis=1)
+    # The median row's share of the whole spectrum, also where few leading values do not hold it;
+    # half the 64 columns is the most.
+    assert source.n_tangents == min(np.median(needed), 32)
+    assert (source.n_tangents > 20) == is_flat
 
 
 def response(model, X, directions):
