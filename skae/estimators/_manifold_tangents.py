@@ -346,7 +346,9 @@ class ManifoldTangentClassifier(StackedClassifier):
         if self.layers is not None:
             return parameters
         if self.layer_sizes is None:
-            parameters["layer_sizes"] = (1,) * _N_LAYERS
+            # Until the data tell their width, one that a prototype allows.
+            n_units = getattr(self.layer, "n_components", None) or max(_UNITS)
+            parameters["layer_sizes"] = (n_units,) * _N_LAYERS
         if isinstance(self.layer, str) and self.layer == "contractive":
             parameters["layer"] = ContractiveAutoEncoder(
                 contraction=0.0 if self.contraction == "auto" else self.contraction,
@@ -367,6 +369,7 @@ class ManifoldTangentClassifier(StackedClassifier):
             for layer in layers:
                 layer.set_params(n_components=n_units)
             stack.set_params(layer_sizes=(n_units,) * len(layers))
+            stack._check_layers(layers)
         sizes = [n_features, *(layer.n_components for layer in layers)]
         if self.n_tangents != "auto":
             self._check_n_tangents(n_features, min(sizes))

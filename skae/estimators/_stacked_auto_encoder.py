@@ -409,9 +409,9 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
         levels = self._levels(like, self._n_levels)
         return encoder_maps(levels), decoder_maps(levels)
 
-    def _codes_of(self, theta, x, n_levels):
+    def _codes_of(self, theta, x, n_levels, *, differentiable=False):
         """The codes after so many layers; the data, as the lowest layer sees them, after none."""
-        levels = self._levels(x, n_levels)
+        levels = self._levels(x, n_levels, differentiable=differentiable)
         return encode_levels(theta, x, levels)[-1] if levels else x
 
     def _codes_below(self, X, number):
@@ -425,6 +425,9 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
 
     def _encode(self, theta, x):
         return self._codes_of(theta, x, self._n_levels)
+
+    def _differentiable_code(self, theta, x):
+        return self._codes_of(theta, x, self._n_levels, differentiable=True)
 
     def _decode(self, theta, code):
         return decode_levels(theta, code, self._levels(code, self._n_levels))

@@ -24,6 +24,9 @@ MODELS = {
     "stack of two kinds": StackedAutoEncoder(
         layers=[RBM(7, visible_variance="learned", **SMALL), AutoEncoder(5, **SMALL)]
     ),
+    "stack of shrunken codes": StackedAutoEncoder(
+        layers=[PSD(7, inference="encoder", alpha=0.1, **SMALL), AutoEncoder(5, **SMALL)]
+    ),
     "psd": PSD(5, inference="encoder", alpha=0.1, **SMALL),
 }
 

@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from skae import (
+    PSD,
     CollapsedCodeWarning,
     ContractiveAutoEncoder,
     ManifoldTangentClassifier,
@@ -174,6 +175,17 @@ def test_layers_are_never_wider_than_a_thousand(digits):
     model = ManifoldTangentClassifier(**options).fit(wide, y)
     # Four units for each of 320 columns would be 1280: the cost would grow with their square.
     assert [layer.n_components for layer in model.stack_.layers_] == [1000, 1000]
+
+
+def test_a_prototype_is_checked_at_the_width_that_its_layers_will_have(digits):
+    X, y = digits
+    prototype = PSD(100, map_shape=(10, 10), group_shape=3, max_iter=1)
+    model = ManifoldTangentClassifier(layer=prototype, **FAST).fit(X[:, 30:33], y)
+    # Three columns ask for 100 units, which the map has, ...
+    assert [layer.n_components for layer in model.stack_.layers_] == [100, 100]
+    # ... and 64 for 256, which it has not: nothing is trained before that is said.
+    with pytest.raises(ValueError, match="256"):
+        ManifoldTangentClassifier(layer=prototype, **FAST).fit(X, y)
 
 
 def mean_prediction(model, X, y):
