@@ -15,8 +15,8 @@ from skae.engine.singular_vectors import leading_singular_vectors
 from skae.estimators._outcomes import CollapsedCodeWarning, some_rows, warn
 
 # "auto": the part of the Jacobian's squared norm that the tangents hold, found on so many rows
-# among the leading singular values: few, or where these do not hold it so many.
-_SHARE, _ROWS, _FEW, _MOST = 0.75, 200, 20, 100
+# among the leading singular values: few, or where these do not hold it so many, on fewer rows.
+_SHARE, _ROWS, _FEW, _MOST, _FEWER_ROWS = 0.75, 200, 20, 100, 50
 # "auto" for local PCA, whose spectrum does not fall where the manifold ends.
 _LOCAL_PCA = 10
 # The part of the rows from which on a defect is reported.
@@ -40,11 +40,11 @@ class EncoderTangents:
     def __init__(self, encoder, n_tangents, X):
         self.encoder = encoder
         most = min(X.shape[1], encoder._n_features_out)
-        rows = some_rows(X, None, _ROWS)
         if n_tangents == "auto":
-            values, n_tangents = _sufficient_values(encoder, rows, most)
+            values, n_tangents = _sufficient_values(encoder, X, most)
             n_tangents = min(n_tangents, X.shape[1] // 2)
         else:
+            rows = some_rows(X, None, _ROWS)
             values, _ = _leading_values(encoder, rows, min(most, n_tangents + 1))
         self.n_tangents, self.scale = n_tangents, float(values.max())
         self._report(values, most)
@@ -162,11 +162,12 @@ class GivenTangents:
 
 
 def _sufficient_values(encoder, X, most):
-    """Leading singular values at checked rows, and how many hold the share in the median row."""
+    """Leading singular values at some rows, and how many hold the share in the median one."""
     # All take much longer. Few would never hold the share of a flat spectrum so wide.
-    for n_values in (_FEW, _MOST) if most * _SHARE > _FEW else (_MOST,):
+    tries = [(_FEW, _ROWS), (_MOST, _FEWER_ROWS)] if most * _SHARE > _FEW else [(_MOST, _ROWS)]
+    for n_values, n_rows in tries:
         n_values = min(n_values, most)
-        values, squared_norms = _leading_values(encoder, X, n_values)
+        values, squared_norms = _leading_values(encoder, some_rows(X, None, n_rows), n_values)
         held = np.cumsum(values**2, axis=1) < _SHARE * squared_norms[:, None]
         needed = int(np.median(held.sum(1))) + 1
         if needed <= n_values:

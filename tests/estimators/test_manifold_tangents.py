@@ -171,7 +171,7 @@ def test_layers_are_never_wider_than_a_thousand(digits):
     X, y = digits
     wide = np.repeat(X, 5, axis=1)
     none = {"n_fine_tuned_layers": 0, "tangent_penalty": 0, "unlabelled_penalty": 0}
-    options = {**FAST, **none, "pretraining_max_iter": 1}
+    options = {**FAST, **none, "pretraining_max_iter": 1, "n_tangents": 2}
     model = ManifoldTangentClassifier(**options).fit(wide, y)
     # Four units for each of 320 columns would be 1280: the cost would grow with their square.
     assert [layer.n_components for layer in model.stack_.layers_] == [1000, 1000]
