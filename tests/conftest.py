@@ -4,6 +4,8 @@ import os
 
 # Before SciPy is imported: lets scikit-learn's array API check run instead of skipping it.
 os.environ["SCIPY_ARRAY_API"] = "1"
+# Before torch is: many small problems, one process for each core. Threads would wait for others'.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

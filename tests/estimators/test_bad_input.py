@@ -448,7 +448,8 @@ def test_parameters_that_do_not_go_together(make_auto_encoder, X, parameters, ma
         {"alpha": 1},
         {"early_stopping": np.True_},
     ],
-    ids=str,
+    # An address would be another one in each process.
+    ids=lambda parameters: str(parameters).partition(" at 0x")[0],
 )
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
 def test_edges_of_the_ranges_are_legal(make_auto_encoder, X, parameters):

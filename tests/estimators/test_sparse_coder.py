@@ -538,7 +538,8 @@ WEIGHT_CHECKS = (
 )
 VARIANTS = [
     SparseCoder(max_iter=3),
-    SparseCoder(4, alpha=0.1, group_shape=1, max_iter=2),
+    # Of one seed in 400 a code needs more steps than it may take, and says so.
+    SparseCoder(4, alpha=0.1, group_shape=1, max_iter=2, random_state=0),
     SparseCoder(4, optimizer="adam", max_iter=3),
     SparseCoder(4, transform_algorithm="omp", max_iter=2),
     SparseCoder(4, transform_algorithm="threshold", max_iter=2),
