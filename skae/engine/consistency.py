@@ -99,3 +99,31 @@ def imbalance(units, output, weight, prior):
     mean = (weight @ units.mean(output) + n_classes * prior) / (weight.sum() + n_classes)
     tiny = torch.finfo(prior.dtype).tiny
     return (mean * (mean.clamp(min=tiny) / prior.clamp(min=tiny)).log()).sum()
+
+
+def shrunken_frequencies(counts):
+    """How often classes occur, from a sample of labels: drawn towards equally often.
+
+    Observed frequencies p_k of n labels have a variance of (1 - sum of p_k^2) / (n - 1) in all.
+    Where that is a part of their squared distance from equal ones, they move by that part (James
+    and Stein's shrinkage; Hausser & Strimmer 2009).
+
+    Parameters
+    ----------
+    counts : Tensor of shape (n_classes,)
+        Of labels.
+
+    Returns
+    -------
+    frequencies : Tensor of shape (n_classes,)
+    """
+    equal = torch.full_like(counts, 1 / len(counts))
+    n = counts.sum()
+    if n <= 1:
+        return equal
+    observed = counts / n
+    variance = (1 - observed.square().sum()) / (n - 1)
+    distance = (observed - equal).square().sum()
+    if variance >= distance:
+        return equal
+    return torch.lerp(observed, equal, variance / distance)

@@ -63,8 +63,9 @@ class ManifoldTangentClassifier(StackedClassifier):
     :math:`\gamma` = ``unlabelled_penalty``, :math:`\eta` = ``entropy_penalty`` and :math:`\kappa` =
     ``balance_penalty``. The first sum is the published criterion [1]_. The others need no labels:
     the classifier is to be sure of itself (the entropy H [3]_), to stay so along each row's
-    tangents, and to find the classes as often as they are among the labelled rows
-    (:math:`\bar{P}`, mean probabilities; as transductive machines do [5]_). Of the moves of
+    tangents, and to find the classes as often as they occur (as transductive machines do [5]_):
+    :math:`\bar{P}_U` are mean probabilities, :math:`\bar{P}_L` the frequencies of the labels,
+    drawn towards equal ones as far as chance explains the difference [6]_. Of the moves of
     length ``unlabelled_step`` along the tangents, :math:`v_x` is the one that changes the
     prediction most, or nearly so.
 
@@ -112,6 +113,9 @@ class ManifoldTangentClassifier(StackedClassifier):
        Pattern Analysis and Machine Intelligence 41(8), 2019.
     .. [5] T. Joachims. Transductive inference for text classification using support vector
        machines. ICML 1999.
+    .. [6] J. Hausser, K. Strimmer. Entropy inference and the James-Stein estimator, with
+       application to nonlinear gene association networks. Journal of Machine Learning
+       Research 10, 2009.
 
     Examples
     --------
@@ -191,8 +195,9 @@ class ManifoldTangentClassifier(StackedClassifier):
         [Interval(Real, 0, None, closed="left")],
         """float
         Weight of the divergence between the classes' mean probabilities over a batch's
-        unlabelled rows and their frequencies among labelled ones. Use 0 where labelled rows
-        were not drawn like the others.""",
+        unlabelled rows and their frequencies, which labels tell: equal ones where the labels
+        of the classes are about as many. Use 0 where labelled rows were not drawn like the
+        others, or with few labels of classes that are not equally frequent.""",
     )
     tangent_source: str = parameter(
         "encoder",
@@ -426,7 +431,7 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _make_criterion(self, task, levels, units, **options):
         length = self._spread(task)
-        prior = units.mean(task.targets.start_bias(_CPU)).to(task.theta.flat)
+        prior = task.targets.class_frequencies().to(task.theta.flat)
         return SemiSupervised(
             levels,
             units,

@@ -8,6 +8,7 @@ from sklearn.utils import check_array
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from skae.engine.consistency import shrunken_frequencies
 from skae.engine.units import Gaussian, Mixed, Multinomial
 
 
@@ -69,6 +70,13 @@ class Targets(NamedTuple):
         for columns in self.groups:
             total[columns] /= total[columns].sum().clamp(min=1e-30)
         return self.units(device).bias_for_mean(total)
+
+    def class_frequencies(self):
+        """How often the classes of each output occur, as their labels tell, as float64."""
+        counts = torch.tensor(self.values[self.labelled].sum(0), dtype=torch.float64)
+        for columns in self.groups:
+            counts[columns] = shrunken_frequencies(counts[columns])
+        return counts
 
 
 def checked_classes(y):

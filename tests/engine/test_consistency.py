@@ -1,5 +1,7 @@
 """Moves that change predictions, and divergences of predictions, against their definitions."""
 
+import numpy as np
+import pytest
 import torch
 
 from skae.engine.consistency import (
@@ -10,6 +12,7 @@ from skae.engine.consistency import (
     imbalance,
     normalized,
     projected,
+    shrunken_frequencies,
 )
 from skae.engine.units import Multinomial
 
@@ -87,3 +90,33 @@ def test_imbalance_is_zero_at_the_prior_and_grows_away_from_it():
     mean = (4 / 3 + 3 * prior) / 7
     # ... and of any other mean what the formula says.
     torch.testing.assert_close(away, (mean * (mean / prior).log()).sum())
+
+
+@pytest.mark.parametrize("counts", [[10, 10, 10], [9, 12, 8], [1, 0, 0], [0, 0, 0]])
+def test_frequencies_that_chance_explains_are_equal(counts):
+    found = shrunken_frequencies(torch.tensor(counts, **DOUBLE))
+    # Three classes of a third each give such counts, or there are too few to tell.
+    torch.testing.assert_close(found, torch.full((3,), 1 / 3, **DOUBLE))
+
+
+def test_frequencies_shrink_by_the_part_that_chance_explains():
+    found = shrunken_frequencies(torch.tensor([14, 4, 2], **DOUBLE))
+    # Variance 0.46 / 19, squared distance from thirds 31 / 150.
+    part = 0.46 / 19 / (31 / 150)
+    expected = (1 - part) * torch.tensor([0.7, 0.2, 0.1], **DOUBLE) + part / 3
+    torch.testing.assert_close(found, expected)
+
+
+def test_shrunken_frequencies_are_better_where_classes_are_equal_and_no_worse_with_many_labels():
+    generator = np.random.default_rng(0)
+
+    def squared_errors(n, law):
+        law = torch.tensor(law, **DOUBLE)
+        counts = torch.tensor(generator.multinomial(n, law.numpy(), size=500), **DOUBLE)
+        found = torch.stack([shrunken_frequencies(row) for row in counts])
+        return [float((values - law).square().sum()) for values in (found, counts / n)]
+
+    shrunken, observed = squared_errors(20, [1 / 3] * 3)
+    assert shrunken < 0.5 * observed
+    shrunken, observed = squared_errors(100_000, [0.7, 0.2, 0.1])
+    assert shrunken == pytest.approx(observed, rel=0.01)
