@@ -45,7 +45,7 @@ class EncoderTangents:
             n_tangents = min(n_tangents, X.shape[1] // 2)
         else:
             rows = some_rows(X, None, _ROWS)
-            values, _ = _leading_values(encoder, rows, min(most, n_tangents + 1))
+            _, values = leading_directions(encoder, rows, min(most, n_tangents + 1))
         self.n_tangents, self.scale = n_tangents, float(values.max())
         self._report(values, most)
 
