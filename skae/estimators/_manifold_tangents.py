@@ -431,7 +431,7 @@ class ManifoldTangentClassifier(StackedClassifier):
 
     def _make_criterion(self, task, levels, units, **options):
         length = self._spread(task)
-        prior = task.targets.class_frequencies().to(task.theta.flat)
+        prior = task.targets.class_frequencies(self.n_labelled_).to(task.theta.flat)
         return SemiSupervised(
             levels,
             units,

@@ -71,9 +71,11 @@ class Targets(NamedTuple):
             total[columns] /= total[columns].sum().clamp(min=1e-30)
         return self.units(device).bias_for_mean(total)
 
-    def class_frequencies(self):
-        """How often the classes of each output occur, as their labels tell, as float64."""
+    def class_frequencies(self, n_labels):
+        """How often the classes of each output occur, as so many labels tell, as float64."""
         counts = torch.tensor(self.values[self.labelled].sum(0), dtype=torch.float64)
+        # Values are 1 on average: that weights are repetitions, they do not say.
+        counts *= n_labels / self.labelled.sum()
         for columns in self.groups:
             counts[columns] = shrunken_frequencies(counts[columns])
         return counts

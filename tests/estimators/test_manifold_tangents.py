@@ -12,6 +12,7 @@ from skae import (
     StackedClassifier,
 )
 from skae.diagnostics import jacobian_spectrum, local_pca_tangents, principal_angles, tangents
+from skae.engine.semi_supervised import SemiSupervised
 from skae.estimators._tangent_sources import EncoderTangents
 
 FAST = {"pretraining_max_iter": 3, "max_iter": 3, "random_state": 0}
@@ -211,6 +212,27 @@ def test_balance_brings_classes_to_their_frequency(digits):
     ]
     # That is what the penalty is for.
     assert away[1] < 0.5 * away[0]
+
+
+def test_frequencies_of_classes_take_weights_as_repetitions(digits, monkeypatch):
+    X, _ = digits
+    y = np.repeat([0, 1, -1], [6, 14, 280])
+    priors = []
+
+    class Recorded(SemiSupervised):
+        def __init__(self, *args, prior, **options):
+            priors.append(prior.numpy())
+            super().__init__(*args, prior=prior, **options)
+
+    monkeypatch.setattr("skae.estimators._manifold_tangents.SemiSupervised", Recorded)
+    model = ManifoldTangentClassifier((20,), **FAST)
+    model.fit(X, y)
+    model.fit(X, y, sample_weight=np.full(300, 5.0))
+    model.fit(np.tile(X, (5, 1)), np.tile(y, 5))
+    once, weighted, repeated = priors
+    np.testing.assert_allclose(weighted, repeated)
+    # Five times the labels leave less to chance: 0.3 itself is further from one half.
+    assert 0.3 < weighted[0] < once[0] < 0.5
 
 
 @pytest.mark.parametrize("tangent_source", ["encoder", "local_pca"])
