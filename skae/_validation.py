@@ -13,7 +13,7 @@ from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skae.engine.rows import block_bounds, release_pages
+from skae.engine.optimisation.rows import block_bounds, release_pages
 
 __all__ = [
     "HasMethods",

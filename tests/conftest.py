@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from skae.engine.parameters import Parameters
+from skae.engine.optimisation.parameters import Parameters
 
 
 @pytest.fixture

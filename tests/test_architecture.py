@@ -14,16 +14,15 @@ PACKAGE = Path(skae.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
-# engine -> samplers -> estimators -> skae/__init__; engine -> diagnostics -> plots. Each part
+# engine -> estimators -> skae/__init__; engine -> diagnostics -> plots. Each part
 # may import itself and the parts named here.
 ALLOWED = {
     "engine": set(),
-    "samplers": {"engine"},
     "_validation": {"engine"},
     "datasets": {"engine", "_validation"},
-    "diagnostics": {"engine", "samplers", "_validation"},
+    "diagnostics": {"engine", "_validation"},
     "plots": {"engine", "diagnostics", "_validation"},
-    "estimators": {"engine", "samplers", "diagnostics", "_validation"},
+    "estimators": {"engine", "diagnostics", "_validation"},
 }
 each_file = pytest.mark.parametrize("file", sorted(FILES))
 
@@ -81,7 +80,7 @@ def test_arrows_point_down(file):
 
 @each_file
 def test_the_engine_knows_no_scikit_learn(file):
-    if part_of(file) in ("engine", "samplers"):
+    if part_of(file) == "engine":
         for name in imported_names(TREES[file]):
             # The engine is functions on tensors: it sees no estimator.
             assert not is_or_is_in(name, "sklearn"), f"{file} imports {name}"
@@ -100,12 +99,13 @@ def test_private_names_of_scikit_learn_are_imported_in_one_place(file):
 @each_file
 def test_optimisers_are_used_in_one_place(file):
     names = {*imported_names(TREES[file]), *(name for name, _ in uses(TREES[file]))}
-    if file != "engine/optimizers.py":
+    if file != "engine/optimisation/optimizers.py":
         # One loop, one optimiser: nobody else touches torch's.
         assert not any(is_or_is_in(name, "torch.optim") for name in names), file
-    if file != "engine/training.py" and part_of(file) != "estimators":
+    if file != "engine/optimisation/training.py" and part_of(file) != "estimators":
         # And only the loop, and the estimators that choose a rule by name, see ours.
-        assert not any(is_or_is_in(name, "skae.engine.optimizers") for name in names), file
+        rules = "skae.engine.optimisation.optimizers"
+        assert not any(is_or_is_in(name, rules) for name in names), file
 
 
 FORBIDDEN = (
@@ -135,7 +135,7 @@ def test_no_global_state_is_touched(file):
             assert name.split(".")[2] in STATELESS, f"{file}:{line} {name}"
         if name == "torch.set_num_threads":
             # The one place that restores it.
-            assert file == "engine/devices.py", f"{file}:{line}"
+            assert file == "engine/optimisation/devices.py", f"{file}:{line}"
     for name in imported_names(TREES[file]):
         # The standard library's generator is global, too.
         assert not is_or_is_in(name, "random"), f"{file} imports {name}"

@@ -10,12 +10,12 @@ from sklearn.preprocessing import StandardScaler
 from torch.autograd.functional import hessian
 
 from skae import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
-from skae.engine.corruptions import GaussianNoise
-from skae.engine.networks import Network, decode, encode
-from skae.engine.objectives import Reconstruction
-from skae.engine.parameters import Parameters
-from skae.engine.penalties import ReconstructionContraction
-from skae.engine.units import Gaussian
+from skae.engine.networks.corruptions import GaussianNoise
+from skae.engine.networks.layers import Network, decode, encode
+from skae.engine.networks.objectives import Reconstruction
+from skae.engine.networks.penalties import ReconstructionContraction
+from skae.engine.networks.units import Gaussian
+from skae.engine.optimisation.parameters import Parameters
 
 QUICK = {"learning_rate": 1e-2, "batch_size": 50, "random_state": 0, "device": "cpu"}
 VARIANTS = {

@@ -54,8 +54,8 @@ from sklearn.neural_network import BernoulliRBM
 
 import skae
 from skae import RBM
-from skae.engine.devices import suitable_threads
-from skae.engine.networks import ACTIVATIONS
+from skae.engine.networks.layers import ACTIVATIONS
+from skae.engine.optimisation.devices import suitable_threads
 
 LEARNING_RATE = 0.05
 # What other draws and the order of the rows make of few epochs: over five seeds, 2000 rows

@@ -23,14 +23,14 @@ import torch
 from measuring import interleave, print_machine, print_table, spread
 
 import skae
-from skae.engine.backpropagation import encoder_maps, linearized, network_encoder
-from skae.engine.networks import Network, encode
-from skae.engine.parameters import Parameters
-from skae.engine.rows import Labelled
-from skae.engine.semi_supervised import Moves, SemiSupervised
-from skae.engine.stacks import Level
-from skae.engine.supervised import Supervised
-from skae.engine.units import Bernoulli, Multinomial
+from skae.engine.networks.affine_maps import encoder_maps, linearized, network_encoder
+from skae.engine.networks.layers import Network, encode
+from skae.engine.networks.units import Bernoulli, Multinomial
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.rows import Labelled
+from skae.engine.stacks.stacking import Level
+from skae.engine.stacks.supervised import Supervised
+from skae.engine.tangents.semi_supervised import Moves, SemiSupervised
 
 SIZES, N_ROWS, N_LABELLED, N_TANGENTS, N_STEPS = (784, 1000, 1000, 10), 300, 100, 15, 10
 

@@ -30,8 +30,8 @@ from scipy.special import expit
 
 import skae
 from skae import AutoEncoder
-from skae.engine.jacobians import LayeredJacobian
-from skae.engine.singular_vectors import leading_singular_vectors, principal_angles
+from skae.engine.networks.jacobians import LayeredJacobian
+from skae.engine.networks.singular_vectors import leading_singular_vectors, principal_angles
 
 N_UNITS, N_TANGENTS, GOAL = 1000, 15, 50.0
 

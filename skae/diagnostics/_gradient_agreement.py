@@ -9,9 +9,9 @@ import torch
 from scipy import sparse
 
 from skae._validation import check_count, check_is_fitted, make_generator
-from skae.engine import exact_gradients
-from skae.engine.parameters import Parameters
-from skae.samplers.gibbs import gibbs_state, gibbs_step
+from skae.engine.boltzmann import exact_gradients
+from skae.engine.boltzmann.chains import gibbs_state, gibbs_step
+from skae.engine.optimisation.parameters import Parameters
 
 
 class GradientAgreement(NamedTuple):

@@ -7,7 +7,7 @@ from sklearn.utils import check_array
 
 from skae._validation import check_count, check_number
 from skae.diagnostics._jacobians import check_differentiable, map_jacobians
-from skae.engine.singular_vectors import leading_singular_vectors, spectrum
+from skae.engine.networks.singular_vectors import leading_singular_vectors, spectrum
 
 
 class TangentDefects(NamedTuple):

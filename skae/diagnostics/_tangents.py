@@ -9,8 +9,8 @@ from sklearn.utils import check_array
 
 from skae._validation import check_count, computing_dtype
 from skae.diagnostics._jacobians import check_differentiable, map_jacobians, scale_like
-from skae.engine import singular_vectors
-from skae.engine.rows import block_bounds
+from skae.engine.networks import singular_vectors
+from skae.engine.optimisation.rows import block_bounds
 
 
 class Tangents(NamedTuple):

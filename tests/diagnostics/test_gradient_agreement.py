@@ -7,8 +7,8 @@ from scipy import sparse
 
 from skae import RBM, AutoEncoder
 from skae.diagnostics import gradient_agreement
-from skae.engine import exact_gradients
-from skae.engine.parameters import Parameters
+from skae.engine.boltzmann import exact_gradients
+from skae.engine.optimisation.parameters import Parameters
 
 
 @pytest.fixture(scope="module", name="X")

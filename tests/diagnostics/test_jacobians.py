@@ -104,7 +104,7 @@ def test_each_block_of_rows_meets_its_own_directions(X, monkeypatch):
     model = AutoEncoder(5, max_iter=3, random_state=0).fit(X)
     directions = np.random.default_rng(3).normal(size=(30, 2, 6))
     whole = jacobian_products(model, X, directions)
-    monkeypatch.setattr("skae.engine.rows._BLOCK", 8 * 10 * 7)  # seven rows at a time
+    monkeypatch.setattr("skae.engine.optimisation.rows._BLOCK", 8 * 10 * 7)  # seven rows at a time
     # Blocks are a matter of memory: rows and directions stay together.
     np.testing.assert_allclose(jacobian_products(model, X, directions), whole, rtol=1e-12)
 

@@ -113,6 +113,6 @@ def interrupt(monkeypatch):
     def arrange(training):
         monkeypatch.setattr(InterruptingLine, "training", training)
         monkeypatch.setattr(InterruptingLine, "count", 0)
-        monkeypatch.setattr("skae.estimators._training.ProgressLine", InterruptingLine)
+        monkeypatch.setattr("skae.estimators.face.fitting.ProgressLine", InterruptingLine)
 
     return arrange

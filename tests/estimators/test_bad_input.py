@@ -16,8 +16,8 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skae import RBM, AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
-from skae.engine.optimizers import Adam
-from skae.engine.rows import DenseRows
+from skae.engine.optimisation.optimizers import Adam
+from skae.engine.optimisation.rows import DenseRows
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def no_training(monkeypatch):
     def train(*args, **kwargs):
         raise AssertionError("training started")
 
-    monkeypatch.setattr("skae.estimators._training.train", train)
+    monkeypatch.setattr("skae.estimators.face.fitting.train", train)
 
 
 def state_of(model):
@@ -96,7 +96,7 @@ def test_missing_value_of_a_nullable_integer_column(make_model):
 
 
 def test_not_finite_in_later_blocks(make_model, X, monkeypatch):
-    monkeypatch.setattr("skae.engine.rows._BLOCK", 8 * 4 * 7)
+    monkeypatch.setattr("skae.engine.optimisation.rows._BLOCK", 8 * 4 * 7)
     data = X.copy()
     data[31, 3] = np.nan
     # The row is counted from the start of the data, not of the block it was found in.
@@ -571,7 +571,7 @@ def test_failure_inside_training_leaves_a_fitted_model_as_it_was(
     def failing(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("skae.estimators._training.train", failing)
+    monkeypatch.setattr("skae.estimators.face.fitting.train", failing)
     with pytest.raises(RuntimeError):
         getattr(model, method)(1000 * X[:, :3] if method == "fit" else X)
     # Statistics of the new data with weights of the old would be silently wrong codes.
@@ -710,7 +710,7 @@ class _Interrupting:
 
 
 def test_interruption_keeps_the_model(make_model, X, monkeypatch):
-    monkeypatch.setattr("skae.estimators._training.ProgressLine", _Interrupting)
+    monkeypatch.setattr("skae.estimators.face.fitting.ProgressLine", _Interrupting)
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
     settings |= without_chains(make_model)
     model = make_model(max_iter=1000, verbose=True, **settings)
@@ -754,7 +754,7 @@ def test_interruption_before_training_is_passed_on(make_model, X, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skae.estimators._base.describe_columns", interrupted)
+    monkeypatch.setattr("skae.estimators.face.transformer.describe_columns", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X + 1)
     # Nothing was learned that could be kept.

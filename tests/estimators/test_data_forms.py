@@ -384,7 +384,7 @@ def test_all_rows_are_trained_on_whatever_the_batch_size(n_rows):
 def test_blocks_do_not_show(make_model, X, monkeypatch):
     model = make_model().fit(X)
     expected = model.transform(X), model.score_samples(X), model.reconstruct(X)
-    monkeypatch.setattr("skae.engine.rows._BLOCK", 8 * 4 * 7)
+    monkeypatch.setattr("skae.engine.optimisation.rows._BLOCK", 8 * 4 * 7)
     # Rows are mapped block by block, seven at a time here; each row's result is its own.
     assert_allclose(model.transform(X), expected[0], rtol=1e-12)
     assert_allclose(model.score_samples(X), expected[1], rtol=1e-12)
@@ -398,7 +398,7 @@ def test_blocks_do_not_show(make_model, X, monkeypatch):
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 def test_streamed_and_resident_rows_train_alike(make_model, X, container, tmp_path, monkeypatch):
     resident = make_model().fit(X)
-    monkeypatch.setattr("skae.engine.rows._SMALL_MAP", 0)
+    monkeypatch.setattr("skae.engine.optimisation.rows._SMALL_MAP", 0)
     data = as_numpy_map(X, tmp_path) if container is np.asarray else container(X)
     streamed = make_model().fit(data)
     # Rows that are read one batch at a time are the same rows.

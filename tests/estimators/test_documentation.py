@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator
 
 import skae
 from skae import ManifoldTangentClassifier, TangentDistanceClassifier
-from skae.estimators._base import TrainedTransformer
-from skae.estimators._stack_layers import StackParameters
-from skae.estimators._stacked_predictors import StackedPredictor
+from skae.estimators.face.transformer import TrainedTransformer
+from skae.estimators.stacks.layers import StackParameters
+from skae.estimators.supervised.predictors import StackedPredictor
 
 ESTIMATORS = [
     getattr(skae, name) for name in skae.__all__ if issubclass(getattr(skae, name), BaseEstimator)

@@ -189,7 +189,7 @@ def test_global_states_are_left_alone_on_errors(make_model, X, monkeypatch):
         def failing(*args):
             raise RuntimeError("no more memory")
 
-        monkeypatch.setattr("skae.engine.optimizers.Adam.update_", failing)
+        monkeypatch.setattr("skae.engine.optimisation.optimizers.Adam.update_", failing)
         # The limit of threads was set when the step failed: it must be given back.
         with pytest.raises(RuntimeError, match="no more memory"):
             make_model(optimizer="adam").fit(X)

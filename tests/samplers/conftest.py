@@ -4,10 +4,10 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from skae.engine.energies import binary_states, free_energy
-from skae.engine.networks import Network
-from skae.engine.parameters import Parameters
-from skae.engine.units import Bernoulli, Gaussian
+from skae.engine.boltzmann.energies import binary_states, free_energy
+from skae.engine.networks.layers import Network
+from skae.engine.networks.units import Bernoulli, Gaussian
+from skae.engine.optimisation.parameters import Parameters
 
 
 @pytest.fixture

@@ -1,0 +1,124 @@
+r"""The deep belief network: a stack of restricted Boltzmann machines as one model.
+
+    P(v, h_1, ..., h_L) = P_1(v | h_1) P_2(h_1 | h_2) ... P_L(h_L-1, h_L)
+
+Only the top machine keeps its own prior; below it, each machine gives the downward
+conditional P_l. Its upward one, Q_l(h_l | h_l-1), is no longer the posterior but an
+approximation of it. With E_l the energy of machine l, and the free energies of its two
+layers,
+
+    F_l(x) = -log sum_h exp(-E_l(x, h))       G_l(h) = -log sum_x exp(-E_l(x, h))
+
+both conditionals are exp(-E_l) normalised, so that log P_l(x | h) / Q_l(h | x) is
+G_l(h) - F_l(x), and the variational lower bound (Hinton, Osindero & Teh 2006) is
+
+    log P(v) >= -F_1(v) + sum_l=1..L-1 E_Q[G_l(h_l) - F_l+1(h_l)] - log Z_L
+
+Each machine replaces the prior that the one below has of its hidden units. What is averaged
+is the logarithm of a ratio of the two: it is constant where they agree.
+
+A list ``thetas`` holds the parameters of all machines from the bottom up. The units of the
+lowest layer are ``units``; all others are binary.
+"""
+
+from itertools import pairwise
+
+import torch
+
+from skae.engine.boltzmann.energies import (
+    free_energy,
+    hidden_input,
+    precision_of,
+    sample_hidden,
+    sample_visible,
+    visible_input,
+)
+from skae.engine.networks.units import Bernoulli
+
+_BINARY = Bernoulli()
+
+
+def hidden_free_energy(theta, hidden, units):
+    """G(h) = -h.b - log int exp(h W (v / s^2) - E_v(v)) dv of each row, shape (n_samples,)."""
+    interaction = hidden @ theta["weight_0"]
+    visible = units.log_normalizer(interaction, theta["visible_bias_0"], precision_of(theta))
+    return -(hidden @ theta["hidden_bias_0"]) - visible
+
+
+def sample_downwards(thetas, states, units, generator, means=False):
+    """The visible units of the lowest machine, given states of those of the top one.
+
+    Parameters
+    ----------
+    thetas : list of Parameters
+    states : Tensor of shape (n_samples, n_units)
+        Of h_L-1, the visible units of the top machine.
+    units : Bernoulli or Gaussian
+        Of the lowest layer.
+    generator : torch.Generator
+    means : bool, default=False
+        Whether the last step gives the means of P_1(v | h_1) instead of a draw. Of a
+        single machine, h_1 is drawn given the states first.
+
+    Returns
+    -------
+    visible : Tensor of shape (n_samples, n_visible)
+    """
+    if len(thetas) == 1:
+        if not means:
+            return states
+        states = sample_hidden(thetas[0], states, generator)
+    for theta in reversed(thetas[1:-1]):
+        states = sample_visible(theta, states, _BINARY, generator)
+    if means:
+        return units.mean(visible_input(thetas[0], states))
+    return sample_visible(thetas[0], states, units, generator)
+
+
+def variational_bound(thetas, visible, units, generator, n_draws=1):
+    """The lower bound on log P(v) + log Z_L of each row, by draws of Q.
+
+    It is a mean over draws of h_1, ..., h_L-1; with a single machine it is -F(v), exactly.
+    A row's value is the same whatever rows are beside it.
+
+    Parameters
+    ----------
+    thetas : list of Parameters
+    visible : Tensor of shape (n_samples, n_visible)
+    units : Bernoulli or Gaussian
+        Of the lowest layer.
+    generator : torch.Generator
+    n_draws : int, default=1
+
+    Returns
+    -------
+    bound : Tensor of shape (n_samples,)
+        In nats. Rows of Gaussian units are standardised, and so is the density.
+    """
+    bound = -free_energy(thetas[0], visible, units)
+    if len(thetas) == 1:
+        return bound
+    first, gains = hidden_input(thetas[0], visible), torch.zeros_like(bound)
+    for _ in range(n_draws):
+        gains += _gain(thetas, first, units, generator)
+    return bound.add_(gains, alpha=1 / n_draws)
+
+
+def _gain(thetas, pre, units, generator):
+    """sum_l G_l(h_l) - F_l+1(h_l) for one draw; ``pre`` is the input of h_1."""
+    gain = 0.0
+    for lower, upper in pairwise(thetas):
+        states = _rotated_draw(pre, generator)
+        gain = gain + hidden_free_energy(lower, states, units) - free_energy(upper, states, _BINARY)
+        pre, units = hidden_input(upper, states), _BINARY
+    return gain
+
+
+def _rotated_draw(pre, generator):
+    """Units that are 1 with probability sigmoid(pre), by random numbers that all rows share.
+
+    Each is rotated by its unit's input, modulo 1 (Cranley & Patterson 1976): uniform still, a
+    function of the row alone, and hardly correlated between rows whose inputs differ.
+    """
+    shared = torch.rand(pre.shape[1], generator=generator, dtype=pre.dtype, device=pre.device)
+    return torch.remainder(shared + pre, 1.0).lt(torch.sigmoid(pre)).to(pre.dtype)

@@ -1,0 +1,285 @@
+"""Images as tensors of shape (n_images, height, width, channels): filter stages' other steps.
+
+Between two banks of filters, what Jarrett et al. (ICCV 2009) found to matter: rectification,
+local contrast normalisation, pooling. And patches, from which filters are learned.
+
+Whitening: contrast normalisation of patches, then columns of variance one, uncorrelated.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+# Differences within an image below so many units of rounding count as none.
+_ROUNDING = 100
+
+
+def rectify(images, kind, threshold=0.0):
+    """Magnitudes, positive parts, or positive and negative parts, above a threshold.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, height, width, channels)
+    kind : {"abs", "relu", "split"}
+        max(0, abs(x) - t), max(0, x - t), or the channels max(0, x - t) and then the
+        channels max(0, -x - t).
+    threshold : float, default=0.0
+
+    Returns
+    -------
+    rectified : Tensor
+    """
+    if kind == "abs":
+        return (images.abs() - threshold).clamp_(min=0)
+    if kind == "relu":
+        return (images - threshold).clamp_(min=0)
+    return torch.cat([images - threshold, -images - threshold], dim=3).clamp_(min=0)
+
+
+def pool(images, kind, size, stride):
+    """One value for each window and channel.
+
+    Windows start at every ``stride``-th pixel until one reaches the border; what of it lies
+    beyond is cut off, so that no pixel is left out and none is made up.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, height, width, channels)
+    kind : {"average", "max", "sum", "l2"}
+        "l2" is the root of the sum of squares.
+    size, stride : tuple of two int
+
+    Returns
+    -------
+    pooled : Tensor of shape (n_images, rows, columns, channels)
+    """
+    x = images.permute(0, 3, 1, 2)
+    size = tuple(min(pair) for pair in zip(size, x.shape[2:], strict=True))
+    if kind == "max":
+        pooled = functional.max_pool2d(x, size, stride, ceil_mode=True)
+    elif kind == "average":
+        pooled = functional.avg_pool2d(x, size, stride, ceil_mode=True)
+    else:
+        x = x.square() if kind == "l2" else x
+        pooled = functional.avg_pool2d(x, size, stride, ceil_mode=True, divisor_override=1)
+        pooled = pooled.sqrt() if kind == "l2" else pooled
+    return pooled.permute(0, 2, 3, 1)
+
+
+def pool_grid(images, kind, grid):
+    """One value for each cell of a grid that parts the image, and each channel.
+
+    Cells differ by one pixel at most, and the larger ones come first (Coates & Ng's quadrants
+    of 27 pixels: 14 and 13).
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, height, width, channels)
+    kind : {"average", "max", "sum", "l2"}
+    grid : tuple of two int
+        Cells along height and width; more than there are pixels count as so many.
+
+    Returns
+    -------
+    pooled : Tensor of shape (n_images, *grid, channels)
+    """
+    pooled = images.square() if kind == "l2" else images
+    for axis, n_cells in zip((1, 2), grid, strict=True):
+        cells = torch.split(pooled, _cell_sizes(images.shape[axis], n_cells), dim=axis)
+        if kind == "max":
+            reduced = [cell.amax(axis) for cell in cells]
+        elif kind == "average":
+            reduced = [cell.mean(axis) for cell in cells]
+        else:
+            reduced = [cell.sum(axis) for cell in cells]
+        pooled = torch.stack(reduced, dim=axis)
+    return pooled.sqrt_() if kind == "l2" else pooled
+
+
+def _cell_sizes(n_pixels, n_cells):
+    n_cells = min(n_cells, n_pixels)
+    return [n_pixels // n_cells + (cell < n_pixels % n_cells) for cell in range(n_cells)]
+
+
+def local_contrast_normalize(images, size, sigma):
+    """Each pixel's difference from its surroundings, in units of the contrast there.
+
+    v = x - (w * x), then v / max(s, mean of s) with s^2 = w * v^2, where * averages over
+    all channels of the window, and the mean is over the pixels of the image.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, height, width, channels)
+    size : int
+        Side of the Gaussian window, odd.
+    sigma : float
+        Its standard deviation, in pixels.
+
+    Returns
+    -------
+    normalized : Tensor of the same shape
+    """
+    # The result does not depend on the grey level and contrast of the whole image. Taking out
+    # both first leaves exact zeros of a constant image, and no squares that under- or overflow.
+    low, high = (f(images, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+    contrast = high / 2 - low / 2
+    scale = torch.where(contrast > 0, contrast, torch.ones_like(contrast))
+    x = (images - (low / 2 + high / 2)) / scale
+    rounding = _ROUNDING * torch.finfo(x.dtype).eps * torch.maximum(-low, high) / scale
+
+    window = _gaussian(size, sigma)
+    x = x - _smooth(x.mean(3), window).unsqueeze(3)
+    local = _smooth(x.square().mean(3), window).sqrt_().unsqueeze(3)
+    least = local.mean((1, 2, 3), keepdim=True)
+    divisor = torch.maximum(torch.maximum(local, least), rounding)
+    return x / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def _gaussian(size, sigma):
+    """Weight of each shift from -size // 2 to size // 2."""
+    shifts = range(-(size // 2), size // 2 + 1)
+    return {shift: math.exp(-0.5 * (shift / sigma) ** 2) for shift in shifts}
+
+
+def _smooth(maps, window):
+    """Weighted means over windows of maps (n, height, width), by the part that lies inside."""
+    # Sums of shifted copies: the filter is separable, and convolutions on CUDA round to 10 bits.
+    for axis in (1, 2):
+        n_pixels = maps.shape[axis]
+        smoothed, total = torch.zeros_like(maps), maps.new_zeros(n_pixels)
+        for shift, weight in window.items():
+            n_inside = n_pixels - abs(shift)
+            if n_inside > 0:
+                to, source = max(0, -shift), max(0, shift)
+                part = maps.narrow(axis, source, n_inside)
+                smoothed.narrow(axis, to, n_inside).add_(part, alpha=weight)
+                total.narrow(0, to, n_inside).add_(weight)
+        maps = smoothed / (total.unsqueeze(1) if axis == 1 else total)
+    return maps
+
+
+def patches(images, shape, stride=(1, 1)):
+    """All patches of each image, as a view.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, height, width, channels)
+    shape, stride : tuple of two int
+
+    Returns
+    -------
+    patches : Tensor of shape (n_images, rows, columns, *shape, channels)
+    """
+    windows = images.unfold(1, shape[0], stride[0]).unfold(2, shape[1], stride[1])
+    return windows.permute(0, 1, 2, 4, 5, 3)
+
+
+def draw_positions(n_positions, n_draws, generator):
+    """Distinct integers below ``n_positions``, all equally likely, in ascending order.
+
+    One from each of ``n_draws`` stretches of a circle; all, where there are no more.
+    """
+    if n_draws >= n_positions:
+        return torch.arange(n_positions, device=generator.device)
+    edges = torch.arange(n_draws + 1, device=generator.device) * n_positions // n_draws
+    share = torch.rand(n_draws, dtype=torch.float64, generator=generator, device=generator.device)
+    drawn = edges[:-1] + (share * edges.diff()).long()
+    # Stretches differ in length by one; turning the circle makes up for it.
+    turn = torch.randint(n_positions, (1,), generator=generator, device=generator.device)
+    return drawn.add_(turn).remainder_(n_positions).sort().values
+
+
+def center_rows(rows):
+    """Each row minus its mean; exact zeros for a row of one value."""
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    # Taken out first, the middle leaves nothing of a constant row for rounding.
+    rows = rows - (low / 2 + high / 2)
+    return rows.sub_(rows.mean(1, keepdim=True))
+
+
+def normalize_contrast(rows, epsilon):
+    """Each row minus its mean, by sqrt(its variance + epsilon) (Coates & Ng 2011).
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_rows, n_columns)
+    epsilon : float
+        In squared units of the data. A row of variance 0 becomes 0 also where this is 0.
+
+    Returns
+    -------
+    normalized : Tensor of shape (n_rows, n_columns)
+    """
+    rows = center_rows(rows)
+    scale = rows.square().mean(1, keepdim=True).add_(epsilon).sqrt_()
+    return rows.div_(torch.where(scale > 0, scale, torch.ones_like(scale)))
+
+
+class Moments:
+    """Mean and covariance of rows, gathered over blocks in float64."""
+
+    def __init__(self, n_columns):
+        self.n_rows = 0
+        self.mean = torch.zeros(n_columns, dtype=torch.float64)
+        self.scatter = torch.zeros(n_columns, n_columns, dtype=torch.float64)
+
+    def add(self, rows):
+        """Count the rows of a block."""
+        mean = rows.mean(0)
+        rows = rows - mean
+        n_rows = self.n_rows + len(rows)
+        # Chan et al. 1979: merge the moments of this block into those so far.
+        change = mean - self.mean
+        self.scatter.addmm_(rows.t(), rows)
+        self.scatter.addr_(change, change, alpha=self.n_rows * len(rows) / n_rows)
+        self.mean.add_(change, alpha=len(rows) / n_rows)
+        self.n_rows = n_rows
+
+    @property
+    def covariance(self):
+        """Of divisor n_rows - 1, so zero for one row."""
+        return self.scatter / max(1, self.n_rows - 1)
+
+
+class Whitening(NamedTuple):
+    """The matrix that whitens centred rows, z = W (x - mean), and the one that undoes it."""
+
+    forward: torch.Tensor
+    inverse: torch.Tensor
+
+
+def whitening(covariance, epsilon, method):
+    """The whitening of rows of a given covariance.
+
+    With C = V diag(d) V^T and e = epsilon * mean(d), "pca" is diag(d + e)^(-1/2) V^T, its
+    components by falling variance, and "zca" is V diag(d + e)^(-1/2) V^T, the one that
+    changes rows least. Directions of variance 0 are left out where e is 0.
+
+    Parameters
+    ----------
+    covariance : Tensor of shape (n_columns, n_columns)
+    epsilon : float
+    method : {"zca", "pca"}
+
+    Returns
+    -------
+    whitening : Whitening
+    """
+    variance, directions = torch.linalg.eigh(covariance)
+    variance, directions = variance.flip(0).clamp_(min=0), directions.flip(1)
+    # Eigenvectors have no sign of their own: their largest entry is to be positive.
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    directions = directions * largest.sign()
+
+    rounding = len(variance) * torch.finfo(variance.dtype).eps * variance[0]
+    variance = torch.where(variance > rounding, variance, torch.zeros_like(variance))
+    scale = torch.sqrt(variance + epsilon * variance.mean())
+    shrink = torch.where(scale > 0, 1 / scale, torch.zeros_like(scale))
+    if method == "pca":
+        return Whitening((directions * shrink).t(), directions * scale)
+    return Whitening(
+        directions * shrink @ directions.t(),
+        directions * scale @ directions.t(),
+    )

@@ -1,0 +1,1 @@
+"""Auto-encoders: layers, units, corruptions, penalties, criteria and Jacobians."""

@@ -1,0 +1,228 @@
+"""Affine maps one after the other, forwards and backwards, without autograd.
+
+    p_l = (g_l * h_l + o_l) W_l^T + b_l,   h_{l+1} = s_l(p_l)
+
+For nets of a few small layers autograd costs several times the arithmetic; for large ones,
+buffers that are used again save the memory's bandwidth.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from skae.engine.networks.jacobians import LayeredJacobian
+from skae.engine.networks.layers import ACTIVATIONS, Activation
+from skae.engine.optimisation.draws import random_mask
+
+
+class AffineMap(NamedTuple):
+    """h -> s((gain * h + offset) W^T + b), or with W in the place of W^T.
+
+    Attributes
+    ----------
+    weight, bias : str
+        Names of the parameters.
+    activation : Activation
+    transposed : bool
+        Whether the matrix has one row for each *input*, as those of decoders have.
+    gain, offset : Tensor of shape (n_inputs,), or None
+        Constants. None leaves the input as it is.
+    dropout : float
+        Probability with which each input is left out while training; those that stay are
+        divided by 1 - dropout.
+    """
+
+    weight: str
+    bias: str
+    activation: Activation = ACTIVATIONS["linear"]
+    transposed: bool = False
+    gain: torch.Tensor | None = None
+    offset: torch.Tensor | None = None
+    dropout: float = 0.0
+
+
+class AffineChain:
+    """Maps applied in turn. The last one's activation is left to the output units.
+
+    Parameters
+    ----------
+    maps : sequence of AffineMap
+    """
+
+    def __init__(self, maps):
+        self.maps = list(maps)
+        # Backwards, the first to write a parameter's gradient need not read it.
+        seen, self._begins = set(), []
+        for step in reversed(self.maps):
+            self._begins.insert(0, [name not in seen for name in (step.weight, step.bias)])
+            seen |= {step.weight, step.bias}
+        self.parameters = seen
+        self._buffers, self._views, self._trace = {}, {}, None
+
+    def clear_others_(self, out):
+        """Zero the gradient of the parameters that `backward_` does not write."""
+        for name in out:
+            if name not in self.parameters:
+                out[name].zero_()
+
+    def forward(self, theta, x, generator=None):
+        """Pre-activation of the output; with a generator, inputs drop out."""
+        buffers, self._trace = self._buffers_for(theta, len(x)), []
+        for level, step in enumerate(self.maps):
+            code, keep = x, None
+            if step.dropout > 0 and generator is not None:
+                keep = random_mask(x, 1 - step.dropout, generator).to(x.dtype)
+                x = x * keep.mul_(1 / (1 - step.dropout))
+            if step.gain is not None:
+                x = torch.addcmul(step.offset, x, step.gain)
+            self._trace.append((code, keep, x))
+            weight = theta[step.weight]
+            weight = weight if step.transposed else weight.t()
+            pre = torch.addmm(theta[step.bias], x, weight, out=buffers[level])
+            is_last = level == len(self.maps) - 1
+            x = pre if is_last else step.activation.function_(pre)
+        return x
+
+    def backward_(self, theta, residual, out, scale):
+        """Write ``scale`` times the gradient, from that of the output, into ``out``.
+
+        Parameters
+        ----------
+        theta : Parameters
+            As in the last call of `forward`.
+        residual : Tensor of shape (n_samples, n_outputs)
+            Derivative of the sum over rows by the output's pre-activation. May be changed.
+        out : Parameters
+            Only the parameters of the chain are written.
+        scale : float
+        """
+        delta, n = residual, len(residual)
+        ones = self._buffers_for(theta, n)["ones"]
+        for level in reversed(range(len(self.maps))):
+            step, (code, keep, x) = self.maps[level], self._trace[level]
+            self._add_gradient_(level, x, delta, delta, ones, out, scale)
+            if level == 0:
+                return
+            weight = theta[step.weight]
+            weight = weight.t() if step.transposed else weight
+            delta = torch.mm(delta, weight, out=self._buffers_for(theta, n)["delta", level])
+            if step.gain is not None:
+                delta.mul_(step.gain)
+            if keep is not None:
+                delta.mul_(keep)
+            delta.mul_(self.maps[level - 1].activation.slope(code))
+
+    def _add_gradient_(self, level, x, delta, bias_delta, ones, out, scale=1.0):
+        """Add ``scale`` times the gradient of one map's parameters, from its input and delta."""
+        step, (first_weight, first_bias) = self.maps[level], self._begins[level]
+        left, right = (x, delta) if step.transposed else (delta, x)
+        out[step.weight].addmm_(left.t(), right, beta=0 if first_weight else 1, alpha=scale)
+        out[step.bias].addmv_(bias_delta.t(), ones, beta=0 if first_bias else 1, alpha=scale)
+
+    def _buffers_for(self, theta, n):
+        # Batches differ in size: smaller ones take the first rows of the largest one's buffers.
+        if n > len(self._buffers.get("ones", ())):
+            buffers = {"ones": theta.flat.new_ones(n)}
+            for level, step in enumerate(self.maps):
+                shape = theta[step.weight].shape
+                n_in, n_out = shape if step.transposed else reversed(shape)
+                buffers[level] = theta.flat.new_empty(n, n_out)
+                buffers["delta", level] = theta.flat.new_empty(n, n_in)
+            self._buffers, self._views = buffers, {}
+        if n not in self._views:
+            self._views[n] = {name: buffer[:n] for name, buffer in self._buffers.items()}
+        return self._views[n]
+
+
+def encoder_maps(levels, dropout=(0.0, 0.0)):
+    """The encoders of some levels as affine maps, or None if one of them is none.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+    dropout : tuple of two float
+        Of the lowest level's input, and of the others'.
+    """
+    if any(level.encoder is None for level in levels):
+        return None
+    maps = []
+    for number, level in enumerate(levels):
+        first, *others = _prefixed(level.encoder, level.prefix)
+        if number > 0 and level.scale is not None:
+            gain, offset = 1 / level.scale, -level.shift / level.scale
+            first = first._replace(gain=gain, offset=offset)
+        maps += [first._replace(dropout=dropout[min(number, 1)]), *others]
+    return maps
+
+
+def decoder_maps(levels):
+    """The decoders of some levels as affine maps, from the code down, or None.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+    """
+    if any(level.decoder is None for level in levels):
+        return None
+    maps, left = [], None
+    for number, level in reversed(list(enumerate(levels))):
+        first, *others = _prefixed(level.decoder, level.prefix)
+        if left is not None:
+            first = first._replace(gain=left.scale, offset=left.shift)
+        *others, last = [first, *others]
+        if number > 0:  # The output's own units are the criterion's.
+            last = last._replace(activation=level.units.activation)
+        maps += [*others, last]
+        left = level
+    return maps
+
+
+def network_encoder(network):
+    """The encoder of a `skae.engine.networks.layers.Network` as affine maps, from the input on."""
+    return tuple(
+        AffineMap(f"weight_{level}", f"hidden_bias_{level}", network.nonlinearity)
+        for level in range(network.depth)
+    )
+
+
+def network_decoder(network):
+    """Its decoder as affine maps, from the code down."""
+    matrix = "weight" if network.tied else "decoder_weight"
+    linear = ACTIVATIONS["linear"]
+    return tuple(
+        AffineMap(
+            f"{matrix}_{level}",
+            f"visible_bias_{level}",
+            network.nonlinearity if level > 0 else linear,
+            transposed=True,
+        )
+        for level in reversed(range(network.depth))
+    )
+
+
+def linearized(theta, x, maps):
+    """The output of maps in turn at some rows, and their Jacobian there, by its factors.
+
+    Parameters
+    ----------
+    theta : Parameters
+    x : Tensor of shape (n_samples, n_inputs)
+    maps : sequence of AffineMap
+
+    Returns
+    -------
+    output : Tensor of shape (n_samples, n_outputs)
+    jacobian : LayeredJacobian
+    """
+    slopes, weights = [], []
+    for step in maps:
+        weight = theta[step.weight].t() if step.transposed else theta[step.weight]
+        z = x if step.gain is None else torch.addcmul(step.offset, x, step.gain)
+        x = step.activation.function(torch.addmm(theta[step.bias], z, weight.t()))
+        slopes.append(step.activation.slope(x))
+        weights.append(weight if step.gain is None else weight * step.gain)
+    return x, LayeredJacobian(slopes, weights)
+
+
+def _prefixed(maps, prefix):
+    return [step._replace(weight=prefix + step.weight, bias=prefix + step.bias) for step in maps]

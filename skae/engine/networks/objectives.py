@@ -1,0 +1,229 @@
+"""Training criteria, built from units, corruptions and penalties.
+
+An objective has
+
+- ``value(theta, x, generator)``, the formula of the paper as a differentiable scalar (a
+  mean over the batch, so that a learning rate does not depend on the batch's size);
+- ``gradient(theta, x, generator, out)``, which writes the scalar's gradient into ``out``:
+  in closed form where there is one, else by autograd;
+- ``criterion(theta, x, generator)``, the loss in nats by which training is judged. Mostly
+  it is the value, and ``gradient`` returns it (``reports_loss``); where the value says
+  nothing about progress (contrastive divergence), it is another number;
+- ``harmless``, where it has one: a criterion up to which training has not exploded, however
+  good it was at the start;
+- ``offset``, the part of the criterion that no parameter changes; ``is_noisy``, whether
+  the criterion depends on the generator; ``state``, a dict of tensors and counts that carry over
+  from one call of the training loop to the next.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from skae.engine.networks.layers import decode, encode
+from skae.engine.networks.penalties import HessianContraction
+
+
+class Forward:
+    """What one pass through the network leaves for the penalties to read.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_samples, n_features)
+        The encoder's input: the corrupted one, where there is corruption.
+    row_weight : Tensor of shape (n_samples,), or None
+        Sample weights; None where all rows count alike.
+    row_share : Tensor of shape (n_samples,)
+        Each row's share in the mean over the batch, row_weight / n_samples.
+    hidden, decoded : list of Tensor
+        Outputs of the encoder's layers, and of the decoder's inner layers.
+    output : Tensor of shape (n_samples, n_features), or None
+        Pre-activation of the output units.
+    slope, delta : Tensor of shape (n_samples, n_components), or None
+        On the closed-form path of one-layer networks: the code's slope s'(p), and
+        n_samples times the objective's gradient with respect to its pre-activation p,
+        which the penalties add to.
+    """
+
+    def __init__(self, x, row_weight, generator, hidden, decoded=(), output=None, row_share=None):
+        self.x, self.row_weight, self.generator = x, row_weight, generator
+        self.hidden, self.decoded, self.output = hidden, decoded, output
+        if row_share is None:
+            row_share = torch.ones_like(x[:, 0]) if row_weight is None else row_weight
+            row_share = row_share / len(x)
+        self.row_share = row_share
+        self.slope = self.delta = None
+
+    @property
+    def code(self):
+        """Output of the encoder's last layer."""
+        return self.hidden[-1]
+
+    def mean(self, values):
+        """The weighted mean over rows of a tensor whose first axis is rows."""
+        return torch.matmul(self.row_share, values)
+
+    def weighted_(self, values):
+        """Each row times its sample weight, in place."""
+        return values if self.row_weight is None else values.mul_(self.row_weight.unsqueeze(1))
+
+
+class Emphasis(NamedTuple):
+    """Weights of corrupted and of untouched components in the reconstruction loss."""
+
+    corrupted: float
+    untouched: float
+
+    def column_weight(self, mask, dtype):
+        """The weight of each component, of the shape of ``mask``."""
+        weight = mask.to(dtype)
+        return weight.mul_(self.corrupted - self.untouched).add_(self.untouched)
+
+
+def gradient_by_autograd(function, theta, x, generator, out, row_weight):
+    """Write the gradient of such a function as ``value`` into ``out``; return its value."""
+    out.flat.zero_()
+    with torch.enable_grad():
+        value = function(theta.tracked(out), x, generator, row_weight)
+        value.backward()
+    return value.detach()
+
+
+class Reconstruction:
+    """mean_i -log P(x_i | r(corrupted x_i)) + the penalties.
+
+    Parameters
+    ----------
+    network : Network
+    units : Bernoulli, Gaussian, Multinomial or Mixed
+    corruption : callable, default=None
+        From `skae.engine.networks.corruptions`; None leaves the input as it is.
+    emphasis : Emphasis, default=None
+        Weights of corrupted and untouched components; None weighs them alike.
+    penalties : sequence, default=()
+        From `skae.engine.networks.penalties`.
+    """
+
+    reports_loss = True
+
+    def __init__(self, network, units, corruption=None, emphasis=None, penalties=()):
+        self.state = {}
+        self.network, self.units = network, units
+        self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
+        self._buffers = {}
+
+    @property
+    def offset(self):
+        """The part of the value that no parameter changes."""
+        return self.units.offset
+
+    @property
+    def is_noisy(self):
+        """Whether `value` depends on the generator."""
+        return self.corruption is not None or any(
+            isinstance(penalty, HessianContraction) for penalty in self.penalties
+        )
+
+    @property
+    def has_closed_form(self):
+        """Whether `gradient` needs no autograd."""
+        return self.network.depth == 1 and all(
+            hasattr(penalty, "add_gradient_") for penalty in self.penalties
+        )
+
+    def value(self, theta, x, generator, row_weight=None):
+        """The criterion on one batch.
+
+        Parameters
+        ----------
+        theta : Parameters
+        x : Tensor of shape (n_samples, n_features)
+        generator : torch.Generator
+            Of the corruption and of the penalties' noise.
+        row_weight : Tensor of shape (n_samples,), default=None
+            Sample weights, of mean 1 over the whole training set.
+
+        Returns
+        -------
+        value : Tensor, a scalar
+        """
+        corrupted, column_weight = self._corrupt(x, generator)
+        hidden = encode(theta, corrupted, self.network)
+        decoded, output = decode(theta, hidden[-1], self.network)
+        forward = Forward(corrupted, row_weight, generator, hidden, decoded, output)
+        loss = self.units.negative_log_likelihood(output, x, column_weight)
+        penalties = (p.weight * p.value(theta, forward) for p in self.penalties)
+        return sum(penalties, forward.mean(loss))
+
+    criterion = value
+
+    def gradient(self, theta, x, generator, out, row_weight=None):
+        """Write the gradient of `value` into ``out``; return the value, detached."""
+        if self.has_closed_form:
+            return self.value_and_gradient(theta, x, generator, out, row_weight)
+        return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
+
+    def value_and_gradient(self, theta, x, generator, out, row_weight=None):
+        """The same in closed form, without autograd, for one layer.
+
+        With residual e = r - x, delta = (e V^T) s'(p) + the penalties' part:
+
+            dV = h^T e,  dc = sum e,  dW = delta^T x~,  db = sum delta
+        """
+        nonlinearity = self.network.nonlinearity
+        weight, decoder_weight = theta["weight_0"], self.network.decoder_weight(theta, 0)
+        buffers = self._buffers_for(x, len(weight))
+        scale = 1.0 / len(x)
+
+        corrupted, column_weight = self._corrupt(x, generator)
+        if row_weight is not None:
+            rows = row_weight.unsqueeze(1)
+            column_weight = rows.expand_as(x) if column_weight is None else column_weight * rows
+
+        code = torch.addmm(theta["hidden_bias_0"], corrupted, weight.t(), out=buffers["code"])
+        code = nonlinearity.function_(code)
+        output = torch.addmm(theta["visible_bias_0"], code, decoder_weight, out=buffers["output"])
+        value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
+        if self.units.offset:
+            value.add_(
+                buffers["offset"] if row_weight is None else row_weight.mean() * self.units.offset
+            )
+
+        # Residual and delta are sums over rows; the products below make them means.
+        self.network.decoder_weight(out, 0).addmm_(code.t(), residual, beta=0, alpha=scale)
+        out["visible_bias_0"].addmv_(residual.t(), buffers["ones"], beta=0, alpha=scale)
+        slope = nonlinearity.slope(code)
+        delta = torch.mm(residual, decoder_weight.t(), out=buffers["delta"]).mul_(slope)
+        if not self.network.tied:
+            out["weight_0"].zero_()
+        out["hidden_bias_0"].zero_()
+        if self.penalties:
+            share = buffers["share"] if row_weight is None else None
+            forward = Forward(corrupted, row_weight, generator, [code], row_share=share)
+            forward.slope, forward.delta = slope, delta
+            for penalty in self.penalties:
+                value.add_(penalty.add_gradient_(theta, forward, out), alpha=penalty.weight)
+        out["weight_0"].addmm_(delta.t(), corrupted, alpha=scale)
+        out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
+        return value
+
+    def _corrupt(self, x, generator):
+        if self.corruption is None:
+            return x, None
+        corrupted, mask = self.corruption(x, generator)
+        if self.emphasis is None:
+            return corrupted, None
+        return corrupted, self.emphasis.column_weight(mask, x.dtype)
+
+    def _buffers_for(self, x, n_components):
+        # An epoch has batches of two sizes at most; their buffers are made once.
+        if x.shape not in self._buffers:
+            self._buffers[x.shape] = {
+                "code": x.new_empty(len(x), n_components),
+                "delta": x.new_empty(len(x), n_components),
+                "output": torch.empty_like(x),
+                "ones": x.new_ones(len(x)),
+                "share": x.new_full((len(x),), 1.0 / len(x)),
+                "offset": x.new_full((), self.units.offset),
+            }
+        return self._buffers[x.shape]

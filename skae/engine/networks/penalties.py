@@ -1,0 +1,224 @@
+"""Regularisers: everything that a training criterion adds to the reconstruction loss.
+
+A penalty is one class with a ``weight``. ``value(theta, forward)`` is its formula
+without the weight, a differentiable scalar averaged over the batch; that is all a new
+penalty needs. One that also has ``add_gradient_(theta, forward, gradient)`` keeps
+one-layer models on their closed-form path: it adds weight * n_samples * its gradient
+with respect to the code's pre-activation to ``forward.delta`` and weight * its
+gradient with respect to the matrices to ``gradient``, and returns its value. A test
+compares the two for every penalty that has both.
+"""
+
+import torch
+
+from skae.engine.networks import jacobians
+from skae.engine.networks.layers import encode
+from skae.engine.networks.units import Gaussian
+
+
+class WeightDecay:
+    """weight / 2 * sum of squared weights (biases are free)."""
+
+    def __init__(self, weight, network):
+        self.weight, self.network = weight, network
+
+    def value(self, theta, forward):
+        """The penalty, a scalar."""
+        matrices = self.network.weight_matrices(theta)
+        return 0.5 * sum(w.square().sum() for w in matrices)
+
+    def add_gradient_(self, theta, forward, gradient):
+        """Add weight * W to the gradient of each matrix; return the value."""
+        value = 0.0
+        for w, g in zip(
+            self.network.weight_matrices(theta),
+            self.network.weight_matrices(gradient),
+            strict=True,
+        ):
+            g.add_(w, alpha=self.weight)
+            value = value + torch.dot(w.view(-1), w.view(-1)) * 0.5
+        return value
+
+
+class CodeL1:
+    """weight * mean over rows of |h|_1: few units respond to any one row."""
+
+    def __init__(self, weight, network):
+        self.weight, self.network = weight, network
+
+    def value(self, theta, forward):
+        """The penalty, a scalar."""
+        return forward.mean(forward.code.abs().sum(1))
+
+    def add_gradient_(self, theta, forward, gradient):
+        """Add weight * sign(h) s'(p) to ``forward.delta``; return the value."""
+        change = forward.weighted_(forward.code.sign().mul_(forward.slope))
+        forward.delta.add_(change, alpha=self.weight)
+        return forward.mean(forward.code.abs().sum(1))
+
+
+class CodeKL:
+    """weight * sum_j KL(target || mean activation of unit j) (Lee et al. 2008; Ng 2011).
+
+    Each unit is on average active ``target`` of the time; for codes in (0, 1).
+    """
+
+    def __init__(self, weight, network, target):
+        self.weight, self.network, self.target = weight, network, target
+
+    def value(self, theta, forward):
+        """The penalty, a scalar."""
+        target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
+        return sum(
+            (rho * torch.log(rho / share)).sum()
+            for rho, share in zip(target, activity, strict=True)
+        )
+
+    def add_gradient_(self, theta, forward, gradient):
+        """Add the derivative through the mean activity to ``forward.delta``."""
+        target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
+        slope_of_divergence = target[1] / activity[1] - target[0] / activity[0]
+        if forward.row_weight is not None:
+            slope_of_divergence /= forward.row_weight.mean()
+        change = forward.weighted_(forward.slope * slope_of_divergence)
+        forward.delta.add_(change, alpha=self.weight)
+        return self.value(theta, forward)
+
+    def _activity(self, forward):
+        activity = forward.mean(forward.code)
+        if forward.row_weight is None:
+            return activity
+        # Weights have mean 1 over all rows, not over a batch: activities are fractions.
+        return activity / forward.row_weight.mean()
+
+
+def _on_and_off(activity):
+    # A unit saturated over a whole batch would make the logarithm infinite, and a clamp
+    # would leave it without a gradient to recover by.
+    return activity + 1e-9, (1 - activity) + 1e-9
+
+
+class Contraction:
+    """weight * mean over rows of |dh/dx|_F^2 (Rifai et al., ICML 2011).
+
+    In closed form for one layer, sum_j s'(p_j)^2 sum_i W_ji^2, and by exact products
+    of the layers' Jacobians for more.
+    """
+
+    def __init__(self, weight, network):
+        self.weight, self.network = weight, network
+
+    def value(self, theta, forward):
+        """The penalty, a scalar."""
+        slopes, weights = encoder_layers(theta, forward.hidden, self.network)
+        return forward.mean(jacobians.squared_norm(slopes, weights))
+
+    def add_gradient_(self, theta, forward, gradient):
+        """Add 2 |W_j|^2 s' s'' to ``forward.delta`` and 2 W_j mean(s'^2) to the weights."""
+        weight, slope = theta["weight_0"], forward.slope
+        norms = torch.linalg.vector_norm(weight, dim=1).square_()
+        square = slope * slope
+        energy = forward.mean(square)
+        change = self.network.nonlinearity.curvature(forward.code, square)
+        forward.delta.addcmul_(forward.weighted_(change), norms, value=2 * self.weight)
+        gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=2 * self.weight)
+        return torch.dot(energy, norms)
+
+
+class ReconstructionContraction:
+    """weight * mean over rows of |dr/dx|_F^2, r the reconstruction.
+
+    Gaussian corruption of variance 2 * weight amounts to this penalty, to first order
+    in the variance, for 1/2 squared error where rows are reconstructed exactly
+    (Bishop 1995; Alain & Bengio 2014).
+    """
+
+    def __init__(self, weight, network, units):
+        self.weight, self.network, self.units = weight, network, units
+
+    def value(self, theta, forward):
+        """The penalty, a scalar."""
+        slopes, weights = encoder_layers(theta, forward.hidden, self.network)
+        if self.network.depth == 1 and isinstance(self.units, Gaussian):
+            outer = self.network.decoder_weight(theta, 0)
+            norms = jacobians.two_layer_squared_norm(slopes[0], weights[0], outer)
+            return forward.mean(norms)
+        slope = self.network.nonlinearity.slope
+        levels = reversed(range(self.network.depth))
+        weights += [self.network.decoder_weight(theta, level).t() for level in levels]
+        slopes += [slope(g) for g in forward.decoded] + [None]
+        factor = jacobians.jacobian_factor(slopes, weights)
+        factor = self.units.jacobian_product(forward.output, factor)
+        return forward.mean(jacobians.factored_squared_norm(factor, weights[0]))
+
+
+class HessianContraction:
+    """weight * mean of |J(x) - J(x + eps)|_F^2, eps ~ N(0, noise^2 I) (Rifai et al., ECML 2011).
+
+    A stochastic estimate of noise^2 times the squared norm of the encoder's second
+    derivative: it makes the Jacobian change slowly, so that the code's tangent
+    planes turn slowly along the manifold.
+
+    Parameters
+    ----------
+    weight : float
+    network : Network
+    noise : float
+        Standard deviation of eps.
+    n_samples : int
+        Number of eps for each row.
+    """
+
+    def __init__(self, weight, network, noise, n_samples):
+        self.weight, self.network = weight, network
+        self.noise, self.n_samples = noise, n_samples
+
+    def value(self, theta, forward):
+        """The penalty, a scalar."""
+        slopes, weights = encoder_layers(theta, forward.hidden, self.network)
+        if self.network.depth > 1:
+            factor = jacobians.jacobian_factor(slopes, weights)
+        total = 0.0
+        for x in self._neighbours(forward):
+            hidden = encode(theta, x, self.network)
+            others, _ = encoder_layers(theta, hidden, self.network)
+            if self.network.depth == 1:
+                change = jacobians.single_layer_squared_norm(slopes[0] - others[0], weights[0])
+            else:
+                difference = factor - jacobians.jacobian_factor(others, weights)
+                change = jacobians.factored_squared_norm(difference, weights[0])
+            total = total + forward.mean(change)
+        return total / self.n_samples
+
+    def add_gradient_(self, theta, forward, gradient):
+        """The same through the slopes at x, the slopes at x + eps, and the weights."""
+        weight, slope = theta["weight_0"], forward.slope
+        nonlinearity = self.network.nonlinearity
+        norms = torch.linalg.vector_norm(weight, dim=1).square_()
+        rate, total = 2 * self.weight / self.n_samples, 0.0
+        for x in self._neighbours(forward):
+            (code,) = encode(theta, x, self.network)
+            other = nonlinearity.slope(code)
+            change = slope - other
+            energy = forward.mean(change * change)
+            total = total + torch.dot(energy, norms)
+            response = nonlinearity.curvature(forward.code, slope * change)
+            forward.delta.addcmul_(forward.weighted_(response), norms, value=rate)
+            gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=rate)
+            # The same chain at the neighbour, whose input and delta are its own.
+            delta = nonlinearity.curvature(code, other * change).mul_(norms)
+            delta = forward.weighted_(delta.mul_(-rate))
+            gradient["weight_0"].addmm_(delta.t(), x, alpha=1.0 / len(x))
+            gradient["hidden_bias_0"].add_(delta.sum(0), alpha=1.0 / len(x))
+        return total / self.n_samples
+
+    def _neighbours(self, forward):
+        for _ in range(self.n_samples):
+            noise = torch.empty_like(forward.x).normal_(generator=forward.generator)
+            yield torch.add(forward.x, noise, alpha=self.noise)
+
+
+def encoder_layers(theta, hidden, network):
+    """The slopes at each layer's output and the weights, from the input outwards."""
+    slopes = [network.nonlinearity.slope(h) for h in hidden]
+    return slopes, [theta[f"weight_{level}"] for level in range(network.depth)]

@@ -1,0 +1,246 @@
+"""Output units: what the decoder's pre-activation ``a`` says about the data.
+
+Each kind of unit defines the mean r(a), samples from P(x | r), and the
+reconstruction loss -log P(x | r), in nats, summed over columns. All are exponential
+families in their natural parameter, hence one fact serves every closed-form gradient:
+
+    d/da -log P(x | r(a)) = r(a) - x
+
+`Gaussian` works in standardised columns, z = (x - mean) / scale; its ``offset``
+carries sum_i log scale_i + d/2 log 2 pi, so that losses are densities of x itself
+and models with different units can be compared. Where the mean is elementwise,
+``activation`` is what it applies.
+"""
+
+import math
+
+import torch
+from torch.nn.functional import log_softmax
+
+from skae.engine.networks.layers import ACTIVATIONS, softplus
+from skae.engine.optimisation.draws import bernoulli
+
+
+class Bernoulli:
+    """Columns in [0, 1]: -sum_i x_i log r_i + (1 - x_i) log(1 - r_i), r = sigmoid(a)."""
+
+    offset = 0.0
+    is_discrete = True
+    activation = ACTIVATIONS["sigmoid"]
+
+    def mean(self, a):
+        """Mean of each column given the pre-activation, shape of ``a``."""
+        return torch.sigmoid(a)
+
+    def sample(self, a, generator, precision=None, out=None):
+        """One draw of each column."""
+        return bernoulli(self.mean(a), generator, out)
+
+    def negative_log_likelihood(self, a, x, weight=None):
+        """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
+        return _row_sum(softplus(a) - x * a, weight)
+
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        if weight is None:
+            value = softplus(a).sum() - torch.dot(a.view(-1), x.view(-1))
+        else:
+            value = (weight * (softplus(a) - x * a)).sum()
+        a.sigmoid_().sub_(x)
+        return value.mul_(scale), _weighted_(a, weight)
+
+    def jacobian_product(self, a, matrix):
+        """dr/da @ matrix for each row; ``matrix`` has shape (n_samples, n_features, m)."""
+        r = self.mean(a)
+        return (r * (1 - r)).unsqueeze(-1) * matrix
+
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, -x.c, shape (n_samples,)."""
+        return -torch.matmul(x, bias)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum over all x of exp(u.x - energy(x)): sum_i softplus(u_i + c_i)."""
+        return softplus(u + bias).sum(-1)
+
+    def bias_for_mean(self, mean):
+        """The pre-activation at which the units' mean is ``mean``."""
+        # Columns that are constant at 0 or 1 would ask for an infinite bias.
+        return torch.logit(mean.clamp(1e-4, 1 - 1e-4))
+
+
+class Gaussian:
+    """Real columns of unit variance: 1/2 |x - a|^2 + offset.
+
+    Parameters
+    ----------
+    offset : float, default=0.0
+        The part of -log P that does not depend on the parameters. 0 makes the loss
+        the plain 1/2 squared error.
+    """
+
+    is_discrete = False
+    activation = ACTIVATIONS["linear"]
+
+    def __init__(self, offset=0.0):
+        self.offset = offset
+
+    @classmethod
+    def of_scale(cls, scale):
+        """Units whose loss is the density of columns that were divided by ``scale``."""
+        return cls(float(torch.log(scale).sum()) + 0.5 * len(scale) * math.log(2 * math.pi))
+
+    def mean(self, a):
+        """Mean of each column given the pre-activation: ``a`` itself."""
+        return a
+
+    def sample(self, a, generator, precision=None, out=None):
+        """One draw of each column, in standardised units; unit variance or 1 / precision."""
+        noise = (torch.empty_like(a) if out is None else out).normal_(generator=generator)
+        return noise.add_(a) if precision is None else noise.mul_(precision.rsqrt()).add_(a)
+
+    def negative_log_likelihood(self, a, x, weight=None):
+        """-log P(x | a) of each row, shape (n_samples,); columns weighted by ``weight``."""
+        return 0.5 * _row_sum((x - a) ** 2, weight) + self.offset
+
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        a.sub_(x)
+        if weight is None:
+            value = torch.dot(a.view(-1), a.view(-1))
+        else:
+            value = (weight * a * a).sum()
+        return value.mul_(0.5 * scale), _weighted_(a, weight)
+
+    def jacobian_product(self, a, matrix):
+        """dr/da @ matrix for each row: ``matrix`` itself."""
+        return matrix
+
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, 1/2 |x - c|^2 times the precision."""
+        square = (x - bias).square()
+        return 0.5 * (square if precision is None else square * precision).sum(-1)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the integral over x of exp(sum_i precision_i u_i x_i - energy(x)).
+
+        sum_i precision_i (u_i^2 / 2 + u_i c_i) + 1/2 log(2 pi / precision_i)
+        """
+        exponent = u * (0.5 * u + bias)
+        if precision is None:
+            return exponent.sum(-1) + 0.5 * u.shape[-1] * math.log(2 * math.pi)
+        return (exponent * precision + 0.5 * torch.log(2 * math.pi / precision)).sum(-1)
+
+    def bias_for_mean(self, mean):
+        """The pre-activation at which the units' mean is ``mean``."""
+        return mean
+
+
+class Multinomial:
+    """Columns that together are one one-hot variable: -sum_i x_i log softmax(a)_i."""
+
+    offset = 0.0
+    activation = None
+
+    def mean(self, a):
+        """Probability of each category, shape of ``a``."""
+        return torch.softmax(a, dim=-1)
+
+    def sample(self, a, generator):
+        """One one-hot draw for each row."""
+        index = torch.multinomial(self.mean(a), 1, generator=generator)
+        return torch.zeros_like(a).scatter_(-1, index, 1.0)
+
+    def negative_log_likelihood(self, a, x, weight=None):
+        """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
+        return _row_sum(-x * log_softmax(a, dim=-1), weight)
+
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        target = x if weight is None else weight * x
+        log_mean = log_softmax(a, dim=-1)
+        value = -(target * log_mean).sum()
+        torch.exp(log_mean, out=a)
+        # The row sums of x are 1, so this is r - x unless columns are weighted.
+        a.mul_(target.sum(-1, keepdim=True)).sub_(target)
+        return value.mul_(scale), a
+
+    def jacobian_product(self, a, matrix):
+        """dr/da @ matrix for each row, (diag(r) - r r^T) matrix."""
+        r = self.mean(a).unsqueeze(-1)
+        return r * (matrix - (r * matrix).sum(-2, keepdim=True))
+
+    def bias_for_mean(self, mean):
+        """The pre-activation at which the units' mean is ``mean``."""
+        return torch.log(mean.clamp(min=1e-4 / mean.shape[-1]))
+
+
+class Mixed:
+    """Different units for different columns: the sum of the parts.
+
+    Parameters
+    ----------
+    parts : list of (units, columns)
+        ``columns`` is a LongTensor or a slice; together they cover every column once.
+    """
+
+    activation = None
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.offset = sum(units.offset for units, _ in parts)
+
+    def mean(self, a):
+        """Mean of each column given the pre-activation, shape of ``a``."""
+        return self._scattered(a, lambda units, part: units.mean(part))
+
+    def sample(self, a, generator):
+        """One draw of each column."""
+        return self._scattered(a, lambda units, part: units.sample(part, generator))
+
+    def negative_log_likelihood(self, a, x, weight=None):
+        """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
+        return sum(
+            units.negative_log_likelihood(
+                a[:, columns], x[:, columns], None if weight is None else weight[:, columns]
+            )
+            for units, columns in self.parts
+        )
+
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        value = 0.0
+        for units, columns in self.parts:
+            part, residual = units.value_and_residual_(
+                a[:, columns].contiguous(),
+                x[:, columns].contiguous(),
+                None if weight is None else weight[:, columns],
+                scale,
+            )
+            a[:, columns] = residual
+            value = value + part
+        return value, a
+
+    def jacobian_product(self, a, matrix):
+        """dr/da @ matrix for each row, part by part."""
+        product = torch.empty_like(matrix)
+        for units, columns in self.parts:
+            product[:, columns] = units.jacobian_product(a[:, columns], matrix[:, columns])
+        return product
+
+    def bias_for_mean(self, mean):
+        """The pre-activation at which the units' mean is ``mean``."""
+        return self._scattered(mean, lambda units, part: units.bias_for_mean(part))
+
+    def _scattered(self, a, function):
+        result = torch.empty_like(a)
+        for units, columns in self.parts:
+            result[..., columns] = function(units, a[..., columns])
+        return result
+
+
+def _row_sum(losses, weight):
+    return (losses if weight is None else losses * weight).sum(-1)
+
+
+def _weighted_(residual, weight):
+    return residual if weight is None else residual.mul_(weight)

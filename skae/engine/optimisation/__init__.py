@@ -1,0 +1,1 @@
+"""Parameters, rows, devices, and the one loop that trains every model."""

@@ -1,0 +1,310 @@
+"""Rows of a data set as batches on a device, and what their columns are like.
+
+`make_rows` chooses: one tensor on the device where the data fit, else (memory maps,
+sparse matrices, data larger than the memory) rows that are read, made dense and moved
+one batch at a time.
+"""
+
+import mmap
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from skae.engine.optimisation.devices import available_memory
+
+# A memory map up to this size is read at once: batches of it are then several times
+# faster. joblib hands its workers every larger array as a memory map.
+_SMALL_MAP = 256 * 2**20
+# Pages of a memory map are given back after about this many bytes were read: not after
+# every batch, since reading a page again costs several times what using it does.
+_RESIDENT = 256 * 2**20
+# The system maps this many bytes around every row that is touched.
+_FAULT_AROUND = 64 * 2**10
+# Dense bytes of one block of rows, where all rows are visited in order.
+_BLOCK = 16 * 2**20
+
+
+class DenseRows:
+    """Rows held as one tensor on the device."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        self._buffers = {}
+
+    def __len__(self):
+        return len(self.tensor)
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.tensor.shape[1]
+
+    def take(self, index):
+        """The rows of a LongTensor of indices; valid until the next call."""
+        buffer = self._buffers.get(len(index))
+        if buffer is None:
+            buffer = self.tensor.new_empty(len(index), self.tensor.shape[1])
+            self._buffers[len(index)] = buffer
+        return torch.index_select(self.tensor, 0, index, out=buffer)
+
+    def blocks(self):
+        """(start, tensor) for successive blocks of rows."""
+        for start, stop in block_bounds(*self.tensor.shape):
+            yield start, self.tensor[start:stop]
+
+
+class StreamedRows:
+    """Rows of an array or CSR matrix, read and standardised one batch at a time.
+
+    Parameters
+    ----------
+    array : ndarray or CSR matrix of shape (n_samples, n_features)
+    shift, scale : Tensor of shape (n_features,), or None
+        Batches are (x - shift) / scale.
+    dtype, device
+        Of the batches.
+    """
+
+    def __init__(self, array, shift, scale, *, dtype, device):
+        self.array, self.shift, self.scale = array, shift, scale
+        self.dtype, self.device = dtype, device
+        self._touched = 0
+
+    def __len__(self):
+        return self.array.shape[0]
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.array.shape[1]
+
+    def take(self, index):
+        """The rows of a LongTensor of indices, as a new tensor."""
+        return self._standardised(self.array[index.cpu().numpy()])
+
+    def blocks(self, width=0):
+        """(start, tensor) for successive blocks of rows, of which so many numbers are made."""
+        for start, stop in block_bounds(len(self), max(width, self.n_columns)):
+            yield start, self._standardised(self.array[start:stop])
+
+    def _standardised(self, part):
+        dense = part.toarray() if sparse.issparse(part) else np.array(part)
+        self._touched += len(dense) * max(_FAULT_AROUND, dense.itemsize * dense.shape[1])
+        if self._touched > _RESIDENT:
+            release_pages(self.array)
+            self._touched = 0
+        tensor = torch.from_numpy(dense).to(self.device, self.dtype)
+        return tensor if self.scale is None else tensor.sub_(self.shift).div_(self.scale)
+
+
+class Labelled(NamedTuple):
+    """A batch of rows with what is to be said of each.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_samples, n_features)
+    target : Tensor of shape (n_samples, n_outputs)
+    weight : Tensor of shape (n_samples,), or None
+        How much each row's target counts; None where all count alike.
+    directions : Tensor of shape (n_directed, n_directions, n_features), or None
+        In which rows may move without their target changing.
+    place : LongTensor of shape (n_samples,), or None
+        Where those of each row are in ``directions``. None: in the same order.
+    """
+
+    x: torch.Tensor
+    target: torch.Tensor
+    weight: torch.Tensor | None
+    directions: torch.Tensor | None = None
+    place: torch.Tensor | None = None
+
+    def directions_of(self, index):
+        """Directions of some of the rows, all of which have some."""
+        return self.directions[index if self.place is None else self.place[index]]
+
+
+class LabelledRows:
+    """Rows whose batches come with their targets.
+
+    Parameters
+    ----------
+    rows : DenseRows or StreamedRows
+    target : Tensor of shape (n_samples, n_outputs)
+    weight : Tensor of shape (n_samples,), default=None
+    directions : DenseRows or StreamedRows, default=None
+        All directions of a row, one after the other, of rows that have some.
+    place : LongTensor of shape (n_samples,), default=None
+        Where those of each row are in ``directions``, negative where it has none. None: each
+        row has some.
+    """
+
+    def __init__(self, rows, target, weight=None, directions=None, place=None):
+        self.rows, self.target, self.weight = rows, target, weight
+        self.directions, self.place = directions, place
+
+    def __len__(self):
+        return len(self.rows)
+
+    @property
+    def n_columns(self):
+        """Number of columns of the rows."""
+        return self.rows.n_columns
+
+    def take(self, index):
+        """The rows of a LongTensor of indices, as `Labelled`; valid until the next call."""
+        weight = None if self.weight is None else self.weight[index]
+        target = self.target.index_select(0, index)
+        return Labelled(self.rows.take(index), target, weight, *self._directions_at(index))
+
+    def _directions_at(self, index):
+        if self.directions is None:
+            return None, None
+        place = None
+        if self.place is not None:
+            index = self.place[index]
+            has_some = index >= 0
+            index, place = index[has_some], has_some.cumsum(0) - 1
+        return self.directions.take(index).view(len(index), -1, self.n_columns), place
+
+
+def make_rows(array, shift=None, scale=None, *, dtype, device):
+    """The rows of an array or CSR matrix as training batches, (x - shift) / scale.
+
+    Parameters
+    ----------
+    array : ndarray or CSR matrix of shape (n_samples, n_features)
+    shift, scale : Tensor of shape (n_features,), default=None
+        None leaves the columns as they are.
+    dtype, device
+        Of the batches.
+
+    Returns
+    -------
+    rows : DenseRows or StreamedRows
+    """
+    n_bytes = array.shape[0] * array.shape[1] * dtype.itemsize
+    mapping = memory_map(array)
+    available = available_memory(device)
+    if (
+        sparse.issparse(array)
+        or (mapping is not None and n_bytes > _SMALL_MAP)
+        or (available is not None and n_bytes > available // 2)
+    ):
+        return StreamedRows(array, shift, scale, dtype=dtype, device=device)
+    array = np.ascontiguousarray(array)
+    if not array.flags.writeable:
+        array = array.copy()  # torch has no read-only tensors
+    tensor = torch.from_numpy(array).to(device, dtype)
+    if scale is not None:
+        tensor = (tensor - shift).div_(scale)
+    return DenseRows(tensor)
+
+
+class ColumnSummary(NamedTuple):
+    """Weighted mean and standard deviation, minimum and maximum of every column."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+
+
+def summarize_columns(array, row_weight=None):
+    """Statistics of the columns in one pass over blocks of rows, in float64.
+
+    Rows of weight zero do not count. NaN and infinity show in the minimum or maximum
+    of their column.
+
+    Parameters
+    ----------
+    array : ndarray or CSR matrix of shape (n_samples, n_features)
+    row_weight : ndarray of shape (n_samples,), default=None
+
+    Returns
+    -------
+    summary : ColumnSummary
+    """
+    if sparse.issparse(array):
+        return _summarize_csr(array, row_weight)
+    n_features = array.shape[1]
+    mean, square = np.zeros(n_features), np.zeros(n_features)
+    minimum, maximum = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+    total = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start, stop in block_bounds(*array.shape):
+            block = array[start:stop].astype(np.float64)
+            weight = np.ones(len(block)) if row_weight is None else row_weight[start:stop]
+            if row_weight is not None:
+                block, weight = block[weight > 0], weight[weight > 0]
+            release_pages(array)
+            if len(block) == 0:
+                continue
+            np.minimum(minimum, block.min(0), out=minimum)
+            np.maximum(maximum, block.max(0), out=maximum)
+            # Chan et al. 1979: merge the moments of this block into those so far.
+            block_total = weight.sum()
+            block_mean = weight @ block / block_total
+            block -= block_mean
+            block_square = weight @ np.square(block, out=block)
+            change = block_mean - mean
+            merged = total + block_total
+            square += block_square + change**2 * (total * block_total / merged)
+            mean += change * (block_total / merged)
+            total = merged
+        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum)
+
+
+def _summarize_csr(array, row_weight):
+    # The stored entries alone; the zeros between them are counted, never written out.
+    weight = np.ones(array.shape[0]) if row_weight is None else row_weight
+    if (weight == 0).any():
+        array, weight = array[weight > 0], weight[weight > 0]
+    if not array.has_canonical_format:
+        array = array.copy()
+        array.sum_duplicates()
+    n_features, total = array.shape[1], weight.sum()
+    values, columns = array.data.astype(np.float64), array.indices
+    entry_weight = np.repeat(weight, np.diff(array.indptr))
+
+    def column_sums(entries):
+        return np.bincount(columns, entries, n_features)
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = column_sums(entry_weight * values) / total
+        square = column_sums(entry_weight * (values - mean[columns]) ** 2)
+        square += (total - column_sums(entry_weight)) * mean**2
+        has_zero = np.bincount(columns, minlength=n_features) < array.shape[0]
+        minimum, maximum = np.where(has_zero, 0.0, np.inf), np.where(has_zero, 0.0, -np.inf)
+        np.minimum.at(minimum, columns, values)
+        np.maximum.at(maximum, columns, values)
+        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum)
+
+
+def block_bounds(n_rows, n_columns):
+    """(start, stop) of successive blocks of rows of about 16 MiB in float64."""
+    step = max(1, _BLOCK // (8 * max(1, n_columns)))
+    for start in range(0, n_rows, step):
+        yield start, min(start + step, n_rows)
+
+
+def memory_map(array):
+    """The shared file mapping behind an array, or None."""
+    mode = None
+    while isinstance(array, np.ndarray):
+        mode = getattr(array, "mode", mode)
+        array = array.base
+    # A copy-on-write mapping ("c") may hold changes that the file does not.
+    return array if isinstance(array, mmap.mmap) and mode in ("r", "r+", "w+") else None
+
+
+def release_pages(array):
+    """Give the pages read from a file mapping back to the system's cache.
+
+    A process is charged for every page of a mapping that it touched; without this, an
+    epoch over a 4 GB file would count as 4 GB of memory.
+    """
+    mapping = memory_map(array)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)

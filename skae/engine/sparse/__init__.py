@@ -1,0 +1,1 @@
+"""Sparse codes: the problem, its solvers, dictionaries, and encoders that predict codes."""

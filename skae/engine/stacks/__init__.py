@@ -1,0 +1,1 @@
+"""Models one on the other, and an output layer on top."""

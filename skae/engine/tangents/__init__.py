@@ -1,0 +1,1 @@
+"""Directions along which predictions and distances do not change."""

@@ -1,0 +1,332 @@
+"""Moves of a row that should not change what is predicted there, and how much they do.
+
+Of all moves of one length, a prediction P(y | a(x)) answers most to the leading eigenvector of
+J^T M J, with J the Jacobian of the output a and M the Fisher information of P(y | a): to second
+order the divergence KL(P(y | a(x)) || P(y | a(x + v))) is v^T J^T M J v / 2. Miyato et al. (2018)
+find it by one step of the power iteration, J^T M J e from a random e. J^T M e with a random e in
+the place of J e costs half as much and does as well: M leaves little but the contrast between the
+few classes that are likely. Within a plane spanned by the rows of B, or weighted by the singular
+values of an encoder's Jacobian B, the move is B^T B times that.
+
+The criterion of a classifier that few rows teach by their labels, and all by their manifold.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from skae.engine.networks.affine_maps import linearized
+from skae.engine.networks.jacobians import DifferentiatedJacobian
+from skae.engine.stacks.supervised import Supervised
+from skae.engine.tangents.propagation import DirectedChain, random_combination, squared_change
+
+
+class Span:
+    """Directions of each row as the Jacobian that has them as its rows.
+
+    Parameters
+    ----------
+    directions : Tensor of shape (n_rows, n_directions, n_features)
+    """
+
+    def __init__(self, directions):
+        self.directions = directions
+
+    def times(self, vectors):
+        """B u of each row: (n_rows, m, n_in) -> (n_rows, m, n_out)."""
+        return vectors @ self.directions.transpose(1, 2)
+
+    def transposed_times(self, covectors):
+        """B^T v of each row: (n_rows, m, n_out) -> (n_rows, m, n_in)."""
+        return covectors @ self.directions
+
+
+def doubtful_moves(jacobian, units, output, generator):
+    """J^T M e of each row, with normal e: moves towards what the prediction takes for likely, too.
+
+    Parameters
+    ----------
+    jacobian : LayeredJacobian or DifferentiatedJacobian
+        J, of the output's pre-activations.
+    units : object of `skae.engine.networks.units`
+        Of the targets.
+    output : Tensor of shape (n_rows, n_outputs)
+    generator : torch.Generator
+
+    Returns
+    -------
+    moves : Tensor of shape (n_rows, n_features)
+    """
+    noise = torch.empty_like(output).normal_(generator=generator)
+    doubt = units.jacobian_product(output, noise.unsqueeze(2)).transpose(1, 2)
+    return jacobian.transposed_times(doubt).squeeze(1)
+
+
+def projected(plane, moves):
+    """B^T B v of each row."""
+    return plane.transposed_times(plane.times(moves.unsqueeze(1))).squeeze(1)
+
+
+def normalized(moves):
+    """Each row divided by its norm; zero where it has none."""
+    # By the largest entry first: squares of what a sure prediction answers underflow.
+    moves = moves / moves.abs().amax(1, keepdim=True).clamp(min=torch.finfo(moves.dtype).tiny)
+    return moves / moves.norm(dim=1, keepdim=True).clamp(min=1)
+
+
+def divergence(units, output, moved):
+    """KL(P(y | output) || P(y | moved)) of each row; the first counts as given."""
+    given = units.mean(output.detach())
+    entropy = units.negative_log_likelihood(output.detach(), given)
+    return units.negative_log_likelihood(moved, given) - entropy
+
+
+def entropy(units, output):
+    """H(P(y | output)) of each row (Grandvalet & Bengio 2005), but for the units' constant."""
+    return units.negative_log_likelihood(output, units.mean(output)) - units.offset
+
+
+def imbalance(units, output, weight, prior):
+    """KL(m || prior) of the mean prediction m of some rows, a scalar.
+
+    One row of the prior for every class joins them, so that few rows need not be balanced.
+
+    Parameters
+    ----------
+    units : object of `skae.engine.networks.units`
+        Of classes.
+    output : Tensor of shape (n_rows, n_classes)
+    weight : Tensor of shape (n_rows,)
+    prior : Tensor of shape (n_classes,)
+        How often each class occurs.
+
+    Returns
+    -------
+    divergence : Tensor, a scalar
+    """
+    n_classes = len(prior)
+    mean = (weight @ units.mean(output) + n_classes * prior) / (weight.sum() + n_classes)
+    tiny = torch.finfo(prior.dtype).tiny
+    return (mean * (mean.clamp(min=tiny) / prior.clamp(min=tiny)).log()).sum()
+
+
+def shrunken_frequencies(counts):
+    """How often classes occur, from a sample of labels: drawn towards equally often.
+
+    Observed frequencies p_k of n labels have a variance of (1 - sum of p_k^2) / (n - 1) in all.
+    Where that is a part of their squared distance from equal ones, they move by that part (James
+    and Stein's shrinkage; Hausser & Strimmer 2009).
+
+    Parameters
+    ----------
+    counts : Tensor of shape (n_classes,)
+        Of labels.
+
+    Returns
+    -------
+    frequencies : Tensor of shape (n_classes,)
+    """
+    equal = torch.full_like(counts, 1 / len(counts))
+    n = counts.sum()
+    if n <= 1:
+        return equal
+    observed = counts / n
+    variance = (1 - observed.square().sum()) / (n - 1)
+    distance = (observed - equal).square().sum()
+    if variance >= distance:
+        return equal
+    return torch.lerp(observed, equal, variance / distance)
+
+
+class Moves(NamedTuple):
+    """How far, and at what price, predictions of unlabelled rows are not to change.
+
+    Attributes
+    ----------
+    penalty : float
+        Weight of the divergence between the predictions before and after.
+    length : float
+        Of the move.
+    """
+
+    penalty: float
+    length: float
+
+
+NONE = Moves(0.0, 0.0)
+
+
+class Arranged(NamedTuple):
+    """A batch as it goes through the net: labelled rows, others, and these once more, moved.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_known + n_others * (1 + n_moves), n_features)
+    direction : Tensor of shape (n_known, n_features), or (0, n_features)
+        Of the labelled rows.
+    target, target_weight : Tensor of shape (n_known, ...)
+        Theirs; the latter may be None.
+    other_weight : Tensor of shape (n_others,)
+    """
+
+    x: torch.Tensor
+    direction: torch.Tensor
+    target: torch.Tensor
+    target_weight: torch.Tensor | None
+    other_weight: torch.Tensor
+
+
+class SemiSupervised(Supervised):
+    """The criterion of `Supervised` for classes, and what predictions do around each row.
+
+        tangent_penalty * mean over rows with a target of sum_j |da/dx u_j|^2
+        + mean over rows without one of
+            sum over moves v of penalty * KL(P(y | x) || P(y | x + v))
+            + entropy_penalty * H(P(y | x))
+        + balance_penalty * KL(mean over rows without a target of P(y | x) || prior)
+
+    The moves are the worst of their length within the plane of the row's tangents, and the
+    worst of all (see `skae.engine.tangents.semi_supervised`).
+
+    Parameters
+    ----------
+    levels, units, **options
+        As of `Supervised`. Targets are classes.
+    planes : callable or None
+        (x, directions) -> the planes of tangents at some rows, with the products of a Jacobian,
+        where directions() are those that the batch has for them. None: there are no planes, and
+        no moves within them.
+    tangent_penalty : float
+        Batches have ``directions`` at rows with a target, unless it is 0.
+    within, anywhere : Moves
+        Within the tangents' planes, and in any direction.
+    entropy_penalty, balance_penalty : float
+    prior : Tensor of shape (n_outputs,)
+        How often each class occurs; needed for ``balance_penalty``.
+    """
+
+    def __init__(
+        self,
+        levels,
+        units,
+        *,
+        planes=None,
+        tangent_penalty=0.0,
+        within=NONE,
+        anywhere=NONE,
+        entropy_penalty=0.0,
+        balance_penalty=0.0,
+        prior=None,
+        **options,
+    ):
+        super().__init__(levels, units, **options)
+        self.planes, self.prior = planes, prior
+        self.tangent_penalty = tangent_penalty
+        self.entropy_penalty, self.balance_penalty = entropy_penalty, balance_penalty
+        self._moves = []
+        if within.penalty > 0 and planes is not None:
+            self._moves.append((within, True))
+        if anywhere.penalty > 0:
+            self._moves.append((anywhere, False))
+        if self._chain is not None:
+            self._chain = DirectedChain(self._chain.maps)
+
+    @property
+    def is_noisy(self):
+        """Whether `value` depends on the generator: it does, moves and combinations are drawn."""
+        return True
+
+    def supervised_value(self, theta, batch, generator, row_weight=None):
+        """The criterion without the layers' own criteria, a scalar."""
+        arranged = self._arranged(theta, batch, generator, row_weight)
+
+        def function(x):
+            return self.output(theta, x, generator)
+
+        if not len(arranged.direction):
+            output = function(arranged.x)
+            change = output[:0]
+        else:
+            # A derivative forwards, as that of one backwards: torch's own imports what warns.
+            direction = torch.zeros_like(arranged.x)
+            direction[: len(arranged.direction)] = arranged.direction
+            output, pull = torch.func.vjp(function, arranged.x)
+            _, push = torch.func.vjp(lambda residual: pull(residual)[0], torch.zeros_like(output))
+            change = push(direction)[0][: len(arranged.direction)]
+        value = self._output_terms(output, change, arranged)
+        if self.weight_decay > 0:
+            value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
+        return value
+
+    def _loss_gradient(self, theta, batch, generator, out, row_weight):
+        """Autograd at the output, and backpropagation by hand from there."""
+        arranged = self._arranged(theta, batch, generator, row_weight)
+        output, change = self._chain.forward(theta, arranged.x, arranged.direction, generator)
+        with torch.enable_grad():
+            leaves = output.detach().requires_grad_(), change.detach().requires_grad_()
+            value = self._output_terms(*leaves, arranged)
+            residuals = torch.autograd.grad(value, leaves, materialize_grads=True)
+        self._chain.backward_(theta, *residuals, out)
+        return value.detach()
+
+    @torch.no_grad()
+    def _arranged(self, theta, batch, generator, row_weight):
+        """The batch's rows in the order in which they go through the net, with the moved ones."""
+        known = batch.target.sum(1) > 0
+        labelled, others = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
+        x = batch.x.detach()
+        parts, direction = [x[labelled], x[others]], x[:0]
+        if self.tangent_penalty > 0 and batch.directions is not None and len(labelled):
+            direction = random_combination(batch.directions_of(labelled), generator)
+        if self._moves and len(others):
+            parts += self._moved(theta, x[others], batch, others, generator)
+        ones = x.new_ones(len(others))
+        return Arranged(
+            torch.cat(parts),
+            direction,
+            batch.target[labelled],
+            None if batch.weight is None else batch.weight[labelled],
+            ones if row_weight is None else row_weight[others],
+        )
+
+    def _moved(self, theta, x, batch, others, generator):
+        """Unlabelled rows after each of the moves."""
+        output, jacobian = self._linearized(theta, x)
+        free = doubtful_moves(jacobian, self.units, output, generator)
+        found = []
+        for move, is_within in self._moves:
+            direction = free
+            if is_within:
+                plane = self.planes(x, lambda: batch.directions_of(others))
+                direction = projected(plane, free)
+            found.append(torch.add(x, normalized(direction), alpha=move.length))
+        return found
+
+    def _linearized(self, theta, x):
+        """The output at some rows and its Jacobian there, without dropout."""
+        if self._chain is not None:
+            return linearized(theta, x, self._chain.maps)
+        return self.output(theta, x), DifferentiatedJacobian(lambda x: self.output(theta, x), x)
+
+    def _output_terms(self, output, change, arranged):
+        """All terms that depend on outputs and their changes, a scalar."""
+        n_known, n_others = len(arranged.target), len(arranged.other_weight)
+        n = n_known + n_others
+        loss = self.units.negative_log_likelihood(output[:n_known], arranged.target)
+        if arranged.target_weight is not None:
+            loss = loss * arranged.target_weight
+        value = self.weight / (self.share * n) * loss.sum()
+        if len(change):
+            counted = squared_change(change) * arranged.target.sum(1)
+            value = value + self.tangent_penalty / (self.share * n) * counted.sum()
+        if not n_others:
+            return value
+        before, *after = output[n_known:].split(n_others)
+        of_rows = self.entropy_penalty * entropy(self.units, before)
+        for (move, _), moved in zip(self._moves, after, strict=True):
+            of_rows = of_rows + move.penalty * divergence(self.units, before, moved)
+        value = value + (of_rows * arranged.other_weight).sum() / ((1 - self.share) * n)
+        if self.balance_penalty > 0:
+            mean = imbalance(self.units, before, arranged.other_weight, self.prior)
+            value = value + self.balance_penalty * mean
+        return value

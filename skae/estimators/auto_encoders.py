@@ -1,0 +1,414 @@
+"""Regularised auto-encoders: one family, whose named variants restate a default."""
+
+from math import inf
+from numbers import Integral, Real
+
+import torch
+
+from skae._validation import Interval, StrOptions
+from skae.engine.networks.affine_maps import network_decoder, network_encoder
+from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper
+from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode, initialize
+from skae.engine.networks.objectives import Emphasis, Reconstruction
+from skae.engine.networks.penalties import (
+    CodeKL,
+    CodeL1,
+    Contraction,
+    HessianContraction,
+    ReconstructionContraction,
+    WeightDecay,
+)
+from skae.estimators.face.columns import LOSSES
+from skae.estimators.face.layers import LayerAttributes
+from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.transformer import TrainedTransformer
+
+
+@estimator
+class AutoEncoder(LayerAttributes, TrainedTransformer):
+    r"""Auto-encoder with any of the family's regularisers.
+
+    Learns a code :math:`h = s(W x + b)` from which a decoder reconstructs the input.
+    It minimises, averaged over rows,
+
+    .. math::
+
+        -\log P(x \mid r(\tilde x)) + \lambda \|J_h(\tilde x)\|_F^2 + \gamma\,
+        \mathbb{E}_\epsilon \|J_h(\tilde x) - J_h(\tilde x + \epsilon)\|_F^2
+        + \beta\, \Omega(h) + \tfrac{\alpha}{2} \|W\|^2
+
+    where :math:`\tilde x` is the input, corrupted if ``corruption`` is set,
+    :math:`J_h = \partial h / \partial x`, and :math:`\lambda, \gamma, \beta, \alpha` are
+    ``contraction``, ``hessian``, ``sparsity`` and ``alpha``. All are 0 by default: the
+    plain auto-encoder. :class:`DenoisingAutoEncoder` and :class:`ContractiveAutoEncoder`
+    are this class with other defaults, and may be combined.
+
+    Read more in the :ref:`User Guide <auto_encoders>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    DenoisingAutoEncoder : Reconstructs the clean input from a corrupted one.
+    ContractiveAutoEncoder : Penalises the sensitivity of the code.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skae import AutoEncoder
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> codes = AutoEncoder(n_components=8, random_state=0).fit_transform(X)
+    >>> codes.shape
+    (150, 8)
+    """
+
+    n_components: int = parameter(
+        256,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Number of code units.""",
+        positional=True,
+    )
+    hidden_layer_sizes: tuple = parameter(
+        (),
+        [Interval(Integral, 1, None, closed="left"), "array-like"],
+        """tuple of int, or int
+        Layers between input and code, mirrored in the decoder.""",
+    )
+    activation: str = parameter(
+        "sigmoid",
+        [StrOptions(set(ACTIVATIONS))],
+        """{"sigmoid", "tanh", "relu", "softplus", "linear"}
+        Activation of every layer but the output, whose units ``loss`` sets.""",
+    )
+    loss: str = parameter(
+        "auto",
+        [StrOptions(set(LOSSES)), list, tuple],
+        """str or list of (str, columns)
+        Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
+
+        - "bernoulli": cross-entropy, for values in [0, 1];
+        - "gaussian": columns standardised by their mean and standard deviation, which
+          are estimated in `fit`: a raw table needs no scaler;
+        - "multinomial": all columns together are one one-hot variable;
+        - "squared_error": half the squared error in the input's own units;
+        - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".
+
+        A list chooses by columns, given in any way that
+        :class:`~sklearn.compose.ColumnTransformer` takes them; every column once, and
+        one entry "multinomial" for each one-hot variable.""",
+    )
+    tied_weights: bool = parameter(
+        True,
+        ["boolean"],
+        """bool
+        Whether the decoder uses the transposed weights of the encoder.""",
+    )
+    alpha: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight decay: weight of half the sum of squared weights.""",
+    )
+    sparsity: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the penalty that makes codes sparse.""",
+    )
+    sparsity_penalty: str = parameter(
+        "kl",
+        [StrOptions({"kl", "l1"})],
+        """{"kl", "l1"}
+        "kl" drives each unit's mean activity to ``sparsity_target`` (sigmoid codes
+        only); "l1" is the sum of absolute values of the code.""",
+    )
+    sparsity_target: float = parameter(
+        0.05,
+        [Interval(Real, 0, 1, closed="neither")],
+        """float
+        Mean activity that the "kl" penalty aims at.""",
+    )
+    corruption: str = parameter(
+        None,
+        [StrOptions({"masking", "salt_and_pepper", "gaussian"}), None],
+        """{"masking", "salt_and_pepper", "gaussian"} or None
+        Noise on the input during training: components set to 0 (the mean, where columns
+        are standardised), set to their column's minimum or maximum, or Gaussian noise
+        added.""",
+    )
+    corruption_level: float = parameter(
+        0.25,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Probability of a component's corruption, at most 1; for "gaussian" the standard
+        deviation of the noise, in units of the columns as standardised.""",
+    )
+    emphasis: tuple = parameter(
+        None,
+        ["array-like", None],
+        """tuple of two float or None
+        Weights, in the reconstruction loss, of components that were corrupted and of
+        those that were not. None weighs them alike.""",
+    )
+    contraction: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the squared Frobenius norm of the Jacobian that
+        ``contraction_target`` names.""",
+    )
+    contraction_target: str = parameter(
+        "encoder",
+        [StrOptions({"encoder", "reconstruction"})],
+        """{"encoder", "reconstruction"}
+        Whether ``contraction`` penalises dh/dx or dr/dx.""",
+    )
+    hessian: float = parameter(
+        0.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of the CAE+H term: the change of the encoder's Jacobian between a row and
+        noisy copies of it.""",
+    )
+    hessian_noise: float = parameter(
+        0.1,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Standard deviation of that noise.""",
+    )
+    hessian_samples: int = parameter(
+        4,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Noisy copies of each row.""",
+    )
+
+    _attributes_doc = (
+        """
+    components_ : ndarray of shape (n_components, n_features_in_)
+        Weights of the encoder, one filter per row, for
+        (x - columns_.shift) / columns_.scale; where there is one layer.
+    decoder_components_ : ndarray of shape (n_components, n_features_in_)
+        Weights of the decoder, where there is one layer; ``components_`` if tied.
+    intercept_hidden_ : ndarray of shape (n_components,)
+        Biases of the code, where there is one layer.
+    intercept_visible_ : ndarray of shape (n_features_in_,)
+        Biases of the output, where there is one layer."""
+        + TrainedTransformer._attributes_doc
+    )
+
+    @property
+    def _hidden_sizes(self):
+        sizes = self.hidden_layer_sizes
+        return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+
+    @property
+    def _network(self):
+        sizes = (self.n_features_in_, *self._hidden_sizes, self.n_components)
+        return Network(tuple(int(size) for size in sizes), self.activation, self.tied_weights)
+
+    def _parameter_shapes(self):
+        return self._network.parameter_shapes
+
+    def _initial_parameters(self, dtype, device, generator):
+        mean = self.columns_.mean_like(torch.empty(0, dtype=dtype, device=device))
+        bias = self.columns_.units(device).bias_for_mean(mean)
+        return initialize(self._network, bias, dtype=dtype, device=device, generator=generator)
+
+    @property
+    def _codes_in_unit_interval(self):
+        return self.activation == "sigmoid"
+
+    @property
+    def _affine_encoder(self):
+        return network_encoder(self._network)
+
+    @property
+    def _affine_decoder(self):
+        return network_decoder(self._network)
+
+    def _encode(self, theta, x):
+        return encode(theta, x, self._network)[-1]
+
+    def _decode(self, theta, code):
+        return decode(theta, code, self._network)[1]
+
+    def _make_objective(self, theta):
+        units = self.columns_.units(theta.flat.device)
+        emphasis = None if self.emphasis is None else Emphasis(*self.emphasis)
+        return Reconstruction(
+            self._network,
+            units,
+            self._make_corruption(theta),
+            emphasis,
+            self._make_penalties(units),
+        )
+
+    def _make_corruption(self, theta):
+        if self.corruption is None or self.corruption_level == 0:
+            return None
+        if self.corruption == "masking":
+            return Masking(self.corruption_level)
+        if self.corruption == "gaussian":
+            return GaussianNoise(self.corruption_level)
+        ends = [self.columns_.standardized(end) for end in ("minimum", "maximum")]
+        ends = [torch.tensor(end).to(theta.flat) for end in ends]
+        return SaltAndPepper(self.corruption_level, *ends)
+
+    def _make_penalties(self, units):
+        network = self._network
+        penalties = []
+        if self.alpha > 0:
+            penalties.append(WeightDecay(self.alpha, network))
+        if self.sparsity > 0 and self.sparsity_penalty == "l1":
+            penalties.append(CodeL1(self.sparsity, network))
+        if self.sparsity > 0 and self.sparsity_penalty == "kl":
+            penalties.append(CodeKL(self.sparsity, network, self.sparsity_target))
+        if self.contraction > 0 and self.contraction_target == "encoder":
+            penalties.append(Contraction(self.contraction, network))
+        if self.contraction > 0 and self.contraction_target == "reconstruction":
+            penalties.append(ReconstructionContraction(self.contraction, network, units))
+        if self.hessian > 0:
+            penalties.append(
+                HessianContraction(self.hessian, network, self.hessian_noise, self.hessian_samples)
+            )
+        return penalties
+
+    def _validate_parameters(self):
+        super()._validate_parameters()
+        if any(not isinstance(n, Integral) or n < 1 for n in self._hidden_sizes):
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
+            )
+        if self.corruption in ("masking", "salt_and_pepper") and self.corruption_level > 1:
+            raise ValueError(
+                f"corruption_level={self.corruption_level} is a probability for "
+                f"corruption={self.corruption!r}: it must be at most 1."
+            )
+        if self.emphasis is not None and self.corruption not in ("masking", "salt_and_pepper"):
+            raise ValueError(
+                "emphasis tells corrupted components from others, so it needs "
+                f"corruption='masking' or 'salt_and_pepper', not {self.corruption!r}."
+            )
+        if self.emphasis is not None and not (
+            len(self.emphasis) == 2
+            and all(isinstance(weight, Real) and 0 <= weight < inf for weight in self.emphasis)
+            and any(self.emphasis)
+        ):
+            raise ValueError(
+                f"emphasis={self.emphasis!r} must be two finite weights of at least 0, not both "
+                "0: of corrupted and of untouched components."
+            )
+        if self.sparsity > 0 and self.sparsity_penalty == "kl" and self.activation != "sigmoid":
+            raise ValueError(
+                f"sparsity_penalty='kl' needs codes in (0, 1), but activation="
+                f"{self.activation!r}; use activation='sigmoid' or sparsity_penalty='l1'."
+            )
+
+
+@estimator
+class DenoisingAutoEncoder(AutoEncoder):
+    r"""Auto-encoder that reconstructs the clean input from a corrupted one.
+
+    It minimises, averaged over rows and corruptions,
+
+    .. math::
+
+        -\log P(x \mid r(\tilde x)), \qquad \tilde x \sim q(\tilde x \mid x)
+
+    with :math:`q` set by ``corruption`` and ``corruption_level``. To undo the corruption
+    the code has to hold what is regular in the data: how each column depends on the
+    others. :class:`AutoEncoder` with ``corruption="masking"``; all of its regularisers
+    can be added.
+
+    Read more in the :ref:`User Guide <denoising>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    ContractiveAutoEncoder : Penalises the sensitivity of the code instead.
+
+    References
+    ----------
+    .. [1] P. Vincent, H. Larochelle, I. Lajoie, Y. Bengio, P.-A. Manzagol. Stacked
+       denoising autoencoders. Journal of Machine Learning Research 11, 2010.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skae import DenoisingAutoEncoder
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> dae = DenoisingAutoEncoder(n_components=8, random_state=0).fit(X)
+    >>> dae.transform(X).shape
+    (150, 8)
+    >>> bool(dae.score(X) > DenoisingAutoEncoder(n_components=8, max_iter=1).fit(X).score(X))
+    True
+    """
+
+    corruption: str = preset(AutoEncoder, "corruption", "masking")
+
+
+@estimator
+class ContractiveAutoEncoder(AutoEncoder):
+    r"""Auto-encoder whose code is insensitive to all but the data's own variations.
+
+    It minimises, averaged over rows,
+
+    .. math::
+
+        -\log P(x \mid r(x)) + \lambda \left\| \frac{\partial h(x)}{\partial x} \right\|_F^2,
+        \qquad \text{for sigmoid codes }
+        \|J\|_F^2 = \sum_j (h_j (1 - h_j))^2 \sum_i W_{ji}^2
+
+    with :math:`\lambda` = ``contraction``. The penalty shrinks the code's response in all
+    directions; the reconstruction defends the directions along which the data vary.
+    :class:`AutoEncoder` with a contraction; all of its regularisers can be added.
+
+    Read more in the :ref:`User Guide <contractive>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    DenoisingAutoEncoder : Contracts the reconstruction by noise instead.
+
+    References
+    ----------
+    .. [1] S. Rifai, P. Vincent, X. Muller, X. Glorot, Y. Bengio. Contractive
+       auto-encoders: explicit invariance during feature extraction. ICML 2011.
+    .. [2] S. Rifai, G. Mesnil, P. Vincent, X. Muller, Y. Bengio, Y. Dauphin, X. Glorot.
+       Higher order contractive auto-encoder. ECML 2011.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import SVC
+    >>> from skae import ContractiveAutoEncoder
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = make_pipeline(ContractiveAutoEncoder(64, max_iter=20, random_state=0), SVC())
+    >>> bool(model.fit(X[:1000], y[:1000]).score(X[1000:], y[1000:]) > 0.9)
+    True
+    """
+
+    contraction: float = preset(AutoEncoder, "contraction", 0.1)

@@ -1,0 +1,226 @@
+"""From the ``loss`` parameter and the data to output units and standardised columns."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skae._validation import (
+    check_domain,
+    check_finite,
+    check_one_hot,
+    column_indices,
+)
+from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.optimisation.rows import summarize_columns
+
+LOSSES = ("auto", "bernoulli", "gaussian", "multinomial", "squared_error")
+
+
+class Columns(NamedTuple):
+    """What a model knows of its input's columns; fitted state of an estimator.
+
+    Attributes
+    ----------
+    parts : tuple of (str, ndarray)
+        Losses and the positions of the columns they are for; every column once.
+    shift, scale : ndarray of shape (n_features,)
+        The network sees (x - shift) / scale: mean and standard deviation of Gaussian
+        columns, 0 and 1 for others.
+    mean, minimum, maximum : ndarray of shape (n_features,)
+        Of the training data.
+    parameter : str
+        The estimator's parameter that chose the parts, for messages.
+    """
+
+    parts: tuple
+    shift: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    parameter: str = "loss"
+
+    def check(self, X, feature_names=None):
+        """Raise a ValueError where data leave the domain of their loss."""
+        if all(name in ("gaussian", "squared_error") for name, _ in self.parts):
+            return
+        summary = summarize_columns(X)
+        _check_parts(self.parts, X, summary, feature_names, self.parameter)
+
+    def check_choice(self, choice):
+        """Refuse to continue a model with other output units than it has."""
+        names = {name for name, _ in self.parts}
+        if isinstance(choice, str) and choice != "auto" and names != {choice}:
+            raise ValueError(
+                f"{self.parameter}={choice!r}, but this model was fitted with "
+                f"{', '.join(sorted(names))} units, which training cannot change. Set "
+                f"{self.parameter} back, or call fit with warm_start=False."
+            )
+
+    def check_first_part(self, n_rows):
+        """Refuse or report a first part of a stream that tells too little of its columns."""
+        gaussian = [columns for name, columns in self.parts if name == "gaussian"]
+        if not gaussian:
+            return
+        remedy = (
+            "The first call of partial_fit estimates mean and scale of the columns for all calls "
+            "to come: pass more rows at first"
+        )
+        remedy += (
+            ", or scale them yourself and set loss='squared_error'."
+            if self.parameter == "loss"
+            else "."
+        )
+        if n_rows < 2:
+            raise ValueError(f"One row (n_samples=1) has no scale. {remedy}")
+        columns = np.concatenate(gaussian)
+        constant = columns[self.minimum[columns] == self.maximum[columns]]
+        if len(constant):
+            warnings.warn(
+                f"Columns {constant.tolist()[:5]} are constant so far. {remedy}", stacklevel=4
+            )
+
+    @property
+    def is_standardized(self):
+        """Whether the network sees other numbers than the user's."""
+        return bool(self.shift.any() or (self.scale != 1).any())
+
+    def standardized(self, statistic):
+        """One of the statistics by name, as the network sees it."""
+        return (getattr(self, statistic) - self.shift) / self.scale
+
+    def standardization(self, dtype, device):
+        """(shift, scale) as tensors, or (None, None) where columns are used as they are."""
+        if not self.is_standardized:
+            return None, None
+        return tuple(torch.tensor(a, dtype=dtype, device=device) for a in (self.shift, self.scale))
+
+    def mean_like(self, x):
+        """The training mean as the network sees it, with dtype and device of a tensor."""
+        return torch.tensor(self.standardized("mean")).to(x)
+
+    def units(self, device):
+        """The output units, on standardised columns."""
+        if len(self.parts) == 1:
+            name, columns = self.parts[0]
+            return self._units_of(name, columns)
+        parts = [
+            # A copy: fitted state may be a read-only memory map, which torch does not have.
+            (self._units_of(name, columns), torch.tensor(columns, device=device))
+            for name, columns in self.parts
+        ]
+        return Mixed(parts)
+
+    def _units_of(self, name, columns):
+        if name == "gaussian":
+            return Gaussian.of_scale(torch.as_tensor(self.scale[columns]))
+        return {"bernoulli": Bernoulli, "multinomial": Multinomial, "squared_error": Gaussian}[
+            name
+        ]()
+
+
+def describe_columns(X, loss, row_weight, original, feature_names=None, parameter="loss"):
+    """Choose the losses of the columns of X and estimate what they need.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+    loss : str or list of (str, columns)
+        As the estimators document it.
+    row_weight : ndarray of shape (n_samples,) or None
+    original : array-like
+        X as the user passed it, for columns chosen by name.
+    feature_names : ndarray of str, default=None
+    parameter : str, default="loss"
+        The estimator's parameter that ``loss`` is the value of.
+
+    Returns
+    -------
+    columns : Columns
+
+    Raises
+    ------
+    ValueError
+        NaN or infinity; columns outside their loss's domain, chosen twice or not at all.
+    """
+    summary = summarize_columns(X, row_weight)
+    if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
+        check_finite(X, feature_names)
+    if not np.isfinite(summary.std).all():
+        column = np.flatnonzero(~np.isfinite(summary.std))[0]
+        raise ValueError(
+            f"Column {_label(column, feature_names)} is so large that its standard deviation "
+            "overflows. Rescale it."
+        )
+    parts = _resolve_parts(loss, summary, original, feature_names)
+    _check_parts(parts, X, summary, feature_names, parameter)
+
+    shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    for name, columns in parts:
+        if name == "gaussian":
+            shift[columns] = summary.mean[columns]
+            # A constant column has nothing to standardise, beyond its rounding errors.
+            size = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
+            rounding = 10 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps * size
+            constant = (summary.minimum == summary.maximum) | (summary.std <= rounding)
+            scale[columns] = np.where(constant, 1.0, summary.std)[columns]
+    return Columns(parts, shift, scale, summary.mean, summary.minimum, summary.maximum, parameter)
+
+
+def _resolve_parts(loss, summary, original, feature_names):
+    n_features = len(summary.mean)
+    if isinstance(loss, str):
+        if loss == "auto":
+            in_unit = (summary.minimum >= 0).all() and (summary.maximum <= 1).all()
+            loss = "bernoulli" if in_unit else "gaussian"
+        return ((loss, np.arange(n_features)),)
+
+    parts, owner = [], np.full(n_features, -1)
+    for number, part in enumerate(loss):
+        if not (isinstance(part, (tuple, list)) and len(part) == 2 and part[0] in LOSSES[1:]):
+            raise ValueError(
+                f"loss must be a name or a list of (name, columns) with names in {LOSSES[1:]}; "
+                f"entry {number} is {part!r}."
+            )
+        columns = column_indices(original, part[1])
+        counts = (owner >= 0) + np.bincount(columns, minlength=n_features)
+        if (counts > 1).any():
+            raise ValueError(
+                f"loss chooses column {_label(np.argmax(counts > 1), feature_names)} twice; "
+                "each column needs exactly one loss."
+            )
+        owner[columns] = number
+        parts.append((part[0], columns))
+    missing = np.flatnonzero(owner < 0)
+    if len(missing):
+        raise ValueError(
+            f"loss leaves out {len(missing)} columns, the first of them "
+            f"{_label(missing[0], feature_names)}; each column needs exactly one loss."
+        )
+    # Columns of one kind are one part; only one-hot variables stay apart.
+    merged = {}
+    for name, columns in parts:
+        if len(columns):
+            key = (name, len(merged)) if name == "multinomial" else (name, None)
+            merged.setdefault(key, []).append(columns)
+    return tuple((name, np.concatenate(columns)) for (name, _), columns in merged.items())
+
+
+def _check_parts(parts, X, summary, feature_names, parameter):
+    for name, columns in parts:
+        check_domain(
+            name,
+            summary.minimum[columns],
+            summary.maximum[columns],
+            columns,
+            feature_names,
+            parameter,
+        )
+        if name == "multinomial":
+            check_one_hot(X, columns, feature_names)
+
+
+def _label(column, feature_names):
+    return f"{column}" if feature_names is None else f"{column} ({feature_names[column]!r})"

@@ -1,0 +1,289 @@
+"""How a fit can end other than well: exceptions, divergence, interruption, collapse."""
+
+import contextlib
+import contextvars
+import functools
+import sys
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from skae.diagnostics import constant_units
+from skae.engine.optimisation.rows import summarize_columns
+
+# A few dead units are usual in wide or relu layers; from this fraction on, warn.
+_COLLAPSED = 0.5
+# A model explains nothing if it reduces the loss of the mean by less than this, once it
+# had this many epochs.
+_EXPLAINED, _TIME_TO_LEARN = 0.01, 30
+# A training that gave back this part of what it had gained went wrong.
+_SETBACK = 0.5
+# Annealed estimates are trusted if at least this fraction of the chains carries them.
+_TRUSTED = 0.1
+# Temperatures that swap more rarely than this are too far apart.
+_SWAPPED = 0.01
+
+
+class CollapsedCodeWarning(UserWarning):
+    """A code that carries nothing: constant units, or reconstructions that are the mean."""
+
+
+def all_or_nothing(fit):
+    """Decorate a fit so that, where it raises, the model stays as it was."""
+
+    @functools.wraps(fit)
+    def guarded(self, *args, **kwargs):
+        before = _fitted_state(self)
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            for name in _fitted_state(self):
+                delattr(self, name)
+            vars(self).update(before)
+            raise
+
+    return guarded
+
+
+def _fitted_state(model):
+    names = [name for name in vars(model) if name.endswith("_") or name == "_training_state"]
+    return {name: vars(model)[name] for name in names}
+
+
+def report_outcome(model, training, start_is_model=False, rate=None):
+    """Warn of a training that diverged or was interrupted; raise if it learned nothing.
+
+    Parameters
+    ----------
+    model : estimator
+    training : Training
+    start_is_model : bool
+        Whether the weights at the start, which are kept where nothing better was found, are what
+        an earlier phase of the same fit has learned.
+    rate : str, default=None
+        What the learning rate is, where it is not the model's.
+    """
+    rate = f"now {model.learning_rate:g}" if rate is None else rate
+    name, n_epochs = type(model).__name__, len(training.loss_curve)
+    if training.outcome == "diverged":
+        # After a regular end every epoch was finite; the explosion came to light at the end.
+        epoch = min(n_epochs + 1, model.max_iter)
+        message = (
+            f"{name} diverged by epoch {epoch}: the loss or the weights exploded or are not "
+            f"finite. Use a smaller learning_rate ({rate}) or weaker penalties"
+        )
+        if training.kept_epoch == 0 and start_is_model:
+            kept = "This training made the model worse only: what it started from was kept"
+            warn(f"{message}. {kept}.", ConvergenceWarning)
+        elif training.kept_epoch == 0:
+            raise ValueError(f"{message}. Nothing was learned.")
+        else:
+            warn(f"{message}. The best finite weights were kept.", ConvergenceWarning)
+    elif training.kept_epoch == 0 and n_epochs > 0 and not start_is_model:
+        warn(
+            f"{name}: no epoch was better on the held-out rows than the model that training "
+            f"started from, which was kept. Use a smaller learning_rate ({rate}"
+            f") or more rows.",
+            ConvergenceWarning,
+        )
+    elif training.setback > _SETBACK and n_epochs >= _TIME_TO_LEARN:
+        warn(
+            f"{name} lost more than half of its progress again: its loss rose to "
+            f"{training.loss_curve[-1]:.6g} from {min(training.loss_curve):.6g} after epoch "
+            f"{1 + np.argmin(training.loss_curve)}. Use a smaller learning_rate ({rate}"
+            f"), learning_rate_schedule='linear' or fewer epochs.",
+            ConvergenceWarning,
+        )
+    elif training.outcome == "interrupted":
+        warn(
+            f"{name} was interrupted after {n_epochs} epochs; the model fitted so far was kept.",
+            ConvergenceWarning,
+        )
+
+
+def some_rows(X, weight, n_rows=1000):
+    """About ``n_rows`` rows that count, spread over the whole of X."""
+    rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
+    return X[rows[:: max(1, len(rows) // n_rows)]]
+
+
+def report_collapse(model, X, training):
+    """Warn if half of the units are constant over X, or if nothing but the mean was learned.
+
+    Parameters
+    ----------
+    model : estimator
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+        Some of the training rows.
+    training : Training
+    """
+    seen = summarize_columns(X)
+    if not (seen.minimum < seen.maximum).any():
+        return  # nothing to learn
+    if training.outcome == "interrupted":
+        return  # the user knows, and waits
+    if hasattr(model, "_has_vanished") and model._has_vanished(X):
+        report_vanished(model, X)
+        return
+    if training.outcome == "given":
+        return  # the units are the user's choice
+    had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
+    if report_constant_units(model, model._codes(X)):
+        return
+    if had_time and model._explained(X) < _EXPLAINED:
+        warn(
+            f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
+            f"the mean of the training rows, so the codes carry next to nothing. "
+            f"{model._collapse_remedy}",
+            CollapsedCodeWarning,
+        )
+
+
+def report_constant_units(model, codes):
+    """Warn if half of the units are constant, and return whether they are.
+
+    Parameters
+    ----------
+    model : estimator
+    codes : ndarray of shape (n_samples, n_components)
+        Of some of the training rows.
+    """
+    constant = constant_units(codes)
+    collapsed = constant.mean() >= _COLLAPSED
+    if collapsed:
+        warn(
+            f"{constant.sum()} of {len(constant)} code units are constant on the training rows of "
+            f"this {type(model).__name__}. {model._collapse_remedy}",
+            CollapsedCodeWarning,
+        )
+    return collapsed
+
+
+def report_vanished(model, X):
+    """Warn that all codes of X are zero, and of the alpha from which on they are.
+
+    Parameters
+    ----------
+    model : estimator with ``alpha``, such as SparseCoder
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+    """
+    largest = model._largest_alpha(X)
+    if largest > 0:  # else the rows are zero, and so are the right codes
+        warn(
+            f"All codes of this {type(model).__name__} are zero: alpha={model.alpha:g} is more "
+            f"than any atom explains of these rows. The largest useful alpha is {largest:.4g}; "
+            "for codes of several atoms take a tenth of it.",
+            CollapsedCodeWarning,
+        )
+
+
+def report_frozen_chains(model, frozen, states, what, n_chains=None):
+    """Warn of chains that did not move, though there is somewhere else to be.
+
+    Parameters
+    ----------
+    model : estimator
+    frozen : Tensor of bool of shape (n_chains,)
+    states : Tensor of shape (n_chains, ...)
+        Where the chains are. Chains that rest in one state, all the same, may be where the
+        machine nearly always is; chains that rest in different ones are stuck.
+    what : str
+        What the chains are, for the message.
+    n_chains : int, default=None
+        How many of the first ones count; the others are there for comparison.
+    """
+    stuck = states[frozen]
+    if len(stuck) == 0 or bool((stuck == stuck[0]).all()):
+        return
+    counted = frozen[:n_chains]
+    warn(
+        f"{int(counted.sum())} of {len(counted)} {what} of this {type(model).__name__} never left "
+        "the states they started in: its weights are so large that Gibbs steps do not move. "
+        "Sample with n_temperatures > 1, or fit with a smaller learning_rate or more "
+        "weight_decay.",
+        ConvergenceWarning,
+    )
+
+
+def report_swaps(model, swap_rates, n_temperatures):
+    """Warn if what hot chains find does not come down to the cold ones.
+
+    Parameters
+    ----------
+    model : estimator
+    swap_rates : Tensor of shape (n_temperatures - 1,)
+    n_temperatures : int
+    """
+    rate = float(swap_rates.nan_to_num(nan=1.0).min())
+    if rate < _SWAPPED:
+        warn(
+            f"Neighbouring temperatures of this {type(model).__name__} swap states in {rate:.1%} "
+            "of the steps only, so the cold chains hardly profit from the hot ones. Use more "
+            f"n_temperatures (now {n_temperatures}).",
+            ConvergenceWarning,
+        )
+
+
+def report_annealing(model, estimate, n_chains, n_temperatures):
+    """Warn if a few chains decide an annealed estimate.
+
+    Parameters
+    ----------
+    model : estimator
+    estimate : AnnealedEstimate
+    n_chains, n_temperatures : int
+    """
+    if estimate.effective_chains < _TRUSTED * n_chains:
+        warn(
+            f"log Z of this {type(model).__name__} rests on {estimate.effective_chains:.1f} of "
+            f"{n_chains} chains, so its standard error is too small. Use more n_temperatures "
+            f"(now {n_temperatures}).",
+            ConvergenceWarning,
+        )
+
+
+def report_unsolved(model, n_unsolved, n_rows, tol, max_iter, is_single):
+    """Warn of codes that are less accurate than was asked for.
+
+    Parameters
+    ----------
+    model : estimator
+    n_unsolved, n_rows : int
+    tol, max_iter
+        What was asked for, and the steps that were allowed.
+    is_single : bool
+        Whether the arithmetic is float32.
+    """
+    if n_unsolved:
+        warn(
+            f"{n_unsolved} of {n_rows} codes of this {type(model).__name__} did not come within "
+            f"{tol:g} of their optimum in {max_iter} steps. "
+            f"{'Pass float64 data, allow' if is_single else 'Allow'} more steps or a larger "
+            "tolerance, or use a larger alpha, which makes the problem easier.",
+            ConvergenceWarning,
+        )
+
+
+# Of which layer of a stack a warning is, in this thread or task.
+_LAYER = contextvars.ContextVar("layer", default="")
+
+
+@contextlib.contextmanager
+def of_layer(number):
+    """Say of which layer of a stack errors and warnings are."""
+    token = _LAYER.set(f"{_LAYER.get()}Layer {number}: ")
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Layer {number}: {error}") from error
+    finally:
+        _LAYER.reset(token)
+
+
+def warn(message, category):
+    """Warn, as seen from the line that called skae, however many decorators are between."""
+    frame, level = sys._getframe(), 0
+    while frame and frame.f_globals.get("__name__", "").startswith(("skae.", "sklearn.")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(f"{_LAYER.get()}{message}", category, stacklevel=level + 1)

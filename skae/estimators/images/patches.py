@@ -1,0 +1,274 @@
+"""Features of images from features of their patches: whitening, encoding, pooling."""
+
+import math
+from numbers import Integral
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    clone,
+)
+
+from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, computing_dtype
+from skae.engine.images.stages import patches, pool_grid
+from skae.estimators.auto_encoders import DenoisingAutoEncoder
+from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.parameters import estimator, parameter, validate_parameters
+from skae.estimators.images.sampling import (
+    PatchSampling,
+    count_patches,
+    draw_patches,
+    resolve_patch_shape,
+)
+from skae.estimators.images.shapes import (
+    ImageParameters,
+    remember_parameters,
+    require_fitted_parameters,
+    resolve_extents,
+    resolve_image_shape,
+    result_dtype,
+    row_blocks,
+)
+from skae.estimators.images.whitener import PatchWhitener
+
+_CPU = torch.device("cpu")
+
+
+@estimator
+class PatchFeatures(
+    PatchSampling, ImageParameters, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    r"""Features of images by any encoder of their patches, pooled over a grid.
+
+    All patches :math:`p` of an image are whitened and encoded, and for each cell :math:`C`
+    of a grid that parts the image and each feature :math:`k` the result is
+
+    .. math::
+
+        \frac{1}{|C|} \sum_{p \in C} h_k(\text{whiten}(p))
+
+    or the maximum or the sum. In `fit` the whitening and the encoder learn from random
+    patches; what they are is up to the encoder: a dictionary, a Boltzmann machine, an
+    auto-encoder, k-means. A linear classifier on the result is the pipeline of Coates &
+    Ng [1]_. Use it for small images in which what there is matters more than where.
+
+    Read more in the :ref:`User Guide <patches>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    PatchWhitener : The whitening.
+    Pooling : Pooling of maps into windows.
+
+    Notes
+    -----
+    Images are mapped a few at a time, so that neither all patches nor all codes of the
+    data are in memory at once. The columns of one cell of the grid are next to each other.
+
+    References
+    ----------
+    .. [1] A. Coates, A. Ng. The importance of encoding versus training with sparse coding
+       and vector quantization. ICML 2011.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.decomposition import FastICA
+    >>> from skae import PatchFeatures
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> model = PatchFeatures(
+    ...     FastICA(8, random_state=0), image_shape=(8, 8), patch_shape=4, n_patches=2000,
+    ...     pooling="max", random_state=0,
+    ... )
+    >>> model.fit_transform(X).shape
+    (1797, 32)
+    >>> model.output_shape_
+    (2, 2, 8)
+    """
+
+    encoder: object = parameter(
+        None,
+        [object],
+        """transformer or None
+        What encodes patches: anything with `fit` and `transform` of rows. None is
+        ``DenoisingAutoEncoder(64, max_iter=10)`` with the ``random_state`` of this model.""",
+        positional=True,
+    )
+    patch_shape: tuple = parameter(
+        (6, 6),
+        [Interval(Integral, 1, None, closed="left"), "array-like"],
+        """tuple of two int, or int
+        Height and width of the patches, which have all channels. They are cut to the
+        signals of ``image_shape=None``.""",
+    )
+    stride: tuple = parameter(
+        1,
+        [Interval(Integral, 1, None, closed="left"), "array-like"],
+        """int or tuple of two int
+        Pixels from one patch to the next.""",
+    )
+    whitening: object = parameter(
+        True,
+        [object],
+        """bool or transformer
+        What patches go through before the encoder: True is :class:`PatchWhitener` with
+        its defaults; or any transformer of rows, such as one with other parameters.""",
+    )
+    pooling: str = parameter(
+        "average",
+        [StrOptions({"average", "max", "sum"})],
+        """{"average", "max", "sum"}
+        What is taken of the codes in each cell.""",
+    )
+    pooling_grid: tuple = parameter(
+        (2, 2),
+        [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        """tuple of two int, int or None
+        Number of cells along height and width, at most one per patch. None: the codes
+        of all patches, as an image with one channel per code, which makes this the
+        filter bank of a stage that others follow.""",
+    )
+
+    _attributes_doc = (
+        """
+    encoder_ : transformer
+        The fitted encoder, of whitened patches.
+    whitener_ : transformer or None
+        The fitted whitening.
+    patch_shape_ : tuple of int
+        Height, width and channels of the patches."""
+        + ImageParameters._attributes_doc
+    )
+
+    @all_or_nothing
+    def fit(self, X, y=None):
+        """Learn whitening and encoder from random patches of the images of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Images, one flattened image per row.
+        y : Ignored
+            Not used, present for API consistency: a patch does not have the class of its
+            image.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range; if X is empty, not numeric or not
+            finite; if its rows do not fit ``image_shape``; if patches are larger than
+            the images.
+        """
+        validate_parameters(self)
+        encoder, whitener = self._make_encoder(), self._make_whitener()
+        stride, cells = resolve_extents("stride", self.stride), self._cells
+        X = check_rows(self, X, reset=True)
+        self.image_shape_ = resolve_image_shape(self.image_shape, X.shape[1])
+        self.patch_shape_ = resolve_patch_shape(self)
+        drawn = draw_patches(
+            X, self.image_shape_, self.patch_shape_, stride, self.n_patches, self.random_state
+        ).numpy()
+        self.whitener_ = None if whitener is None else whitener.fit(drawn)
+        self.encoder_ = encoder.fit(self._whitened(drawn))
+        n_codes = self._codes(drawn[:1]).shape[1]
+        counts = count_patches(self.image_shape_, self.patch_shape_, stride)
+        self.output_shape_ = (*map(min, cells or counts, counts), n_codes)
+        remember_parameters(self)
+        return self
+
+    def transform(self, X):
+        """Pooled codes of the images of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Images, one flattened image per row.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, rows * columns * n_codes)
+            The codes in the cells of the grid, of shape ``output_shape_``, flattened; in
+            float32 for float32 input and small integers, else in float64.
+
+        Raises
+        ------
+        ValueError
+            If X is not numeric or not finite, or has another number of columns than in
+            `fit`; if a parameter that says what the map is has changed since then.
+        """
+        check_is_fitted(self)
+        require_fitted_parameters(self)
+        X = check_rows(self, X, reset=False)
+        stride, n_values = resolve_extents("stride", self.stride), math.prod(self.patch_shape_)
+        counts = count_patches(self.image_shape_, self.patch_shape_, stride)
+        result = np.empty((X.shape[0], self._n_features_out), dtype=result_dtype(X))
+        values_per_image = math.prod(counts) * max(n_values, self.output_shape_[2])
+        for rows, block in row_blocks(X, values_per_image, computing_dtype(X, _CPU), _CPU):
+            images = block.view(-1, *self.image_shape_)
+            windows = patches(images, self.patch_shape_[:2], stride).reshape(-1, n_values)
+            codes = np.require(self._codes(windows.numpy()), result.dtype, ["C", "W"])
+            maps = torch.from_numpy(codes).view(len(block), *counts, -1)
+            if self._cells is not None:
+                maps = pool_grid(maps, self.pooling, self._cells)
+            result[rows] = maps.reshape(len(block), -1)
+        return result
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    # The encoder and the whitening are fitted clones; nothing else is read of these later.
+    _free_parameters = ("encoder", "whitening", "n_patches", "random_state")
+
+    @property
+    def _n_features_out(self):
+        return math.prod(self.output_shape_)
+
+    @property
+    def _cells(self):
+        if self.pooling_grid is None:
+            return None
+        return resolve_extents("pooling_grid", self.pooling_grid)
+
+    def _make_encoder(self):
+        if self.encoder is None:
+            return DenoisingAutoEncoder(64, max_iter=10, random_state=self.random_state)
+        return _clone_transformer("encoder", self.encoder)
+
+    def _make_whitener(self):
+        if isinstance(self.whitening, bool):
+            return PatchWhitener() if self.whitening else None
+        return _clone_transformer("whitening", self.whitening)
+
+    def _whitened(self, rows):
+        return rows if self.whitener_ is None else np.asarray(self.whitener_.transform(rows))
+
+    def _codes(self, rows):
+        codes = self.encoder_.transform(self._whitened(rows))
+        return codes.toarray() if sparse.issparse(codes) else np.asarray(codes)
+
+
+def _clone_transformer(name, model):
+    if not (hasattr(model, "fit") and hasattr(model, "transform")) or isinstance(model, type):
+        raise ValueError(
+            f"{name}={model!r} has to be a transformer: an instance with fit and transform."
+        )
+    return clone(model)

@@ -1,0 +1,320 @@
+"""Predictive sparse decomposition with filters that look at small windows of images."""
+
+import math
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+
+from skae._validation import Interval, StrOptions
+from skae.engine.images.convolutions import PADDINGS, Convolution
+from skae.engine.optimisation.devices import require_memory
+from skae.engine.sparse.problem import L1
+from skae.estimators.face.columns import Columns
+from skae.estimators.face.parameters import TrainingParameters, estimator, parameter, preset
+from skae.estimators.face.transformer import TrainedTransformer
+from skae.estimators.images.shapes import ImageParameters, resolve_extents, resolve_image_shape
+from skae.estimators.sparse.psd import PredictedCodes
+
+_FILTER_SHAPE = (5, 5)
+# Steps of inference for the codes of `transform`, which have no next batch to improve in.
+_MOST_STEPS = 5000
+# Arrays of the size of a batch's codes that inference and gradient hold at a time.
+_CODE_COPIES = 12
+# Codes of one block of images in `transform`.
+_BLOCK_CODES = 2**21
+
+
+class ImageColumns(Columns):
+    """Columns of images: one shift for each channel, and one scale for all."""
+
+    def check_first_part(self, n_rows):
+        """Report a first part of a stream that tells nothing of the images' contrast."""
+        flat = (self.minimum == self.maximum).all() and np.allclose(self.mean, self.shift)
+        if flat and self.parts[0][0] == "gaussian":
+            warnings.warn(
+                "The first call of partial_fit estimates mean and scale of the images for all "
+                f"calls to come, and its images (n_samples={n_rows}) are constant: pass more rows "
+                "at first, or scale them yourself and set loss='squared_error'.",
+                stacklevel=4,
+            )
+
+    @classmethod
+    def of_images(cls, columns, image_shape):
+        """The same data, standardised by channel means and one standard deviation.
+
+        Columns that each had a scale of their own would look different at every position, so
+        that no filter would fit all of them.
+        """
+        if columns.parts[0][0] != "gaussian":
+            return cls(*columns)
+        mean = columns.mean.reshape(-1, image_shape[-1])
+        shift = np.broadcast_to(mean.mean(axis=0), mean.shape).ravel().copy()
+        deviation = np.where(columns.minimum == columns.maximum, 0.0, columns.scale)
+        deviation = np.concatenate([deviation, np.abs(columns.mean - shift)])
+        largest = deviation.max()
+        if largest <= 1e-9 * np.abs(shift).max():
+            scale = 1.0  # nothing but rounding errors to standardise
+        else:
+            scale = largest * math.sqrt(2 * np.mean(np.square(deviation / largest)))
+        return cls(*columns._replace(shift=shift, scale=np.full_like(shift, scale)))
+
+
+@estimator
+class ConvolutionalPSD(PredictedCodes):
+    r"""Predictive sparse decomposition of images by convolutional or tiled filters.
+
+    Explains an image :math:`x` by few of the filters :math:`D_k`, each at few positions, and
+    learns an encoder :math:`f` that predicts which, at the cost of one convolution. It
+    minimises, averaged over images,
+
+    .. math::
+
+        \min_h \; \tfrac{1}{2} \Bigl\| x - \sum_k D_k * h_k \Bigr\|^2 + \alpha \|h\|_1
+        + \tfrac{\lambda}{2} \|h - f(x)\|^2, \qquad f(x)_k = g_k\, s(W_k * x + b_k)
+
+    over filters :math:`D_k` of unit norm and over :math:`W, b, g`. Norms are sums over all
+    positions of an image, so that :math:`\alpha` and :math:`\lambda` = ``prediction`` mean
+    for each code what they mean for patches. Filters that see whole images can move what
+    they have learned from one position to all others; those of patches learn shifted copies
+    of each other instead.
+
+    Rows are images, flattened with the channels last; so are the maps of codes, whose
+    ``output_shape_`` is the ``image_shape`` of the next stage. Between stages belong
+    rectification and pooling.
+
+    Read more in the :ref:`User Guide <convolutional>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    sklearn.decomposition.MiniBatchDictionaryLearning : Sparse coding of patches.
+
+    Notes
+    -----
+    Images are centred by one mean for each channel and divided by one standard deviation.
+    Natural images gain from removing the local mean and contrast before.
+
+    References
+    ----------
+    .. [1] K. Kavukcuoglu, P. Sermanet, Y.-L. Boureau, K. Gregor, M. Mathieu, Y. LeCun.
+       Learning convolutional feature hierarchies for visual recognition. NIPS 2010.
+    .. [2] K. Kavukcuoglu, M. Ranzato, R. Fergus, Y. LeCun. Learning invariant features
+       through topographic filter maps. CVPR 2009.
+    .. [3] Q. Le, J. Ngiam, Z. Chen, D. Chia, P. Koh, A. Ng. Tiled convolutional neural
+       networks. NIPS 2010.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import ConvolutionalPSD
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> psd = ConvolutionalPSD(8, image_shape=(8, 8), max_iter=5, random_state=0).fit(X)
+    >>> psd.output_shape_
+    (8, 8, 8)
+    >>> psd.transform(X).shape
+    (1797, 512)
+    """
+
+    n_components: int = parameter(
+        16,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Number of filters, at each position.""",
+        positional=True,
+    )
+    image_shape: tuple = preset(ImageParameters, "image_shape", None)
+    filter_shape: tuple = parameter(
+        None,
+        [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        """tuple of int, int or None
+        Height and width of the filters. None: (5, 5), cut to the size of the images.""",
+    )
+    stride: int = parameter(
+        1,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Pixels from one position to the next.""",
+    )
+    padding: str = parameter(
+        "same",
+        [StrOptions(set(PADDINGS))],
+        """{"valid", "same", "full"}
+        Positions of the filters:
+
+        - "same": one for every ``stride`` pixels along height and width; filters at the
+          border see zeros (the mean) beyond it;
+        - "full": wherever they overlap the image, so that all pixels are reconstructed
+          alike;
+        - "valid": where they lie in the image. Pixels near the border then have fewer
+          filters that reconstruct them, those in a corner one position's only, which
+          distorts the filters where images are small.""",
+    )
+    sharing: str = parameter(
+        "convolutional",
+        [StrOptions({"convolutional", "tiled", "unshared"})],
+        """{"convolutional", "tiled", "unshared"}
+        Whether all positions have the same filters, or those that are ``period`` positions
+        apart, or none.""",
+    )
+    period: int = parameter(
+        2,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Distance, in positions, at which filters repeat, for ``sharing="tiled"``.""",
+    )
+    alpha: float = parameter(
+        0.5,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Weight of the sum of absolute codes.""",
+    )
+    prediction: float = parameter(
+        1.0,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Weight of half the squared distance of codes from their prediction. 0 is plain
+        convolutional sparse coding, for ``inference="optimal"``.""",
+    )
+    inference: str = preset(PredictedCodes, "inference", "encoder")
+    activation: str = preset(PredictedCodes, "activation", "tanh")
+    n_inference_steps: int = parameter(
+        10,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Steps of inference for each gradient step, at most. They start at the prediction.""",
+    )
+    inference_tol: float = parameter(
+        1e-3,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Duality gap, as a part of the objective, at which inference ends.""",
+    )
+    loss: str = parameter(
+        "auto",
+        [StrOptions({"auto", "gaussian", "squared_error"})],
+        """{"auto", "gaussian", "squared_error"}
+        "gaussian", which "auto" is here, centres images by one mean for each channel and
+        divides by one standard deviation, both estimated in `fit`; "squared_error" takes
+        pixels as they are.""",
+    )
+
+    batch_size: int = preset(TrainingParameters, "batch_size", 50)
+    learning_rate: float = preset(TrainingParameters, "learning_rate", 0.01)
+    max_iter: int = preset(TrainingParameters, "max_iter", 30)
+
+    _collapse_remedy = "Try a smaller alpha, a smaller or larger learning_rate, or loss='gaussian'."
+    _attributes_doc = (
+        """
+    components_ : ndarray of shape (n_filters, filter height * filter width * channels)
+        Filters of the encoder, flattened with the channels last, for
+        (x - columns_.shift) / columns_.scale. There are ``n_components`` of them, or as
+        many for each position, row by row, of a block of ``period`` * ``period`` positions
+        or of the whole map.
+    decoder_components_ : ndarray of the shape of ``components_``
+        Filters of the decoder, of unit norm.
+    intercept_hidden_ : ndarray of shape (n_filters,)
+        Biases of the encoder, where it has them.
+    image_shape_ : tuple of int
+        Height, width and channels of the images.
+    filter_shape_ : tuple of int
+        Height and width of the filters.
+    output_shape_ : tuple of int
+        Height, width and ``n_components`` of the maps of codes: the ``image_shape`` of the
+        next stage."""
+        + TrainedTransformer._attributes_doc
+    )
+
+    @property
+    def _n_features_out(self):
+        return math.prod(self.output_shape_)
+
+    @property
+    def _linear_map(self):
+        period = {"convolutional": 1, "tiled": self.period, "unshared": None}[self.sharing]
+        return Convolution(
+            self.image_shape_,
+            self.filter_shape_,
+            int(self.n_components),
+            int(self.stride),
+            self.padding,
+            period,
+        )
+
+    def _validate_parameters(self):
+        super()._validate_parameters()
+        if self.prediction == 0 and self.inference == "encoder":
+            raise ValueError(
+                "prediction=0 leaves the encoder untrained; use a positive prediction, or "
+                "inference='optimal'."
+            )
+
+    def _prepare(self, X, sample_weight, *, fresh, whole=True):
+        data, weight = super()._prepare(X, sample_weight, fresh=fresh, whole=whole)
+        if fresh:
+            self.image_shape_ = resolve_image_shape(self.image_shape, data.shape[1])
+            self.filter_shape_ = self._find_filter_shape()
+            self.output_shape_ = self._linear_map.maps_shape
+            self.columns_ = ImageColumns.of_images(self.columns_, self.image_shape_)
+        return data, weight
+
+    def _find_filter_shape(self):
+        sides = self.image_shape_[:2]
+        if self.filter_shape is None:
+            shape = tuple(min(pair) for pair in zip(_FILTER_SHAPE, sides, strict=True))
+        else:
+            shape = resolve_extents("filter_shape", self.filter_shape)
+        if any(extent > side for extent, side in zip(shape, sides, strict=True)):
+            raise ValueError(
+                f"filter_shape={self.filter_shape!r} is larger than the images, which are "
+                f"{sides[0]} x {sides[1]} pixels (n_features={self.n_features_in_}). Use a smaller "
+                "filter_shape or None, or set image_shape to what the rows are."
+            )
+        if any(self.stride > e and e < side for e, side in zip(shape, sides, strict=True)):
+            raise ValueError(
+                f"stride={self.stride} is larger than the filters of {shape[0]} x {shape[1]} "
+                "pixels, so that no filter would see the pixels between. Use a smaller stride "
+                "or a larger filter_shape."
+            )
+        return shape
+
+    def _fitted_parameters(self, dtype, device):
+        theta = super()._fitted_parameters(dtype, device)
+        if self._linear_map.maps_shape != self.output_shape_:
+            raise ValueError(
+                "stride or padding have changed since this ConvolutionalPSD was fitted, and with "
+                "them the number of codes. Set them back, or call fit with warm_start=False."
+            )
+        return theta
+
+    def _require_memory(self, slots, dtype, device):
+        super()._require_memory(slots, dtype, device)
+        n_bytes = self.batch_size * self._linear_map.n_codes * _CODE_COPIES * dtype.itemsize
+        remedy = "Use a smaller batch_size, a larger stride or fewer components."
+        require_memory(n_bytes, device, "Inference for one batch", remedy)
+
+    _starts_from_zero = True
+
+    @property
+    def _penalty(self):
+        return L1(float(self.alpha))
+
+    @property
+    def _inference(self):
+        return {"tol": self.inference_tol, "max_iter": int(self.n_inference_steps)}
+
+    @property
+    def _optimal_inference(self):
+        return {"tol": self.inference_tol, "max_iter": _MOST_STEPS, "algorithm": "fista"}
+
+    def _encode(self, theta, x):
+        blocks = x.split(max(1, _BLOCK_CODES // self._linear_map.n_codes))
+        return torch.cat([super(ConvolutionalPSD, self)._encode(theta, x) for x in blocks])

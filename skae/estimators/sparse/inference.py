@@ -1,0 +1,128 @@
+"""The constructor parameters of sparse inference, which its models share."""
+
+import math
+from numbers import Integral, Real
+
+import torch
+
+from skae._validation import Interval, check_is_fitted, check_rows
+from skae.engine.sparse.groups import GroupL2, map_groups
+from skae.engine.sparse.inference import infer
+from skae.engine.sparse.problem import L1, is_solved, largest_useful_alpha
+from skae.estimators.face.outcomes import report_unsolved
+from skae.estimators.face.parameters import estimator, parameter
+
+
+@estimator
+class SparseInference:
+    """Parameters of the sparsity penalty and of `skae.engine.sparse.inference.infer`."""
+
+    alpha: float = parameter(
+        1.0,
+        [Interval(Real, 0, None, closed="neither")],
+        """float
+        Weight of the sparsity penalty: an atom is used where it explains more than this. In
+        the units of the columns (as standardised), for atoms of norm 1.""",
+    )
+    group_shape: tuple = parameter(
+        None,
+        [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        """int, tuple of int or None
+        Units of a neighbourhood along each axis of the map; one number holds for all axes.
+        The penalty is then the sum, over the neighbourhoods around each unit on a map without
+        borders, of the norms of the codes in them. None: the sum of absolute codes.""",
+    )
+    map_shape: tuple = parameter(
+        None,
+        [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        """int, tuple of int or None
+        Units along each axis of the map, whose product is the number of components; units
+        are numbered row by row. One number is a ring. None: two axes, as nearly square as
+        can be. Not used without ``group_shape``.""",
+    )
+    inference_tol: float = parameter(
+        1e-4,
+        [Interval(Real, 0, None, closed="left")],
+        """float
+        Accuracy of the inferred codes: the largest duality gap, as a part of the objective.""",
+    )
+    inference_max_iter: int = parameter(
+        1000,
+        [Interval(Integral, 1, None, closed="left")],
+        """int
+        Steps of the inference at most, where it goes by steps.""",
+    )
+
+    def largest_alpha(self, X):
+        """The ``alpha`` from which on all optimal codes of X are zero.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        alpha : float
+            The largest correlation of a row with an atom, ``max |x D^T|``; for groups that
+            overlap, a bound from above.
+        """
+        check_is_fitted(self)
+        return self._largest_alpha(check_rows(self, X, reset=False))
+
+    def _largest_alpha(self, X):
+        def largest(theta, x):
+            return largest_useful_alpha(self._penalty, x @ theta[self._dictionary_name].t())
+
+        return float(self._map_rows(X, largest, (), standardize=True).max())
+
+    def _has_vanished(self, X):
+        """Whether alpha leaves no code of X."""
+        return self.alpha >= self._largest_alpha(X)
+
+    # The name of the dictionary among the parameters.
+    _dictionary_name = "dictionary"
+
+    @property
+    def _inference(self):
+        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
+
+    def _make_penalty(self, n_components, positive=False):
+        alpha = float(self.alpha)
+        if self.group_shape is None:
+            return L1(alpha, positive)
+        map_shape, hint = self.map_shape, ""
+        if map_shape is None:
+            divisors = range(1, math.isqrt(n_components) + 1)
+            height = max(divisor for divisor in divisors if n_components % divisor == 0)
+            map_shape = (height, n_components // height)
+            hint = (
+                f" The map is the squarest of n_components={n_components} units: use another "
+                f"n_components, or map_shape={n_components} and a number as group_shape: a ring."
+            )
+        try:
+            groups = map_groups(map_shape, self.group_shape, n_components=n_components)
+        except ValueError as error:
+            raise ValueError(f"{error}{hint}") from error
+        return GroupL2(alpha, groups, positive)
+
+
+def solve(model, quadratic, penalty, *, tol, max_iter, **options):
+    """Optimal codes for an estimator's `transform`, with a warning where they are not.
+
+    Parameters
+    ----------
+    model : estimator
+    quadratic, penalty, tol, max_iter, **options
+        As `skae.engine.sparse.inference.infer` takes them.
+
+    Returns
+    -------
+    codes : Tensor of shape (n_samples, n_components)
+    """
+    result = infer(quadratic, penalty, tol=tol, max_iter=max_iter, **options)
+    solved = is_solved(quadratic.energy, result.objective, result.gap, tol)
+    n_unsolved = len(solved) - int(solved.sum())
+    is_single = quadratic.linear.dtype == torch.float32
+    report_unsolved(model, n_unsolved, len(solved), tol, max_iter, is_single)
+    return result.codes

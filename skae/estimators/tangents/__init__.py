@@ -1,0 +1,1 @@
+"""Classifiers that read the tangents of the data's manifold."""

@@ -1,0 +1,158 @@
+"""Corruptions against the laws they are named after."""
+
+import math
+
+import pytest
+import torch
+
+from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper, random_mask
+
+N_ROWS, N_COLUMNS = 2000, 7
+MINIMUM = torch.linspace(-3, -1, N_COLUMNS, dtype=torch.float64)
+MAXIMUM = torch.linspace(5, 9, N_COLUMNS, dtype=torch.float64)
+
+
+@pytest.fixture
+def x(generator):
+    # In (0, 1): never 0, nor any column's minimum or maximum, so replaced entries are visible.
+    return torch.rand(N_ROWS, N_COLUMNS, dtype=torch.float64, generator=generator).add_(1e-3)
+
+
+def make_corruption(name, level):
+    if name == "masking":
+        return Masking(level)
+    if name == "gaussian":
+        return GaussianNoise(level)
+    return SaltAndPepper(level, MINIMUM, MAXIMUM)
+
+
+def assert_frequency(hits, probability):
+    """Binomial law: the frequency is within 4.5 standard errors but for once in 10^5."""
+    n = hits.numel()
+    error = hits.double().mean().item() - probability
+    assert abs(error) <= 4.5 * math.sqrt(probability * (1 - probability) / n)
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(2000, 7), (999, 3), (1, 1)])
+def test_random_mask_follows_the_binomial_law(probability, shape, generator):
+    mask = random_mask(torch.empty(shape), probability, generator)
+    # One coin for each entry, whatever remainder the four coins per draw leave.
+    assert mask.shape == shape
+    assert mask.dtype == torch.bool
+    if mask.numel() > 1:
+        # Every coin shows True with the given probability.
+        assert_frequency(mask, probability)
+
+
+def test_the_four_coins_of_a_draw_are_alike_and_independent(generator):
+    coins = random_mask(torch.empty(40_000, 4), 0.3, generator).double()
+    for lane in coins.T:
+        # Each 16-bit part of the draw is uniform, so that each lane has the same frequency.
+        assert_frequency(lane, 0.3)
+    correlation = torch.corrcoef(coins.T).fill_diagonal_(0)
+    # Correlations of n independent coins have standard error 1 / sqrt(n).
+    assert correlation.abs().max() < 4.5 / math.sqrt(len(coins))
+
+
+def test_successive_coins_of_a_column_are_independent(generator):
+    coins = random_mask(torch.empty(160_000), 0.5, generator).double()
+    correlation = torch.corrcoef(torch.stack([coins[:-1], coins[1:]]))[0, 1]
+    # No serial correlation: its standard error is 1 / sqrt(n).
+    assert correlation.abs() < 4.5 / math.sqrt(len(coins))
+
+
+def test_random_mask_is_exact_at_the_ends(generator):
+    x = torch.empty(300_000)
+    # Probability 0 never, probability 1 always: also for the coins equal to the threshold.
+    assert not random_mask(x, 0.0, generator).any()
+    assert random_mask(x, 1.0, generator).all()
+
+
+def test_random_mask_resolves_small_probabilities(generator):
+    # 16 bits resolve 1 / 65536: over 2^21 coins such a probability gives 32 hits, not none.
+    hits = random_mask(torch.empty(2**21), 2.0**-16, generator).sum().item()
+    # Poisson law of mean 32.
+    assert abs(hits - 32) <= 4.5 * math.sqrt(32)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("name", ["masking", "salt_and_pepper"])
+def test_corrupted_entries_follow_the_binomial_law(name, level, x, generator):
+    corrupted, mask = make_corruption(name, level)(x, generator)
+    # Each component is touched independently with probability ``level``.
+    assert_frequency(mask, level)
+    # The mask tells the truth: exactly the touched entries differ (no x is 0, minimum, maximum).
+    assert torch.equal(mask, corrupted != x)
+    # What is untouched is bitwise the input.
+    assert torch.equal(corrupted[~mask], x[~mask])
+
+
+def test_masking_sets_to_zero(x, generator):
+    corrupted, mask = Masking(0.4)(x, generator)
+    # Masked means 0, nothing else.
+    assert not corrupted[mask].any()
+
+
+def test_salt_and_pepper_tosses_a_fair_coin_between_the_ends(x, generator):
+    corrupted, mask = SaltAndPepper(0.6, MINIMUM, MAXIMUM)(x, generator)
+    salt, pepper = mask & (corrupted == MAXIMUM), mask & (corrupted == MINIMUM)
+    # A replaced entry is its own column's minimum or maximum, exactly.
+    assert torch.equal(salt | pepper, mask)
+    # The coin is fair ...
+    assert_frequency(salt[mask], 0.5)
+    for column in range(N_COLUMNS):
+        # ... in every column.
+        assert_frequency(salt[:, column][mask[:, column]], 0.5)
+
+
+def test_gaussian_noise_has_the_variance_of_its_level(x, generator):
+    level = 0.7
+    corrupted, mask = GaussianNoise(level)(x, generator)
+    noise = (corrupted - x) / level
+    # Mean of n standard normals: standard error 1 / sqrt(n).
+    assert abs(noise.mean()) < 4.5 / math.sqrt(noise.numel())
+    # Their variance: standard error sqrt(2 / n).
+    assert abs(noise.var() - 1) < 4.5 * math.sqrt(2 / noise.numel())
+    # Their fourth moment is 3, with standard error sqrt(96 / n): Gaussian, not uniform.
+    assert abs((noise**4).mean() - 3) < 4.5 * math.sqrt(96 / noise.numel())
+    # Every component is touched: there is no mask.
+    assert mask is None
+
+
+@pytest.mark.parametrize("name", ["masking", "salt_and_pepper", "gaussian"])
+def test_level_zero_is_the_identity(name, x, generator):
+    corrupted, _ = make_corruption(name, 0.0)(x, generator)
+    # Probability 0 touches nothing, and 0 * noise adds nothing.
+    assert torch.equal(corrupted, x)
+
+
+@pytest.mark.parametrize("name", ["masking", "salt_and_pepper"])
+def test_level_one_touches_everything(name, x, generator):
+    corrupted, mask = make_corruption(name, 1.0)(x, generator)
+    # Probability 1 leaves no entry.
+    assert mask.all()
+    assert (corrupted != x).all()
+
+
+@pytest.mark.parametrize("name", ["masking", "salt_and_pepper", "gaussian"])
+def test_corruption_depends_on_its_generator_alone(name, x):
+    corruption, before = make_corruption(name, 0.3), x.clone()
+    global_state = torch.get_rng_state()
+    first, second = (corruption(x, torch.Generator().manual_seed(5))[0] for _ in range(2))
+    third, _ = corruption(x, torch.Generator().manual_seed(6))
+    # The same seed gives the same corruption, bit for bit; another seed another one.
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+    # The clean batch is the target of the loss: it must survive.
+    assert torch.equal(x, before)
+    # torch's global generator was not drawn from.
+    assert torch.equal(torch.get_rng_state(), global_state)
+
+
+@pytest.mark.parametrize("name", ["masking", "salt_and_pepper", "gaussian"])
+def test_successive_corruptions_differ(name, x, generator):
+    corruption = make_corruption(name, 0.3)
+    first, second = (corruption(x, generator)[0] for _ in range(2))
+    # Each epoch must see fresh noise: the generator moves on.
+    assert not torch.equal(first, second)

@@ -1,0 +1,498 @@
+"""Stacks that predict numbers: units of targets, rows without one, several at once."""
+
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skae import (
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    SparseCoder,
+    StackedAutoEncoder,
+    StackedRegressor,
+)
+
+SMALL = {"max_iter": 3, "batch_size": 50, "random_state": 0}
+# One batch holds all rows: no order of rows, no noise.
+WHOLE = {"max_iter": 4, "batch_size": 1000, "n_iter_no_change": None, "random_state": 0}
+# Layers that are hardly trained, however long fine-tuning takes.
+SHORT = AutoEncoder(max_iter=3, batch_size=50)
+
+
+@pytest.fixture
+def table():
+    """Two hundred patients: ten columns in raw units, and the disease's progression."""
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    return X[:200], y[:200]
+
+
+def small_regressor(**parameters):
+    return StackedRegressor((10, 6), **{"layer": "auto", **SMALL, **parameters})
+
+
+def assert_same_model(model, other):
+    assert_array_equal(model.coef_, other.coef_)
+    assert_array_equal(model.intercept_, other.intercept_)
+    for name, weight in model.stack_.weights_.items():
+        assert_array_equal(weight, other.stack_.weights_[name])
+
+
+# The output alone
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1.0, 10.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("several", [False, True])
+def test_nothing_but_the_output_is_ridge_regression(table, alpha, weighted, several):
+    X, y = table
+    y = np.stack([y, X[:, 2] * 3, -y], axis=1) if several else y
+    weight = np.random.default_rng(0).random(200) * 3 if weighted else None
+    model = small_regressor(n_fine_tuned_layers=0, alpha=alpha).fit(X, y, weight)
+    codes = model.stack_.transform(X)
+    mean, scale = model.target_mean_, model.target_scale_
+    z = (y - np.squeeze(mean)) / np.squeeze(scale)
+    expected = Ridge(alpha=alpha, tol=1e-12).fit(codes, z, sample_weight=weight)
+    # sum_i w_i (z_i - U h_i - d)^2 / 2 + alpha / 2 |U|^2, the user's weights as they are.
+    assert_allclose(model.coef_, np.atleast_2d(expected.coef_), rtol=1e-7, atol=1e-9)
+    assert_allclose(model.intercept_, np.atleast_1d(expected.intercept_), rtol=1e-7, atol=1e-9)
+    prediction = expected.predict(codes) * np.squeeze(scale) + np.squeeze(mean)
+    assert_allclose(model.predict(X), prediction, rtol=1e-9)
+    # Moments of the targets by the same weights.
+    assert_allclose(mean, np.atleast_1d(np.average(y, axis=0, weights=weight)))
+    variance = np.average((y - np.squeeze(mean)) ** 2, axis=0, weights=weight)
+    assert_allclose(scale, np.atleast_1d(np.sqrt(variance)))
+
+
+def test_gradient_steps_tend_to_ridge_regression(table):
+    X, y = table
+    layers = [AutoEncoder(6, **SMALL).fit(X)]
+    settings = {"layers": layers, "pretraining": "prefit", "n_fine_tuned_layers": 0}
+    best = StackedRegressor(**settings).fit(X, y)
+    model = StackedRegressor(
+        **settings, optimizer="nesterov", learning_rate=0.3, batch_size=1000, random_state=0
+    ).partial_fit(X, y)
+    model.coef_, model.intercept_ = np.zeros_like(model.coef_), np.ones_like(model.intercept_)
+    for _ in range(400):
+        # The penalty is one part in the number of rows seen: the same rows are no new ones.
+        model.n_labelled_ = 0.0
+        model.partial_fit(X, y)
+    # From elsewhere, by another way, to the optimum of the same criterion.
+    assert_allclose(model.predict(X), best.predict(X), atol=0.02 * y.std())
+
+
+# Fine-tuning
+
+
+@pytest.mark.parametrize("layer", ["auto", "denoising", "contractive", "rbm", "psd"])
+def test_fine_tuning_learns(table, layer):
+    X, y = table
+    model = StackedRegressor((16,), layer=layer, **SMALL).set_params(max_iter=40)
+    frozen = clone(model).set_params(n_fine_tuned_layers=0).fit(X, y)
+    model.set_params(learning_rate=5e-3, n_iter_no_change=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, y)
+    # Training rows, a supervised criterion: the whole fits better than the output alone.
+    assert model.score(X, y) > frozen.score(X, y)
+    assert model.loss_curve_[-1] < model.loss_curve_[0]
+
+
+def test_loss_curve_is_in_nats_of_the_targets(table):
+    X, y = table
+    model = small_regressor(learning_rate=1e-300, max_iter=1, alpha=0.0).fit(X, y)
+    s = y.std()
+    residual = (y - model.predict(X)) / s
+    # The Gaussian density of y, given its prediction and the scale of all targets.
+    expected = 0.5 * np.mean(residual**2) + 0.5 * np.log(2 * np.pi) + np.log(s)
+    assert_allclose(model.loss_curve_, [expected], rtol=1e-10)
+
+
+@pytest.mark.parametrize("pretraining", ["supervised", "partly_supervised", "simultaneous", None])
+def test_pretraining_is_that_of_the_stack(table, pretraining):
+    X, y = table
+    model = small_regressor(pretraining=pretraining, n_fine_tuned_layers=0).fit(X, y)
+    stack = StackedAutoEncoder((10, 6), layer="auto", pretraining=pretraining, **SMALL)
+    # A transformer takes whole numbers for classes, so it is given some that are none: by the
+    # same targets up to that, the same layers.
+    codes = stack.fit(X, y + 1e-9 * np.sqrt(np.arange(200))).transform(X)
+    assert_allclose(model.stack_.transform(X), codes, rtol=1e-6)
+
+
+# Units of the targets
+
+
+@pytest.mark.parametrize("n_tuned", [0, None])
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1e6), (-1e6, 1e-3), (1e6, 1.0), (3.0, 1e-9)])
+def test_units_of_targets_do_not_matter(table, shift, scale, n_tuned):
+    X, y = table
+    y = np.round((y - y.mean()) / y.std(), 2)
+    model = small_regressor(n_fine_tuned_layers=n_tuned).fit(X, y)
+    other = small_regressor(n_fine_tuned_layers=n_tuned).fit(X, shift + scale * y)
+    # Targets are standardised: the same model in other units, to the rounding of the shift.
+    rounding = 1e-15 * abs(shift) / scale
+    assert_allclose(
+        (other.predict(X) - shift) / scale, model.predict(X), rtol=1e-6, atol=1e-7 + 100 * rounding
+    )
+    assert_allclose(other.score(X, shift + scale * y), model.score(X, y), rtol=1e-5)
+
+
+def test_units_of_columns_do_not_matter(table):
+    X, y = table
+    other = X * np.logspace(-3, 4, 10) + np.linspace(-50, 50, 10)
+    assert_allclose(
+        small_regressor().fit(other, y).predict(other), small_regressor().fit(X, y).predict(X),
+        rtol=1e-6,
+    )  # fmt: skip
+
+
+def test_several_targets(table):
+    X, y = table
+    both = np.stack([y, 1e6 * X[:, 2]], axis=1)
+    model = small_regressor(layer=SHORT, max_iter=30).fit(X, both)
+    assert model.predict(X).shape == (200, 2)
+    # Each in its own units, neither drowned by the other.
+    for column in range(2):
+        residual = both[:, column] - model.predict(X)[:, column]
+        assert residual.std() < 0.9 * both[:, column].std()
+    one = small_regressor().fit(X, y[:, np.newaxis])
+    assert_array_equal(one.predict(X), small_regressor().fit(X, y).predict(X))
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -1e9])
+def test_constant_target(table, value):
+    X, _ = table
+    model = small_regressor().fit(X, np.full(200, value))
+    # Nothing to explain, and a mean that is known.
+    assert_allclose(model.predict(X), value, rtol=1e-6, atol=1e-3)
+    both = small_regressor().fit(X, np.stack([np.full(200, value), X[:, 2]], axis=1))
+    assert np.isfinite(both.predict(X)).all()
+
+
+# Rows without a target
+
+
+@pytest.mark.parametrize("n_tuned", [0, 1, None])
+def test_unknown_targets_take_part_in_pretraining_alone(table, n_tuned):
+    X, y = table
+    some = np.where(np.arange(200) < 80, y, np.nan)
+    model = small_regressor(n_fine_tuned_layers=n_tuned, **WHOLE).fit(X, some)
+    stack = StackedAutoEncoder((10, 6), layer="auto", **WHOLE).fit(X)
+    prefit = StackedRegressor(
+        layers=stack.layers_, pretraining="prefit", n_fine_tuned_layers=n_tuned, **WHOLE
+    ).fit(X[:80], y[:80])
+    # Layers from all rows, and from there on the others as if they were all.
+    assert_allclose(model.predict(X), prefit.predict(X), rtol=1e-9)
+    assert model.n_labelled_ == 80
+    assert_allclose(model.target_mean_, y[:80].mean())
+
+
+def test_unknown_targets_in_the_layers_own_criteria(table):
+    X, y = table
+    some = np.where(np.arange(200) < 80, y, np.nan)
+    layers = StackedAutoEncoder(layers=[AutoEncoder(8, **WHOLE)]).fit(X).layers_
+    other = X.copy()
+    other[80:] = X[80:][::-1] * 1.1
+
+    def weights(data, weight):
+        model = StackedRegressor(
+            layers=layers, pretraining="prefit", unsupervised_weight=weight, **WHOLE
+        )
+        return model.fit(data, some).stack_.weights_["0.weight_0"]
+
+    # They count by that weight, and by nothing else.
+    assert_array_equal(weights(X, 0.0), weights(other, 0.0))
+    assert not np.allclose(weights(X, 0.5), weights(other, 0.5), rtol=1e-6)
+
+
+def test_a_row_with_one_unknown_target_of_two(table):
+    X, y = table
+    both = np.stack([y, y], axis=1)
+    both[100:, 1] = np.nan
+    model = small_regressor(n_fine_tuned_layers=0, pretraining=None).fit(X, both)
+    # As documented: a row counts if all of its targets are known.
+    assert model.n_labelled_ == 100
+    assert_allclose(model.predict(X)[:, 0], model.predict(X)[:, 1])
+
+
+# Weights
+
+
+@pytest.mark.parametrize("n_tuned", [0, 1, None])
+def test_weights_are_repetitions(table, n_tuned):
+    X, y = table
+    weight = np.arange(200) % 3
+    settings = {"n_fine_tuned_layers": n_tuned, **WHOLE}
+    weighted = small_regressor(**settings).fit(X, y, sample_weight=weight)
+    repeated = small_regressor(**settings).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
+    assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-6)
+    assert weighted.n_labelled_ == repeated.n_labelled_ == weight.sum()
+    # Rows of weight 0 do not matter, whatever they hold.
+    other_X, other_y = X.copy(), y.copy()
+    other_X[weight == 0], other_y[weight == 0] = 1e3, -1e9
+    assert_same_model(
+        small_regressor(**settings).fit(other_X, other_y, sample_weight=weight), weighted
+    )
+
+
+def test_early_stopping(table):
+    X, y = table
+    model = small_regressor(
+        early_stopping=True, max_iter=20, learning_rate=0.05, layer=SHORT, n_iter_no_change=None
+    )
+    some = np.where(np.arange(200) % 4, y, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, some)
+    # Losses of rows that were held out, in nats; the best epoch's weights are the model.
+    assert len(model.validation_curve_) == len(model.loss_curve_) == 20
+    assert np.isfinite(model.validation_curve_).all()
+    assert model.score(X, y) > 0.2
+
+
+# Continued
+
+
+def test_partial_fit_goes_on(table):
+    X, y = table
+    model = small_regressor(learning_rate=5e-3)
+    losses = [model.partial_fit(X, y).loss_curve_[-1] for _ in range(30)]
+    # Passes of one training: moments and random state carry over, the loss falls.
+    assert losses == model.loss_curve_
+    assert losses[-1] < losses[0]
+    assert model.n_iter_ == 30
+    mean = model.target_mean_.copy()
+    model.partial_fit(X, 2 * y)
+    # The units are those of the first call.
+    assert_array_equal(model.target_mean_, mean)
+    again = small_regressor(learning_rate=5e-3)
+    for i in range(30):
+        again.partial_fit(X, y)
+        if i == 9:
+            again = pickle.loads(pickle.dumps(again))
+    assert again.loss_curve_ == losses
+
+
+def test_part_without_targets(table):
+    X, y = table
+    nothing = np.full(200, np.nan)
+    with pytest.raises(ValueError, match="NaN among their targets"):
+        small_regressor(unsupervised_weight=0.5).partial_fit(X, nothing)
+    model = small_regressor().partial_fit(X, y)
+    with pytest.raises(ValueError, match="unsupervised_weight > 0"):
+        model.partial_fit(X, nothing)
+    kept = small_regressor(unsupervised_weight=0.5).partial_fit(X, y)
+    before = kept.stack_.weights_["0.weight_0"]
+    kept.partial_fit(X, nothing)
+    # The layers learn from it what they can.
+    assert (kept.stack_.weights_["0.weight_0"] != before).any()
+
+
+@pytest.mark.parametrize("n_tuned", [0, None])
+def test_fit_forgets_earlier_parts(table, n_tuned):
+    X, y = table
+    model = small_regressor(n_fine_tuned_layers=n_tuned).partial_fit(X[::-1], y).fit(X, y)
+    fresh = small_regressor(n_fine_tuned_layers=n_tuned).fit(X, y)
+    assert_same_model(model, fresh)
+    # Moments from before the fit are those of another model.
+    assert_same_model(model.partial_fit(X, y), fresh.partial_fit(X, y))
+
+
+def test_warm_start(table):
+    X, y = table
+    model = small_regressor(warm_start=True).fit(X, y)
+    stack = model.stack_
+    weights = {name: weight.copy() for name, weight in stack.weights_.items()}
+    losses = [model.fit(X, y).loss_curve_[-1] for _ in range(5)]
+    # Fine-tuning goes on from where it was, on copies.
+    assert losses[-1] < losses[0]
+    for name, weight in weights.items():
+        assert_array_equal(stack.weights_[name], weight)
+
+
+# Data and composition
+
+
+def test_forms_of_data(table):
+    X, y = np.round(table[0]).astype(int), table[1]
+    expected = small_regressor().fit(X, y).predict(X)
+    frame = pd.DataFrame(X, columns=[f"column{i}" for i in range(10)])
+    for other in (sparse.csr_array(X), frame, X.tolist()):
+        # The same numbers in another container.
+        found = small_regressor().fit(other, y.tolist()).predict(other)
+        assert_allclose(found, expected, rtol=1e-6)
+    model = small_regressor().fit(frame, pd.Series(y))
+    assert model.feature_names_in_.tolist() == frame.columns.tolist()
+
+
+def test_integer_targets(table):
+    X, y = table
+    # Counts are numbers here, never classes.
+    model = small_regressor(pretraining="supervised").fit(X, y.astype(int))
+    assert_allclose(
+        model.predict(X), small_regressor(pretraining="supervised").fit(X, y).predict(X)
+    )
+
+
+def test_float32(table):
+    X, y = table[0].astype(np.float32), table[1].astype(np.float32)
+    for parameters in ({}, {"n_fine_tuned_layers": 0}, {"pretraining": None}):
+        model = small_regressor(**parameters).fit(X, y)
+        # float32 could not hold targets that vary little about a large mean.
+        assert model.predict(X).dtype == np.float64
+        assert model.stack_.transform(X).dtype == np.float32
+
+
+def test_pickles(table, tmp_path):
+    X, y = table
+    model = StackedRegressor((64, 32), layer="auto", **SMALL).fit(X, y)
+    expected, data = model.predict(X), pickle.dumps(model)
+    joblib.dump(model, tmp_path / "model.joblib")
+    for other in (pickle.loads(data), joblib.load(tmp_path / "model.joblib", mmap_mode="r")):
+        assert_array_equal(other.predict(X), expected)
+    # The weights once, and little else.
+    arrays = [*model.stack_.weights_.values(), model.coef_, model.intercept_]
+    assert len(data) <= 1.1 * sum(array.nbytes for array in arrays) + 50_000
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"dropout": 0.2}, {"layer": "rbm"}, {"pretraining": "supervised"}], ids=str
+)
+def test_same_seed_same_bits(table, parameters):
+    X, y = table
+    first = small_regressor(**parameters).fit(X, y)
+    assert_same_model(first, small_regressor(**parameters).fit(X, y))
+    # A fit forgets an earlier one of the same object.
+    assert_same_model(first.fit(X[:90], y[:90]).fit(X, y), small_regressor(**parameters).fit(X, y))
+    other = small_regressor(**{**parameters, "random_state": 1}).fit(X, y)
+    assert (other.coef_ != first.coef_).any()
+
+
+def test_grid_search(table):
+    X, y = table
+    layers = [ContractiveAutoEncoder(8, **SMALL)]
+    pipeline = make_pipeline(StackedRegressor(layers=layers, **SMALL))
+    grid = {"stackedregressor__layers__0__contraction": [0.0, 50.0]}
+    scores = GridSearchCV(pipeline, grid, cv=2).fit(X, y).cv_results_["mean_test_score"]
+    # Each setting arrives: two different models came out.
+    assert np.isfinite(scores).all()
+    assert scores[0] != scores[1]
+
+
+# Bad input
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Any training step fails the test."""
+
+    def train(*args, **kwargs):
+        raise AssertionError("training started")
+
+    monkeypatch.setattr("skae.estimators.face.fitting.train", train)
+
+
+REFUSED = [
+    ({}, None, "requires y to be passed, but the target y is None"),
+    ({}, np.arange(199.0), "inconsistent numbers of samples"),
+    ({}, np.full(200, np.nan), "NaN among their targets.*learn features without"),
+    ({}, np.full(200, np.inf), "infinity"),
+    ({}, np.full(200, "a"), "convert string|numeric"),
+    ({}, np.zeros((200, 2, 2)), "dim"),
+    ({"n_fine_tuned_layers": 3}, "y", "n_fine_tuned_layers=3, but there are 2"),
+    ({"layers": [AutoEncoder(8), SparseCoder(4)]}, "y", r"Layer 1 \(SparseCoder\)"),
+    ({"layers": [AutoEncoder(8)], "layer_sizes": (9,)}, "y", "contradicts"),
+    ({"dropout": 1.0}, "y", "'dropout' parameter"),
+]
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("parameters", "target", "match"), REFUSED, ids=lambda value: str(value)[:50]
+)
+def test_refused_before_any_layer_trains(table, parameters, target, match):
+    X, y = table
+    target = y if isinstance(target, str) else target
+    model = StackedRegressor(**parameters)
+    with pytest.raises(ValueError, match=match):
+        model.fit(X, target)
+    with pytest.raises(ValueError, match=match):
+        model.partial_fit(X, target)
+    # Not half a model.
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    assert not [name for name in vars(model) if name.endswith("_")]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_targets_of_rows_that_do_not_count(table):
+    X, y = table
+    only = np.where(np.arange(200) < 50, np.nan, y)
+    weight = (np.arange(200) < 50).astype(float)
+    # All rows that count are without a target.
+    with pytest.raises(ValueError, match="NaN among their targets"):
+        small_regressor().fit(X, only, sample_weight=weight)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_failure_leaves_the_earlier_model(table, monkeypatch, method):
+    X, y = table
+    model = small_regressor().fit(X, y)
+    before = pickle.dumps(vars(model))
+
+    def failing(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("skae.estimators.face.fitting.train", failing)
+    with pytest.raises(RuntimeError):
+        getattr(model, method)(X**2, 3 * y)
+    # Neither layers nor the targets' moments are those of data that were not learned.
+    assert pickle.dumps(vars(model)) == before
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="2 outputs, but this model has 1"):
+        model.partial_fit(X, np.stack([y, y], axis=1))
+    assert pickle.dumps(vars(model)) == before
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-3])
+def test_weak_penalties_do_not_tear_the_layers_apart(table, alpha):
+    X, y = table
+    model = StackedRegressor((64, 64), alpha=alpha, max_iter=20, random_state=0).fit(X, y)
+    # Codes of few epochs are nearly collinear: without any penalty the output that is best on
+    # them has huge weights, and the first steps through these would explode.
+    assert model.stopping_reason_ != "diverged"
+
+
+def test_defaults_on_a_raw_table():
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    model = StackedRegressor(max_iter=20, random_state=0).fit(X[::2], y[::2])
+    # Columns and targets of any units, untouched defaults, few epochs: near the 0.5 at most
+    # that anything finds in these data.
+    assert model.score(X[1::2], y[1::2]) > 0.35
+
+
+def test_targets_that_vary_little_about_a_large_mean(table):
+    X, y = table
+    shifted = 1e9 + y / y.std()
+    model = small_regressor().fit(X.astype(np.float32), shifted)
+    plain = small_regressor().fit(X.astype(np.float32), y)
+    # As good as without the shift, which float32 could not tell from the targets.
+    assert_allclose(model.score(X, shifted), plain.score(X, y), atol=0.02)
+
+
+def test_rows_without_a_target_judge_nothing(table):
+    X, y = table
+    model = small_regressor().fit(X, y)
+    some = np.where(np.arange(len(y)) % 2 == 0, y, np.nan)
+    assert model.score(X, some) == model.score(X[::2], y[::2])
