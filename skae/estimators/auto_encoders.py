@@ -69,28 +69,28 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
     """
 
     n_components: int = parameter(
-        256,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=256,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Number of code units.""",
-        positional=True,
+        kw_only=False,
     )
     hidden_layer_sizes: tuple = parameter(
-        (),
-        [Interval(Integral, 1, None, closed="left"), "array-like"],
-        """tuple of int, or int
+        default=(),
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
+        doc="""tuple of int, or int
         Layers between input and code, mirrored in the decoder.""",
     )
     activation: str = parameter(
-        "sigmoid",
-        [StrOptions(set(ACTIVATIONS))],
-        """{"sigmoid", "tanh", "relu", "softplus", "linear"}
+        default="sigmoid",
+        constraints=[StrOptions(set(ACTIVATIONS))],
+        doc="""{"sigmoid", "tanh", "relu", "softplus", "linear"}
         Activation of every layer but the output, whose units ``loss`` sets.""",
     )
     loss: str = parameter(
-        "auto",
-        [StrOptions(set(LOSSES)), list, tuple],
-        """str or list of (str, columns)
+        default="auto",
+        constraints=[StrOptions(set(LOSSES)), list, tuple],
+        doc="""str or list of (str, columns)
         Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
         - "bernoulli": cross-entropy, for values in [0, 1];
@@ -105,88 +105,88 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         one entry "multinomial" for each one-hot variable.""",
     )
     tied_weights: bool = parameter(
-        True,
-        ["boolean"],
-        """bool
+        default=True,
+        constraints=["boolean"],
+        doc="""bool
         Whether the decoder uses the transposed weights of the encoder.""",
     )
     alpha: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight decay: weight of half the sum of squared weights.""",
     )
     sparsity: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the penalty that makes codes sparse.""",
     )
     sparsity_penalty: str = parameter(
-        "kl",
-        [StrOptions({"kl", "l1"})],
-        """{"kl", "l1"}
+        default="kl",
+        constraints=[StrOptions({"kl", "l1"})],
+        doc="""{"kl", "l1"}
         "kl" drives each unit's mean activity to ``sparsity_target`` (sigmoid codes
         only); "l1" is the sum of absolute values of the code.""",
     )
     sparsity_target: float = parameter(
-        0.05,
-        [Interval(Real, 0, 1, closed="neither")],
-        """float
+        default=0.05,
+        constraints=[Interval(Real, 0, 1, closed="neither")],
+        doc="""float
         Mean activity that the "kl" penalty aims at.""",
     )
     corruption: str = parameter(
-        None,
-        [StrOptions({"masking", "salt_and_pepper", "gaussian"}), None],
-        """{"masking", "salt_and_pepper", "gaussian"} or None
+        default=None,
+        constraints=[StrOptions({"masking", "salt_and_pepper", "gaussian"}), None],
+        doc="""{"masking", "salt_and_pepper", "gaussian"} or None
         Noise on the input during training: components set to 0 (the mean, where columns
         are standardised), set to their column's minimum or maximum, or Gaussian noise
         added.""",
     )
     corruption_level: float = parameter(
-        0.25,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.25,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Probability of a component's corruption, at most 1; for "gaussian" the standard
         deviation of the noise, in units of the columns as standardised.""",
     )
     emphasis: tuple = parameter(
-        None,
-        ["array-like", None],
-        """tuple of two float or None
+        default=None,
+        constraints=["array-like", None],
+        doc="""tuple of two float or None
         Weights, in the reconstruction loss, of components that were corrupted and of
         those that were not. None weighs them alike.""",
     )
     contraction: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the squared Frobenius norm of the Jacobian that
         ``contraction_target`` names.""",
     )
     contraction_target: str = parameter(
-        "encoder",
-        [StrOptions({"encoder", "reconstruction"})],
-        """{"encoder", "reconstruction"}
+        default="encoder",
+        constraints=[StrOptions({"encoder", "reconstruction"})],
+        doc="""{"encoder", "reconstruction"}
         Whether ``contraction`` penalises dh/dx or dr/dx.""",
     )
     hessian: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the CAE+H term: the change of the encoder's Jacobian between a row and
         noisy copies of it.""",
     )
     hessian_noise: float = parameter(
-        0.1,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=0.1,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Standard deviation of that noise.""",
     )
     hessian_samples: int = parameter(
-        4,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=4,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Noisy copies of each row.""",
     )
 
@@ -359,7 +359,7 @@ class DenoisingAutoEncoder(AutoEncoder):
     True
     """
 
-    corruption: str = preset(AutoEncoder, "corruption", "masking")
+    corruption: str = preset(AutoEncoder, "corruption", default="masking")
 
 
 @estimator
@@ -411,4 +411,4 @@ class ContractiveAutoEncoder(AutoEncoder):
     True
     """
 
-    contraction: float = preset(AutoEncoder, "contraction", 0.1)
+    contraction: float = preset(AutoEncoder, "contraction", default=0.1)

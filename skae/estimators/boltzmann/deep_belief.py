@@ -89,25 +89,25 @@ class DeepBeliefNetwork(StackedAutoEncoder):
     """
 
     layer: str = parameter(
-        "rbm",
-        [StrOptions({"rbm"}), HasMethods(["fit", "transform"])],
-        """{"rbm"} or RBM
+        default="rbm",
+        constraints=[StrOptions({"rbm"}), HasMethods(["fit", "transform"])],
+        doc="""{"rbm"} or RBM
         Every layer: an RBM of default parameters, which takes ``batch_size``, ``max_iter``,
         ``device`` and ``verbose`` from the network, or one of which each layer is a copy with its
         number of units, so that ``layer__learning_rate`` is a parameter of all.""",
     )
     layers: list = parameter(
-        None,
-        [list, tuple, None],
-        """list of RBM or None
+        default=None,
+        constraints=[list, tuple, None],
+        doc="""list of RBM or None
         The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first have
         Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate`` and
         the like.""",
     )
     pretraining: str = parameter(
-        "unsupervised",
-        [StrOptions({"unsupervised", "prefit"})],
-        """{"unsupervised", "prefit"}
+        default="unsupervised",
+        constraints=[StrOptions({"unsupervised", "prefit"})],
+        doc="""{"unsupervised", "prefit"}
         How the layers are trained:
 
         - "unsupervised": one after the other, each on the codes of the one below, by its own

@@ -24,7 +24,8 @@ from skae.engine.optimisation.parameters import Parameters
 from skae.estimators.boltzmann.sampling import BoltzmannSampling
 from skae.estimators.face.layers import LayerAttributes
 from skae.estimators.face.outcomes import report_frozen_chains
-from skae.estimators.face.parameters import TrainingParameters, estimator, parameter, preset
+from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.training import TrainingParameters
 from skae.estimators.face.transformer import TrainedTransformer
 
 # Persistent chains beyond this number cost more than they tell.
@@ -97,16 +98,16 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
     """
 
     n_components: int = parameter(
-        256,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=256,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Number of binary hidden units.""",
-        positional=True,
+        kw_only=False,
     )
     visible: str = parameter(
-        "auto",
-        [StrOptions({"auto", "bernoulli", "gaussian"})],
-        """{"auto", "bernoulli", "gaussian"}
+        default="auto",
+        constraints=[StrOptions({"auto", "bernoulli", "gaussian"})],
+        doc="""{"auto", "bernoulli", "gaussian"}
         Visible units:
 
         - "bernoulli": for values in [0, 1]; what is between counts as a probability;
@@ -115,73 +116,73 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".""",
     )
     visible_variance: str = parameter(
-        "learned",
-        [StrOptions({"learned", "unit"})],
-        """{"learned", "unit"}
+        default="learned",
+        constraints=[StrOptions({"learned", "unit"})],
+        doc="""{"learned", "unit"}
         Variance of each Gaussian unit given the hidden ones: learned, or as large as the
         column's own.""",
     )
     minimum_variance: float = parameter(
-        0.3,
-        [Interval(Real, 0, 1, closed="right")],
-        """float
+        default=0.3,
+        constraints=[Interval(Real, 0, 1, closed="right")],
+        doc="""float
         Lower bound of learned variances, as a fraction of the column's own, which bounds
         them from above. Small ones
         fit more closely, and are less stable: a unit's signal grows as its variance
         shrinks.""",
     )
     n_gibbs_steps: int = parameter(
-        1,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=1,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Gibbs steps for each gradient step: the k of CD-k.""",
     )
     persistent: bool = parameter(
-        False,
-        ["boolean"],
-        """bool
+        default=False,
+        constraints=["boolean"],
+        doc="""bool
         Whether chains, as many as ``batch_size`` but at most 1000, go on from one gradient
         step to the next, or start at the data each time.""",
     )
     centered: bool = parameter(
-        True,
-        ["boolean"],
-        """bool
+        default=True,
+        constraints=["boolean"],
+        doc="""bool
         Whether gradient steps count units from their mean activity, which makes
         training invariant to flipping 0 and 1.""",
     )
     weight_decay: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of half the sum of squared weights.""",
     )
     sparsity: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the penalty that draws the mean of each hidden unit, over a batch, to
         ``sparsity_target``.""",
     )
     sparsity_target: float = parameter(
-        0.05,
-        [Interval(Real, 0, 1, closed="neither")],
-        """float
+        default=0.05,
+        constraints=[Interval(Real, 0, 1, closed="neither")],
+        doc="""float
         Mean activity that the penalty aims at.""",
     )
     n_scored_columns: int = parameter(
-        100,
-        [Interval(Integral, 1, None, closed="left"), None],
-        """int or None
+        default=100,
+        constraints=[Interval(Integral, 1, None, closed="left"), None],
+        doc="""int or None
         Columns whose terms `score_samples` sums, and scales up to all: always the same,
         drawn once for each number of features. None, or more than there are, takes all:
         the exact pseudo-likelihood.""",
     )
 
-    optimizer: str = preset(TrainingParameters, "optimizer", "sgd")
-    learning_rate: float = preset(TrainingParameters, "learning_rate", 0.05)
-    momentum: float = preset(TrainingParameters, "momentum", 0.5)
-    n_iter_no_change: int = preset(TrainingParameters, "n_iter_no_change", None)
+    optimizer: str = preset(TrainingParameters, "optimizer", default="sgd")
+    learning_rate: float = preset(TrainingParameters, "learning_rate", default=0.05)
+    momentum: float = preset(TrainingParameters, "momentum", default=0.5)
+    n_iter_no_change: int = preset(TrainingParameters, "n_iter_no_change", default=None)
 
     _loss_parameter = "visible"
     _collapse_remedy = (

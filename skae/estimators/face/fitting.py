@@ -11,8 +11,9 @@ from skae.engine.optimisation.devices import require_memory
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.training import train
 from skae.estimators.face.outcomes import report_outcome
-from skae.estimators.face.parameters import TrainingParameters, estimator, validate_parameters
+from skae.estimators.face.parameters import estimator, validate_parameters
 from skae.estimators.face.progress import CallbackSupportMixin, ProgressLine
+from skae.estimators.face.training import TrainingParameters
 
 # Rows on which a criterion is evaluated to see how training goes.
 _PROBE_ROWS = 500

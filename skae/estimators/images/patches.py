@@ -98,43 +98,43 @@ class PatchFeatures(
     """
 
     encoder: object = parameter(
-        None,
-        [object],
-        """transformer or None
+        default=None,
+        constraints=[object],
+        doc="""transformer or None
         What encodes patches: anything with `fit` and `transform` of rows. None is
         ``DenoisingAutoEncoder(64, max_iter=10)`` with the ``random_state`` of this model.""",
-        positional=True,
+        kw_only=False,
     )
     patch_shape: tuple = parameter(
-        (6, 6),
-        [Interval(Integral, 1, None, closed="left"), "array-like"],
-        """tuple of two int, or int
+        default=(6, 6),
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
+        doc="""tuple of two int, or int
         Height and width of the patches, which have all channels. They are cut to the
         signals of ``image_shape=None``.""",
     )
     stride: tuple = parameter(
-        1,
-        [Interval(Integral, 1, None, closed="left"), "array-like"],
-        """int or tuple of two int
+        default=1,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
+        doc="""int or tuple of two int
         Pixels from one patch to the next.""",
     )
     whitening: object = parameter(
-        True,
-        [object],
-        """bool or transformer
+        default=True,
+        constraints=[object],
+        doc="""bool or transformer
         What patches go through before the encoder: True is :class:`PatchWhitener` with
         its defaults; or any transformer of rows, such as one with other parameters.""",
     )
     pooling: str = parameter(
-        "average",
-        [StrOptions({"average", "max", "sum"})],
-        """{"average", "max", "sum"}
+        default="average",
+        constraints=[StrOptions({"average", "max", "sum"})],
+        doc="""{"average", "max", "sum"}
         What is taken of the codes in each cell.""",
     )
     pooling_grid: tuple = parameter(
-        (2, 2),
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """tuple of two int, int or None
+        default=(2, 2),
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of two int, int or None
         Number of cells along height and width, at most one per patch. None: the codes
         of all patches, as an image with one channel per code, which makes this the
         filter bank of a stage that others follow.""",

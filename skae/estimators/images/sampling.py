@@ -18,15 +18,15 @@ class PatchSampling:
     """How many patches are learned from, and which."""
 
     n_patches: int = parameter(
-        50_000,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=50_000,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Patches to learn from, at most, drawn at random places of all images.""",
     )
     random_state: int = parameter(
-        None,
-        ["random_state"],
-        """int, RandomState instance or None
+        default=None,
+        constraints=["random_state"],
+        doc="""int, RandomState instance or None
         Seed of the patches' places.""",
     )
 

@@ -81,9 +81,9 @@ class ImageParameters:
     """What the images are, as a constructor parameter."""
 
     image_shape: tuple = parameter(
-        None,
-        ["array-like", None],
-        """tuple of int or None
+        default=None,
+        constraints=["array-like", None],
+        doc="""tuple of int or None
         Shape (height, width) or (height, width, channels) of the images that rows are,
         flattened with the channels last. One extent may be -1: it is inferred from the
         number of columns, as is the side of square images in (-1, -1, channels). None
@@ -114,9 +114,9 @@ class ImageTransformer(
     """
 
     device: str = parameter(
-        "auto",
-        [str, torch.device],
-        """str or torch.device
+        default="auto",
+        constraints=[str, torch.device],
+        doc="""str or torch.device
         "auto" takes CUDA, then MPS or XPU, then the CPU; or any device of torch, such
         as "cpu" or "cuda:1".""",
     )

@@ -58,18 +58,18 @@ class Rectifier(ImageTransformer):
     """
 
     kind: str = parameter(
-        "abs",
-        [StrOptions({"abs", "relu", "split"})],
-        """{"abs", "relu", "split"}
+        default="abs",
+        constraints=[StrOptions({"abs", "relu", "split"})],
+        doc="""{"abs", "relu", "split"}
         Magnitudes, positive parts, or the channels' positive parts followed by their
         negative parts at each pixel, which doubles the channels. Only "split" depends
         on ``image_shape``.""",
-        positional=True,
+        kw_only=False,
     )
     threshold: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         What is taken off the magnitude: responses below it are noise.""",
     )
 
@@ -139,15 +139,15 @@ class LocalContrastNormalizer(ImageTransformer):
     """
 
     size: int = parameter(
-        9,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=9,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Height and width of the window, an odd number of pixels.""",
     )
     sigma: float = parameter(
-        None,
-        [Interval(Real, 0, None, closed="neither"), None],
-        """float or None
+        default=None,
+        constraints=[Interval(Real, 0, None, closed="neither"), None],
+        doc="""float or None
         Standard deviation of the window, in pixels. None is a quarter of ``size``; a
         tiny one makes a window of one pixel.""",
     )
@@ -217,28 +217,28 @@ class Pooling(ImageTransformer):
     """
 
     size: tuple = parameter(
-        (2, 2),
-        [Interval(Integral, 1, None, closed="left"), "array-like"],
-        """tuple of two int, or int
+        default=(2, 2),
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
+        doc="""tuple of two int, or int
         Height and width of the windows; larger ones are cut to the image.""",
     )
     stride: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """tuple of two int, int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of two int, int or None
         Pixels from one window to the next. None is ``size``: windows side by side.""",
     )
     grid: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """tuple of two int, int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of two int, int or None
         Number of cells along height and width that part the image, at most one per
         pixel. Takes the place of ``size``.""",
     )
     kind: str = parameter(
-        "average",
-        [StrOptions({"average", "max", "sum", "l2"})],
-        """{"average", "max", "sum", "l2"}
+        default="average",
+        constraints=[StrOptions({"average", "max", "sum", "l2"})],
+        doc="""{"average", "max", "sum", "l2"}
         What is taken of each window.""",
     )
 

@@ -97,9 +97,9 @@ class PatchWhitener(PatchSampling, ImageTransformer):
     """
 
     patch_shape: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """tuple of two int, int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of two int, int or None
         Height and width of the patches. None: each row is one patch, which is whitened
         as a whole, and all rows are learned from. Otherwise each pixel of an image is
         whitened by the patch around it: the whitening's central filter is applied as a
@@ -107,31 +107,31 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         their borders.""",
     )
     method: str = parameter(
-        "zca",
-        [StrOptions({"zca", "pca"})],
-        r"""{"zca", "pca"}
+        default="zca",
+        constraints=[StrOptions({"zca", "pca"})],
+        doc=r"""{"zca", "pca"}
         "zca" keeps whitened patches as close as can be to the patches, so that they
         look like images; "pca" leaves out the left factor V and gives components by
         falling variance, for ``patch_shape=None`` only.""",
     )
     epsilon: float = parameter(
-        0.1,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.1,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Added to all variances, as a part of their mean: components of less variance
         are noise, which a full whitening would make as large as all else.""",
     )
     contrast: bool = parameter(
-        True,
-        ["boolean"],
-        """bool
+        default=True,
+        constraints=["boolean"],
+        doc="""bool
         Whether the mean of each patch is subtracted, and its standard deviation divided
         by.""",
     )
     contrast_epsilon: float = parameter(
-        0.01,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.01,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Added to the variance of each patch, as a part of the mean of such variances:
         patches of less contrast stay small.""",
     )

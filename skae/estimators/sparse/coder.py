@@ -26,7 +26,8 @@ from skae.engine.sparse.inference import (
 )
 from skae.engine.sparse.problem import make_quadratic
 from skae.estimators.face.outcomes import report_vanished, some_rows
-from skae.estimators.face.parameters import TrainingParameters, estimator, parameter, preset
+from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.training import TrainingParameters
 from skae.estimators.face.transformer import TrainedTransformer
 from skae.estimators.sparse.given import find_dictionary
 from skae.estimators.sparse.inference import SparseInference, solve
@@ -115,68 +116,68 @@ class SparseCoder(SparseInference, TrainedTransformer):
     """
 
     n_components: int = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), None],
-        """int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), None],
+        doc="""int or None
         Number of atoms that are learned. None: twice the features, but at most 256 and, in
         `fit`, one for five rows: where there are as many atoms as rows, every row becomes
         one. With groups, the size of the map.""",
-        positional=True,
+        kw_only=False,
     )
-    alpha: float = preset(SparseInference, "alpha", 0.3)
+    alpha: float = preset(SparseInference, "alpha", default=0.3)
     dictionary: object = parameter(
-        None,
-        [object],
-        """array-like of shape (n_components, n_features), estimator or None
+        default=None,
+        constraints=[object],
+        doc="""array-like of shape (n_components, n_features), estimator or None
         Atoms to use as they are; or an estimator with ``decoder_components_``, ``mixing_``,
         ``components_`` or ``cluster_centers_`` that add up to its input, which are scaled to
         norm 1, and whose shift and scale of the columns are applied. None learns them.""",
     )
     transform_algorithm: str = parameter(
-        "lasso",
-        [StrOptions({"lasso", "omp", "threshold"})],
-        """{"lasso", "omp", "threshold"}
+        default="lasso",
+        constraints=[StrOptions({"lasso", "omp", "threshold"})],
+        doc="""{"lasso", "omp", "threshold"}
         What `transform` does: the optimum above; orthogonal matching pursuit, at most
         ``n_nonzero_coefs`` atoms by greedy choice; or a soft threshold, sign(c) max(abs(c) -
         alpha, 0) of c = x D^T, which is cheap and without explaining away. Learning always
         goes by the optimum.""",
     )
     n_nonzero_coefs: int = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), None],
-        """int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), None],
+        doc="""int or None
         Atoms of a code, for "omp". None: a tenth of the features, at least one.""",
     )
     positive: bool = parameter(
-        False,
-        ["boolean"],
-        """bool
+        default=False,
+        constraints=["boolean"],
+        doc="""bool
         Whether codes are at least 0.""",
     )
     ridge: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of half the sum of squared codes: the elastic net, whose codes change
         smoothly, and share between atoms that are alike.""",
     )
     split_sign: bool = parameter(
-        False,
-        ["boolean"],
-        """bool
+        default=False,
+        constraints=["boolean"],
+        doc="""bool
         Whether `transform` returns positive and negative parts of the codes as features of
         their own, max(h, 0) and then max(-h, 0): twice as many.""",
     )
     sparse_output: bool = parameter(
-        False,
-        ["boolean"],
-        """bool
+        default=False,
+        constraints=["boolean"],
+        doc="""bool
         Whether `transform` returns a CSR matrix.""",
     )
     loss: str = parameter(
-        "auto",
-        [StrOptions({"auto", "gaussian", "squared_error"})],
-        """{"auto", "gaussian", "squared_error"}
+        default="auto",
+        constraints=[StrOptions({"auto", "gaussian", "squared_error"})],
+        doc="""{"auto", "gaussian", "squared_error"}
         The columns that are coded: "gaussian" standardises them by their mean and standard
         deviation, which are estimated in `fit`; "squared_error" takes them as they are.
         "auto" is "gaussian" where the dictionary is learned, else "squared_error", after the
@@ -184,16 +185,16 @@ class SparseCoder(SparseInference, TrainedTransformer):
     )
 
     optimizer: str = parameter(
-        "block",
-        [StrOptions({"block", *OPTIMIZERS})],
-        """{"block", "adam", "sgd", "nesterov", "rmsprop", "adagrad"}
+        default="block",
+        constraints=[StrOptions({"block", *OPTIMIZERS})],
+        doc="""{"block", "adam", "sgd", "nesterov", "rmsprop", "adagrad"}
         "block" solves for one atom after the other, given the codes of the rows so far, and
         has no learning rate; the others follow the gradient.""",
     )
-    batch_size: int = preset(TrainingParameters, "batch_size", 256)
-    max_iter: int = preset(TrainingParameters, "max_iter", 30)
-    n_iter_no_change: int = preset(TrainingParameters, "n_iter_no_change", 5)
-    tol: float = preset(TrainingParameters, "tol", 1e-3)
+    batch_size: int = preset(TrainingParameters, "batch_size", default=256)
+    max_iter: int = preset(TrainingParameters, "max_iter", default=30)
+    n_iter_no_change: int = preset(TrainingParameters, "n_iter_no_change", default=5)
+    tol: float = preset(TrainingParameters, "tol", default=1e-3)
 
     _attributes_doc = (
         """

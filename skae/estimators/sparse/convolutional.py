@@ -12,7 +12,8 @@ from skae.engine.images.convolutions import PADDINGS, Convolution
 from skae.engine.optimisation.devices import require_memory
 from skae.engine.sparse.problem import L1
 from skae.estimators.face.columns import Columns
-from skae.estimators.face.parameters import TrainingParameters, estimator, parameter, preset
+from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.training import TrainingParameters
 from skae.estimators.face.transformer import TrainedTransformer
 from skae.estimators.images.shapes import ImageParameters, resolve_extents, resolve_image_shape
 from skae.estimators.sparse.psd import PredictedCodes
@@ -125,29 +126,29 @@ class ConvolutionalPSD(PredictedCodes):
     """
 
     n_components: int = parameter(
-        16,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=16,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Number of filters, at each position.""",
-        positional=True,
+        kw_only=False,
     )
-    image_shape: tuple = preset(ImageParameters, "image_shape", None)
+    image_shape: tuple = preset(ImageParameters, "image_shape", default=None)
     filter_shape: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """tuple of int, int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of int, int or None
         Height and width of the filters. None: (5, 5), cut to the size of the images.""",
     )
     stride: int = parameter(
-        1,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=1,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Pixels from one position to the next.""",
     )
     padding: str = parameter(
-        "same",
-        [StrOptions(set(PADDINGS))],
-        """{"valid", "same", "full"}
+        default="same",
+        constraints=[StrOptions(set(PADDINGS))],
+        doc="""{"valid", "same", "full"}
         Positions of the filters:
 
         - "same": one for every ``stride`` pixels along height and width; filters at the
@@ -159,57 +160,57 @@ class ConvolutionalPSD(PredictedCodes):
           distorts the filters where images are small.""",
     )
     sharing: str = parameter(
-        "convolutional",
-        [StrOptions({"convolutional", "tiled", "unshared"})],
-        """{"convolutional", "tiled", "unshared"}
+        default="convolutional",
+        constraints=[StrOptions({"convolutional", "tiled", "unshared"})],
+        doc="""{"convolutional", "tiled", "unshared"}
         Whether all positions have the same filters, or those that are ``period`` positions
         apart, or none.""",
     )
     period: int = parameter(
-        2,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=2,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Distance, in positions, at which filters repeat, for ``sharing="tiled"``.""",
     )
     alpha: float = parameter(
-        0.5,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=0.5,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Weight of the sum of absolute codes.""",
     )
     prediction: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=1.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of half the squared distance of codes from their prediction. 0 is plain
         convolutional sparse coding, for ``inference="optimal"``.""",
     )
-    inference: str = preset(PredictedCodes, "inference", "encoder")
-    activation: str = preset(PredictedCodes, "activation", "tanh")
+    inference: str = preset(PredictedCodes, "inference", default="encoder")
+    activation: str = preset(PredictedCodes, "activation", default="tanh")
     n_inference_steps: int = parameter(
-        10,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=10,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Steps of inference for each gradient step, at most. They start at the prediction.""",
     )
     inference_tol: float = parameter(
-        1e-3,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=1e-3,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Duality gap, as a part of the objective, at which inference ends.""",
     )
     loss: str = parameter(
-        "auto",
-        [StrOptions({"auto", "gaussian", "squared_error"})],
-        """{"auto", "gaussian", "squared_error"}
+        default="auto",
+        constraints=[StrOptions({"auto", "gaussian", "squared_error"})],
+        doc="""{"auto", "gaussian", "squared_error"}
         "gaussian", which "auto" is here, centres images by one mean for each channel and
         divides by one standard deviation, both estimated in `fit`; "squared_error" takes
         pixels as they are.""",
     )
 
-    batch_size: int = preset(TrainingParameters, "batch_size", 50)
-    learning_rate: float = preset(TrainingParameters, "learning_rate", 0.01)
-    max_iter: int = preset(TrainingParameters, "max_iter", 30)
+    batch_size: int = preset(TrainingParameters, "batch_size", default=50)
+    learning_rate: float = preset(TrainingParameters, "learning_rate", default=0.01)
+    max_iter: int = preset(TrainingParameters, "max_iter", default=30)
 
     _collapse_remedy = "Try a smaller alpha, a smaller or larger learning_rate, or loss='gaussian'."
     _attributes_doc = (

@@ -18,38 +18,38 @@ class SparseInference:
     """Parameters of the sparsity penalty and of `skae.engine.sparse.inference.infer`."""
 
     alpha: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=1.0,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Weight of the sparsity penalty: an atom is used where it explains more than this. In
         the units of the columns (as standardised), for atoms of norm 1.""",
     )
     group_shape: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """int, tuple of int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""int, tuple of int or None
         Units of a neighbourhood along each axis of the map; one number holds for all axes.
         The penalty is then the sum, over the neighbourhoods around each unit on a map without
         borders, of the norms of the codes in them. None: the sum of absolute codes.""",
     )
     map_shape: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """int, tuple of int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""int, tuple of int or None
         Units along each axis of the map, whose product is the number of components; units
         are numbered row by row. One number is a ring. None: two axes, as nearly square as
         can be. Not used without ``group_shape``.""",
     )
     inference_tol: float = parameter(
-        1e-4,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=1e-4,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Accuracy of the inferred codes: the largest duality gap, as a part of the objective.""",
     )
     inference_max_iter: int = parameter(
-        1000,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=1000,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Steps of the inference at most, where it goes by steps.""",
     )
 

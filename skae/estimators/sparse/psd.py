@@ -24,17 +24,17 @@ class PredictedCodes(LayerAttributes, TrainedTransformer):
     """
 
     inference: str = parameter(
-        "encoder",
-        [StrOptions({"encoder", "optimal"})],
-        """{"encoder", "optimal"}
+        default="encoder",
+        constraints=[StrOptions({"encoder", "optimal"})],
+        doc="""{"encoder", "optimal"}
         What `transform` returns: the encoder's codes f(x), or those that minimise
         ``1/2 |x - h D|^2 + alpha * penalty(h)``, without the prediction term. Training does not
         depend on it, so it may be set after `fit`.""",
     )
     activation: str = parameter(
-        "shrinkage",
-        [StrOptions(set(PREDICTORS))],
-        """{"shrinkage", "tanh", "smooth_shrinkage"}
+        default="shrinkage",
+        constraints=[StrOptions(set(PREDICTORS))],
+        doc="""{"shrinkage", "tanh", "smooth_shrinkage"}
         The encoder's s, with parameters that each unit learns:
 
         - "shrinkage": sign(p) max(abs(p) - t, 0) with a threshold t. Its codes are sparse;
@@ -172,26 +172,26 @@ class PSD(SparseInference, PredictedCodes):
     """
 
     n_components: int = parameter(
-        256,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=256,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Number of atoms, and of the encoder's units.""",
-        positional=True,
+        kw_only=False,
     )
-    alpha: float = preset(SparseInference, "alpha", 0.1)
+    alpha: float = preset(SparseInference, "alpha", default=0.1)
     prediction: float = parameter(
-        10.0,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=10.0,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Weight of the encoder's term. Small ones learn the dictionary of sparse coding and an
         encoder for it; large ones learn a dictionary whose codes are easy to predict.""",
     )
-    inference: str = preset(PredictedCodes, "inference", "encoder")
-    activation: str = preset(PredictedCodes, "activation", "shrinkage")
+    inference: str = preset(PredictedCodes, "inference", default="encoder")
+    activation: str = preset(PredictedCodes, "activation", default="shrinkage")
     loss: str = parameter(
-        "auto",
-        [str],
-        """{"auto", "gaussian", "squared_error"}
+        default="auto",
+        constraints=[str],
+        doc="""{"auto", "gaussian", "squared_error"}
         The columns that are coded: "gaussian", which "auto" is here, standardises them by
         their mean and standard deviation, which are estimated in `fit`; "squared_error" takes
         them as they are. There is no visible bias: those should have mean 0.""",

@@ -89,23 +89,23 @@ class StackedAutoEncoder(StackParameters, TrainedTransformer):
     """
 
     fine_tuning: bool = parameter(
-        False,
-        ["boolean"],
-        """bool
+        default=False,
+        constraints=["boolean"],
+        doc="""bool
         Whether to unroll the stack and train the whole on the reconstruction of the data, for
         ``max_iter`` epochs.""",
     )
     code_activation: str = parameter(
-        None,
-        [StrOptions(set(ACTIVATIONS)), None],
-        """{"sigmoid", "tanh", "relu", "softplus", "linear"} or None
+        default=None,
+        constraints=[StrOptions(set(ACTIVATIONS)), None],
+        doc="""{"sigmoid", "tanh", "relu", "softplus", "linear"} or None
         Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None: that
         of the others. A top layer of RBM or PSD kind becomes an auto-encoder then.""",
     )
     code_layer: int = parameter(
-        -1,
-        [Interval(Integral, None, None, closed="neither")],
-        """int
+        default=-1,
+        constraints=[Interval(Integral, None, None, closed="neither")],
+        doc="""int
         Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
         the top one. May be set after `fit`.""",
     )

@@ -41,39 +41,39 @@ class StackParameters:
     """Constructor parameters that say which layers a stack has and how they are pre-trained."""
 
     layer_sizes: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """tuple of int, int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of int, int or None
         Numbers of units, from the data upwards. None: (256, 256), or those of ``layers``.""",
-        positional=True,
+        kw_only=False,
     )
     layer: str = parameter(
-        "denoising",
-        [StrOptions(set(LAYERS)), HasMethods(["fit", "transform"])],
-        """{"auto", "denoising", "contractive", "rbm", "psd"} or estimator
+        default="denoising",
+        constraints=[StrOptions(set(LAYERS)), HasMethods(["fit", "transform"])],
+        doc="""{"auto", "denoising", "contractive", "rbm", "psd"} or estimator
         Kind of every layer: a name, or an estimator of which each layer is a copy with its
         number of units, so that ``layer__contraction`` is a parameter of all. "auto" is the
         plain auto-encoder. Layers chosen by name take ``batch_size``, ``max_iter``, ``device``
         and ``verbose`` from the stack, and are else the class's default.""",
     )
     layers: list = parameter(
-        None,
-        [list, tuple, None],
-        """list of estimators or None
+        default=None,
+        constraints=[list, tuple, None],
+        doc="""list of estimators or None
         The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
         kind, RBM, PSD or SparseCoder. The parameters of the first are
         ``layers__0__contraction`` and the like.""",
     )
     pretraining: str = parameter(
-        "unsupervised",
-        [
+        default="unsupervised",
+        constraints=[
             StrOptions({"unsupervised", "supervised", "partly_supervised", "simultaneous"}),
             StrOptions({"prefit"}),
             list,
             tuple,
             None,
         ],
-        """str, list of str or None
+        doc="""str, list of str or None
         How the layers are trained before the whole:
 
         - "unsupervised": one after the other, each on the codes of the one below, by its own
@@ -91,9 +91,9 @@ class StackParameters:
         layer.""",
     )
     supervision: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=1.0,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Weight of the supervised criterion in "partly_supervised" pre-training, where that of
         the layer's own is 1.""",
     )

@@ -83,16 +83,16 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
     """
 
     unlabelled: int = parameter(
-        -1,
-        [Real, str, None],
-        """int, str or None
+        default=-1,
+        constraints=[Real, str, None],
+        doc="""int, str or None
         The value in y that stands for an unknown class; a string where classes are strings.
         None: there is none, every value is a class, as where classes are -1 and 1.""",
     )
     class_weight: dict = parameter(
-        None,
-        [dict, list, StrOptions({"balanced"}), None],
-        """dict, list of dict, "balanced" or None
+        default=None,
+        constraints=[dict, list, StrOptions({"balanced"}), None],
+        doc="""dict, list of dict, "balanced" or None
         Weights of classes in the supervised criterion; one dict for each output. "balanced":
         inversely as often as they occur among the labelled rows.""",
     )

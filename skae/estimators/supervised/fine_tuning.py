@@ -66,23 +66,23 @@ class FineTunedStack(StackParameters, TrainedModel):
     """
 
     n_fine_tuned_layers: int = parameter(
-        None,
-        [Interval(Integral, 0, None, closed="left"), None],
-        """int or None
+        default=None,
+        constraints=[Interval(Integral, 0, None, closed="left"), None],
+        doc="""int or None
         How many layers, counted from the top, are fine-tuned together with the output. None:
         all. 0: none, the output is a linear model on the codes.""",
     )
     unsupervised_weight: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the layers' own criteria while fine-tuning; each on the codes of the one
         below, and of all rows, labelled or not.""",
     )
     alpha: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=1.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Penalty on the output's weights: half the sum of their squares counts as much as the
         loss of ``alpha`` labelled rows. That is 1 / C of
         :class:`~sklearn.linear_model.LogisticRegression` (for two classes, which have two
@@ -91,15 +91,15 @@ class FineTunedStack(StackParameters, TrainedModel):
         ``alpha=1``.""",
     )
     dropout: float = parameter(
-        0.0,
-        [Interval(Real, 0, 1, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, 1, closed="left")],
+        doc="""float
         Probability with which each unit of a layer's code is left out of a fine-tuning step.""",
     )
     input_dropout: float = parameter(
-        0.0,
-        [Interval(Real, 0, 1, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, 1, closed="left")],
+        doc="""float
         The same for the columns of the data, where the lowest layer is fine-tuned.""",
     )
 

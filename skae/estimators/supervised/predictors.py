@@ -8,8 +8,9 @@ from sklearn.utils import check_consistent_length
 from skae._validation import check_rows, check_weights
 from skae.estimators.face.fitting import mean_weight
 from skae.estimators.face.outcomes import all_or_nothing, report_constant_units, some_rows
-from skae.estimators.face.parameters import TrainingParameters, estimator
+from skae.estimators.face.parameters import estimator
 from skae.estimators.face.progress import CallbackBridge, with_callbacks
+from skae.estimators.face.training import TrainingParameters
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.checks import require_gradients
 from skae.estimators.stacks.layers import StackParameters

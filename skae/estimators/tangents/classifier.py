@@ -133,132 +133,134 @@ class ManifoldTangentClassifier(StackedClassifier):
     """
 
     layer_sizes: tuple = parameter(
-        None,
-        [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        """tuple of int, int or None
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of int, int or None
         Numbers of units, from the data upwards. None: those of ``layers``, or two layers that
         have four units for each column of the data, but from 100 to 1000.""",
-        positional=True,
+        kw_only=False,
     )
-    layer: str = preset(StackedClassifier, "layer", "contractive")
+    layer: str = preset(StackedClassifier, "layer", default="contractive")
     n_tangents: int = parameter(
-        "auto",
-        [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        """int or "auto"
+        default="auto",
+        constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        doc="""int or "auto"
         Directions at each row, at most the number of columns and of the smallest layer's units.
         "auto": as many as hold three quarters of the squared norm of the Jacobian in the median
         row, and at most half the columns; for other tangents than those of the encoder, as many
         as there are, and 10 for local PCA.""",
     )
     tangent_penalty: float = parameter(
-        0.02,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.02,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the squared change of outputs along the tangents of labelled rows, for steps
         of a tenth of the rows' root mean square distance from their mean.""",
     )
     unlabelled_penalty: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=1.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the divergence between the predictions at an unlabelled row and after the
         move within its tangent plane that changes them most.""",
     )
     unlabelled_step: float = parameter(
-        0.28,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=0.28,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Length of that move, as a part of the rows' root mean square distance from their mean.""",
     )
     adversarial_penalty: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=1.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         The same weight for the worst move in any direction of the data: virtual adversarial
         training [4]_.""",
     )
     adversarial_step: float = parameter(
-        0.2,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=0.2,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Length of that move, measured alike.""",
     )
     entropy_penalty: float = parameter(
-        0.3,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.3,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the entropy of the distribution of classes at unlabelled rows.""",
     )
     balance_penalty: float = parameter(
-        1.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=1.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the divergence between the classes' mean probabilities over a batch's
         unlabelled rows and their frequencies, which labels tell: equal ones where the labels
         of the classes are about as many. Use 0 where labelled rows were not drawn like the
         others, or with few labels of classes that are not equally frequent.""",
     )
     tangent_source: str = parameter(
-        "encoder",
-        [StrOptions({"encoder", "local_pca"}), callable],
-        """{"encoder", "local_pca"} or callable
+        default="encoder",
+        constraints=[StrOptions({"encoder", "local_pca"}), callable],
+        doc="""{"encoder", "local_pca"} or callable
         Where tangents come from: the pre-trained layers; the principal components of each row's
         nearest neighbours in the data of `fit`; or a function of X, of shape
         (n_samples, n_features), that returns directions in the units of the data, of shape
         (n_samples, n_tangents, n_features).""",
     )
     n_neighbors: int = parameter(
-        30,
-        [Interval(Integral, 2, None, closed="left")],
-        """int
+        default=30,
+        constraints=[Interval(Integral, 2, None, closed="left")],
+        doc="""int
         Neighbours of each row in ``tangent_source="local_pca"``.""",
     )
     labelled_share: float = parameter(
-        1 / 3,
-        [Interval(Real, 0, 1, closed="left")],
-        """float
+        default=1 / 3,
+        constraints=[Interval(Real, 0, 1, closed="left")],
+        doc="""float
         Least share of labelled rows among those of a pass of fine-tuning, in which unlabelled
         rows occur once: labelled ones occur as often as that takes.""",
     )
     contraction: float = parameter(
-        "auto",
-        [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
-        """float or "auto"
+        default="auto",
+        constraints=[Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        doc="""float or "auto"
         Weight of the squared norm of the Jacobian in pre-training, as in
         :class:`ContractiveAutoEncoder`; with a prototype in ``layer`` or with ``layers``, theirs
         counts instead, as for all parameters of pre-training. "auto": 0.001 for each column of
         the layer's input.""",
     )
     hessian: float = parameter(
-        0.0,
-        [Interval(Real, 0, None, closed="left")],
-        """float
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
         Weight of the change of the Jacobian between nearby points, as in
         :class:`ContractiveAutoEncoder`.""",
     )
     pretraining_max_iter: int = parameter(
-        "auto",
-        [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        """int or "auto"
+        default="auto",
+        constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        doc="""int or "auto"
         Epochs of each layer's pre-training. "auto": as many as make up 10,000 steps, but from
         5 to 400.""",
     )
     pretraining_learning_rate: float = parameter(
-        2e-3,
-        [Interval(Real, 0, None, closed="neither")],
-        """float
+        default=2e-3,
+        constraints=[Interval(Real, 0, None, closed="neither")],
+        doc="""float
         Its step size, which falls linearly to zero.""",
     )
     max_iter: int = parameter(
-        "auto",
-        [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        """int or "auto"
+        default="auto",
+        constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        doc="""int or "auto"
         Epochs of fine-tuning. "auto": as many as make up 2,000 steps, but from 5 to 200.""",
     )
-    alpha: float = preset(StackedClassifier, "alpha", 0.01)
-    learning_rate: float = preset(StackedClassifier, "learning_rate", 1e-3)
-    learning_rate_schedule: str = preset(StackedClassifier, "learning_rate_schedule", "linear")
-    batch_size: int = preset(StackedClassifier, "batch_size", 300)
+    alpha: float = preset(StackedClassifier, "alpha", default=0.01)
+    learning_rate: float = preset(StackedClassifier, "learning_rate", default=1e-3)
+    learning_rate_schedule: str = preset(
+        StackedClassifier, "learning_rate_schedule", default="linear"
+    )
+    batch_size: int = preset(StackedClassifier, "batch_size", default=300)
 
     _attributes_doc = (
         """

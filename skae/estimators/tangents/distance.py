@@ -106,16 +106,16 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     """
 
     n_neighbors: int = parameter(
-        5,
-        [Interval(Integral, 1, None, closed="left")],
-        """int
+        default=5,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
         Labelled rows that vote.""",
-        positional=True,
+        kw_only=False,
     )
     tangent_source: str = parameter(
-        "local_pca",
-        [StrOptions({"local_pca"}), HasMethods(["fit", "transform"]), callable],
-        """"local_pca", estimator or callable
+        default="local_pca",
+        constraints=[StrOptions({"local_pca"}), HasMethods(["fit", "transform"]), callable],
+        doc=""""local_pca", estimator or callable
         Where tangents come from: the principal components of each row's nearest neighbours among
         all rows of `fit`; an encoder, such as ``ContractiveAutoEncoder()``, of which a clone is
         fitted to all rows of `fit` (one that is fitted is taken as it is if it is wrapped in
@@ -124,52 +124,52 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         of shape (n_samples, n_tangents, n_features).""",
     )
     n_tangents: int = parameter(
-        "auto",
-        [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        """int or "auto"
+        default="auto",
+        constraints=[Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        doc="""int or "auto"
         Directions at each row; 0 gives plain nearest neighbours. "auto": all that a function
         returns; of an encoder, as many as hold three quarters of the squared norm of its
         Jacobian in the median row; 10 for local PCA. Of these two, fewer where the planes would
         otherwise fill the space of the data.""",
     )
     sides: str = parameter(
-        "one",
-        [StrOptions(set(_SIDES))],
-        """{"one", "two"}
+        default="one",
+        constraints=[StrOptions(set(_SIDES))],
+        doc="""{"one", "two"}
         Whether only the training row has a plane, or both rows.""",
     )
     n_candidates: int = parameter(
-        50,
-        [Interval(Integral, 1, None, closed="left"), None],
-        """int or None
+        default=50,
+        constraints=[Interval(Integral, 1, None, closed="left"), None],
+        doc="""int or None
         For ``sides="two"``, how many labelled rows are looked at for each row: those nearest to
         it by the one-sided distance. It is an approximation; None looks at all of them.""",
     )
     weights: str = parameter(
-        "distance",
-        [StrOptions({"uniform", "distance"})],
-        """{"uniform", "distance"}
+        default="distance",
+        constraints=[StrOptions({"uniform", "distance"})],
+        doc="""{"uniform", "distance"}
         Weights of votes: alike, or by the inverse of the distance; where it is 0, nobody else
         votes.""",
     )
     local_pca_neighbors: int = parameter(
-        15,
-        [Interval(Integral, 2, None, closed="left")],
-        """int
+        default=15,
+        constraints=[Interval(Integral, 2, None, closed="left")],
+        doc="""int
         Neighbours of each row in ``tangent_source="local_pca"``; all rows where there are
         fewer.""",
     )
     unlabelled: int = parameter(
-        -1,
-        [Real, str, None],
-        """int, str or None
+        default=-1,
+        constraints=[Real, str, None],
+        doc="""int, str or None
         The value in y that stands for an unknown class; a string where classes are strings.
         None: there is none, every value is a class, as where classes are -1 and 1.""",
     )
     device: str = parameter(
-        "auto",
-        [str, torch.device],
-        """str or torch.device
+        default="auto",
+        constraints=[str, torch.device],
+        doc="""str or torch.device
         "auto" takes CUDA, then MPS or XPU, then the CPU; or any device of torch, such
         as "cpu" or "cuda:1".""",
     )
