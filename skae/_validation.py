@@ -13,11 +13,12 @@ from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skae.engine.optimisation.rows import block_bounds, release_pages
+from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
 
 __all__ = [
     "HasMethods",
     "Interval",
+    "Registered",
     "StrOptions",
     "check_choice",
     "check_count",
@@ -32,6 +33,20 @@ __all__ = [
     "computing_dtype",
     "make_generator",
 ]
+
+
+class Registered(StrOptions):
+    """A constraint: names that are registered by the time of the check.
+
+    Parameters
+    ----------
+    names : dict
+        Whose keys are legal; others may join it later.
+    """
+
+    def __init__(self, names):
+        super().__init__(set(names))
+        self.options = names
 
 
 def check_rows(estimator, X, *, reset, finite=True):
@@ -198,17 +213,18 @@ def check_weights(sample_weight, X):
     return weight * (positive.sum() / weight.sum())
 
 
-def check_domain(name, minimum, maximum, columns, feature_names=None, parameter="loss"):
+def check_domain(name, domain, minimum, maximum, columns, feature_names=None, parameter="loss"):
     """Raise a ValueError if columns leave the domain of the named loss."""
-    if name not in ("bernoulli", "multinomial"):
+    if domain is None:
         return
-    outside = np.flatnonzero((minimum < 0) | (maximum > 1))
+    least, most = domain
+    outside = np.flatnonzero((minimum < least) | (maximum > most))
     if len(outside):
         column = columns[outside[0]]
         label = "" if feature_names is None else f" ({feature_names[column]!r})"
         raise ValueError(
-            f"{parameter}={name!r} needs values in [0, 1], but column {column}{label} spans "
-            f"[{minimum[outside[0]]:.4g}, {maximum[outside[0]]:.4g}]. Use {parameter}='gaussian' "
+            f"{parameter}={name!r} needs values in [{least:g}, {most:g}], but column {column}{label} "
+            f"spans [{minimum[outside[0]]:.4g}, {maximum[outside[0]]:.4g}]. Use {parameter}='gaussian' "
             "for such data, or scale them with sklearn.preprocessing.MinMaxScaler(clip=True)."
         )
 
@@ -238,10 +254,7 @@ def computing_dtype(X, device):
     """
     if device.type == "mps":
         return torch.float32
-    exact = (
-        X.dtype == np.float32 or X.dtype == bool or (X.dtype.kind in "iu" and X.dtype.itemsize <= 2)
-    )
-    return torch.float32 if exact else torch.float64
+    return torch.float32 if fits_float32(X.dtype) else torch.float64
 
 
 def make_generator(random_state, device):

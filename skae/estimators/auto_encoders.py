@@ -1,31 +1,27 @@
 """Regularised auto-encoders: one family, whose named variants restate a default."""
 
+from collections.abc import Callable, Sequence
 from math import inf
 from numbers import Integral, Real
 
-import torch
-
-from skae._validation import Interval, StrOptions
-from skae.engine.networks.affine_maps import network_decoder, network_encoder
-from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode, initialize
-from skae.engine.networks.objectives import Emphasis, Reconstruction
+from skae._validation import Interval, Registered, StrOptions
+from skae.engine.networks.corruptions import CORRUPTIONS, make_corruption
+from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.objectives import Emphasis, Reconstruction, auto_encoder
 from skae.engine.networks.penalties import (
-    CodeKL,
-    CodeL1,
-    Contraction,
+    CONTRACTIONS,
+    SPARSITY_PENALTIES,
     HessianContraction,
-    ReconstructionContraction,
     WeightDecay,
+    check_penalties,
 )
-from skae.estimators.face.columns import LOSSES
-from skae.estimators.face.layers import LayerAttributes
+from skae.engine.networks.units import UNITS
 from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.transformer import TrainedTransformer
+from skae.estimators.face.transformer import Transformer, layer_weights
 
 
 @estimator
-class AutoEncoder(LayerAttributes, TrainedTransformer):
+class AutoEncoder(Transformer):
     r"""Auto-encoder with any of the family's regularisers.
 
     Learns a code :math:`h = s(W x + b)` from which a decoder reconstructs the input.
@@ -39,7 +35,7 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
 
     where :math:`\tilde x` is the input, corrupted if ``corruption`` is set,
     :math:`J_h = \partial h / \partial x`, and :math:`\lambda, \gamma, \beta, \alpha` are
-    ``contraction``, ``hessian``, ``sparsity`` and ``alpha``. All are 0 by default: the
+    ``contraction``, ``hessian``, ``sparsity`` and ``weight_decay``. All are 0 by default: the
     plain auto-encoder. :class:`DenoisingAutoEncoder` and :class:`ContractiveAutoEncoder`
     are this class with other defaults, and may be combined.
 
@@ -75,7 +71,7 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         Number of code units.""",
         kw_only=False,
     )
-    hidden_layer_sizes: tuple = parameter(
+    hidden_layer_sizes: int | Sequence[int] = parameter(
         default=(),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
         doc="""tuple of int, or int
@@ -83,13 +79,13 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
     )
     activation: str = parameter(
         default="sigmoid",
-        constraints=[StrOptions(set(ACTIVATIONS))],
+        constraints=[Registered(ACTIVATIONS)],
         doc="""{"sigmoid", "tanh", "relu", "softplus", "linear"}
         Activation of every layer but the output, whose units ``loss`` sets.""",
     )
-    loss: str = parameter(
+    loss: str | Sequence = parameter(
         default="auto",
-        constraints=[StrOptions(set(LOSSES)), list, tuple],
+        constraints=[Registered(UNITS), StrOptions({"auto"}), list, tuple],
         doc="""str or list of (str, columns)
         Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
@@ -110,11 +106,11 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         doc="""bool
         Whether the decoder uses the transposed weights of the encoder.""",
     )
-    alpha: float = parameter(
+    weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
         doc="""float
-        Weight decay: weight of half the sum of squared weights.""",
+        Weight of half the sum of squared weights.""",
     )
     sparsity: float = parameter(
         default=0.0,
@@ -124,7 +120,7 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
     )
     sparsity_penalty: str = parameter(
         default="kl",
-        constraints=[StrOptions({"kl", "l1"})],
+        constraints=[Registered(SPARSITY_PENALTIES)],
         doc="""{"kl", "l1"}
         "kl" drives each unit's mean activity to ``sparsity_target`` (sigmoid codes
         only); "l1" is the sum of absolute values of the code.""",
@@ -135,13 +131,14 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         doc="""float
         Mean activity that the "kl" penalty aims at.""",
     )
-    corruption: str = parameter(
+    corruption: str | Callable | None = parameter(
         default=None,
-        constraints=[StrOptions({"masking", "salt_and_pepper", "gaussian"}), None],
-        doc="""{"masking", "salt_and_pepper", "gaussian"} or None
+        constraints=[Registered(CORRUPTIONS), callable, None],
+        doc="""{"masking", "salt_and_pepper", "gaussian"}, callable or None
         Noise on the input during training: components set to 0 (the mean, where columns
         are standardised), set to their column's minimum or maximum, or Gaussian noise
-        added.""",
+        added; or noise of your own, a function of a batch and a generator that returns the
+        corrupted batch and a boolean mask of what it changed, or None.""",
     )
     corruption_level: float = parameter(
         default=0.25,
@@ -150,7 +147,7 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         Probability of a component's corruption, at most 1; for "gaussian" the standard
         deviation of the noise, in units of the columns as standardised.""",
     )
-    emphasis: tuple = parameter(
+    emphasis: Sequence[float] | None = parameter(
         default=None,
         constraints=["array-like", None],
         doc="""tuple of two float or None
@@ -166,7 +163,7 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
     )
     contraction_target: str = parameter(
         default="encoder",
-        constraints=[StrOptions({"encoder", "reconstruction"})],
+        constraints=[Registered(CONTRACTIONS)],
         doc="""{"encoder", "reconstruction"}
         Whether ``contraction`` penalises dh/dx or dr/dx.""",
     )
@@ -190,109 +187,82 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
         Noisy copies of each row.""",
     )
 
-    _attributes_doc = (
-        """
-    components_ : ndarray of shape (n_components, n_features_in_)
-        Weights of the encoder, one filter per row, for
-        (x - columns_.shift) / columns_.scale; where there is one layer.
-    decoder_components_ : ndarray of shape (n_components, n_features_in_)
-        Weights of the decoder, where there is one layer; ``components_`` if tied.
-    intercept_hidden_ : ndarray of shape (n_components,)
-        Biases of the code, where there is one layer.
-    intercept_visible_ : ndarray of shape (n_features_in_,)
-        Biases of the output, where there is one layer."""
-        + TrainedTransformer._attributes_doc
+    penalties: Sequence = parameter(
+        default=(),
+        constraints=[list, tuple],
+        doc="""list or tuple of penalties
+        More terms of the criterion, of your own: objects with a number ``weight`` and a method
+        ``value(theta, forward)`` that returns a scalar tensor, as those of
+        `skae.engine.networks.penalties`.""",
     )
 
-    @property
-    def _hidden_sizes(self):
-        sizes = self.hidden_layer_sizes
-        return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+    components_ = layer_weights(
+        "weight_0",
+        """ndarray of shape (n_components, n_features_in_)
+        Weights of the encoder, one filter per row, for
+        (x - columns_.shift) / columns_.scale; where there is one layer.""",
+    )
+    decoder_components_ = layer_weights(
+        "decoder_weight_0",
+        """ndarray of shape (n_components, n_features_in_)
+        Weights of the decoder, where there is one layer; ``components_`` if tied.""",
+        "weight_0",
+    )
+    intercept_hidden_ = layer_weights(
+        "hidden_bias_0",
+        """ndarray of shape (n_components,)
+        Biases of the code, where there is one layer.""",
+    )
+    intercept_visible_ = layer_weights(
+        "visible_bias_0",
+        """ndarray of shape (n_features_in_,)
+        Biases of the output, where there is one layer.""",
+    )
 
-    @property
-    def _network(self):
-        sizes = (self.n_features_in_, *self._hidden_sizes, self.n_components)
-        return Network(tuple(int(size) for size in sizes), self.activation, self.tied_weights)
-
-    def _parameter_shapes(self):
-        return self._network.parameter_shapes
-
-    def _initial_parameters(self, dtype, device, generator):
-        mean = self.columns_.mean_like(torch.empty(0, dtype=dtype, device=device))
-        bias = self.columns_.units(device).bias_for_mean(mean)
-        return initialize(self._network, bias, dtype=dtype, device=device, generator=generator)
-
-    @property
-    def _codes_in_unit_interval(self):
-        return self.activation == "sigmoid"
-
-    @property
-    def _affine_encoder(self):
-        return network_encoder(self._network)
-
-    @property
-    def _affine_decoder(self):
-        return network_decoder(self._network)
-
-    def _encode(self, theta, x):
-        return encode(theta, x, self._network)[-1]
-
-    def _decode(self, theta, code):
-        return decode(theta, code, self._network)[1]
-
-    def _make_objective(self, theta):
-        units = self.columns_.units(theta.flat.device)
-        emphasis = None if self.emphasis is None else Emphasis(*self.emphasis)
-        return Reconstruction(
-            self._network,
-            units,
-            self._make_corruption(theta),
-            emphasis,
-            self._make_penalties(units),
+    def _model(self, place):
+        sizes = (self.n_features_in_, *_sizes(self.hidden_layer_sizes), self.n_components)
+        network = Network(tuple(int(size) for size in sizes), self.activation, self.tied_weights)
+        units = self.columns_.units(place.device)
+        bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
+        shift, scale = self.columns_.standardization(place)
+        return auto_encoder(
+            network, units, bias, lambda: self._criterion(network, units, place), shift, scale
         )
 
-    def _make_corruption(self, theta):
-        if self.corruption is None or self.corruption_level == 0:
-            return None
-        if self.corruption == "masking":
-            return Masking(self.corruption_level)
-        if self.corruption == "gaussian":
-            return GaussianNoise(self.corruption_level)
-        ends = [self.columns_.standardized(end) for end in ("minimum", "maximum")]
-        ends = [torch.tensor(end).to(theta.flat) for end in ends]
-        return SaltAndPepper(self.corruption_level, *ends)
+    def _criterion(self, network, units, place):
+        corruption = make_corruption(self.corruption, self.corruption_level)
+        if hasattr(corruption, "for_columns"):
+            ends = [self.columns_.standardized(end) for end in ("minimum", "maximum")]
+            corruption = corruption.for_columns(*map(place.tensor, ends))
+        emphasis = None if self.emphasis is None else Emphasis(*self.emphasis)
+        return Reconstruction(network, units, corruption, emphasis, self._all_penalties())
 
-    def _make_penalties(self, units):
-        network = self._network
+    def _all_penalties(self):
+        """Those that parameters name, and the user's own."""
         penalties = []
-        if self.alpha > 0:
-            penalties.append(WeightDecay(self.alpha, network))
-        if self.sparsity > 0 and self.sparsity_penalty == "l1":
-            penalties.append(CodeL1(self.sparsity, network))
-        if self.sparsity > 0 and self.sparsity_penalty == "kl":
-            penalties.append(CodeKL(self.sparsity, network, self.sparsity_target))
-        if self.contraction > 0 and self.contraction_target == "encoder":
-            penalties.append(Contraction(self.contraction, network))
-        if self.contraction > 0 and self.contraction_target == "reconstruction":
-            penalties.append(ReconstructionContraction(self.contraction, network, units))
+        if self.weight_decay > 0:
+            penalties.append(WeightDecay(self.weight_decay))
+        if self.sparsity > 0:
+            penalty = SPARSITY_PENALTIES[self.sparsity_penalty]
+            penalties.append(penalty(self.sparsity, self.sparsity_target))
+        if self.contraction > 0:
+            penalties.append(CONTRACTIONS[self.contraction_target](self.contraction))
         if self.hessian > 0:
             penalties.append(
-                HessianContraction(self.hessian, network, self.hessian_noise, self.hessian_samples)
+                HessianContraction(self.hessian, self.hessian_noise, self.hessian_samples)
             )
-        return penalties
+        return [*penalties, *self.penalties]
 
-    def _validate_parameters(self):
-        super()._validate_parameters()
-        if any(not isinstance(n, Integral) or n < 1 for n in self._hidden_sizes):
+    def _check_parameters(self):
+        super()._check_parameters()
+        if any(not isinstance(n, Integral) or n < 1 for n in _sizes(self.hidden_layer_sizes)):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
             )
-        if self.corruption in ("masking", "salt_and_pepper") and self.corruption_level > 1:
-            raise ValueError(
-                f"corruption_level={self.corruption_level} is a probability for "
-                f"corruption={self.corruption!r}: it must be at most 1."
-            )
-        if self.emphasis is not None and self.corruption not in ("masking", "salt_and_pepper"):
+        corruption = make_corruption(self.corruption, self.corruption_level)
+        if self.emphasis is not None and not getattr(
+            corruption or CORRUPTIONS.get(self.corruption), "has_mask", callable(corruption)
+        ):
             raise ValueError(
                 "emphasis tells corrupted components from others, so it needs "
                 f"corruption='masking' or 'salt_and_pepper', not {self.corruption!r}."
@@ -306,11 +276,11 @@ class AutoEncoder(LayerAttributes, TrainedTransformer):
                 f"emphasis={self.emphasis!r} must be two finite weights of at least 0, not both "
                 "0: of corrupted and of untouched components."
             )
-        if self.sparsity > 0 and self.sparsity_penalty == "kl" and self.activation != "sigmoid":
-            raise ValueError(
-                f"sparsity_penalty='kl' needs codes in (0, 1), but activation="
-                f"{self.activation!r}; use activation='sigmoid' or sparsity_penalty='l1'."
-            )
+        check_penalties(self._all_penalties(), ACTIVATIONS[self.activation].range)
+
+
+def _sizes(sizes):
+    return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
 
 
 @estimator
@@ -359,7 +329,7 @@ class DenoisingAutoEncoder(AutoEncoder):
     True
     """
 
-    corruption: str = preset(AutoEncoder, "corruption", default="masking")
+    corruption: str | Callable | None = preset(AutoEncoder, "corruption", default="masking")
 
 
 @estimator

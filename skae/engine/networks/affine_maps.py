@@ -1,6 +1,6 @@
 """Affine maps one after the other, forwards and backwards, without autograd.
 
-    p_l = (g_l * h_l + o_l) W_l^T + b_l,   h_{l+1} = s_l(p_l)
+    p_l = (g_l * h_l + t_l) W_l^T + b_l,   h_{l+1} = s_l(p_l)
 
 For nets of a few small layers autograd costs several times the arithmetic; for large ones,
 buffers that are used again save the memory's bandwidth.
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.jacobians import LayeredJacobian
+from skae.engine.networks.jacobians import DifferentiatedJacobian, LayeredJacobian
 from skae.engine.networks.layers import ACTIVATIONS, Activation
 from skae.engine.optimisation.draws import random_mask
 
 
 class AffineMap(NamedTuple):
-    """h -> s((gain * h + offset) W^T + b), or with W in the place of W^T.
+    """h -> s((gain * h + shift) W^T + b), or with W in the place of W^T.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class AffineMap(NamedTuple):
     activation : Activation
     transposed : bool
         Whether the matrix has one row for each *input*, as those of decoders have.
-    gain, offset : Tensor of shape (n_inputs,), or None
+    gain, shift : Tensor of shape (n_inputs,), or None
         Constants. None leaves the input as it is.
     dropout : float
         Probability with which each input is left out while training; those that stay are
@@ -37,7 +37,7 @@ class AffineMap(NamedTuple):
     activation: Activation = ACTIVATIONS["linear"]
     transposed: bool = False
     gain: torch.Tensor | None = None
-    offset: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
     dropout: float = 0.0
 
 
@@ -74,7 +74,7 @@ class AffineChain:
                 keep = random_mask(x, 1 - step.dropout, generator).to(x.dtype)
                 x = x * keep.mul_(1 / (1 - step.dropout))
             if step.gain is not None:
-                x = torch.addcmul(step.offset, x, step.gain)
+                x = torch.addcmul(step.shift, x, step.gain)
             self._trace.append((code, keep, x))
             weight = theta[step.weight]
             weight = weight if step.transposed else weight.t()
@@ -149,8 +149,8 @@ def encoder_maps(levels, dropout=(0.0, 0.0)):
     for number, level in enumerate(levels):
         first, *others = _prefixed(level.encoder, level.prefix)
         if number > 0 and level.scale is not None:
-            gain, offset = 1 / level.scale, -level.shift / level.scale
-            first = first._replace(gain=gain, offset=offset)
+            gain, shift = 1 / level.scale, -level.shift / level.scale
+            first = first._replace(gain=gain, shift=shift)
         maps += [first._replace(dropout=dropout[min(number, 1)]), *others]
     return maps
 
@@ -168,7 +168,7 @@ def decoder_maps(levels):
     for number, level in reversed(list(enumerate(levels))):
         first, *others = _prefixed(level.decoder, level.prefix)
         if left is not None:
-            first = first._replace(gain=left.scale, offset=left.shift)
+            first = first._replace(gain=left.scale, shift=left.shift)
         *others, last = [first, *others]
         if number > 0:  # The output's own units are the criterion's.
             last = last._replace(activation=level.units.activation)
@@ -217,11 +217,47 @@ def linearized(theta, x, maps):
     slopes, weights = [], []
     for step in maps:
         weight = theta[step.weight].t() if step.transposed else theta[step.weight]
-        z = x if step.gain is None else torch.addcmul(step.offset, x, step.gain)
+        z = x if step.gain is None else torch.addcmul(step.shift, x, step.gain)
         x = step.activation.function(torch.addmm(theta[step.bias], z, weight.t()))
         slopes.append(step.activation.slope(x))
         weights.append(weight if step.gain is None else weight * step.gain)
     return x, LayeredJacobian(slopes, weights)
+
+
+def jacobian_of(model, theta, x, of="encoder"):
+    """The Jacobian of a model's code, or of its reconstruction, at rows as the model sees them.
+
+    Parameters
+    ----------
+    model : Model
+    theta : Parameters
+    x : Tensor of shape (n_samples, n_features)
+    of : {"encoder", "reconstruction"}
+
+    Returns
+    -------
+    jacobian : LayeredJacobian or DifferentiatedJacobian
+
+    Raises
+    ------
+    ValueError
+        If no gradient can go through the encoder.
+    """
+    if model.no_gradient is not None:
+        raise ValueError(f"The code has no Jacobian: {model.no_gradient}.")
+    if of == "encoder" and model.encoder is not None:
+        return linearized(theta, x, model.encoder)[1]
+    activation = model.units.activation
+    if of == "reconstruction" and None not in (model.encoder, model.decoder, activation):
+        *inner, last = model.decoder
+        last = last._replace(activation=activation)
+        return linearized(theta, x, [*model.encoder, *inner, last])[1]
+
+    def function(x):
+        code = model.code(theta, x)
+        return code if of == "encoder" else model.units.mean(model.decode(theta, code))
+
+    return DifferentiatedJacobian(function, x)
 
 
 def _prefixed(maps, prefix):

@@ -1,31 +1,69 @@
 """Corruption of the input, for denoising criteria (Vincent et al. 2008, 2010).
 
-A corruption is called with a batch and a generator and returns the corrupted copy
-and a mask of the components that it touched.
+A corruption is called with a batch and a generator and returns the corrupted copy and a mask of
+the components that it touched, or None where it touches all. That is all a new one needs. One
+that is chosen by a name is registered here with `corruption`, and has
+
+- ``name`` and ``summary``, for users;
+- ``has_mask``, whether it tells which components it touched;
+- a constructor that takes its level, and raises a ValueError if that is out of its range;
+- ``for_columns(minimum, maximum)``, which returns it with what it needs to know of the columns.
 """
+
+import inspect
 
 import torch
 
 from skae.engine.optimisation.draws import random_mask
 
+CORRUPTIONS: dict[str, type] = {}
 
-class Masking:
+
+def corruption(cls):
+    """Register a corruption under its name."""
+    CORRUPTIONS[cls.name] = cls
+    return cls
+
+
+class _OfComponents:
+    """What corruptions of single components, each with a probability, share."""
+
+    has_mask = True
+
+    def __init__(self, level: float):
+        if level > 1:
+            raise ValueError(
+                f"corruption_level={level} is a probability for corruption={self.name!r}: it must "
+                "be at most 1."
+            )
+        self.level = level
+
+
+@corruption
+class Masking(_OfComponents):
     """Each component is set to 0 with probability ``level``.
 
     In the coordinates of the network 0 is the column's mean for standardised
     (Gaussian) columns and "absent" for binary and one-hot ones.
     """
 
-    def __init__(self, level):
-        self.level = level
+    name = "masking"
+    summary = "components set to 0 (the mean, where columns are standardised)"
 
-    def __call__(self, x, generator):
+    def for_columns(self, minimum, maximum):
+        """The same: 0 is 0 in all columns."""
+        return self
+
+    def __call__(
+        self, x: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The corrupted batch and the boolean mask of what was set to 0."""
         masked = random_mask(x, self.level, generator)
         return x.masked_fill(masked, 0.0), masked
 
 
-class SaltAndPepper:
+@corruption
+class SaltAndPepper(_OfComponents):
     """Each component is set, with probability ``level``, to its column's minimum or
     maximum, by the toss of a fair coin.
 
@@ -35,23 +73,74 @@ class SaltAndPepper:
     minimum, maximum : Tensor of shape (n_features,)
     """
 
-    def __init__(self, level, minimum, maximum):
-        self.level, self.minimum, self.maximum = level, minimum, maximum
+    name = "salt_and_pepper"
+    summary = "components set to their column's minimum or maximum"
 
-    def __call__(self, x, generator):
+    def __init__(self, level: float, minimum=0.0, maximum=1.0):
+        super().__init__(level)
+        self.minimum, self.maximum = minimum, maximum
+
+    def for_columns(self, minimum, maximum):
+        """The same with the ends of some columns."""
+        return SaltAndPepper(self.level, minimum, maximum)
+
+    def __call__(
+        self, x: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The corrupted batch and the boolean mask of what was replaced."""
         replaced = random_mask(x, self.level, generator)
         salt = random_mask(x, 0.5, generator)
         return torch.where(replaced, torch.where(salt, self.maximum, self.minimum), x), replaced
 
 
+@corruption
 class GaussianNoise:
     """Independent noise, x + level * N(0, I), in the coordinates of the network."""
 
-    def __init__(self, level):
+    name = "gaussian"
+    summary = (
+        "Gaussian noise of standard deviation ``corruption_level`` added, in units of the columns "
+        "as standardised"
+    )
+    has_mask = False
+
+    def __init__(self, level: float):
         self.level = level
 
-    def __call__(self, x, generator):
+    def for_columns(self, minimum, maximum):
+        """The same: noise is as large in all columns."""
+        return self
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, None]:
         """The corrupted batch and None: every component is touched."""
         noise = torch.empty_like(x).normal_(generator=generator)
         return torch.add(x, noise, alpha=self.level), None
+
+
+def make_corruption(choice, level: float):
+    """The corruption that a name, or an object of the user's, stands for; None for none.
+
+    Parameters
+    ----------
+    choice : str, callable or None
+    level : float
+        Of a corruption by name.
+
+    Raises
+    ------
+    ValueError
+        If the level is out of its range, or the object cannot be called as a corruption is.
+    """
+    if choice is None or (isinstance(choice, str) and level == 0):
+        return None
+    if isinstance(choice, str):
+        return CORRUPTIONS[choice](level)
+    try:
+        inspect.signature(choice).bind(None, None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"corruption={choice!r} cannot be called as corruption(x, generator): it has to take a "
+            "batch, a tensor of shape (n_samples, n_features), and a torch.Generator, and to "
+            "return the corrupted batch and a boolean mask of what it changed, or None."
+        ) from error
+    return choice

@@ -19,8 +19,6 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from skae.engine.optimisation.parameters import Parameters
-
 
 def softplus(p):
     """log(1 + exp(p)); torch's own turns linear at 20, where 2e-9 is still missing."""
@@ -34,7 +32,7 @@ class Activation(NamedTuple):
     second argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in
     h, so the same lines serve autograd and the closed forms.
     ``function_`` works in place where torch can. ``gain`` scales the initial weights of
-    one layer, ``deep_gain`` those of several.
+    one layer, ``deep_gain`` those of several. Outputs lie in ``range``.
     """
 
     function: Callable
@@ -43,6 +41,7 @@ class Activation(NamedTuple):
     curvature: Callable
     gain: float
     deep_gain: float
+    range: tuple[float, float] = (-math.inf, math.inf)
 
 
 ACTIVATIONS = {
@@ -56,6 +55,7 @@ ACTIVATIONS = {
         lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
         1.0,
         4.0,
+        (0.0, 1.0),
     ),
     "tanh": Activation(
         torch.tanh,
@@ -64,6 +64,7 @@ ACTIVATIONS = {
         lambda h, slope: -2 * h * slope,
         1.0,
         1.0,
+        (-1.0, 1.0),
     ),
     "relu": Activation(
         torch.relu,
@@ -72,6 +73,7 @@ ACTIVATIONS = {
         lambda h, slope: torch.zeros_like(h),
         math.sqrt(2.0),
         math.sqrt(2.0),
+        (0.0, math.inf),
     ),
     "softplus": Activation(
         softplus,
@@ -80,6 +82,7 @@ ACTIVATIONS = {
         lambda h, slope: slope * torch.exp(-h),
         2.0,
         2.0,
+        (0.0, math.inf),
     ),
     "linear": Activation(
         lambda p: p,
@@ -188,21 +191,19 @@ def decode(theta, code, network):
         decoded.append(code)
 
 
-def initialize(network, output_bias, *, dtype, device, generator):
-    """Parameters at the start of training.
+def initialize_(theta, network, output_bias, generator):
+    """Set the parameters with which training begins.
 
     Weights are uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio
     2010), hidden biases are zero, and the output's bias is given: where it makes
     the units' mean the data's mean, the first epochs need not learn it.
     """
-    theta = Parameters(network.parameter_shapes, dtype=dtype, device=device)
     theta.flat.zero_()
     nonlinearity = network.nonlinearity
     gain = nonlinearity.gain if network.depth == 1 else nonlinearity.deep_gain
     for weight in network.weight_matrices(theta):
         bound = gain * math.sqrt(6.0 / sum(weight.shape))
         # Drawn in float32 for every dtype, so that both start from the same weights.
-        draw = torch.empty(weight.shape, dtype=torch.float32, device=device)
+        draw = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
         weight.copy_(draw.uniform_(-bound, bound, generator=generator))
     theta["visible_bias_0"].copy_(output_bias)
-    return theta

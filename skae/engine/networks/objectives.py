@@ -1,27 +1,13 @@
-"""Training criteria, built from units, corruptions and penalties.
-
-An objective has
-
-- ``value(theta, x, generator)``, the formula of the paper as a differentiable scalar (a
-  mean over the batch, so that a learning rate does not depend on the batch's size);
-- ``gradient(theta, x, generator, out)``, which writes the scalar's gradient into ``out``:
-  in closed form where there is one, else by autograd;
-- ``criterion(theta, x, generator)``, the loss in nats by which training is judged. Mostly
-  it is the value, and ``gradient`` returns it (``reports_loss``); where the value says
-  nothing about progress (contrastive divergence), it is another number;
-- ``harmless``, where it has one: a criterion up to which training has not exploded, however
-  good it was at the start;
-- ``offset``, the part of the criterion that no parameter changes; ``is_noisy``, whether
-  the criterion depends on the generator; ``state``, a dict of tensors and counts that carry over
-  from one call of the training loop to the next.
-"""
+"""Training criteria of auto-encoders, built from units, corruptions and penalties."""
 
 from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.layers import decode, encode
-from skae.engine.networks.penalties import HessianContraction
+from skae.engine.networks.affine_maps import network_decoder, network_encoder
+from skae.engine.networks.layers import Network, decode, encode, initialize_
+from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
 
 class Forward:
@@ -33,8 +19,11 @@ class Forward:
         The encoder's input: the corrupted one, where there is corruption.
     row_weight : Tensor of shape (n_samples,), or None
         Sample weights; None where all rows count alike.
-    row_share : Tensor of shape (n_samples,)
-        Each row's share in the mean over the batch, row_weight / n_samples.
+    row_fraction : Tensor of shape (n_samples,)
+        What each row counts in the mean over the batch, row_weight / n_samples.
+    network : Network
+    units : object of `skae.engine.networks.units`
+        Of the input.
     hidden, decoded : list of Tensor
         Outputs of the encoder's layers, and of the decoder's inner layers.
     output : Tensor of shape (n_samples, n_features), or None
@@ -45,13 +34,25 @@ class Forward:
         which the penalties add to.
     """
 
-    def __init__(self, x, row_weight, generator, hidden, decoded=(), output=None, row_share=None):
+    def __init__(
+        self,
+        network,
+        units,
+        x,
+        row_weight,
+        generator,
+        hidden,
+        decoded=(),
+        output=None,
+        row_fraction=None,
+    ):
+        self.network, self.units = network, units
         self.x, self.row_weight, self.generator = x, row_weight, generator
         self.hidden, self.decoded, self.output = hidden, decoded, output
-        if row_share is None:
-            row_share = torch.ones_like(x[:, 0]) if row_weight is None else row_weight
-            row_share = row_share / len(x)
-        self.row_share = row_share
+        if row_fraction is None:
+            row_fraction = torch.ones_like(x[:, 0]) if row_weight is None else row_weight
+            row_fraction = row_fraction / len(x)
+        self.row_fraction = row_fraction
         self.slope = self.delta = None
 
     @property
@@ -61,7 +62,7 @@ class Forward:
 
     def mean(self, values):
         """The weighted mean over rows of a tensor whose first axis is rows."""
-        return torch.matmul(self.row_share, values)
+        return torch.matmul(self.row_fraction, values)
 
     def weighted_(self, values):
         """Each row times its sample weight, in place."""
@@ -80,16 +81,7 @@ class Emphasis(NamedTuple):
         return weight.mul_(self.corrupted - self.untouched).add_(self.untouched)
 
 
-def gradient_by_autograd(function, theta, x, generator, out, row_weight):
-    """Write the gradient of such a function as ``value`` into ``out``; return its value."""
-    out.flat.zero_()
-    with torch.enable_grad():
-        value = function(theta.tracked(out), x, generator, row_weight)
-        value.backward()
-    return value.detach()
-
-
-class Reconstruction:
+class Reconstruction(Objective):
     """mean_i -log P(x_i | r(corrupted x_i)) + the penalties.
 
     Parameters
@@ -104,24 +96,22 @@ class Reconstruction:
         From `skae.engine.networks.penalties`.
     """
 
-    reports_loss = True
-
-    def __init__(self, network, units, corruption=None, emphasis=None, penalties=()):
+    def __init__(self, network: Network, units, corruption=None, emphasis=None, penalties=()):
         self.state = {}
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
         self._buffers = {}
 
     @property
-    def offset(self):
-        """The part of the value that no parameter changes."""
-        return self.units.offset
+    def floor(self):
+        """The value of perfect reconstructions."""
+        return self.units.constant
 
     @property
     def is_noisy(self):
         """Whether `value` depends on the generator."""
         return self.corruption is not None or any(
-            isinstance(penalty, HessianContraction) for penalty in self.penalties
+            getattr(penalty, "is_noisy", False) for penalty in self.penalties
         )
 
     @property
@@ -150,7 +140,9 @@ class Reconstruction:
         corrupted, column_weight = self._corrupt(x, generator)
         hidden = encode(theta, corrupted, self.network)
         decoded, output = decode(theta, hidden[-1], self.network)
-        forward = Forward(corrupted, row_weight, generator, hidden, decoded, output)
+        forward = Forward(
+            self.network, self.units, corrupted, row_weight, generator, hidden, decoded, output
+        )
         loss = self.units.negative_log_likelihood(output, x, column_weight)
         penalties = (p.weight * p.value(theta, forward) for p in self.penalties)
         return sum(penalties, forward.mean(loss))
@@ -184,10 +176,9 @@ class Reconstruction:
         code = nonlinearity.function_(code)
         output = torch.addmm(theta["visible_bias_0"], code, decoder_weight, out=buffers["output"])
         value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
-        if self.units.offset:
-            value.add_(
-                buffers["offset"] if row_weight is None else row_weight.mean() * self.units.offset
-            )
+        if self.units.constant:
+            constant = self.units.constant
+            value.add_(buffers["constant"] if row_weight is None else row_weight.mean() * constant)
 
         # Residual and delta are sums over rows; the products below make them means.
         self.network.decoder_weight(out, 0).addmm_(code.t(), residual, beta=0, alpha=scale)
@@ -198,8 +189,16 @@ class Reconstruction:
             out["weight_0"].zero_()
         out["hidden_bias_0"].zero_()
         if self.penalties:
-            share = buffers["share"] if row_weight is None else None
-            forward = Forward(corrupted, row_weight, generator, [code], row_share=share)
+            fraction = buffers["fraction"] if row_weight is None else None
+            forward = Forward(
+                self.network,
+                self.units,
+                corrupted,
+                row_weight,
+                generator,
+                [code],
+                row_fraction=fraction,
+            )
             forward.slope, forward.delta = slope, delta
             for penalty in self.penalties:
                 value.add_(penalty.add_gradient_(theta, forward, out), alpha=penalty.weight)
@@ -223,7 +222,39 @@ class Reconstruction:
                 "delta": x.new_empty(len(x), n_components),
                 "output": torch.empty_like(x),
                 "ones": x.new_ones(len(x)),
-                "share": x.new_full((len(x),), 1.0 / len(x)),
-                "offset": x.new_full((), self.units.offset),
+                "fraction": x.new_full((len(x),), 1.0 / len(x)),
+                "constant": x.new_full((), self.units.constant),
             }
         return self._buffers[x.shape]
+
+
+def auto_encoder(network: Network, units, output_bias, objective, shift=None, scale=None) -> Model:
+    """The `Model` of a network of affine maps.
+
+    Parameters
+    ----------
+    network : Network
+    units : object of `skae.engine.networks.units`
+    output_bias : Tensor of shape (n_features,)
+        With which training begins.
+    objective : callable
+        () -> a new `Reconstruction`.
+    shift, scale : Tensor of shape (n_features,), default=None
+    """
+    return Model(
+        shapes=network.parameter_shapes,
+        start_=lambda theta, rows, index, generator: initialize_(
+            theta, network, output_bias, generator
+        ),
+        encode=lambda theta, x: encode(theta, x, network)[-1],
+        decode=lambda theta, code: decode(theta, code, network)[1],
+        units=units,
+        n_features=network.layer_sizes[0],
+        n_codes=network.layer_sizes[-1],
+        objective=objective,
+        shift=shift,
+        scale=scale,
+        encoder=network_encoder(network),
+        decoder=network_decoder(network),
+        code_range=network.nonlinearity.range,
+    )

@@ -1,38 +1,44 @@
 """Regularisers: everything that a training criterion adds to the reconstruction loss.
 
 A penalty is one class with a ``weight``. ``value(theta, forward)`` is its formula
-without the weight, a differentiable scalar averaged over the batch; that is all a new
-penalty needs. One that also has ``add_gradient_(theta, forward, gradient)`` keeps
-one-layer models on their closed-form path: it adds weight * n_samples * its gradient
-with respect to the code's pre-activation to ``forward.delta`` and weight * its
-gradient with respect to the matrices to ``gradient``, and returns its value. A test
-compares the two for every penalty that has both.
+without the weight, a differentiable scalar averaged over the batch, of what a pass through the
+network left in ``forward`` (`skae.engine.networks.objectives.Forward`); that is all a new
+penalty needs. One that draws random numbers says so by ``is_noisy``. One that also has
+``add_gradient_(theta, forward, gradient)`` keeps one-layer models on their closed-form path: it
+adds weight * n_samples * its gradient with respect to the code's pre-activation to
+``forward.delta`` and weight * its gradient with respect to the matrices to ``gradient``, and
+returns its value. A test compares the two for every penalty that has both.
+
+Penalties that users choose by name are in `SPARSITY_PENALTIES` and `CONTRACTIONS`. Objects of
+users' own are penalties as much as these.
 """
+
+import inspect
 
 import torch
 
 from skae.engine.networks import jacobians
 from skae.engine.networks.layers import encode
-from skae.engine.networks.units import Gaussian
+from skae.engine.optimisation.parameters import Parameters
 
 
 class WeightDecay:
     """weight / 2 * sum of squared weights (biases are free)."""
 
-    def __init__(self, weight, network):
-        self.weight, self.network = weight, network
+    def __init__(self, weight: float):
+        self.weight = weight
 
-    def value(self, theta, forward):
+    def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
-        matrices = self.network.weight_matrices(theta)
+        matrices = forward.network.weight_matrices(theta)
         return 0.5 * sum(w.square().sum() for w in matrices)
 
-    def add_gradient_(self, theta, forward, gradient):
+    def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """Add weight * W to the gradient of each matrix; return the value."""
         value = 0.0
         for w, g in zip(
-            self.network.weight_matrices(theta),
-            self.network.weight_matrices(gradient),
+            forward.network.weight_matrices(theta),
+            forward.network.weight_matrices(gradient),
             strict=True,
         ):
             g.add_(w, alpha=self.weight)
@@ -43,14 +49,15 @@ class WeightDecay:
 class CodeL1:
     """weight * mean over rows of |h|_1: few units respond to any one row."""
 
-    def __init__(self, weight, network):
-        self.weight, self.network = weight, network
+    def __init__(self, weight: float, target: float = 0.0):
+        del target  # sparse codes are drawn to 0
+        self.weight = weight
 
-    def value(self, theta, forward):
+    def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
         return forward.mean(forward.code.abs().sum(1))
 
-    def add_gradient_(self, theta, forward, gradient):
+    def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """Add weight * sign(h) s'(p) to ``forward.delta``; return the value."""
         change = forward.weighted_(forward.code.sign().mul_(forward.slope))
         forward.delta.add_(change, alpha=self.weight)
@@ -63,10 +70,12 @@ class CodeKL:
     Each unit is on average active ``target`` of the time; for codes in (0, 1).
     """
 
-    def __init__(self, weight, network, target):
-        self.weight, self.network, self.target = weight, network, target
+    code_range = (0.0, 1.0)
 
-    def value(self, theta, forward):
+    def __init__(self, weight: float, target: float):
+        self.weight, self.target = weight, target
+
+    def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
         target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
         return sum(
@@ -74,7 +83,7 @@ class CodeKL:
             for rho, share in zip(target, activity, strict=True)
         )
 
-    def add_gradient_(self, theta, forward, gradient):
+    def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """Add the derivative through the mean activity to ``forward.delta``."""
         target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
         slope_of_divergence = target[1] / activity[1] - target[0] / activity[0]
@@ -105,21 +114,21 @@ class Contraction:
     of the layers' Jacobians for more.
     """
 
-    def __init__(self, weight, network):
-        self.weight, self.network = weight, network
+    def __init__(self, weight: float):
+        self.weight = weight
 
-    def value(self, theta, forward):
+    def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
-        slopes, weights = encoder_layers(theta, forward.hidden, self.network)
+        slopes, weights = encoder_layers(theta, forward.hidden, forward.network)
         return forward.mean(jacobians.squared_norm(slopes, weights))
 
-    def add_gradient_(self, theta, forward, gradient):
+    def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """Add 2 |W_j|^2 s' s'' to ``forward.delta`` and 2 W_j mean(s'^2) to the weights."""
         weight, slope = theta["weight_0"], forward.slope
         norms = torch.linalg.vector_norm(weight, dim=1).square_()
         square = slope * slope
         energy = forward.mean(square)
-        change = self.network.nonlinearity.curvature(forward.code, square)
+        change = forward.network.nonlinearity.curvature(forward.code, square)
         forward.delta.addcmul_(forward.weighted_(change), norms, value=2 * self.weight)
         gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=2 * self.weight)
         return torch.dot(energy, norms)
@@ -133,22 +142,22 @@ class ReconstructionContraction:
     (Bishop 1995; Alain & Bengio 2014).
     """
 
-    def __init__(self, weight, network, units):
-        self.weight, self.network, self.units = weight, network, units
+    def __init__(self, weight: float):
+        self.weight = weight
 
-    def value(self, theta, forward):
+    def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
-        slopes, weights = encoder_layers(theta, forward.hidden, self.network)
-        if self.network.depth == 1 and isinstance(self.units, Gaussian):
-            outer = self.network.decoder_weight(theta, 0)
+        slopes, weights = encoder_layers(theta, forward.hidden, forward.network)
+        if forward.network.depth == 1 and forward.units.is_linear:
+            outer = forward.network.decoder_weight(theta, 0)
             norms = jacobians.two_layer_squared_norm(slopes[0], weights[0], outer)
             return forward.mean(norms)
-        slope = self.network.nonlinearity.slope
-        levels = reversed(range(self.network.depth))
-        weights += [self.network.decoder_weight(theta, level).t() for level in levels]
+        slope = forward.network.nonlinearity.slope
+        levels = reversed(range(forward.network.depth))
+        weights += [forward.network.decoder_weight(theta, level).t() for level in levels]
         slopes += [slope(g) for g in forward.decoded] + [None]
         factor = jacobians.jacobian_factor(slopes, weights)
-        factor = self.units.jacobian_product(forward.output, factor)
+        factor = forward.units.jacobian_product(forward.output, factor)
         return forward.mean(jacobians.factored_squared_norm(factor, weights[0]))
 
 
@@ -162,27 +171,27 @@ class HessianContraction:
     Parameters
     ----------
     weight : float
-    network : Network
     noise : float
         Standard deviation of eps.
     n_samples : int
         Number of eps for each row.
     """
 
-    def __init__(self, weight, network, noise, n_samples):
-        self.weight, self.network = weight, network
-        self.noise, self.n_samples = noise, n_samples
+    is_noisy = True
 
-    def value(self, theta, forward):
+    def __init__(self, weight: float, noise: float, n_samples: int):
+        self.weight, self.noise, self.n_samples = weight, noise, n_samples
+
+    def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
-        slopes, weights = encoder_layers(theta, forward.hidden, self.network)
-        if self.network.depth > 1:
+        slopes, weights = encoder_layers(theta, forward.hidden, forward.network)
+        if forward.network.depth > 1:
             factor = jacobians.jacobian_factor(slopes, weights)
         total = 0.0
         for x in self._neighbours(forward):
-            hidden = encode(theta, x, self.network)
-            others, _ = encoder_layers(theta, hidden, self.network)
-            if self.network.depth == 1:
+            hidden = encode(theta, x, forward.network)
+            others, _ = encoder_layers(theta, hidden, forward.network)
+            if forward.network.depth == 1:
                 change = jacobians.single_layer_squared_norm(slopes[0] - others[0], weights[0])
             else:
                 difference = factor - jacobians.jacobian_factor(others, weights)
@@ -190,14 +199,14 @@ class HessianContraction:
             total = total + forward.mean(change)
         return total / self.n_samples
 
-    def add_gradient_(self, theta, forward, gradient):
+    def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """The same through the slopes at x, the slopes at x + eps, and the weights."""
         weight, slope = theta["weight_0"], forward.slope
-        nonlinearity = self.network.nonlinearity
+        nonlinearity = forward.network.nonlinearity
         norms = torch.linalg.vector_norm(weight, dim=1).square_()
         rate, total = 2 * self.weight / self.n_samples, 0.0
         for x in self._neighbours(forward):
-            (code,) = encode(theta, x, self.network)
+            (code,) = encode(theta, x, forward.network)
             other = nonlinearity.slope(code)
             change = slope - other
             energy = forward.mean(change * change)
@@ -222,3 +231,37 @@ def encoder_layers(theta, hidden, network):
     """The slopes at each layer's output and the weights, from the input outwards."""
     slopes = [network.nonlinearity.slope(h) for h in hidden]
     return slopes, [theta[f"weight_{level}"] for level in range(network.depth)]
+
+
+# By the names that users know them by.
+SPARSITY_PENALTIES = {"kl": CodeKL, "l1": CodeL1}
+CONTRACTIONS = {"encoder": Contraction, "reconstruction": ReconstructionContraction}
+
+
+def check_penalties(penalties, code_range: tuple[float, float]) -> None:
+    """Raise a ValueError for what is no penalty, or none for codes of such a range.
+
+    Parameters
+    ----------
+    penalties : sequence
+    code_range : tuple of two float
+    """
+    for number, penalty in enumerate(penalties):
+        value = getattr(penalty, "value", None)
+        weight = getattr(penalty, "weight", None)
+        try:
+            inspect.signature(value).bind(None, None)
+            float(weight)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"penalties[{number}]={penalty!r} is no penalty: it has to have a number, weight, "
+                "and a method value(theta, forward) that returns a scalar tensor, a mean over the "
+                "rows of forward.code."
+            ) from error
+        needed = getattr(penalty, "code_range", code_range)
+        if code_range[0] < needed[0] or code_range[1] > needed[1]:
+            raise ValueError(
+                f"{type(penalty).__name__} is for codes between {needed[0]:g} and {needed[1]:g}, "
+                "but those of this model are not bound to that: use activation='sigmoid', or "
+                "sparsity_penalty='l1'."
+            )

@@ -6,10 +6,22 @@ families in their natural parameter, hence one fact serves every closed-form gra
 
     d/da -log P(x | r(a)) = r(a) - x
 
-`Gaussian` works in standardised columns, z = (x - mean) / scale; its ``offset``
+`Gaussian` works in standardised columns, z = (x - mean) / scale; its ``constant``
 carries sum_i log scale_i + d/2 log 2 pi, so that losses are densities of x itself
 and models with different units can be compared. Where the mean is elementwise,
 ``activation`` is what it applies.
+
+A kind of unit that users choose by name is registered here with `unit`, and says of itself
+
+- ``name`` and ``summary``, for users;
+- ``domain``, between what its columns lie, or None;
+- ``standardizes``, whether its columns are shifted and scaled to mean 0 and variance 1;
+- ``sums_to_one``, whether its columns are one one-hot variable, which stays apart from others;
+- ``of_columns(scale)``, the units of columns that were divided by ``scale``;
+- ``is_linear``, whether the mean is the pre-activation itself.
+
+Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
+machine.
 """
 
 import math
@@ -17,14 +29,43 @@ import math
 import torch
 from torch.nn.functional import log_softmax
 
-from skae.engine.networks.layers import ACTIVATIONS, softplus
+from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
 from skae.engine.optimisation.draws import bernoulli
 
+UNITS: dict[str, type] = {}
 
-class Bernoulli:
+
+def unit(cls):
+    """Register a kind of unit under its name."""
+    UNITS[cls.name] = cls
+    return cls
+
+
+class Units:
+    """What kinds of units are unless they say otherwise."""
+
+    name: str
+    summary: str
+    domain: tuple[float, float] | None = None
+    standardizes = False
+    sums_to_one = False
+    is_linear = False
+    activation: Activation | None = None
+    constant = 0.0
+
+    @classmethod
+    def of_columns(cls, scale):
+        """The units of columns that were divided by ``scale``, a Tensor."""
+        return cls()
+
+
+@unit
+class Bernoulli(Units):
     """Columns in [0, 1]: -sum_i x_i log r_i + (1 - x_i) log(1 - r_i), r = sigmoid(a)."""
 
-    offset = 0.0
+    name = "bernoulli"
+    summary = "cross-entropy, for values in [0, 1]"
+    domain = (0.0, 1.0)
     is_discrete = True
     activation = ACTIVATIONS["sigmoid"]
 
@@ -41,7 +82,7 @@ class Bernoulli:
         return _row_sum(softplus(a) - x * a, weight)
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
-        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         if weight is None:
             value = softplus(a).sum() - torch.dot(a.view(-1), x.view(-1))
         else:
@@ -68,24 +109,32 @@ class Bernoulli:
         return torch.logit(mean.clamp(1e-4, 1 - 1e-4))
 
 
-class Gaussian:
-    """Real columns of unit variance: 1/2 |x - a|^2 + offset.
+@unit
+class Gaussian(Units):
+    """Real columns of unit variance: 1/2 |x - a|^2 + constant.
 
     Parameters
     ----------
-    offset : float, default=0.0
+    constant : float, default=0.0
         The part of -log P that does not depend on the parameters. 0 makes the loss
         the plain 1/2 squared error.
     """
 
+    name = "gaussian"
+    summary = (
+        "columns standardised by their mean and standard deviation, which are estimated in `fit`: "
+        "a raw table needs no scaler"
+    )
+    standardizes = True
     is_discrete = False
+    is_linear = True
     activation = ACTIVATIONS["linear"]
 
-    def __init__(self, offset=0.0):
-        self.offset = offset
+    def __init__(self, constant: float = 0.0):
+        self.constant = constant
 
     @classmethod
-    def of_scale(cls, scale):
+    def of_columns(cls, scale):
         """Units whose loss is the density of columns that were divided by ``scale``."""
         return cls(float(torch.log(scale).sum()) + 0.5 * len(scale) * math.log(2 * math.pi))
 
@@ -100,10 +149,10 @@ class Gaussian:
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | a) of each row, shape (n_samples,); columns weighted by ``weight``."""
-        return 0.5 * _row_sum((x - a) ** 2, weight) + self.offset
+        return 0.5 * _row_sum((x - a) ** 2, weight) + self.constant
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
-        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         a.sub_(x)
         if weight is None:
             value = torch.dot(a.view(-1), a.view(-1))
@@ -135,11 +184,28 @@ class Gaussian:
         return mean
 
 
-class Multinomial:
+@unit
+class SquaredError(Gaussian):
+    """Real columns as they are: 1/2 |x - a|^2."""
+
+    name = "squared_error"
+    summary = "half the squared error in the input's own units"
+    standardizes = False
+
+    @classmethod
+    def of_columns(cls, scale):
+        """Units without a constant."""
+        return cls()
+
+
+@unit
+class Multinomial(Units):
     """Columns that together are one one-hot variable: -sum_i x_i log softmax(a)_i."""
 
-    offset = 0.0
-    activation = None
+    name = "multinomial"
+    summary = "all columns together are one one-hot variable"
+    domain = (0.0, 1.0)
+    sums_to_one = True
 
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
@@ -155,7 +221,7 @@ class Multinomial:
         return _row_sum(-x * log_softmax(a, dim=-1), weight)
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
-        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         target = x if weight is None else weight * x
         log_mean = log_softmax(a, dim=-1)
         value = -(target * log_mean).sum()
@@ -174,7 +240,7 @@ class Multinomial:
         return torch.log(mean.clamp(min=1e-4 / mean.shape[-1]))
 
 
-class Mixed:
+class Mixed(Units):
     """Different units for different columns: the sum of the parts.
 
     Parameters
@@ -183,11 +249,9 @@ class Mixed:
         ``columns`` is a LongTensor or a slice; together they cover every column once.
     """
 
-    activation = None
-
     def __init__(self, parts):
         self.parts = parts
-        self.offset = sum(units.offset for units, _ in parts)
+        self.constant = sum(units.constant for units, _ in parts)
 
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""
@@ -207,7 +271,7 @@ class Mixed:
         )
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
-        """``scale`` * the sum of losses less the offset; ``a`` becomes its gradient / scale."""
+        """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         value = 0.0
         for units, columns in self.parts:
             part, residual = units.value_and_residual_(

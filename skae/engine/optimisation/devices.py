@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
@@ -9,6 +10,22 @@ import torch
 # On two idle x86 cores the two cross at about 0.4M and the gain is small up to some 2M; where
 # another job has part of a core, threads that wait for each other double the time there.
 _SINGLE_THREAD_PRODUCT = 2_500_000
+
+
+class Place(NamedTuple):
+    """Where a model computes, and in what precision."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+    def tensor(self, array) -> torch.Tensor:
+        """A copy of an array of numbers here: fitted state may be a read-only memory map."""
+        return torch.tensor(array, dtype=self.dtype, device=self.device)
+
+
+def place_of(tensor: torch.Tensor) -> Place:
+    """Where a tensor is, and its precision."""
+    return Place(tensor.dtype, tensor.device)
 
 
 def resolve_device(name):

@@ -5,6 +5,7 @@ sparse matrices, data larger than the memory) rows that are read, made dense and
 one batch at a time.
 """
 
+import math
 import mmap
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from skae.engine.optimisation.devices import available_memory
+from skae.engine.optimisation.devices import Place, available_memory, place_of
 
 # A memory map up to this size is read at once: batches of it are then several times
 # faster. joblib hands its workers every larger array as a memory map.
@@ -35,6 +36,11 @@ class DenseRows:
 
     def __len__(self):
         return len(self.tensor)
+
+    @property
+    def place(self):
+        """Where the rows are, and in what precision."""
+        return place_of(self.tensor)
 
     @property
     def n_columns(self):
@@ -69,7 +75,7 @@ class StreamedRows:
 
     def __init__(self, array, shift, scale, *, dtype, device):
         self.array, self.shift, self.scale = array, shift, scale
-        self.dtype, self.device = dtype, device
+        self.place = Place(dtype, device)
         self._touched = 0
 
     def __len__(self):
@@ -95,7 +101,7 @@ class StreamedRows:
         if self._touched > _RESIDENT:
             release_pages(self.array)
             self._touched = 0
-        tensor = torch.from_numpy(dense).to(self.device, self.dtype)
+        tensor = torch.from_numpy(dense).to(self.place.device, self.place.dtype)
         return tensor if self.scale is None else tensor.sub_(self.shift).div_(self.scale)
 
 
@@ -146,6 +152,11 @@ class LabelledRows:
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def place(self):
+        """Where the rows are, and in what precision."""
+        return self.rows.place
 
     @property
     def n_columns(self):
@@ -200,6 +211,40 @@ def make_rows(array, shift=None, scale=None, *, dtype, device):
     if scale is not None:
         tensor = (tensor - shift).div_(scale)
     return DenseRows(tensor)
+
+
+def fits_float32(dtype):
+    """Whether float32 holds all numbers of a NumPy dtype: integers of up to 16 bits are exact."""
+    return dtype in (np.float32, np.bool_) or (dtype.kind in "iu" and dtype.itemsize <= 2)
+
+
+def map_rows(function, array, shape, place, shift=None, scale=None):
+    """``function(block)`` for all rows, one block at a time, as an array on the host.
+
+    Parameters
+    ----------
+    function : callable
+        From a Tensor of rows to a Tensor of results, one for each.
+    array : ndarray or CSR matrix of shape (n_samples, n_features)
+    shape : tuple of int
+        Of one row's result.
+    place : Place
+        Where blocks are computed.
+    shift, scale : Tensor of shape (n_features,), default=None
+        Blocks are (x - shift) / scale.
+
+    Returns
+    -------
+    results : ndarray of shape (n_samples, *shape)
+    """
+    rows = StreamedRows(array, shift, scale, dtype=place.dtype, device=place.device)
+    # On MPS the arithmetic is float32 whatever comes in; float64 comes back.
+    dtype = np.float32 if fits_float32(array.dtype) else np.float64
+    results = np.empty((array.shape[0], *shape), dtype=dtype)
+    with torch.inference_mode():
+        for start, block in rows.blocks(math.prod(shape)):
+            results[start : start + len(block)] = function(block).cpu().numpy()
+    return results
 
 
 class ColumnSummary(NamedTuple):

@@ -2,12 +2,131 @@
 
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.watching import Watch
+
+SCHEDULES = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 + 0.5 * math.cos(math.pi * progress),
+}
+
+
+class Objective:
+    """What a training descends on, and by what it is judged.
+
+    A subclass has
+
+    - ``value(theta, x, generator, row_weight)``, the formula of the paper as a differentiable
+      scalar, a mean over the batch, so that a learning rate does not depend on the batch's size;
+    - ``gradient(theta, x, generator, out, row_weight)``, which writes the scalar's gradient into
+      ``out``: in closed form where there is one, else by `gradient_by_autograd`;
+    - ``criterion(theta, x, generator, row_weight)``, the loss in nats by which training is judged.
+      Mostly it is the value. Where the value says nothing about progress, as in contrastive
+      divergence, it is another number.
+
+    Attributes
+    ----------
+    reports_loss : bool
+        Whether `gradient` returns the criterion.
+    is_noisy : bool
+        Whether the criterion depends on the generator.
+    floor : float
+        What the criterion cannot fall below, whatever the parameters.
+    baseline : float
+        A criterion up to which training has not exploded, however good it was at the start.
+    state : dict of str to Tensor or number
+        What carries over from one call of the training loop to the next.
+    """
+
+    reports_loss = True
+    is_noisy = False
+    floor = 0.0
+    baseline = -math.inf
+    state: dict
+
+
+def gradient_by_autograd(function, theta, x, generator, out, row_weight):
+    """Write the gradient of such a function as ``value`` into ``out``; return its value."""
+    out.flat.zero_()
+    with torch.enable_grad():
+        value = function(theta.tracked(out), x, generator, row_weight)
+        value.backward()
+    return value.detach()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a training runs.
+
+    Attributes
+    ----------
+    optimizer : object of `skae.engine.optimisation.optimizers`
+    learning_rate : float
+    schedule : str
+        A key of `SCHEDULES`: the learning rate's course over ``max_iter`` epochs.
+    batch_size : int
+        An epoch has ceil(n / batch_size) batches whose sizes differ by one at most, so that no
+        step rests on a remainder of a few rows.
+    max_iter : int
+        Epochs.
+    tol, n_iter_no_change : float and int
+        Training has converged when the loss (on the held-out rows if there are any) has not
+        fallen for ``n_iter_no_change`` epochs by ``tol`` of its whole fall so far. None for the
+        second: never. A schedule is run to its end, unless rows are held out.
+    """
+
+    optimizer: Any
+    learning_rate: float
+    schedule: str = "constant"
+    batch_size: int = 100
+    max_iter: int = 100
+    tol: float = 0.0
+    n_iter_no_change: int | None = None
+
+    def with_optimizer(self, optimizer: Any) -> "Settings":
+        """The same with other steps."""
+        return replace(self, optimizer=optimizer)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows, and what each is for.
+
+    Attributes
+    ----------
+    rows : DenseRows, StreamedRows or LabelledRows
+    index : LongTensor
+        The rows to train on.
+    probe : LongTensor, default=None
+        Some of them, on which the criterion is evaluated with noise that is always the same: at
+        the start and the end, to notice a training that made things worse, and after every epoch
+        where only that tells whether a noisy objective has converged, or what its loss is.
+    held_out : LongTensor, default=None
+        Rows that are watched instead of the training loss; the weights of the best epoch on them
+        are kept.
+    weight : Tensor of shape (n_rows,), default=None
+        Sample weights of mean 1.
+    """
+
+    rows: Any
+    index: torch.Tensor
+    probe: torch.Tensor | None = None
+    held_out: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+
+    def batch(self, index: torch.Tensor) -> tuple[Any, torch.Tensor | None]:
+        """Some of the rows, and their weights."""
+        weight = None if self.weight is None else self.weight[index]
+        return self.rows.take(index), weight
 
 
 class Epoch(NamedTuple):
@@ -23,11 +142,11 @@ class Epoch(NamedTuple):
 class Training(NamedTuple):
     """What `train` returns: curves, state to continue from, and why it ended.
 
-    ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change``
-    epochs), "stopped" (by the listener), "interrupted" (Ctrl-C) or "diverged".
-    ``kept_epoch`` is the number of epochs behind the weights that were kept. ``setback``
-    is the part of the criterion's fall that was lost again by the end, where that is
-    notable and the steps do not descend on the criterion itself; else 0.
+    ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change`` epochs), "stopped"
+    (by the listener), "interrupted" (Ctrl-C) or "diverged". ``kept_epoch`` is the number of epochs
+    behind the weights that were kept. ``setback`` is the part of the criterion's fall that was
+    lost again by the end, where that is notable and the steps do not descend on the criterion
+    itself; else 0.
     """
 
     loss_curve: list
@@ -38,81 +157,34 @@ class Training(NamedTuple):
     setback: float = 0.0
 
 
-SCHEDULES = {
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: 1.0 - progress,
-    "cosine": lambda progress: 0.5 + 0.5 * math.cos(math.pi * progress),
-}
-
-# Rows, and dense entries, of one call of a criterion that is a mean over single rows.
-_PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
-# A rise of the criterion below this part of what it was at the start may be noise.
-_NOTABLE = 0.1
-
-
 def train(
-    theta,
-    objective,
-    rows,
+    theta: Parameters,
+    objective: Objective,
+    data: Data,
+    settings: Settings,
+    generator: torch.Generator,
     *,
-    index,
-    generator,
-    optimizer,
-    learning_rate,
-    schedule="constant",
-    batch_size=100,
-    max_iter=100,
-    tol=0.0,
-    n_iter_no_change=None,
-    row_weight=None,
-    validation_index=None,
-    probe_index=None,
-    keep_start=False,
-    optimizer_state=None,
-    project=None,
-    listener=None,
-):
-    """Minimise an objective over the rows by minibatch gradient steps, in place.
+    state: dict | None = None,
+    keeps_start: bool = False,
+    project: Callable[[Parameters], None] | None = None,
+    listener: Callable[[Epoch], bool] | None = None,
+) -> Training:
+    """Minimise an objective over rows by minibatch gradient steps, in place.
 
     Parameters
     ----------
     theta : Parameters
         Start and, on return, result.
-    objective : object with ``gradient`` and ``criterion``
-        See `skae.engine.networks.objectives`.
-    rows : DenseRows or StreamedRows
-    index : LongTensor
-        The rows to train on.
+    objective : Objective
+    data : Data
+    settings : Settings
     generator : torch.Generator
         Of the permutations and of the objective's noise.
-    optimizer : object of `skae.engine.optimisation.optimizers`
-    learning_rate : float
-    schedule : str
-        A key of `SCHEDULES`: the learning rate's course over ``max_iter`` epochs.
-    batch_size : int
-        An epoch has ceil(n / batch_size) batches whose sizes differ by one at most, so
-        that no step rests on a remainder of a few rows.
-    max_iter : int
-        Epochs.
-    tol, n_iter_no_change : float and int
-        Training has converged when the loss (on the held-out rows if there are any)
-        has not fallen for ``n_iter_no_change`` epochs by ``tol`` of its whole fall so
-        far. None for the second: never. A schedule is run to its end, unless rows are
-        held out.
-    row_weight : Tensor of shape (n_rows,), default=None
-        Sample weights of mean 1.
-    validation_index : LongTensor, default=None
-        Held-out rows; where given, the weights of the best epoch on them are kept.
-    probe_index : LongTensor, default=None
-        Some of the training rows, on which the criterion is evaluated with noise that is
-        always the same: at the start and the end, to notice a training that made things
-        worse, and after every epoch where only that tells whether a noisy objective has
-        converged, or what its loss is.
-    keep_start : bool, default=False
-        Whether the weights at the start are a model already, which only an epoch that is
+    state : dict, default=None
+        The optimiser's, from an earlier call, to continue it.
+    keeps_start : bool, default=False
+        Whether the parameters at the start are a model already, which only an epoch that is
         better on the held-out rows may replace.
-    optimizer_state : dict, default=None
-        From an earlier call, to continue it.
     project : callable, default=None
         Applied to ``theta`` after every step: a constraint holds after the step.
     listener : callable, default=None
@@ -126,170 +198,53 @@ def train(
     -----
     Within an epoch nothing waits for the device: losses are summed there and read once.
     """
-    gradient = theta.empty_like()
-    state = initial_state(optimizer, theta.flat) if optimizer_state is None else optimizer_state
-    index = index.to(theta.flat.device)
-    n_batches = max(1, math.ceil(len(index) / batch_size))
-    held_out = validation_index is not None and len(validation_index) > 0
-    loss_curve, validation_curve = [], []
-    watched_index = validation_index if held_out else probe_index
-    may_converge = n_iter_no_change is not None and (held_out or schedule == "constant")
-    probes_epochs = (
-        held_out
-        or not objective.reports_loss
-        or (may_converge and probe_index is not None and objective.is_noisy)
-    )
-    loss_is_watched = not held_out and (not probes_epochs or not objective.reports_loss)
-    judged = theta.flat if probes_epochs else theta.flat.clone()
-    best = _Best(theta.flat, tol, n_iter_no_change)
-    start = theta.flat.clone()
-    outcome, started = "max_iter", time.perf_counter()
-    rate = SCHEDULES[schedule]
+    optimizer, gradient = settings.optimizer, theta.empty_like()
+    state = initial_state(optimizer, theta.flat) if state is None else state
+    index = data.index.to(theta.flat.device)
+    n_batches = max(1, math.ceil(len(index) / settings.batch_size))
+    rate = SCHEDULES[settings.schedule]
+    watch = Watch(theta, objective, data, settings, keeps_start)
+
+    def step(batch, progress):
+        x, weight = data.batch(batch)
+        value = objective.gradient(theta, x, generator, gradient, weight)
+        learning_rate = settings.learning_rate * rate(progress)
+        optimizer.update_(theta.flat, gradient.flat, state, learning_rate)
+        if project is not None:
+            project(theta)
+        return value
 
     def run_epoch(epoch):
         order = torch.randperm(len(index), generator=generator, device=index.device)
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for step, batch in enumerate(torch.tensor_split(index[order], n_batches)):
-            x = rows.take(batch)
-            weight = None if row_weight is None else row_weight[batch]
-            value = objective.gradient(theta, x, generator, gradient, weight)
+        for number, batch in enumerate(torch.tensor_split(index[order], n_batches)):
+            value = step(batch, (epoch + number / n_batches) / settings.max_iter)
             if objective.reports_loss:
                 total += value
-            progress = (epoch + step / n_batches) / max_iter
-            optimizer.update_(theta.flat, gradient.flat, state, learning_rate * rate(progress))
-            if project is not None:
-                project(theta)
-        return (total / n_batches).item() if objective.reports_loss else probe(probe_index)
+        return (total / n_batches).item() if objective.reports_loss else watch.probe()
 
-    def probe(index):
-        # A value may depend on the batch's size; where it is not what is judged, fewer calls.
-        size = batch_size
-        if not objective.reports_loss:
-            size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // rows.n_columns))
-        return evaluate(theta, objective, rows, index, row_weight, size)
-
+    outcome, started = "max_iter", time.perf_counter()
     largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
         try:
-            if watched_index is not None:
-                best.begin(probe(watched_index), counts=keep_start or not held_out)
-            for epoch in range(max_iter):
-                if not probes_epochs:
-                    # An epoch's own loss is evidence for the weights that it began with.
-                    judged.copy_(theta.flat)
+            watch.begin()
+            for epoch in range(settings.max_iter):
+                watch.before_epoch()
                 loss = run_epoch(epoch)
-                watched = loss if loss_is_watched else probe(watched_index)
-                finite = math.isfinite(loss) and math.isfinite(watched)
-                if not (finite and bool(torch.isfinite(theta.flat).all())):
+                if not watch.after_epoch(loss):
                     outcome = "diverged"
                     break
-                loss_curve.append(loss)
-                if held_out:
-                    validation_curve.append(watched)
-                best.update(watched, judged)
-                report = Epoch(
-                    epoch + 1,
-                    max_iter,
-                    loss,
-                    watched if held_out else None,
-                    time.perf_counter() - started,
-                )
+                seconds = time.perf_counter() - started
+                report = Epoch(epoch + 1, settings.max_iter, loss, watch.held_out_loss, seconds)
                 if listener is not None and listener(report):
                     outcome = "stopped"
                     break
-                if may_converge and best.is_stale:
+                if watch.is_stale:
                     outcome = "converged"
                     break
         except KeyboardInterrupt:
             outcome = "interrupted"
-        if outcome in ("max_iter", "converged", "diverged"):
-            exploded = best.is_far_behind and not held_out
-            if best.start is not None:
-                if held_out or outcome == "diverged":
-                    end = best.loss
-                else:
-                    end = best.last if probes_epochs else probe(watched_index)
-                # Half as far again from what no parameters could undercut.
-                worst = best.start + 0.5 * abs(best.start - objective.offset)
-                # From a start that is nearly perfect, half as far again is next to nothing.
-                worst = max(worst, getattr(objective, "harmless", worst))
-                if not end <= worst:
-                    exploded = True
-                    # Nothing that was kept is better than the start.
-                    if held_out or outcome == "diverged":
-                        best.flat, best.epoch = start, 0
-            outcome = "diverged" if exploded else outcome
-        exploded = not bool(torch.isfinite(theta.flat).all())  # Ctrl-C amid an explosion
-        if outcome == "diverged" or exploded or (held_out and validation_curve):
-            theta.flat.copy_(best.flat)
-            kept_epoch = best.epoch if probes_epochs else max(0, best.epoch - 1)
-        else:
-            kept_epoch = len(loss_curve)
-    setback = 0.0 if objective.reports_loss or held_out else best.setback(objective.offset)
-    return Training(loss_curve, validation_curve, state, outcome, kept_epoch, setback)
-
-
-def evaluate(theta, objective, rows, index, row_weight=None, batch_size=100):
-    """The criterion's mean over some rows, with the same noise at every call."""
-    device = theta.flat.device
-    index = index.to(device)
-    generator = torch.Generator(device).manual_seed(0)
-    if row_weight is not None:
-        row_weight = row_weight / row_weight[index].mean()
-    total = 0.0
-    for batch in torch.split(index, batch_size):
-        weight = None if row_weight is None else row_weight[batch]
-        total += objective.criterion(theta, rows.take(batch), generator, weight) * len(batch)
-    return float(total) / len(index)
-
-
-class _Best:
-    """The lowest loss so far, its epoch and weights, and how long ago progress was."""
-
-    def __init__(self, flat, tol, n_iter_no_change):
-        self.flat, self.loss, self.first = flat.clone(), math.inf, None
-        self.last, self.reference, self.n_stale = None, math.inf, 0
-        self.start, self.n_epochs, self.epoch = None, 0, 0
-        self.tol, self.n_iter_no_change = tol, n_iter_no_change
-
-    def begin(self, loss, counts):
-        """Note the loss of the start; if it ``counts``, the start is best until beaten."""
-        if math.isfinite(loss):
-            self.start = loss
-            self.loss = loss if counts else self.loss
-
-    def update(self, loss, flat):
-        if self.first is None:
-            self.first = loss
-        self.last = loss
-        self.n_epochs += 1
-        if loss < self.loss:
-            self.loss, self.epoch = loss, self.n_epochs
-            self.flat.copy_(flat)
-        # The fall so far is the scale: it does not depend on the loss's unit or zero.
-        if loss < self.reference - self.tol * (self.first - self.loss):
-            self.reference, self.n_stale = loss, 0
-        else:
-            self.n_stale += 1
-
-    @property
-    def is_stale(self):
-        return self.n_iter_no_change is not None and self.n_stale >= self.n_iter_no_change
-
-    def setback(self, offset):
-        """The part of the fall from the start that was lost again, where that is much."""
-        if self.start is None or self.last is None:
-            return 0.0
-        lowest = min(self.loss, self.start)
-        fall, rise = self.start - lowest, self.last - lowest
-        if rise <= _NOTABLE * abs(self.start - offset):
-            return 0.0
-        return rise / fall if fall > 0 else math.inf
-
-    @property
-    def is_far_behind(self):
-        """Whether the loss has exploded, though it is still finite."""
-        if self.last is None or self.last <= self.first:
-            return False
-        # The loss of few noisy rows moves by its own size; explosions grow by powers.
-        return self.last - self.first > 100 * max(abs(self.first), 1.0)
+        outcome, kept_epoch = watch.conclude(outcome)
+    return Training(
+        watch.loss_curve, watch.validation_curve, state, outcome, kept_epoch, watch.setback
+    )

@@ -12,10 +12,8 @@ from skae._validation import (
     check_one_hot,
     column_indices,
 )
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
-
-LOSSES = ("auto", "bernoulli", "gaussian", "multinomial", "squared_error")
 
 
 class Columns(NamedTuple):
@@ -44,7 +42,7 @@ class Columns(NamedTuple):
 
     def check(self, X, feature_names=None):
         """Raise a ValueError where data leave the domain of their loss."""
-        if all(name in ("gaussian", "squared_error") for name, _ in self.parts):
+        if all(UNITS[name].domain is None for name, _ in self.parts):
             return
         summary = summarize_columns(X)
         _check_parts(self.parts, X, summary, feature_names, self.parameter)
@@ -61,8 +59,8 @@ class Columns(NamedTuple):
 
     def check_first_part(self, n_rows):
         """Refuse or report a first part of a stream that tells too little of its columns."""
-        gaussian = [columns for name, columns in self.parts if name == "gaussian"]
-        if not gaussian:
+        scaled = [columns for name, columns in self.parts if UNITS[name].standardizes]
+        if not scaled:
             return
         remedy = (
             "The first call of partial_fit estimates mean and scale of the columns for all calls "
@@ -75,7 +73,7 @@ class Columns(NamedTuple):
         )
         if n_rows < 2:
             raise ValueError(f"One row (n_samples=1) has no scale. {remedy}")
-        columns = np.concatenate(gaussian)
+        columns = np.concatenate(scaled)
         constant = columns[self.minimum[columns] == self.maximum[columns]]
         if len(constant):
             warnings.warn(
@@ -91,11 +89,11 @@ class Columns(NamedTuple):
         """One of the statistics by name, as the network sees it."""
         return (getattr(self, statistic) - self.shift) / self.scale
 
-    def standardization(self, dtype, device):
+    def standardization(self, place):
         """(shift, scale) as tensors, or (None, None) where columns are used as they are."""
         if not self.is_standardized:
             return None, None
-        return tuple(torch.tensor(a, dtype=dtype, device=device) for a in (self.shift, self.scale))
+        return place.tensor(self.shift), place.tensor(self.scale)
 
     def mean_like(self, x):
         """The training mean as the network sees it, with dtype and device of a tensor."""
@@ -103,22 +101,21 @@ class Columns(NamedTuple):
 
     def units(self, device):
         """The output units, on standardised columns."""
-        if len(self.parts) == 1:
-            name, columns = self.parts[0]
-            return self._units_of(name, columns)
         parts = [
-            # A copy: fitted state may be a read-only memory map, which torch does not have.
-            (self._units_of(name, columns), torch.tensor(columns, device=device))
+            (UNITS[name].of_columns(torch.as_tensor(self.scale[columns])), columns)
             for name, columns in self.parts
         ]
-        return Mixed(parts)
+        if len(parts) == 1:
+            return parts[0][0]
+        # A copy: fitted state may be a read-only memory map, which torch does not have.
+        return Mixed([(units, torch.tensor(columns, device=device)) for units, columns in parts])
 
-    def _units_of(self, name, columns):
-        if name == "gaussian":
-            return Gaussian.of_scale(torch.as_tensor(self.scale[columns]))
-        return {"bernoulli": Bernoulli, "multinomial": Multinomial, "squared_error": Gaussian}[
-            name
-        ]()
+    def in_data_units(self, values):
+        """Standardised rows, an array that may be changed, in the units of the data."""
+        if self.is_standardized:
+            values *= self.scale.astype(values.dtype)
+            values += self.shift.astype(values.dtype)
+        return values
 
 
 def describe_columns(X, loss, row_weight, original, feature_names=None, parameter="loss"):
@@ -159,7 +156,7 @@ def describe_columns(X, loss, row_weight, original, feature_names=None, paramete
 
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     for name, columns in parts:
-        if name == "gaussian":
+        if UNITS[name].standardizes:
             shift[columns] = summary.mean[columns]
             # A constant column has nothing to standardise, beyond its rounding errors.
             size = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
@@ -179,9 +176,9 @@ def _resolve_parts(loss, summary, original, feature_names):
 
     parts, owner = [], np.full(n_features, -1)
     for number, part in enumerate(loss):
-        if not (isinstance(part, (tuple, list)) and len(part) == 2 and part[0] in LOSSES[1:]):
+        if not (isinstance(part, (tuple, list)) and len(part) == 2 and part[0] in UNITS):
             raise ValueError(
-                f"loss must be a name or a list of (name, columns) with names in {LOSSES[1:]}; "
+                f"loss must be a name or a list of (name, columns) with names in {tuple(UNITS)}; "
                 f"entry {number} is {part!r}."
             )
         columns = column_indices(original, part[1])
@@ -203,7 +200,7 @@ def _resolve_parts(loss, summary, original, feature_names):
     merged = {}
     for name, columns in parts:
         if len(columns):
-            key = (name, len(merged)) if name == "multinomial" else (name, None)
+            key = (name, len(merged) if UNITS[name].sums_to_one else None)
             merged.setdefault(key, []).append(columns)
     return tuple((name, np.concatenate(columns)) for (name, _), columns in merged.items())
 
@@ -212,13 +209,14 @@ def _check_parts(parts, X, summary, feature_names, parameter):
     for name, columns in parts:
         check_domain(
             name,
+            UNITS[name].domain,
             summary.minimum[columns],
             summary.maximum[columns],
             columns,
             feature_names,
             parameter,
         )
-        if name == "multinomial":
+        if UNITS[name].sums_to_one:
             check_one_hot(X, columns, feature_names)
 
 

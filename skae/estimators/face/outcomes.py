@@ -7,11 +7,14 @@ import sys
 import warnings
 
 import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skae.diagnostics import constant_units
+from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.rows import summarize_columns
 
+_ANYWHERE = Place(torch.float32, torch.device("cpu"))
 # A few dead units are usual in wide or relu layers; from this fraction on, warn.
 _COLLAPSED = 0.5
 # A model explains nothing if it reduces the loss of the mean by less than this, once it
@@ -123,15 +126,14 @@ def report_collapse(model, X, training):
         return  # nothing to learn
     if training.outcome == "interrupted":
         return  # the user knows, and waits
-    if hasattr(model, "_has_vanished") and model._has_vanished(X):
-        report_vanished(model, X)
+    if report_vanished(model, X):
         return
     if training.outcome == "given":
         return  # the units are the user's choice
     had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
     if report_constant_units(model, model._codes(X)):
         return
-    if had_time and model._explained(X) < _EXPLAINED:
+    if had_time and explained(model, X) < _EXPLAINED:
         warn(
             f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
             f"the mean of the training rows, so the codes carry next to nothing. "
@@ -161,14 +163,18 @@ def report_constant_units(model, codes):
 
 
 def report_vanished(model, X):
-    """Warn that all codes of X are zero, and of the alpha from which on they are.
+    """Warn if all codes of X are zero, of the alpha from which on they are; return whether so.
 
     Parameters
     ----------
-    model : estimator with ``alpha``, such as SparseCoder
+    model : Transformer
     X : ndarray or CSR matrix of shape (n_samples, n_features)
     """
-    largest = model._largest_alpha(X)
+    if model._model(_ANYWHERE).largest_alpha is None:
+        return False
+    largest = largest_alpha(model, X)
+    if model.alpha < largest:
+        return False
     if largest > 0:  # else the rows are zero, and so are the right codes
         warn(
             f"All codes of this {type(model).__name__} are zero: alpha={model.alpha:g} is more "
@@ -176,6 +182,27 @@ def report_vanished(model, X):
             "for codes of several atoms take a tenth of it.",
             CollapsedCodeWarning,
         )
+    return True
+
+
+def largest_alpha(model, X):
+    """The weight of the sparsity penalty from which on all codes of checked rows are zero."""
+    engine, theta = fitted = model._fitted_model(X)
+    return float(fitted.map_rows(lambda x: engine.largest_alpha(theta, x), X).max())
+
+
+def explained(model, X):
+    """The part of the loss of the training rows' mean that reconstructions of X save."""
+    engine, theta = fitted = model._fitted_model(X)
+    mean = engine.units.bias_for_mean(model.columns_.mean_like(theta.flat))
+
+    def losses(x):
+        of_mean = engine.units.negative_log_likelihood(mean.expand_as(x), x)
+        own = engine.units.negative_log_likelihood(engine.reconstruct(theta, x), x)
+        return torch.stack([own, of_mean], 1)
+
+    own, of_mean = fitted.map_rows(losses, X, (2,)).mean(0) - engine.units.constant
+    return 1 - own / of_mean
 
 
 def report_frozen_chains(model, frozen, states, what, n_chains=None):

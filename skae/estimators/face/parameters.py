@@ -65,6 +65,10 @@ class fitted_property(property):  # noqa: N801 - a decorator, as property is
     The docstring's first line is its type, the others say what it is.
     """
 
+    def __init__(self, fget=None, fset=None, fdel=None, doc=None):
+        super().__init__(fget, fset, fdel, doc)
+        self.__doc__ = fget.__doc__ if doc is None else doc
+
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(parameter, preset, attribute))
 def estimator(cls: type[T]) -> type[T]:

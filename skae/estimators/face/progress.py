@@ -109,6 +109,11 @@ class CallbackBridge:
             estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
         )
 
+    def listen(self, theta, epoch):
+        """The same, with the weights that a copy of the model would have."""
+        self.fitted_attributes = lambda: {"weights_": theta.to_numpy()}
+        return self(epoch)
+
     def finish(self):
         """Tell the callbacks that the fit has ended."""
         if self.active:

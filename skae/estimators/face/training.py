@@ -1,18 +1,28 @@
-"""The constructor parameters of training, which all learned models share."""
+"""What all models that are trained share: the parameters of training, and how it is run."""
 
+from dataclasses import replace
 from numbers import Integral, Real
 
+import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
-from skae._validation import Interval, StrOptions
+from skae._validation import Interval, Registered, computing_dtype
+from skae.engine.optimisation.devices import Place, resolve_device
+from skae.engine.optimisation.fitting import fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS
-from skae.engine.optimisation.training import SCHEDULES
-from skae.estimators.face.parameters import estimator, parameter
+from skae.engine.optimisation.rows import make_rows
+from skae.engine.optimisation.training import SCHEDULES, Settings
+from skae.estimators.face.outcomes import report_outcome
+from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.face.progress import CallbackSupportMixin, ProgressLine
+
+_CPU = torch.device("cpu")
 
 
 @estimator
-class TrainingParameters:
-    """Parameters of `skae.engine.optimisation.training.train`, as constructor parameters."""
+class TrainedModel(CallbackSupportMixin, BaseEstimator):
+    """What is trained by gradient steps, whatever it predicts or returns."""
 
     batch_size: int = parameter(
         default=100,
@@ -29,14 +39,14 @@ class TrainingParameters:
     )
     learning_rate_schedule: str = parameter(
         default="constant",
-        constraints=[StrOptions(set(SCHEDULES))],
+        constraints=[Registered(SCHEDULES)],
         doc="""{"constant", "linear", "cosine"}
         Course of the learning rate over ``max_iter`` epochs: constant, or falling to
         zero linearly or along a half cosine.""",
     )
     optimizer: str = parameter(
         default="adam",
-        constraints=[StrOptions(set(OPTIMIZERS))],
+        constraints=[Registered(OPTIMIZERS)],
         doc="""{"adam", "sgd", "nesterov", "rmsprop", "adagrad"}
         The rule of the gradient steps, by torch's kernels.""",
     )
@@ -58,7 +68,7 @@ class TrainingParameters:
         doc="""float
         Progress that counts, as a fraction of the loss's whole fall so far.""",
     )
-    n_iter_no_change: int = parameter(
+    n_iter_no_change: int | None = parameter(
         default=10,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
         doc="""int or None
@@ -84,20 +94,20 @@ class TrainingParameters:
         doc="""bool
         Whether `fit` continues from the weights of the last fit.""",
     )
-    device: str = parameter(
+    device: str | torch.device = parameter(
         default="auto",
         constraints=[str, torch.device],
         doc="""str or torch.device
         "auto" takes CUDA, then MPS or XPU, then the CPU, when `fit` is called; or any
         device of torch, such as "cpu" or "cuda:1".""",
     )
-    verbose: bool = parameter(
+    verbose: bool | int = parameter(
         default=False,
         constraints=["verbose"],
         doc="""bool or int
         Whether to show a progress line with losses and time left.""",
     )
-    random_state: int = parameter(
+    random_state: int | np.random.RandomState | None = parameter(
         default=None,
         constraints=["random_state"],
         doc="""int, RandomState instance or None
@@ -105,26 +115,139 @@ class TrainingParameters:
         same device and number of threads.""",
     )
 
-    _attributes_doc = """
-    n_features_in_ : int
-        Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names.
-    weights_ : dict of str to ndarray
-        All learned parameters by name.
-    columns_ : Columns
-        Losses, shift, scale, mean and range of the columns; the network sees
-        (x - columns_.shift) / columns_.scale.
-    n_iter_ : int
-        Epochs run.
-    loss_curve_ : list of float
-        Training objective of each epoch, in nats per row: a mean over the epoch's
-        batches, so it includes the epoch's progress.
-    validation_curve_ : list of float
-        Objective on the held-out rows after each epoch; empty without early stopping.
-    stopping_reason_ : str
-        "max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the
-        model so far was kept) or "diverged" (the best finite weights were kept).
-    device_ : str
-        Where the model was trained.
+    n_features_in_: int = attribute(
+        """int
+        Number of features seen in `fit`."""
+    )
+    feature_names_in_: np.ndarray = attribute(
+        """ndarray of shape (n_features_in_,)
+        Names of the features, where X had string names."""
+    )
+    n_iter_: int = attribute(
+        """int
+        Epochs run."""
+    )
+    loss_curve_: list[float] = attribute(
+        """list of float
+        Training objective of each epoch, in nats per row: a mean over the epoch's batches, so it
+        includes the epoch's progress."""
+    )
+    validation_curve_: list[float] = attribute(
+        """list of float
+        Objective on the held-out rows after each epoch; empty without early stopping."""
+    )
+    stopping_reason_: str = attribute(
+        """str
+        "max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the model so
+        far was kept) or "diverged" (the best finite weights were kept)."""
+    )
+    device_: str = attribute(
+        """str
+        Where the model was trained."""
+    )
+
+    def _check_parameters(self):
+        """Raise a ValueError for parameters that are impossible, alone or together."""
+        validate_parameters(self)
+
+
+def settings_of(estimator, *, resumes=False, **changes):
+    """The settings of training that an estimator's parameters are.
+
+    Parameters
+    ----------
+    estimator : TrainedModel
+    resumes : bool, default=False
+        Whether a training goes on, which has no schedule: nobody knows its end.
+    **changes
+        Settings that are not the estimator's.
     """
+    own = Settings(
+        optimizer=OPTIMIZERS[estimator.optimizer](estimator.momentum)
+        if estimator.optimizer in OPTIMIZERS
+        else None,
+        learning_rate=estimator.learning_rate,
+        schedule="constant" if resumes else estimator.learning_rate_schedule,
+        batch_size=estimator.batch_size,
+        max_iter=estimator.max_iter,
+        tol=estimator.tol,
+        n_iter_no_change=estimator.n_iter_no_change,
+    )
+    return replace(own, **changes)
+
+
+def place_for(estimator, X):
+    """Where an estimator computes with rows: on its device, in the precision that they need."""
+    device = resolve_device(estimator.device)
+    return Place(computing_dtype(X, device), device)
+
+
+def usable_place(estimator, X):
+    """The same, on the CPU where this machine has not the device that was asked for."""
+    try:
+        return place_for(estimator, X)
+    except ValueError:
+        return Place(computing_dtype(X, _CPU), _CPU)
+
+
+def rows_for(model, X, place):
+    """Rows as a model sees them."""
+    return make_rows(X, model.shift, model.scale, dtype=place.dtype, device=place.device)
+
+
+def weights_at(weight, place):
+    """Sample weights as a tensor, or None."""
+    return None if weight is None else place.tensor(weight)
+
+
+def run_training(
+    estimator,
+    model,
+    data,
+    start,
+    *,
+    generator,
+    settings=None,
+    bridge=None,
+    listener=None,
+    rate=None,
+):
+    """`fit_model`, with an estimator's progress line and callbacks; warns of how it ended.
+
+    Parameters
+    ----------
+    estimator : TrainedModel
+    model : Model
+    data : Data
+    start : Start
+    generator : torch.Generator
+    settings : Settings, default=None
+        None: those that the estimator's parameters are.
+    bridge : CallbackBridge, default=None
+    listener : callable, default=None
+        Told of the parameters and every `Epoch`, besides those that show progress.
+    rate : str, default=None
+        What the learning rate is, where it is not the estimator's.
+
+    Returns
+    -------
+    fitted : Fitted
+    """
+    line = ProgressLine(type(estimator).__name__)
+    listeners = [lambda theta, epoch: line(epoch)] if estimator.verbose else []
+    if bridge is not None and bridge.active:
+        listeners.append(bridge.listen)
+    if listener is not None:
+        listeners.append(listener)
+    fitted = fit_model(
+        model,
+        data,
+        settings_of(estimator) if settings is None else settings,
+        start,
+        generator=generator,
+        listener=(lambda *told: any([tell(*told) for tell in listeners])) if listeners else None,
+        name=type(estimator).__name__,
+    )
+    line.finish()
+    report_outcome(estimator, fitted.training, start.was_learned, rate)
+    return fitted
