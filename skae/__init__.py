@@ -6,6 +6,13 @@ from skae.estimators.auto_encoders import (
     DenoisingAutoEncoder,
 )
 from skae.estimators.face.outcomes import CollapsedCodeWarning
+from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 
-__all__ = ["AutoEncoder", "CollapsedCodeWarning", "ContractiveAutoEncoder", "DenoisingAutoEncoder"]
+__all__ = [
+    "AutoEncoder",
+    "CollapsedCodeWarning",
+    "ContractiveAutoEncoder",
+    "DenoisingAutoEncoder",
+    "StackedAutoEncoder",
+]
 __version__ = "0.1.0"

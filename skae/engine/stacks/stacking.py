@@ -21,7 +21,7 @@ from skae.engine.optimisation.rows import DenseRows
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
 
-def stacked(models: Sequence[Model], first: int = 0) -> Model:
+def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None) -> Model:
     """Models one on the other as one, which is trained to reconstruct the rows of the lowest.
 
     Parameters
@@ -30,17 +30,21 @@ def stacked(models: Sequence[Model], first: int = 0) -> Model:
         From the rows upwards, at least one.
     first : int, default=0
         Number of the first of them in its stack, from which the prefixes follow.
+    n_coding : int, default=None
+        How many of them, counted from below, make the code. The others have a part in training
+        alone. None: all.
 
     Returns
     -------
     model : Model
     """
-    models = tuple(models)
-    bottom, top = models[0], models[-1]
     parts = [(f"{number}.", model) for number, model in enumerate(models, first)]
+    coding = parts[:n_coding]
+    used = [model for _, model in coding]
+    bottom, top = used[0], used[-1]
 
     def start_(theta, rows, index, generator):
-        for (prefix, model), above in zip(parts, (*models[1:], None), strict=True):
+        for (prefix, model), (_, above) in zip(parts, [*parts[1:], (None, None)], strict=True):
             part = theta.part(prefix)
             model.start_(part, rows, index, generator)
             if above is not None:
@@ -48,22 +52,25 @@ def stacked(models: Sequence[Model], first: int = 0) -> Model:
                 rows = DenseRows(torch.cat(codes))
 
     def encode(theta, x):
-        for number, (prefix, model) in enumerate(parts):
+        for number, (prefix, model) in enumerate(coding):
             x = x if number == 0 else model.standardized(x)
             x = model.encode(theta.part(prefix), x)
         return x
 
     def decode(theta, code):
-        for prefix, model in parts[:0:-1]:
+        for prefix, model in coding[:0:-1]:
             code = model.mean(model.decode(theta.part(prefix), code))
-        return bottom.decode(theta.part(parts[0][0]), code)
+        return bottom.decode(theta.part(coding[0][0]), code)
 
     def project(theta):
         for prefix, model in parts:
             if model.project is not None:
                 model.project(theta.part(prefix))
 
-    up, down = encoder_maps(models, first), decoder_maps(models, first)
+    def objective():
+        return UnrolledReconstruction(whole if n_coding is None else stacked(models, first))
+
+    up, down = encoder_maps(used, first), decoder_maps(used, first)
     whole = Model(
         shapes={
             prefix + name: shape for prefix, model in parts for name, shape in model.shapes.items()
@@ -74,15 +81,15 @@ def stacked(models: Sequence[Model], first: int = 0) -> Model:
         units=bottom.units,
         n_features=bottom.n_features,
         n_codes=top.n_codes,
-        objective=lambda: UnrolledReconstruction(whole),
+        objective=objective,
         shift=bottom.shift,
         scale=bottom.scale,
-        differentiable=lambda theta, x: codes_of_layers(models, theta, x, first)[-1],
+        differentiable=lambda theta, x: codes_of_layers(used, theta, x, first)[-1],
         project=project if any(model.project is not None for model in models) else None,
         encoder=None if up is None else tuple(up),
         decoder=None if down is None else tuple(down),
         code_range=top.code_range,
-        no_gradient=next((model.no_gradient for model in models if model.no_gradient), None),
+        no_gradient=next((model.no_gradient for model in used if model.no_gradient), None),
         numbers_per_row=sum(model.numbers_per_row for model in models),
     )
     return whole
