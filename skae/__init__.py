@@ -6,6 +6,24 @@ from skae.estimators.auto_encoders import (
     DenoisingAutoEncoder,
 )
 from skae.estimators.face.outcomes import CollapsedCodeWarning
+from skae.estimators.images.patches import PatchFeatures
+from skae.estimators.images.stages import (
+    LocalContrastNormalizer,
+    PatchWhitener,
+    Pooling,
+    Rectifier,
+)
 
-__all__ = ["AutoEncoder", "CollapsedCodeWarning", "ContractiveAutoEncoder", "DenoisingAutoEncoder"]
+__all__ = [
+    "AutoEncoder",
+    "CollapsedCodeWarning",
+    "ContractiveAutoEncoder",
+    "DenoisingAutoEncoder",
+    "LocalContrastNormalizer",
+    "PatchFeatures",
+    "PatchWhitener",
+    "Pooling",
+    "Rectifier",
+]
+
 __version__ = "0.1.0"
