@@ -6,6 +6,13 @@ from skae.estimators.auto_encoders import (
     DenoisingAutoEncoder,
 )
 from skae.estimators.face.outcomes import CollapsedCodeWarning
+from skae.estimators.images.patches import PatchFeatures
+from skae.estimators.images.stages import (
+    LocalContrastNormalizer,
+    PatchWhitener,
+    Pooling,
+    Rectifier,
+)
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 
 __all__ = [
@@ -13,6 +20,11 @@ __all__ = [
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
     "DenoisingAutoEncoder",
+    "LocalContrastNormalizer",
+    "PatchFeatures",
+    "PatchWhitener",
+    "Pooling",
+    "Rectifier",
     "StackedAutoEncoder",
 ]
 __version__ = "0.1.0"
