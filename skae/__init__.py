@@ -5,7 +5,14 @@ from skae.estimators.auto_encoders import (
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
 )
+from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 
-__all__ = ["AutoEncoder", "CollapsedCodeWarning", "ContractiveAutoEncoder", "DenoisingAutoEncoder"]
+__all__ = [
+    "RBM",
+    "AutoEncoder",
+    "CollapsedCodeWarning",
+    "ContractiveAutoEncoder",
+    "DenoisingAutoEncoder",
+]
 __version__ = "0.1.0"
