@@ -7,6 +7,7 @@ from skae.estimators.auto_encoders import (
 )
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
+from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 
 __all__ = [
     "RBM",
@@ -14,5 +15,6 @@ __all__ = [
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
     "DenoisingAutoEncoder",
+    "StackedAutoEncoder",
 ]
 __version__ = "0.1.0"
