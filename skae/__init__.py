@@ -5,6 +5,7 @@ from skae.estimators.auto_encoders import (
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
 )
+from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "AutoEncoder",
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
+    "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "StackedAutoEncoder",
 ]
