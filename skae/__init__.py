@@ -5,6 +5,8 @@ from skae.estimators.auto_encoders import (
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
 )
+from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
+from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import (
@@ -16,9 +18,11 @@ from skae.estimators.images.stages import (
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 
 __all__ = [
+    "RBM",
     "AutoEncoder",
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
+    "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "LocalContrastNormalizer",
     "PatchFeatures",

@@ -59,6 +59,8 @@ class Model:
         decoder have no weights in common.
     largest_alpha : callable, default=None
         (theta, x) -> the weight of the sparsity penalty from which on each row's code is zero.
+    report : callable, default=None
+        (objective) -> what to warn of after a training on it, or None.
     numbers_per_row : int
         What a training step holds in memory for each row, beyond the row and its code.
     keeps_state : bool
@@ -84,6 +86,7 @@ class Model:
     optimizer: Callable[[Any], Any] | None = None
     untied: Callable[[dict], dict] | None = None
     largest_alpha: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    report: Callable[[Any], str | None] | None = None
     numbers_per_row: int = 0
     keeps_state: bool = False
 
