@@ -15,13 +15,18 @@ from skae.estimators.images.stages import (
     Pooling,
     Rectifier,
 )
+from skae.estimators.sparse.coder import SparseCoder
+from skae.estimators.sparse.convolutional import ConvolutionalPSD
+from skae.estimators.sparse.psd import PSD
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 
 __all__ = [
+    "PSD",
     "RBM",
     "AutoEncoder",
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
+    "ConvolutionalPSD",
     "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "LocalContrastNormalizer",
@@ -29,6 +34,7 @@ __all__ = [
     "PatchWhitener",
     "Pooling",
     "Rectifier",
+    "SparseCoder",
     "StackedAutoEncoder",
 ]
 __version__ = "0.1.0"
