@@ -7,6 +7,8 @@ from skae.estimators.auto_encoders import (
 )
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.supervised.classifier import StackedClassifier
+from skae.estimators.supervised.regressor import StackedRegressor
 
 __all__ = [
     "AutoEncoder",
@@ -14,5 +16,7 @@ __all__ = [
     "ContractiveAutoEncoder",
     "DenoisingAutoEncoder",
     "StackedAutoEncoder",
+    "StackedClassifier",
+    "StackedRegressor",
 ]
 __version__ = "0.1.0"
