@@ -19,6 +19,8 @@ from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.supervised.classifier import StackedClassifier
+from skae.estimators.supervised.regressor import StackedRegressor
 
 __all__ = [
     "PSD",
@@ -36,5 +38,7 @@ __all__ = [
     "Rectifier",
     "SparseCoder",
     "StackedAutoEncoder",
+    "StackedClassifier",
+    "StackedRegressor",
 ]
 __version__ = "0.1.0"
