@@ -36,8 +36,8 @@ class Model:
         Of the input: what a pre-activation says about a row.
     n_features, n_codes : int
         Columns of the input, and of the code.
-    objective : callable
-        () -> a new objective of the model's own training.
+    objective : callable, or None
+        () -> a new objective of the model's own training. None: its parameters are given.
     shift, scale : Tensor of shape (n_features,), or None
         The model sees (x - shift) / scale. None: it sees x.
     differentiable : callable, default=None
@@ -68,7 +68,7 @@ class Model:
     units: Any
     n_features: int
     n_codes: int
-    objective: Callable[[], Any]
+    objective: Callable[[], Any] | None
     shift: torch.Tensor | None = None
     scale: torch.Tensor | None = None
     differentiable: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
