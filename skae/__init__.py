@@ -1,6 +1,7 @@
 """Regularised auto-encoders and their relatives as scikit-learn estimators."""
 
 from skae.estimators.auto_encoders import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
@@ -11,6 +12,7 @@ from skae.estimators.tangents.distance import TangentDistanceClassifier
 
 __all__ = [
     "PSD",
+    "RBM",
     "AutoEncoder",
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",

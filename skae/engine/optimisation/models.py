@@ -55,6 +55,8 @@ class Model:
         (objective) -> a rule of the steps of its own, in the place of the user's choice.
     largest_alpha : callable, default=None
         (theta, x) -> the weight of the sparsity penalty from which on each row's code is zero.
+    report : callable, default=None
+        (objective) -> what to warn of after a training on it, or None.
     numbers_per_row : int
         What a training step holds in memory for each row, beyond the row and its code.
     keeps_state : bool
@@ -79,6 +81,7 @@ class Model:
     no_gradient: str | None = None
     optimizer: Callable[[Any], Any] | None = None
     largest_alpha: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    report: Callable[[Any], str | None] | None = None
     numbers_per_row: int = 0
     keeps_state: bool = False
 

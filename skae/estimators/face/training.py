@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import Interval, Registered, computing_dtype
 from skae.engine.optimisation.devices import Place, resolve_device
@@ -13,7 +14,7 @@ from skae.engine.optimisation.fitting import fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import make_rows
 from skae.engine.optimisation.training import SCHEDULES, Settings
-from skae.estimators.face.outcomes import report_outcome
+from skae.estimators.face.outcomes import report_outcome, warn
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.progress import CallbackSupportMixin, ProgressLine
 
@@ -250,4 +251,7 @@ def run_training(
     )
     line.finish()
     report_outcome(estimator, fitted.training, start.was_learned, rate)
+    trouble = None if model.report is None else model.report(fitted.objective)
+    if trouble is not None:
+        warn(f"{type(estimator).__name__}: {trouble}", ConvergenceWarning)
     return fitted
