@@ -147,9 +147,76 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         Where the model was trained."""
     )
 
+    def get_params(self, deep=True):
+        """Parameters of this estimator and of those that it is made of.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of estimators in a parameter, such as ``layer__contraction``
+            or, in a list, ``layers__0__contraction``.
+
+        Returns
+        -------
+        params : dict
+        """
+        params = super().get_params(deep=deep)
+        for name, value in list(params.items()) if deep else ():
+            if not _holds_estimators(value):
+                continue
+            for number, part in enumerate(value):
+                params[f"{name}__{number}"] = part
+                if _is_estimator(part):
+                    for below, setting in part.get_params().items():
+                        params[f"{name}__{number}__{below}"] = setting
+        return params
+
+    def set_params(self, **params):
+        """Set parameters of this estimator or of those that it is made of.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values, those of estimators in a list as ``layers__0__contraction``.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        in_lists = {}
+        for name in params:
+            owner, _, rest = name.partition("__")
+            number, _, below = rest.partition("__")
+            if number.isdigit() or (number and isinstance(getattr(self, owner, 0), list | tuple)):
+                in_lists[name] = owner, number, below
+        super().set_params(**{name: params[name] for name in params if name not in in_lists})
+        for name in sorted(in_lists, key=len):
+            owner, number, below = in_lists[name]
+            parts = list(getattr(self, owner, None) or ())
+            if not number.isdigit() or int(number) >= len(parts):
+                raise ValueError(
+                    f"{name!r} is no parameter of this {type(self).__name__}, which has "
+                    f"{len(parts)} estimators in its parameter {owner}."
+                )
+            if below:
+                parts[int(number)].set_params(**{below: params[name]})
+            else:
+                parts[int(number)] = params[name]
+            setattr(self, owner, parts)
+        return self
+
     def _check_parameters(self):
         """Raise a ValueError for parameters that are impossible, alone or together."""
         validate_parameters(self)
+
+
+def _holds_estimators(value):
+    return isinstance(value, list | tuple) and any(map(_is_estimator, value))
+
+
+def _is_estimator(value):
+    return hasattr(value, "get_params") and not isinstance(value, type)
 
 
 def settings_of(estimator, *, resumes=False, **changes):
