@@ -198,8 +198,8 @@ assert (likelihood - of_first).mean() > 0.04
 # ------
 # - What the second layer gains here is a tenth of a nat (0.12 +- 0.05 over splits), in a small
 #   network. With 64 units in the first hidden layer the bound is about a nat below the first
-#   machine, and whether the likelihood is, too, nobody can tell from the bound. Samples do not say: by means and
-#   covariances the two machines are alike.
+#   machine, and whether the likelihood is, too, nobody can tell from the bound. Samples do not
+#   say: by means and covariances the two machines are alike.
 # - That a layer never harms is proven for the bound, for a layer that starts as the machine below
 #   turned upside down and climbs the likelihood. These start at random and climb by chains.
 # - Means and covariances are two statistics. Samples that match them can still be poor digits.
