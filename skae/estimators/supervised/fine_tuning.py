@@ -23,7 +23,7 @@ from skae.engine.optimisation.models import FittedModel, Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
-from skae.engine.stacks.stacking import Layerwise, stacked
+from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
 from skae.estimators.face.outcomes import report_constant_units, some_rows
 from skae.estimators.face.progress import CallbackBridge
@@ -193,7 +193,9 @@ def stack_of(model, shape: tuple[int, int], **changes) -> StackedAutoEncoder:
         Parameters of the stack that are not the model's.
     """
     own = model.get_params(deep=False)
-    shared = {name: own[name] for name in StackedAutoEncoder().get_params(deep=False) if name in own}
+    shared = {
+        name: own[name] for name in StackedAutoEncoder().get_params(deep=False) if name in own
+    }
     return StackedAutoEncoder(**shared | {"warm_start": False} | changes)
 
 
@@ -327,9 +329,7 @@ def _read(model, X, y, sample_weight, *, is_fresh, **announced):
         kind = kind.described(table, weight, **announced)
         vars(model).update(kind.facts)
     targets = kind.encoded(table, weight)
-    return Read(
-        data, weight, table, kind, targets, targets.total * _mean_weight(sample_weight)
-    )
+    return Read(data, weight, table, kind, targets, targets.total * _mean_weight(sample_weight))
 
 
 def _mean_weight(sample_weight):
