@@ -33,7 +33,6 @@ from skae.estimators.images.stages import (
     Rectifier,
 )
 
-
 SHAPE = (7, 6, 2)
 
 
