@@ -220,12 +220,13 @@ def check_domain(name, domain, minimum, maximum, columns, feature_names=None, pa
     least, most = domain
     outside = np.flatnonzero((minimum < least) | (maximum > most))
     if len(outside):
-        column = columns[outside[0]]
+        first, column = outside[0], columns[outside[0]]
         label = "" if feature_names is None else f" ({feature_names[column]!r})"
         raise ValueError(
-            f"{parameter}={name!r} needs values in [{least:g}, {most:g}], but column {column}{label} "
-            f"spans [{minimum[outside[0]]:.4g}, {maximum[outside[0]]:.4g}]. Use {parameter}='gaussian' "
-            "for such data, or scale them with sklearn.preprocessing.MinMaxScaler(clip=True)."
+            f"{parameter}={name!r} needs values in [{least:g}, {most:g}], but column "
+            f"{column}{label} spans [{minimum[first]:.4g}, {maximum[first]:.4g}]. Use "
+            f"{parameter}='gaussian' for such data, or scale them with "
+            "sklearn.preprocessing.MinMaxScaler(clip=True)."
         )
 
 

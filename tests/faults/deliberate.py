@@ -166,7 +166,9 @@ FAULTS = [
         f"{_FACE}/test_bad_input.py",
     ),
     # Rows
-    _rows("rows on the device are not centred", "(tensor - shift).div_(scale)", "tensor.div(scale)"),
+    _rows(
+        "rows on the device are not centred", "(tensor - shift).div_(scale)", "tensor.div(scale)"
+    ),
     _rows(
         "streamed rows are not centred",
         "tensor.sub_(self.shift).div_(self.scale)",
@@ -200,7 +202,11 @@ FAULTS = [
         "nesterov=self.nesterov and self.momentum > 0",
         "nesterov=False",
     ),
-    _draws("coins are drawn by the global generator", "None, generator=generator)\n    threshold", "None)\n    threshold"),
+    _draws(
+        "coins are drawn by the global generator",
+        "None, generator=generator)\n    threshold",
+        "None)\n    threshold",
+    ),
     # Units, layers, corruptions
     _units(
         "the slope of a Bernoulli mean misses a factor",
@@ -226,13 +232,17 @@ FAULTS = [
         "            a[:, columns] = residual\n            value = value + part",
         "            a[:, columns] = residual\n            value = part",
     ),
-    _layers("the sigmoid's curvature has the wrong sign", "slope, h, value=-2)", "slope, h, value=2)"),
+    _layers(
+        "the sigmoid's curvature has the wrong sign", "slope, h, value=-2)", "slope, h, value=2)"
+    ),
     _layers(
         "deep nets start with the weights of one layer",
         "nonlinearity.gain if network.depth == 1 else nonlinearity.deep_gain",
         "nonlinearity.gain",
     ),
-    _layers("the output's bias starts at zero", '    theta["visible_bias_0"].copy_(output_bias)\n', ""),
+    _layers(
+        "the output's bias starts at zero", '    theta["visible_bias_0"].copy_(output_bias)\n', ""
+    ),
     _corruptions(
         "Gaussian noise comes from the global generator",
         "torch.empty_like(x).normal_(generator=generator)",
@@ -240,7 +250,11 @@ FAULTS = [
     ),
     _corruptions("the level of the noise is squared", "alpha=self.level)", "alpha=self.level**2)"),
     # Penalties and criteria
-    _penalties("weight decay is twice what it should be", "g.add_(w, alpha=self.weight)", "g.add_(w, alpha=2 * self.weight)"),
+    _penalties(
+        "weight decay is twice what it should be",
+        "g.add_(w, alpha=self.weight)",
+        "g.add_(w, alpha=2 * self.weight)",
+    ),
     _penalties(
         "weighted activities are no fractions",
         "return activity / forward.row_weight.mean()",
@@ -257,7 +271,9 @@ FAULTS = [
         "delta = nonlinearity.curvature(code, slope * change)",
     ),
     _penalties(
-        "noisy copies are not averaged", "return total / self.n_samples\n\n    def add", "return total\n\n    def add"
+        "noisy copies are not averaged",
+        "return total / self.n_samples\n\n    def add",
+        "return total\n\n    def add",
     ),
     _penalties(
         "a penalty for codes of another range is taken",
@@ -285,7 +301,11 @@ FAULTS = [
         'out=buffers["delta"]).mul_(slope)',
         'out=buffers["delta"])',
     ),
-    _maps("standardisation is forgotten on the way back", "                delta.mul_(step.gain)\n", "                pass\n"),
+    _maps(
+        "standardisation is forgotten on the way back",
+        "                delta.mul_(step.gain)\n",
+        "                pass\n",
+    ),
     _maps(
         "inputs that stay are not enlarged",
         "keep.mul_(1 / (1 - step.dropout))",

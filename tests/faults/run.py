@@ -80,7 +80,9 @@ def main():
             noticed = status in (1, 2)
             missed += [] if noticed else [fault]
             seconds = time.perf_counter() - started
-            print(f"{'noticed' if noticed else 'MISSED '} {seconds:5.1f} s  {fault.file}: {fault.what}")
+            print(
+                f"{'noticed' if noticed else 'MISSED '} {seconds:5.1f} s  {fault.file}: {fault.what}"
+            )
             print(f"    {last.strip()[:160]}", flush=True)
     print(f"{len(chosen) - len(missed)} of {len(chosen)} deliberate faults were noticed.")
     return bool(missed)

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import Interval, Registered, computing_dtype
 from skae.engine.optimisation.devices import Place, resolve_device
@@ -13,7 +14,7 @@ from skae.engine.optimisation.fitting import fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import make_rows
 from skae.engine.optimisation.training import SCHEDULES, Settings
-from skae.estimators.face.outcomes import report_outcome
+from skae.estimators.face.outcomes import report_outcome, warn
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.progress import CallbackSupportMixin, ProgressLine
 
@@ -40,15 +41,18 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     learning_rate_schedule: str = parameter(
         default="constant",
         constraints=[Registered(SCHEDULES)],
-        doc="""{"constant", "linear", "cosine"}
-        Course of the learning rate over ``max_iter`` epochs: constant, or falling to
-        zero linearly or along a half cosine.""",
+        doc="""{{names}}
+        Course of the learning rate over ``max_iter`` epochs:
+
+        {summaries}""",
     )
     optimizer: str = parameter(
         default="adam",
         constraints=[Registered(OPTIMIZERS)],
-        doc="""{"adam", "sgd", "nesterov", "rmsprop", "adagrad"}
-        The rule of the gradient steps, by torch's kernels.""",
+        doc="""{{names}}
+        The rule of the gradient steps, by torch's kernels:
+
+        {summaries}""",
     )
     momentum: float = parameter(
         default=0.9,
@@ -146,9 +150,76 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         Where the model was trained."""
     )
 
+    def get_params(self, deep=True):
+        """Parameters of this estimator and of those that it is made of.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of estimators in a parameter, such as ``layer__contraction``
+            or, in a list, ``layers__0__contraction``.
+
+        Returns
+        -------
+        params : dict
+        """
+        params = super().get_params(deep=deep)
+        for name, value in list(params.items()) if deep else ():
+            if not _holds_estimators(value):
+                continue
+            for number, part in enumerate(value):
+                params[f"{name}__{number}"] = part
+                if _is_estimator(part):
+                    for below, setting in part.get_params().items():
+                        params[f"{name}__{number}__{below}"] = setting
+        return params
+
+    def set_params(self, **params):
+        """Set parameters of this estimator or of those that it is made of.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values, those of estimators in a list as ``layers__0__contraction``.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        in_lists = {}
+        for name in params:
+            owner, _, rest = name.partition("__")
+            number, _, below = rest.partition("__")
+            if number.isdigit() or (number and isinstance(getattr(self, owner, 0), list | tuple)):
+                in_lists[name] = owner, number, below
+        super().set_params(**{name: params[name] for name in params if name not in in_lists})
+        for name in sorted(in_lists, key=len):
+            owner, number, below = in_lists[name]
+            parts = list(getattr(self, owner, None) or ())
+            if not number.isdigit() or int(number) >= len(parts):
+                raise ValueError(
+                    f"{name!r} is no parameter of this {type(self).__name__}, which has "
+                    f"{len(parts)} estimators in its parameter {owner}."
+                )
+            if below:
+                parts[int(number)].set_params(**{below: params[name]})
+            else:
+                parts[int(number)] = params[name]
+            setattr(self, owner, parts)
+        return self
+
     def _check_parameters(self):
         """Raise a ValueError for parameters that are impossible, alone or together."""
         validate_parameters(self)
+
+
+def _holds_estimators(value):
+    return isinstance(value, list | tuple) and any(map(_is_estimator, value))
+
+
+def _is_estimator(value):
+    return hasattr(value, "get_params") and not isinstance(value, type)
 
 
 def settings_of(estimator, *, resumes=False, **changes):
@@ -250,4 +321,7 @@ def run_training(
     )
     line.finish()
     report_outcome(estimator, fitted.training, start.was_learned, rate)
+    trouble = None if model.report is None else model.report(fitted.objective)
+    if trouble is not None:
+        warn(f"{type(estimator).__name__}: {trouble}", ConvergenceWarning)
     return fitted

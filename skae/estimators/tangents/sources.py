@@ -15,8 +15,8 @@ from sklearn.frozen import FrozenEstimator
 
 from skae._validation import check_is_fitted
 from skae.diagnostics import local_pca_tangents, tangent_defects
-from skae.diagnostics._jacobians import map_jacobians, map_parts
-from skae.diagnostics._tangents import leading_directions
+from skae.diagnostics.jacobians import map_jacobians, map_parts
+from skae.diagnostics.tangent_planes import leading_directions
 from skae.engine.networks.singular_vectors import leading_singular_vectors
 from skae.estimators.face.columns import describe_columns
 from skae.estimators.face.outcomes import CollapsedCodeWarning, some_rows, warn

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skae.diagnostics._jacobians import map_jacobians
+from skae.diagnostics.jacobians import map_jacobians
 from skae.engine.networks.affine_maps import encoder_maps, linearized
 from skae.engine.networks.jacobians import DifferentiatedJacobian
 from skae.engine.optimisation.parameters import Parameters

@@ -41,9 +41,9 @@ def make_maps(activation="tanh", transposed=(), scaled=(), dropout=(0.0, 0.0, 0.
     for k, rate in enumerate(dropout):
         n = SIZES[k]
         gain = torch.linspace(-0.5, 1.5, n, dtype=torch.float64) if k in scaled else None
-        offset = torch.linspace(0.7, -0.2, n, dtype=torch.float64) if k in scaled else None
+        shift = torch.linspace(0.7, -0.2, n, dtype=torch.float64) if k in scaled else None
         names = f"weight_{k}", f"bias_{k}"
-        maps.append(AffineMap(*names, ACTIVATIONS[activation], k in transposed, gain, offset, rate))
+        maps.append(AffineMap(*names, ACTIVATIONS[activation], k in transposed, gain, shift, rate))
     return maps
 
 
@@ -65,7 +65,7 @@ def reference(theta, x, maps, functions, generator=None):
             keep = random_mask(x, 1 - step.dropout, generator)
             x = torch.where(keep, x / (1 - step.dropout), 0.0)
         if step.gain is not None:
-            x = step.gain * x + step.offset
+            x = step.gain * x + step.shift
         weight = theta[step.weight]
         x = functional.linear(x, weight.t() if step.transposed else weight, theta[step.bias])
         x = x if k == len(maps) - 1 else function(x)
@@ -229,7 +229,7 @@ def test_maps_of_levels_are_their_encoders_and_decoders(x, generator):
     pre = AffineChain(encoder_maps(levels)).forward(theta, x)
     # (h - shift) / scale is affine too; the last activation is left to the caller.
     assert_same(functional.softplus(pre), code)
-    # Units' means between layers are activations, scale and shift a gain and an offset.
+    # Units' means between layers are activations, scale and shift a gain and a shift.
     output = AffineChain(decoder_maps(levels)).forward(theta, code)
     assert_same(output, decode_levels(theta, code, levels))
 
