@@ -25,7 +25,7 @@ from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
-from skae.estimators.face.outcomes import report_constant_units, some_rows
+from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
 from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.training import (
     place_for,
@@ -44,6 +44,7 @@ from skae.estimators.stacks.layers import (
     weights_of,
     with_weights,
 )
+from skae.estimators.stacks.pretraining import pretrained, was_interrupted
 from skae.estimators.supervised.output_layers import fit_linear_output
 from skae.estimators.supervised.targets import Classes, Numbers, Targets
 
@@ -229,8 +230,8 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
 
     outcome, n_iter = "converged", 0
     if is_fresh:
-        stack._fit_layers(layers, X, read.data, sample_weight, read.weight, seen)
-        outcome = "interrupted" if stack._was_interrupted else outcome
+        _pretrain_(stack, layers, X, read, sample_weight, seen)
+        outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
         stack = model.stack_
     # Who interrupts pre-training wants to wait no longer.
@@ -284,7 +285,7 @@ def fit_part(model, X, y, sample_weight, **announced):
         _require_use_of_others(model, is_fresh)
     if is_fresh:
         model.n_labelled_, earlier = read.n_labelled, []
-        stack._fit_layers(layers, X, read.data, sample_weight, read.weight, targets)
+        _pretrain_(stack, layers, X, read, sample_weight, targets)
         is_final = model.n_fine_tuned_layers == 0
         output, _ = _start_of_output(model, stack, read.data, targets, is_final=is_final)
         state = None
@@ -386,6 +387,26 @@ def _split_labelled(model, read):
     return train_test_split(both, test_size=n_held_out, stratify=strata, random_state=seed)
 
 
+def _pretrain_(stack, layers, X, read, sample_weight, targets):
+    """Fit a stack by training its layers."""
+    layers, training = pretrained(
+        stack, layers, X, read.data, sample_weight, read.weight, targets
+    )
+    check_rows(stack, X, reset=True, finite=False)
+    stack._keep(layers)
+    stack.loss_curve_, stack.validation_curve_ = training.loss_curve, training.validation_curve
+    stack.n_iter_ = sum(layer.n_iter_ for layer in layers)
+    if training.loss_curve:
+        report_collapse(stack, some_rows(read.data, read.weight), training)
+
+
+def _codes_below(stack, data, first):
+    """What a layer of a stack sees of the data, before it standardises."""
+    below = copy.copy(stack)
+    below.layers_, below.code_layer = stack.layers_[:first], -1
+    return below._codes(data)
+
+
 def _start_of_output(model, stack, data, targets, *, is_final):
     """The output to begin with, or the one to end with: weights and biases, and steps."""
     if (model.pretraining is None and not is_final) or not targets.labelled.any():
@@ -405,7 +426,7 @@ def _start_of_output(model, stack, data, targets, *, is_final):
 def _task(model, read, seen, held_out, stack, n_tuned, output, *, is_fresh):
     first = len(stack.layers_) - n_tuned
     layers = stack.layers_[first:]
-    rows = read.data if first == 0 else stack._codes_below(read.data, first)
+    rows = read.data if first == 0 else _codes_below(stack, read.data, first)
     place = place_for(model, rows)
     index, labelled = rows_that_count(len(seen.labelled), read.weight), seen.labelled
     if held_out is not None:
