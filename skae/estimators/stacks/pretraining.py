@@ -29,7 +29,7 @@ from skae.estimators.face.training import (
     settings_of,
     weights_at,
 )
-from skae.estimators.stacks.layers import modes_of, models_of, weights_of, with_weights
+from skae.estimators.stacks.layers import models_of, modes_of, weights_of, with_weights
 
 UNTRAINED = Training([], [], {}, "untrained", 0)
 
