@@ -15,14 +15,10 @@ import inspect
 import torch
 
 from skae.engine.optimisation.draws import random_mask
+from skae.engine.optimisation.registry import Registry
 
-CORRUPTIONS: dict[str, type] = {}
-
-
-def corruption(cls):
-    """Register a corruption under its name."""
-    CORRUPTIONS[cls.name] = cls
-    return cls
+CORRUPTIONS = Registry()
+corruption = CORRUPTIONS.register
 
 
 class _OfComponents:

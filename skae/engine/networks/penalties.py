@@ -9,8 +9,9 @@ adds weight * n_samples * its gradient with respect to the code's pre-activation
 ``forward.delta`` and weight * its gradient with respect to the matrices to ``gradient``, and
 returns its value. A test compares the two for every penalty that has both.
 
-Penalties that users choose by name are in `SPARSITY_PENALTIES` and `CONTRACTIONS`. Objects of
-users' own are penalties as much as these.
+Penalties that users choose by a name are registered here, with `sparsity_penalty` or with
+`contraction`, and have ``name`` and ``summary``. Objects of users' own are penalties as much as
+these.
 """
 
 import inspect
@@ -20,6 +21,12 @@ import torch
 from skae.engine.networks import jacobians
 from skae.engine.networks.layers import encode
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.registry import Registry
+
+SPARSITY_PENALTIES = Registry()
+sparsity_penalty = SPARSITY_PENALTIES.register
+CONTRACTIONS = Registry()
+contraction = CONTRACTIONS.register
 
 
 class WeightDecay:
@@ -46,8 +53,12 @@ class WeightDecay:
         return value
 
 
+@sparsity_penalty
 class CodeL1:
     """weight * mean over rows of |h|_1: few units respond to any one row."""
+
+    name = "l1"
+    summary = "the sum of absolute values of the code"
 
     def __init__(self, weight: float, target: float = 0.0):
         del target  # sparse codes are drawn to 0
@@ -64,12 +75,15 @@ class CodeL1:
         return forward.mean(forward.code.abs().sum(1))
 
 
+@sparsity_penalty
 class CodeKL:
     """weight * sum_j KL(target || mean activation of unit j) (Lee et al. 2008; Ng 2011).
 
     Each unit is on average active ``target`` of the time; for codes in (0, 1).
     """
 
+    name = "kl"
+    summary = "drives each unit's mean activity to ``sparsity_target``; for codes in (0, 1)"
     code_range = (0.0, 1.0)
 
     def __init__(self, weight: float, target: float):
@@ -107,12 +121,16 @@ def _on_and_off(activity):
     return activity + 1e-9, (1 - activity) + 1e-9
 
 
+@contraction
 class Contraction:
     """weight * mean over rows of |dh/dx|_F^2 (Rifai et al., ICML 2011).
 
     In closed form for one layer, sum_j s'(p_j)^2 sum_i W_ji^2, and by exact products
     of the layers' Jacobians for more.
     """
+
+    name = "encoder"
+    summary = "dh/dx, the code's"
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -134,6 +152,7 @@ class Contraction:
         return torch.dot(energy, norms)
 
 
+@contraction
 class ReconstructionContraction:
     """weight * mean over rows of |dr/dx|_F^2, r the reconstruction.
 
@@ -141,6 +160,9 @@ class ReconstructionContraction:
     in the variance, for 1/2 squared error where rows are reconstructed exactly
     (Bishop 1995; Alain & Bengio 2014).
     """
+
+    name = "reconstruction"
+    summary = "dr/dx, the reconstruction's"
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -231,11 +253,6 @@ def encoder_layers(theta, hidden, network):
     """The slopes at each layer's output and the weights, from the input outwards."""
     slopes = [network.nonlinearity.slope(h) for h in hidden]
     return slopes, [theta[f"weight_{level}"] for level in range(network.depth)]
-
-
-# By the names that users know them by.
-SPARSITY_PENALTIES = {"kl": CodeKL, "l1": CodeL1}
-CONTRACTIONS = {"encoder": Contraction, "reconstruction": ReconstructionContraction}
 
 
 def check_penalties(penalties, code_range: tuple[float, float]) -> None:

@@ -31,14 +31,10 @@ from torch.nn.functional import log_softmax
 
 from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
 from skae.engine.optimisation.draws import bernoulli
+from skae.engine.optimisation.registry import Registry
 
-UNITS: dict[str, type] = {}
-
-
-def unit(cls):
-    """Register a kind of unit under its name."""
-    UNITS[cls.name] = cls
-    return cls
+UNITS = Registry()
+unit = UNITS.register
 
 
 class Units:

@@ -220,7 +220,7 @@ def fits_float32(dtype):
     return dtype in (np.float32, np.bool_) or (dtype.kind in "iu" and dtype.itemsize <= 2)
 
 
-def map_rows(function, array, shape, place, shift=None, scale=None):
+def map_rows(function, array, shape, place, shift=None, scale=None, width=0):
     """``function(block)`` for all rows, one block at a time, as an array on the host.
 
     Parameters
@@ -234,6 +234,8 @@ def map_rows(function, array, shape, place, shift=None, scale=None):
         Where blocks are computed.
     shift, scale : Tensor of shape (n_features,), default=None
         Blocks are (x - shift) / scale.
+    width : int, default=0
+        How many numbers ``function`` holds for each row, where these are more than its result.
 
     Returns
     -------
@@ -244,7 +246,7 @@ def map_rows(function, array, shape, place, shift=None, scale=None):
     dtype = np.float32 if fits_float32(array.dtype) else np.float64
     results = np.empty((array.shape[0], *shape), dtype=dtype)
     with torch.inference_mode():
-        for start, block in rows.blocks(math.prod(shape)):
+        for start, block in rows.blocks(max(width, math.prod(shape))):
             results[start : start + len(block)] = function(block).cpu().numpy()
     return results
 

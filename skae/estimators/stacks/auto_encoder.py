@@ -264,7 +264,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
     def weights_(self):
         """dict of str to ndarray
         All learned parameters, those of layer 0 as ``"0.weight_0"`` and the like.
-        """
+        """  # noqa: D403
         return weights_of(self.layers_)
 
     @weights_.setter
@@ -283,7 +283,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
     def layer_loss_curves_(self):
         """list of list of float
         Training objective of each layer and epoch of pre-training.
-        """
+        """  # noqa: D403
         return [layer.loss_curve_ for layer in self.layers_]
 
     def __sklearn_tags__(self):

@@ -21,13 +21,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skae import RBM, AutoEncoder
+from skae import AutoEncoder
 from skae.engine.images.stages import pool_grid
 from skae.estimators.images import shapes as _image_shapes
 from skae.estimators.images.patches import PatchFeatures
-from skae.estimators.images.sampling import draw_patches
-from skae.estimators.images.stages import LocalContrastNormalizer, Pooling, Rectifier
-from skae.estimators.images.whitener import PatchWhitener
+from skae.estimators.images.shapes import draw_patches
+from skae.estimators.images.stages import (
+    LocalContrastNormalizer,
+    PatchWhitener,
+    Pooling,
+    Rectifier,
+)
+
 
 SHAPE = (7, 6, 2)
 
@@ -311,7 +316,7 @@ def test_codes_are_never_all_in_memory():
 
 
 @pytest.mark.parametrize(
-    "encoder", [RBM(5, max_iter=2), AutoEncoder(5, max_iter=2), MiniBatchKMeans(5, n_init=1), None]
+    "encoder", [AutoEncoder(5, max_iter=2), MiniBatchKMeans(5, n_init=1), None]
 )
 def test_the_same_seed_gives_the_same_features(encoder, images):
     if encoder is not None:
