@@ -5,7 +5,6 @@ from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
 from skae.estimators.sparse.coder import SparseCoder
-from skae.estimators.tangents.distance import TangentDistanceClassifier
 
 __all__ = [
     "AutoEncoder",
@@ -18,7 +17,6 @@ __all__ = [
     "Pooling",
     "Rectifier",
     "SparseCoder",
-    "TangentDistanceClassifier",
 ]
 
 __version__ = "0.1.0"
