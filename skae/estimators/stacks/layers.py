@@ -1,7 +1,6 @@
 """The layers of a stack: how they are chosen, and what must hold before any is trained."""
 
 import copy
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -21,7 +20,7 @@ from skae.estimators.auto_encoders import (
 )
 from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.face.transformer import Transformer
+from skae.estimators.face.transformer import Transformer, as_if_fitted
 
 # Families add theirs where they are defined.
 LAYERS = Registry(
@@ -395,14 +394,8 @@ def _models_to_be(layers, X, data):
 
 
 def _as_if_fitted(layer, number, rows, original):
-    """A copy of a layer that knows its columns."""
-    trial = clone(layer)
-    with of_layer(number), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the layer's own fit will warn
-        trial.n_features_in_ = rows.shape[1]
-        trial.columns_ = trial._describe(rows, None, original)
-        vars(trial).update(trial._facts(rows, None, trial.columns_, is_whole=True))
-    return trial
+    with of_layer(number):
+        return as_if_fitted(layer, rows, original)
 
 
 def _check_choice(layer, number):

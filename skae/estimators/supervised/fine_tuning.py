@@ -182,14 +182,13 @@ def labelled_criterion(task: Task, unsupervised_weight: float) -> Criterion:
     return Criterion(objective, index)
 
 
-def stack_of(model, shape: tuple[int, int], **changes) -> StackedAutoEncoder:
+def stack_of(model, data, **changes) -> StackedAutoEncoder:
     """The layers of a model as a stack that is to be trained.
 
     Parameters
     ----------
     model : SupervisedStack
-    shape : tuple of int
-        Numbers of rows and columns of the data.
+    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
     **changes
         Parameters of the stack that are not the model's.
     """
@@ -208,7 +207,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     model : SupervisedStack
     X, y, sample_weight : as the user passed them
     make_stack : callable
-        (model, shape of the data) -> the stack to be trained, a `StackedAutoEncoder`.
+        (model, data) -> the stack to be trained, a `StackedAutoEncoder`.
 
     Returns
     -------
@@ -218,7 +217,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     model._check_parameters()
     is_fresh = not (model.warm_start and hasattr(model, "stack_"))
     read = _read(model, X, y, sample_weight, is_fresh=is_fresh)
-    stack = make_stack(model, read.data.shape)
+    stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data)
     model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
     if model.early_stopping and model.n_fine_tuned_layers != 0:
@@ -278,7 +277,7 @@ def fit_part(model, X, y, sample_weight, **announced):
     model._check_parameters()
     is_fresh = not hasattr(model, "stack_")
     read = _read(model, X, y, sample_weight, is_fresh=is_fresh, **announced)
-    stack = stack_of(model, read.data.shape)
+    stack = stack_of(model, read.data)
     layers = _checked_layers(model, stack, X, read.data)
     targets = read.targets
     if not targets.labelled.any():
@@ -314,6 +313,14 @@ def fitted_model(model, X) -> FittedModel:
     weights = _weights(layers, (model.output_weights_, model.output_bias_))
     theta = Parameters.from_numpy(weights, dtype=place.dtype, device=place.device)
     return FittedModel(with_output(models_of(layers, place), units, n_outputs), theta)
+
+
+def layers_below(stack: StackedAutoEncoder, number: int) -> StackedAutoEncoder:
+    """The layers of a fitted stack below one of them, as a stack of checked rows."""
+    below = copy.copy(stack)
+    below.layers_, below.code_layer = stack.layers_[:number], -1
+    vars(below).pop("feature_names_in_", None)
+    return below
 
 
 def _read(model, X, y, sample_weight, *, is_fresh, **announced):
@@ -400,13 +407,6 @@ def _pretrain_(stack, layers, X, read, sample_weight, targets):
         report_collapse(stack, some_rows(read.data, read.weight), training)
 
 
-def _codes_below(stack, data, first):
-    """What a layer of a stack sees of the data, before it standardises."""
-    below = copy.copy(stack)
-    below.layers_, below.code_layer = stack.layers_[:first], -1
-    return below._codes(data)
-
-
 def _start_of_output(model, stack, data, targets, *, is_final):
     """The output to begin with, or the one to end with: weights and biases, and steps."""
     if (model.pretraining is None and not is_final) or not targets.labelled.any():
@@ -426,7 +426,7 @@ def _start_of_output(model, stack, data, targets, *, is_final):
 def _task(model, read, seen, held_out, stack, n_tuned, output, *, is_fresh):
     first = len(stack.layers_) - n_tuned
     layers = stack.layers_[first:]
-    rows = read.data if first == 0 else _codes_below(stack, read.data, first)
+    rows = read.data if first == 0 else layers_below(stack, first)._codes(read.data)
     place = place_for(model, rows)
     index, labelled = rows_that_count(len(seen.labelled), read.weight), seen.labelled
     if held_out is not None:
