@@ -1,10 +1,11 @@
 """The scikit-learn face that all learned transformers share."""
 
 import inspect
+import warnings
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted, check_rows, check_weights, make_generator
@@ -12,7 +13,7 @@ from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.fitting import AFRESH, Start, rows_that_count, some_of, split
 from skae.engine.optimisation.models import FittedModel
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.training import Data
+from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property
@@ -280,7 +281,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         if afresh:
             columns = self._describe(data, weight, X)
             facts = self._facts(data, weight, columns, is_whole=not start.resumes)
-            vars(self).update(facts | {"columns_": columns})
+            vars(self).update({"columns_": columns} | facts)
         else:
             self.columns_.check_choice(getattr(self, self._loss_parameter))
             self.columns_.check(data, getattr(self, "feature_names_in_", None))
@@ -290,6 +291,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """Train the model on checked rows, and keep what it learned."""
         place = place_for(self, X)
         model = self._model(place)
+        if model.objective is None:  # all is known already
+            self.device_, self.stopping_reason_ = str(place.device), "given"
+            self.__dict__.pop("_training_state", None)
+            return Training([], [], {}, "given", 0)
         if start.weights is not None:
             check_same_weights(self, model, start.weights)
         generator = make_generator(self.random_state, place.device)
@@ -335,6 +340,20 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """Codes of checked rows."""
         model, theta = fitted = self._fitted_model(X)
         return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
+
+
+def as_if_fitted(transformer, X, original):
+    """A copy of a transformer that knows the columns of checked rows, and has learned nothing.
+
+    Its ``_model`` is the one that it will be.
+    """
+    trial = clone(transformer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own fit will warn
+        trial.n_features_in_ = X.shape[1]
+        trial.columns_ = trial._describe(X, None, original)
+        vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
+    return trial
 
 
 def mean_score(scores, sample_weight=None):
