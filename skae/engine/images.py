@@ -81,7 +81,7 @@ def pool(
     pooled : Tensor of shape (n_images, rows, columns, channels)
     """
     x = images.permute(0, 3, 1, 2)
-    size = tuple(min(pair) for pair in zip(size, x.shape[2:], strict=True))
+    size = (min(size[0], x.shape[2]), min(size[1], x.shape[3]))
     if kind == "max":
         pooled = functional.max_pool2d(x, size, stride, ceil_mode=True)
     elif kind == "average":
