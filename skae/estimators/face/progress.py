@@ -3,16 +3,16 @@
 import sys
 import time
 
-try:  # scikit-learn 1.9 and newer; experimental there
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:
+from skae.estimators.face.scikit_learn import CallbackSupportMixin, with_callbacks
 
-    class CallbackSupportMixin:
-        """Stands in where scikit-learn has no callbacks yet."""
-
-    def with_callbacks(method):
-        """Return the method as it is: there is nothing to tear down."""
-        return method
+__all__ = [
+    "CallbackBridge",
+    "CallbackSupportMixin",
+    "Line",
+    "ProgressLine",
+    "StepLine",
+    "with_callbacks",
+]
 
 
 class Line:
