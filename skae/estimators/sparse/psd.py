@@ -118,15 +118,10 @@ class PSD(SparseInference, Transformer):
     activation: str = parameter(
         default="shrinkage",
         constraints=[Registered(PREDICTORS)],
-        doc="""{{{names}}}
+        doc="""{{names}}
         The encoder's s, with parameters that each unit learns:
 
-        {kinds}""".format(
-            names=", ".join(f'"{name}"' for name in PREDICTORS),
-            kinds="\n        ".join(
-                f'- "{name}": {kind.summary}.' for name, kind in PREDICTORS.items()
-            ),
-        ),
+        {summaries}""",
     )
     loss: str = parameter(
         default="auto",

@@ -396,9 +396,7 @@ def _split_labelled(model, read):
 
 def _pretrain_(stack, layers, X, read, sample_weight, targets):
     """Fit a stack by training its layers."""
-    layers, training = pretrained(
-        stack, layers, X, read.data, sample_weight, read.weight, targets
-    )
+    layers, training = pretrained(stack, layers, X, read.data, sample_weight, read.weight, targets)
     check_rows(stack, X, reset=True, finite=False)
     stack._keep(layers)
     stack.loss_curve_, stack.validation_curve_ = training.loss_curve, training.validation_curve
