@@ -13,7 +13,7 @@ what it means is up to the output units (`skae.engine.networks.units`).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -166,6 +166,11 @@ class Network:
     def decoder_weight(self, theta, level):
         """The weight V_level, of shape (n_above, n_below)."""
         return theta[f"weight_{level}" if self.tied else f"decoder_weight_{level}"]
+
+    def untied_weights(self, weights):
+        """The arrays of this network, tied, as those of the untied one that does the same."""
+        shapes = replace(self, tied=False).parameter_shapes
+        return {name: weights[name.removeprefix("decoder_")].copy() for name in shapes}
 
     def weight_matrices(self, theta):
         """All weight matrices, each once."""

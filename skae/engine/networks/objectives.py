@@ -267,5 +267,6 @@ def auto_encoder(network: Network, units, output_bias, objective, shift=None, sc
         scale=scale,
         encoder=network_encoder(network),
         decoder=network_decoder(network),
+        untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,
     )

@@ -40,8 +40,8 @@ class Model:
         Of the input: what a pre-activation says about a row.
     n_features, n_codes : int
         Columns of the input, and of the code.
-    objective : callable
-        () -> a new objective of the model's own training.
+    objective : callable, or None
+        () -> a new objective of the model's own training. None: its parameters are given.
     shift, scale : Tensor of shape (n_features,), or None
         The model sees (x - shift) / scale. None: it sees x.
     differentiable : callable, default=None
@@ -57,8 +57,14 @@ class Model:
         Why no gradient can go through the encoder. None: one can.
     optimizer : callable, default=None
         (objective) -> a rule of the steps of its own, in the place of the user's choice.
+    untied : callable, default=None
+        (weights, a dict of arrays) -> those of the untied auto-encoder of sigmoid units or, where
+        an activation is chosen, of these, that encodes and decodes alike. None: encoder and
+        decoder have no weights in common.
     largest_alpha : callable, default=None
         (theta, x) -> the weight of the sparsity penalty from which on each row's code is zero.
+    report : callable, default=None
+        (objective) -> what to warn of after a training on it, or None.
     numbers_per_row : int
         What a training step holds in memory for each row, beyond the row and its code.
     keeps_state : bool
@@ -72,7 +78,7 @@ class Model:
     units: Any
     n_features: int
     n_codes: int
-    objective: Callable[[], Any]
+    objective: Callable[[], Any] | None
     shift: torch.Tensor | None = None
     scale: torch.Tensor | None = None
     differentiable: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
@@ -82,7 +88,9 @@ class Model:
     code_range: tuple[float, float] = (-math.inf, math.inf)
     no_gradient: str | None = None
     optimizer: Callable[[Any], Any] | None = None
+    untied: Callable[[dict], dict] | None = None
     largest_alpha: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    report: Callable[[Any], str | None] | None = None
     numbers_per_row: int = 0
     keeps_state: bool = False
 

@@ -7,14 +7,20 @@ of following it, a dictionary can be solved for: with the sums A = sum_i h_i^T h
 B = sum_i h_i^T x_i over the rows so far, one atom after another goes to where the quadratic
 has its minimum (Mairal, Bach, Ponce & Sapiro 2010), which needs no learning rate.
 
-Atoms that no row uses never move again. They are redrawn from rows of the batch, those first that
-are reconstructed badly.
+Atoms that no row uses never move again. Rows of the batch take their place, those first that are
+reconstructed badly.
 """
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
+from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.inference import choose_algorithm, infer
-from skae.engine.sparse.problem import L1, make_quadratic
+from skae.engine.sparse.problem import largest_useful_alpha, make_quadratic
 
 # An atom is dead when it was not used while an atom of average use was used so many times. With
 # less patience, atoms for what is rare are lost again and again.
@@ -25,17 +31,17 @@ _ATOMS_AT_ONCE = 16
 _BATCHES_PER_CHOICE = 20
 # Batches up to this size are not worth a choice.
 _FEW_ROWS = 32
-# Atoms that are redrawn at a time, as a part of all and of the batch.
+# Atoms that are replaced at a time, as a part of all and of the batch.
 _MOST_REDRAWN = 0.2
 
 
-def normalize_atoms_(dictionary):
+def normalize_atoms_(dictionary: torch.Tensor) -> torch.Tensor:
     """Divide each atom by its norm; atoms of zeros stay."""
     norm = torch.linalg.vector_norm(dictionary, dim=1, keepdim=True)
     return dictionary.div_(torch.where(norm > 0, norm, 1.0))
 
 
-def draw_atoms(rows, n_atoms, generator):
+def draw_atoms(rows: torch.Tensor, n_atoms: int, generator: torch.Generator) -> torch.Tensor:
     """Atoms that are rows of the data, as far as there are enough, else mixtures of them.
 
     Parameters
@@ -63,7 +69,9 @@ def draw_atoms(rows, n_atoms, generator):
     return normalize_atoms_(atoms.clone())
 
 
-def update_atoms_(dictionary, code_gram, code_data):
+def update_atoms_(
+    dictionary: torch.Tensor, code_gram: torch.Tensor, code_data: torch.Tensor
+) -> None:
     """Move every atom to its minimum given the others, and back to unit norm.
 
     d_j <- d_j + (B_j - A_j D) / A_jj, one after another; atoms without use stay.
@@ -83,45 +91,92 @@ def update_atoms_(dictionary, code_gram, code_data):
         # One product for a block of atoms; within it, what each move means for the next ones.
         block = slice(first, min(first + _ATOMS_AT_ONCE, len(dictionary)))
         step = torch.addmm(code_data[block], code_gram[block], dictionary, alpha=-1)
-        for place, atom in enumerate(range(first, block.stop)):
+        for position, atom in enumerate(range(first, block.stop)):
             if amounts[atom] == 0:
                 continue
             before = dictionary[atom].clone()
-            moved = torch.add(before, step[place], alpha=1 / amounts[atom])
+            moved = torch.add(before, step[position], alpha=1 / amounts[atom])
             norm = torch.linalg.vector_norm(moved)
             dictionary[atom] = torch.where(norm > 0, moved / norm, before)
             following = code_gram[atom, atom + 1 : block.stop]
-            step[place + 1 :].addr_(following, dictionary[atom] - before, alpha=-1)
+            step[position + 1 :].addr_(following, dictionary[atom] - before, alpha=-1)
 
 
-class DictionaryLearning:
-    """mean_i min_h 1/2 |x_i - h D|^2 + penalty(h), with the statistics of `BlockUpdate`.
+class Successors(NamedTuple):
+    """Rows of a batch that take the place of dead atoms.
+
+    Attributes
+    ----------
+    dead : LongTensor of shape (n,)
+        The atoms, those first that were idle for longest.
+    atoms : Tensor of shape (n, n_features)
+        What replaces them, of unit norm.
+    """
+
+    dead: torch.Tensor
+    atoms: torch.Tensor
+
+
+def draw_successors(
+    idle: torch.Tensor, x: torch.Tensor, error: torch.Tensor, generator: torch.Generator
+) -> Successors | None:
+    """Successors of some of the dead atoms, or None where none is dead or no row is missed.
+
+    Parameters
+    ----------
+    idle : Tensor of shape (n_components,)
+        For how long each atom was not used, in uses of an average atom.
+    x : Tensor of shape (n_samples, n_features)
+    error : Tensor of shape (n_samples,)
+        Squared distance of each row from its reconstruction, by which rows are drawn.
+    generator : torch.Generator
+    """
+    dead = (idle > _PATIENCE).nonzero().squeeze(1)
+    if len(dead) == 0:
+        return None
+    error = torch.where((x != 0).any(1), error, 0.0)
+    n_drawn = min(len(dead), max(1, int(_MOST_REDRAWN * min(len(idle), len(x)))))
+    n_drawn = min(n_drawn, int((error > 0).sum()))
+    if n_drawn == 0:
+        return None
+    dead = dead[idle[dead].argsort(descending=True, stable=True)[:n_drawn]]
+    chosen = torch.multinomial(error, n_drawn, generator=generator)
+    return Successors(dead, normalize_atoms_(x[chosen].clone()))
+
+
+class DictionaryLearning(Objective):
+    """mean_i min_h 1/2 |x_i - h D|^2 + penalty(h) + ridge/2 |h|^2 + floor.
 
     Parameters
     ----------
     penalty : L1 or GroupL2
     ridge : float
-        Weight of 1/2 |h|^2 in the inference.
-    offset : float
-        Added to the value: the part of the loss in nats that no dictionary changes.
+    floor : float
+        The part of the loss in nats that no dictionary changes.
     tol, max_iter
         Of the inference.
     keeps_statistics : bool
-        Whether A and B are summed up.
+        Whether A and B are summed up, which `solve_` needs.
+
+    Attributes
+    ----------
+    state : dict
+        What the rows so far say: ``n_seen``, the sum of their weights; ``idle``, for how long each
+        atom was not used, in uses of an average atom; and, where they are kept, A as ``code_gram``
+        and B as ``code_data``.
+    successors : Successors or None
+        Of the batch of the last call of `gradient`, for `replace_dead_` after the step.
     """
 
-    reports_loss = True
-    is_noisy = False
-
-    def __init__(self, penalty, *, ridge=0.0, offset=0.0, tol=1e-3, max_iter=1000,
+    def __init__(self, penalty, *, ridge=0.0, floor=0.0, tol=1e-3, max_iter=1000,
                  keeps_statistics=True):  # fmt: skip
-        self.penalty, self.ridge, self.offset = penalty, ridge, offset
+        self.penalty, self.ridge, self.floor = penalty, ridge, floor
         self.inference = {"tol": tol, "max_iter": max_iter}
         self.keeps_statistics = keeps_statistics
-        self.state = {}
-        self._batch, self._algorithm, self._n_inferred = None, None, 0
+        self.state, self.successors = {}, None
+        self._algorithm, self._n_inferred = None, 0
 
-    def infer(self, theta, x):
+    def infer(self, theta: Parameters, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The codes of a batch, and the value at them of each row."""
         quadratic = make_quadratic(theta["dictionary"], x, ridge=self.ridge)
         if len(x) <= _FEW_ROWS:
@@ -132,8 +187,7 @@ class DictionaryLearning:
             )
         self._n_inferred += 1
         # Of few rows, those that a pilot would take are all.
-        few = "fista" if isinstance(self.penalty, L1) else "admm"
-        algorithm = self._algorithm or few
+        algorithm = self._algorithm or self.penalty.solver
         result = infer(quadratic, self.penalty, algorithm=algorithm, **self.inference)
         return result.codes, result.objective
 
@@ -143,20 +197,24 @@ class DictionaryLearning:
             code, _ = self.infer(theta, x)
         residual = x - code @ theta["dictionary"]
         loss = 0.5 * (residual * residual).sum(1) + self.penalty.value(code)
-        loss = loss + 0.5 * self.ridge * (code * code).sum(1) + self.offset
+        loss = loss + 0.5 * self.ridge * (code * code).sum(1) + self.floor
         return loss.mean() if row_weight is None else (row_weight * loss).mean()
 
     criterion = value
 
     def gradient(self, theta, x, generator, out, row_weight=None):
-        """Write -mean_i h_i^T (x_i - h_i D) into ``out``; return the value."""
+        """Write -mean_i h_i^T (x_i - h_i D) into ``out``; return the value.
+
+        The rows join the state, and `successors` are drawn among them.
+        """
         code, loss = self.infer(theta, x)
         weighted = code if row_weight is None else code * row_weight.unsqueeze(1)
         residual = torch.addmm(x, code, theta["dictionary"], alpha=-1)
         torch.mm(weighted.t(), residual, out=out["dictionary"]).mul_(-1.0 / len(x))
-        self._batch = x, (residual * residual).sum(1), generator
         self._count(code, x, row_weight)
-        loss = loss + self.offset
+        error = (residual * residual).sum(1)
+        self.successors = draw_successors(self.state["idle"], x, error, generator)
+        loss = loss + self.floor
         return loss.mean() if row_weight is None else (row_weight * loss).mean()
 
     def _count(self, code, x, row_weight):
@@ -186,39 +244,96 @@ class DictionaryLearning:
             state["code_gram"].mul_(fading).addmm_(counted, code)
             state["code_data"].mul_(fading).addmm_(counted, x)
 
-    def refresh_(self, theta):
-        """Normalise the atoms, and redraw those that died. For `train`, after every step."""
-        dictionary = normalize_atoms_(theta["dictionary"])
-        idle = self.state["idle"]
-        dead = (idle > _PATIENCE).nonzero().squeeze(1)
-        if len(dead) == 0:
+    def solve_(self, dictionary: torch.Tensor) -> None:
+        """Move every atom to its best place for the codes of the rows so far."""
+        update_atoms_(dictionary, self.state["code_gram"], self.state["code_data"])
+
+    def replace_dead_(self, dictionary: torch.Tensor) -> None:
+        """Let the `successors` take their places; what is known of the dead is forgotten."""
+        if self.successors is None:
             return
-        x, error, generator = self._batch
-        error = torch.where((x != 0).any(1), error, 0.0)
-        n_drawn = min(len(dead), max(1, int(_MOST_REDRAWN * min(len(idle), len(x)))))
-        n_drawn = min(n_drawn, int((error > 0).sum()))
-        if n_drawn == 0:
-            return
-        dead = dead[idle[dead].argsort(descending=True, stable=True)[:n_drawn]]
-        chosen = torch.multinomial(error, n_drawn, generator=generator)
-        dictionary[dead] = normalize_atoms_(x[chosen].clone())
-        idle[dead] = 0.0
+        dead, atoms = self.successors
+        self.successors = None
+        dictionary[dead] = atoms
+        self.state["idle"][dead] = 0.0
         if self.keeps_statistics:
             self.state["code_gram"][dead] = 0.0
             self.state["code_gram"][:, dead] = 0.0
             self.state["code_data"][dead] = 0.0
 
 
-class BlockUpdate:
-    """Steps of `train` that solve for the dictionary, by the statistics of its objective."""
+class DictionarySteps:
+    """Steps of `train` for a dictionary: by a rule that follows the gradient, or by solving.
 
-    slots = ()
+    Parameters
+    ----------
+    learning : DictionaryLearning
+    rule : object of `skae.engine.optimisation.optimizers`, default=None
+        None: every step is `DictionaryLearning.solve_`. What all rows so far say then takes the
+        place of the gradient and of the learning rate.
+    """
 
-    def __init__(self, objective):
-        self.objective = objective
+    def __init__(self, learning: DictionaryLearning, rule: Any = None):
+        self.learning, self.rule = learning, rule
+        self.slots = () if rule is None else rule.slots
 
     def update_(self, theta, gradient, state, learning_rate):
-        """Move the atoms; the gradient and the learning rate have no say."""
-        statistics = self.objective.state
-        dictionary = theta.view(statistics["code_data"].shape)
-        update_atoms_(dictionary, statistics["code_gram"], statistics["code_data"])
+        """One step, after which rows take the place of atoms that died."""
+        dictionary = theta.view(len(self.learning.state["idle"]), -1)
+        if self.rule is None:
+            self.learning.solve_(dictionary)
+        else:
+            self.rule.update_(theta, gradient, state, learning_rate)
+        self.learning.replace_dead_(dictionary)
+
+
+def sparse_coding(
+    n_components: int,
+    n_features: int,
+    penalty: Any,
+    infer_code: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    split_sign: bool = False,
+    **fields: Any,
+) -> Model:
+    """The `Model` of codes for a dictionary of atoms of unit norm, without an encoder.
+
+    Parameters
+    ----------
+    n_components, n_features : int
+    penalty : L1 or GroupL2
+    infer_code : callable
+        (dictionary, x) -> the codes of a batch.
+    split_sign : bool
+        Whether positive and negative parts of the codes are features of their own.
+    **fields
+        The others of `Model`; at least ``units`` and ``objective``.
+    """
+
+    def start_(theta, rows, index, generator):
+        chosen = torch.randperm(len(index), generator=generator, device=generator.device)
+        # More than enough: rows of zeros are no atoms.
+        sample = rows.take(index.to(chosen.device)[chosen[: 2 * n_components]])
+        theta["dictionary"].copy_(draw_atoms(sample, n_components, generator))
+
+    def encode(theta, x):
+        h = infer_code(theta["dictionary"], x)
+        return torch.cat([h.clamp(min=0), (-h).clamp_(min=0)], 1) if split_sign else h
+
+    def decode(theta, h):
+        if split_sign:
+            positive, negative = h.chunk(2, dim=1)
+            h = positive - negative
+        return h @ theta["dictionary"]
+
+    return Model(
+        shapes={"dictionary": (n_components, n_features)},
+        start_=start_,
+        encode=encode,
+        decode=decode,
+        n_features=n_features,
+        n_codes=n_components * (2 if split_sign else 1),
+        project=lambda theta: normalize_atoms_(theta["dictionary"]),
+        largest_alpha=lambda theta, x: largest_useful_alpha(penalty, x @ theta["dictionary"].t()),
+        **fields,
+    )

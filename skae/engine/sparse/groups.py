@@ -1,29 +1,28 @@
-r"""Groups of code units that are active together, and the penalty that makes them so.
+r"""Groups of code units that are active together: the penalty on them, and its solver.
 
 The penalty alpha sum_g sqrt(sum_{j in g} w_gj h_j^2) turns whole groups on and off. Where the
 groups are overlapping neighbourhoods on a map (a ring, a torus), units that are active for the
 same inputs come to lie side by side: topographic maps (Kavukcuoglu, Ranzato, Fergus & LeCun,
 CVPR 2009).
 
-Sparse codes under a penalty on groups that may overlap, by the method of multipliers.
-
-Every group has its own copy z_g of sqrt(w_g) h_g, so that each can be shrunk by itself; the
-code is what agrees with all copies best. With one state t of the copies, of which z is the
-shrunk part and t - z the scaled multipliers,
+Codes are found by the method of multipliers (Douglas & Rachford 1956; Boyd et al. 2011). Every
+group has its own copy z_g of sqrt(w_g) h_g, so that each can be shrunk by itself; the code is what
+agrees with all copies best. With one state t of the copies, of which z is the shrunk part and
+t - z the scaled multipliers,
 
     h = (Q + rho C)^-1 (b + rho sum_g sqrt(w_g) (2 z - t)_g),   t += r (sqrt(w) h - z)
 
-(Douglas & Rachford 1956; Boyd et al. 2011). C = diag(sum_g w_g), so that all rows share one
-inverse for each rho. r between 1 and 2 goes further than to the copies' agreement.
+C = diag(sum_g w_g), so that all rows share one inverse for each rho. r between 1 and 2 goes
+further than to the copies' agreement.
 """
 
 import math
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from skae.engine.sparse.problem import SparseCodes, is_solved, objective_and_gap
+from skae.engine.sparse.problem import Quadratic, SparseCodes, is_solved, objective_and_gap
 
 
 class Groups(NamedTuple):
@@ -42,8 +41,14 @@ class Groups(NamedTuple):
 
 
 def map_groups(
-    map_shape, group_shape, stride=1, periodic=True, weights="flat", *, n_components=None
-):
+    map_shape: int | tuple,
+    group_shape: int | tuple,
+    stride: int | tuple = 1,
+    periodic: bool = True,
+    weights: str = "flat",
+    *,
+    n_components: int | None = None,
+) -> Groups:
     """Neighbourhoods on a ring (one axis) or a torus (two) of units, numbered row by row.
 
     Parameters
@@ -99,8 +104,8 @@ def map_groups(
         along = _windows(size, extent, step, periodic)
         members = members[:, None, :, None] * size + along[None, :, None, :]
         members = members.reshape(-1, members.shape[2] * extent)
-        place = torch.arange(extent, dtype=torch.float64) - (extent - 1) / 2
-        window = torch.exp(-8 * (place / extent) ** 2)
+        from_centre = torch.arange(extent, dtype=torch.float64) - (extent - 1) / 2
+        window = torch.exp(-8 * (from_centre / extent) ** 2)
         weight = torch.outer(weight, window).reshape(-1)
     if weights == "flat":
         weight = torch.ones_like(weight)
@@ -141,8 +146,8 @@ def _windows(size, extent, step, periodic):
             "it along each axis. stride=1 always is one."
         )
     first = torch.arange(0, size if periodic else size - extent + 1, step).unsqueeze(1)
-    offset = torch.arange(extent) - ((extent - 1) // 2 if periodic else 0)
-    return (first + offset) % size
+    around = torch.arange(extent) - ((extent - 1) // 2 if periodic else 0)
+    return (first + around) % size
 
 
 class Copies:
@@ -164,7 +169,7 @@ class Copies:
         sum_g w_gj.
     """
 
-    def __init__(self, groups, n_components, like):
+    def __init__(self, groups: Groups, n_components: int, like: torch.Tensor):
         check_groups(groups, n_components)
         self.shape = groups.members.t().shape
         self._units = groups.members.t().reshape(-1).to(like.device)
@@ -178,12 +183,12 @@ class Copies:
         self.coverage = weight.new_zeros(n_components).index_add_(0, self._units, weight)
         self.coverage.unsqueeze_(1)
 
-    def gather(self, units):
+    def gather(self, units: torch.Tensor) -> torch.Tensor:
         """The copies of units: sqrt(w_gj) h_j."""
         copies = units.index_select(0, self._units).view(*self.shape, units.shape[1])
         return copies if self._is_flat else copies.mul_(self.root)
 
-    def scatter(self, copies):
+    def scatter(self, copies: torch.Tensor) -> torch.Tensor:
         """The transpose of `gather`: sum_g sqrt(w_gj) z_gj."""
         return torch.nn.functional.embedding_bag(
             self._order,
@@ -193,12 +198,12 @@ class Copies:
             mode="sum",
         )
 
-    def share(self, units):
+    def share(self, units: torch.Tensor) -> torch.Tensor:
         """The smallest copies whose `scatter` is ``units``."""
         return self.gather(units / self.coverage)
 
 
-def check_groups(groups, n_components):
+def check_groups(groups: Groups, n_components: int) -> None:
     """Raise a ValueError unless groups fit a code and leave none of its units out."""
     members, weight = groups
     if members.ndim != 2 or not members.numel():
@@ -240,25 +245,28 @@ class GroupL2:
         Whether codes have to be non-negative.
     """
 
-    def __init__(self, alpha, groups, positive=False):
+    solver = "admm"
+    has_paths = False
+
+    def __init__(self, alpha: float, groups: Groups, positive: bool = False):
         if not alpha > 0:
             raise ValueError(f"alpha={alpha!r} must be larger than 0 for a penalty on groups.")
         self.alpha, self.groups, self.positive = alpha, groups, positive
         self._copies = {}
 
-    def copies(self, n_components, like):
+    def copies(self, n_components: int, like: torch.Tensor) -> Copies:
         """The `Copies` of units in these groups, made once for each dtype and device."""
         key = n_components, like.dtype, like.device
         if key not in self._copies:
             self._copies[key] = Copies(self.groups, n_components, like)
         return self._copies[key]
 
-    def value(self, code):
+    def value(self, code: torch.Tensor) -> torch.Tensor:
         """The penalty of each row of codes."""
         copies = self.copies(code.shape[1], code)
         return self.alpha * copies.gather(code.t()).square_().sum(0).sqrt_().sum(0)
 
-    def dual_scale(self, correlation):
+    def dual_scale(self, correlation: torch.Tensor) -> torch.Tensor:
         """A factor s of at most 1 for which s c is dual feasible.
 
         c is, if c = sum_g sqrt(w_g) xi_g with all |xi_g| <= alpha. Here each unit's c_j is
@@ -267,18 +275,18 @@ class GroupL2:
         copies = self.copies(correlation.shape[1], correlation)
         return self.copies_scale(copies.share(correlation.t()))
 
-    def copies_scale(self, xi):
+    def copies_scale(self, xi: torch.Tensor) -> torch.Tensor:
         """The same for multipliers xi of the copies."""
         largest = self.group_norm(xi).amax(0)
         return (self.alpha / largest.clamp_(min=self.alpha)).clamp_(max=1)
 
-    def shrink_copies(self, copies, step):
+    def shrink_copies(self, copies: torch.Tensor, step: float) -> torch.Tensor:
         """argmin_z 1/2 |z - copies|^2 + alpha step sum_g |z_g|."""
         norm = self.group_norm(copies)
         factor = 1 - (self.alpha * step / norm).clamp_(max=1)
         return (copies.clamp(min=0) if self.positive else copies) * factor
 
-    def group_norm(self, copies):
+    def group_norm(self, copies: torch.Tensor) -> torch.Tensor:
         """|z_g| of copies; of their positive parts, where codes have to be non-negative."""
         return (copies.clamp(min=0) if self.positive else copies).square().sum(0).sqrt_()
 
@@ -291,7 +299,14 @@ COPIES_AT_ONCE = {"cpu": 2**18}
 MANY_COPIES = 2**26
 
 
-def admm(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None):
+def admm(
+    quadratic: Quadratic,
+    penalty: Any,
+    *,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    start: torch.Tensor | None = None,
+) -> SparseCodes:
     """Sparse codes under `GroupL2`, by alternating directions of multipliers.
 
     One product with the inverse a step, as `fista` has one with Q, but far fewer steps.

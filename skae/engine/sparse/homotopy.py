@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from skae.engine.optimisation.devices import suitable_threads
-from skae.engine.sparse.problem import SparseCodes, combine, is_solved
+from skae.engine.sparse.problem import L1, Quadratic, SparseCodes, combine, is_solved
 
 # Rows that step together: as many as keep a pass over their correlations in the cache.
 _BLOCK_ENTRIES = 2**20
@@ -38,7 +38,14 @@ _CARRIED = 0.3
 _MOST_ENTRIES = 2**21
 
 
-def homotopy(quadratic, penalty, *, tol=1e-4, max_iter=None, start=None):
+def homotopy(
+    quadratic: Quadratic,
+    penalty: L1,
+    *,
+    tol: float = 1e-4,
+    max_iter: int | None = None,
+    start: torch.Tensor | None = None,
+) -> SparseCodes:
     """Lasso codes by following the path of minimisers: exact but for rounding.
 
     Parameters
@@ -215,10 +222,10 @@ class _Paths:
             inverse = self.inverse[:n_slots, :n_slots]
             torch.sum(inverse * q, 1, out=vector[:n_slots]).neg_()
         leaving = event.drops.nonzero().squeeze(1)
-        place = event.slot[leaving]
+        slots = event.slot[leaving]
         if len(leaving):
             # Leaving: v is a column of the inverse, and kappa = -1 / its diagonal entry.
-            vector[:n_slots, leaving] = self.inverse[place, :n_slots, leaving].t()
+            vector[:n_slots, leaving] = self.inverse[slots, :n_slots, leaving].t()
             vector[n_slots, leaving] = 0.0
         product = functional.embedding_bag(
             self.atoms[: n_slots + 1].t().contiguous(),
@@ -232,9 +239,9 @@ class _Paths:
         z_step, u_step = kappa * event.constant, kappa * (event.side - event.slope)
         self.sign[n_slots] = event.side * (kappa != 0)
         if len(leaving):
-            kappa[leaving] = -1 / self.inverse[place, place, leaving]
-            z_step[leaving] = kappa[leaving] * self.z[place, leaving]
-            u_step[leaving] = kappa[leaving] * self.u[place, leaving]
+            kappa[leaving] = -1 / self.inverse[slots, slots, leaving]
+            z_step[leaving] = kappa[leaving] * self.z[slots, leaving]
+            u_step[leaving] = kappa[leaving] * self.u[slots, leaving]
         self.constant.addcmul_(product, z_step.unsqueeze(1), value=-1)
         self.slope.addcmul_(product, u_step.unsqueeze(1))
         self.n_slots = n_slots + 1
@@ -244,18 +251,18 @@ class _Paths:
             (vector * kappa).unsqueeze(1), vector.unsqueeze(0)
         )
         if len(leaving):
-            self._clear(place, leaving)
+            self._clear(slots, leaving)
 
-    def _clear(self, place, leaving):
+    def _clear(self, slots, leaving):
         """Free the slots of atoms that left, exactly."""
-        side = self.sign[place, leaving]
+        side = self.sign[slots, leaving]
         for part in (self.z, self.u, self.sign):
-            part[place, leaving] = 0.0
-        self.inverse[place, :, leaving] = 0.0
-        self.inverse[:, place, leaving] = 0.0
+            part[slots, leaving] = 0.0
+        self.inverse[slots, :, leaving] = 0.0
+        self.inverse[:, slots, leaving] = 0.0
         # For a step, an atom that left is at the bound that it leaves, which is no event; the
         # other bound would be.
-        gone = self.members[leaving, place]
+        gone = self.members[leaving, slots]
         stays = self.constant[leaving, gone] * side >= 0
         # A free slot names an active atom: atoms that were dependent may not be any more.
         sign, members = self.sign[: self.n_slots, leaving].t(), self.members[leaving]

@@ -1,14 +1,13 @@
 r"""Sparse codes by the method that suits the problem and the machine.
 
-Codes that are found without an optimum: orthogonal matching pursuit, and a threshold.
-
-Matching pursuit takes atom by atom, and fits all that are taken by least squares. Where I are
-the atoms taken so far, it keeps the upper triangular R with R R^T = (Q_II)^-1, which grows by a
-column with each atom: nothing is ever factorised anew, and all rows step together.
+`infer` finds the optimum by one of the `SOLVERS`, whose answers carry their accuracy: a row that
+one of them leaves unsolved goes on by another. `orthogonal_matching_pursuit` and `soft_threshold`
+find codes without an optimum.
 """
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from skae.engine.sparse.groups import admm
 from skae.engine.sparse.homotopy import homotopy
 from skae.engine.sparse.problem import (
     L1,
+    OperatorQuadratic,
     Quadratic,
     SparseCodes,
     fista,
@@ -23,15 +23,26 @@ from skae.engine.sparse.problem import (
     objective_and_gap,
 )
 
+# A solver takes a quadratic and a penalty, ``tol``, ``max_iter`` and ``start``.
+SOLVERS = {"homotopy": homotopy, "fista": fista, "admm": admm}
+
 # Rows by which a method is chosen for all.
 _PILOT_ROWS = 64
 # Up to this part of the atoms active, paths are short enough to be the fastest way anywhere.
 _SPARSE = 0.08
 # What the calls of one step cost, in multiply-adds: many small ones, and a few.
-_PATH_OVERHEAD, _FISTA_OVERHEAD = 5_000_000, 500_000
+_PATH_OVERHEAD, _STEP_OVERHEAD = 5_000_000, 500_000
 
 
-def infer(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, algorithm="auto"):
+def infer(
+    quadratic: Quadratic | OperatorQuadratic,
+    penalty: Any,
+    *,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    start: torch.Tensor | None = None,
+    algorithm: str = "auto",
+) -> SparseCodes:
     """Sparse codes of a batch of rows.
 
     Parameters
@@ -41,12 +52,13 @@ def infer(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, algorithm=
     tol : float
         Largest duality gap, as a part of the row's objective.
     max_iter : int
-        Steps of "fista" and "admm", at most.
+        Steps of "fista" and "admm", at most; paths end by themselves.
     start : Tensor of shape (n_samples, n_components), default=None
         Where those two begin. None is 0.
-    algorithm : {"auto", "homotopy", "fista", "admm"}
-        "auto" is what `choose_algorithm` says. Rows that one of "homotopy" and "fista" leaves
-        unsolved go on by the other. Groups are always for "admm".
+    algorithm : str
+        A key of `SOLVERS`, or "auto", which is what `choose_algorithm` says. A penalty without
+        paths is always solved by its own solver. Rows that one of "homotopy" and "fista" leaves
+        unsolved go on by the other.
 
     Returns
     -------
@@ -54,24 +66,32 @@ def infer(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, algorithm=
     """
     if algorithm == "auto":
         algorithm = choose_algorithm(quadratic, penalty, tol=tol, max_iter=max_iter)
-    steps = partial(fista if isinstance(penalty, L1) else admm, max_iter=max_iter)
-    if algorithm != "homotopy":
+    steps = partial(SOLVERS[penalty.solver], max_iter=max_iter)
+    paths = SOLVERS["homotopy"]
+    if algorithm != "homotopy" or not penalty.has_paths:
         result = steps(quadratic, penalty, tol=tol, start=start)
-        follows = isinstance(penalty, L1) and isinstance(quadratic, Quadratic)
-        return _complete(quadratic, penalty, result, tol, homotopy) if follows else result
+        follows = penalty.has_paths and isinstance(quadratic, Quadratic)
+        return _complete(quadratic, penalty, result, tol, paths) if follows else result
     if start is None:
-        result = homotopy(quadratic, penalty, tol=tol)
+        result = paths(quadratic, penalty, tol=tol)
     else:
         result = SparseCodes(start.clone(), *objective_and_gap(quadratic, penalty, start), 0)
-        result = _complete(quadratic, penalty, result, tol, homotopy)
+        result = _complete(quadratic, penalty, result, tol, paths)
     return _complete(quadratic, penalty, result, tol, steps)
 
 
-def choose_algorithm(quadratic, penalty, *, n_rows=None, tol=1e-4, max_iter=1000):
+def choose_algorithm(
+    quadratic: Quadratic,
+    penalty: Any,
+    *,
+    n_rows: int | None = None,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+) -> str:
     """The algorithm of `infer` for problems like this one.
 
-    "admm" for groups and "fista" on accelerators. On a CPU "homotopy" or "fista", whichever
-    needs less arithmetic for some of the rows.
+    The penalty's own solver where it has no paths, and on accelerators. On a CPU that or
+    "homotopy", whichever needs less arithmetic for some of the rows.
 
     Parameters
     ----------
@@ -84,25 +104,23 @@ def choose_algorithm(quadratic, penalty, *, n_rows=None, tol=1e-4, max_iter=1000
     -------
     algorithm : str
     """
-    if not isinstance(penalty, L1):
-        return "admm"
-    if quadratic.linear.device.type != "cpu":
-        return "fista"
+    if not penalty.has_paths or quadratic.linear.device.type != "cpu":
+        return penalty.solver
     n_present, n_components = quadratic.linear.shape
     pilot = quadratic.take(slice(None, None, max(1, n_present // _PILOT_ROWS)))
-    paths = homotopy(pilot, penalty, tol=tol)
+    paths = SOLVERS["homotopy"](pilot, penalty, tol=tol)
     n_active = (paths.codes != 0).sum(1).double().mean().item() if n_present else 0.0
     if n_rows is None and n_active <= _SPARSE * n_components:
         return "homotopy"
-    n_steps = fista(pilot, penalty, tol=tol, max_iter=max_iter).n_iter
+    n_steps = SOLVERS[penalty.solver](pilot, penalty, tol=tol, max_iter=max_iter).n_iter
     # Multiply-adds of a row; those of elementwise passes counted as what they cost.
     by_path = 10 * n_active * n_components + 150 * n_components + 60 * n_active**2
     by_path = 1.3 * n_active * by_path
-    by_fista = n_steps * n_components * (n_components + 100)
+    by_steps = n_steps * n_components * (n_components + 100)
     if n_rows is not None:
         by_path += paths.n_iter * _PATH_OVERHEAD / max(1, n_rows)
-        by_fista += n_steps * _FISTA_OVERHEAD / max(1, n_rows)
-    return "homotopy" if by_path < by_fista else "fista"
+        by_steps += n_steps * _STEP_OVERHEAD / max(1, n_rows)
+    return "homotopy" if by_path < by_steps else penalty.solver
 
 
 def _complete(quadratic, penalty, result, tol, solve):
@@ -122,7 +140,7 @@ def _complete(quadratic, penalty, result, tol, solve):
 ROWS_AT_ONCE = 1024  # their correlations stay in the cache
 
 
-def soft_threshold(correlation, alpha, positive=False):
+def soft_threshold(correlation: torch.Tensor, alpha: float, positive: bool = False) -> torch.Tensor:
     """sign(c) max(0, |c| - alpha), the encoder of Coates & Ng 2011 for c = x D^T.
 
     It is the lasso's code where atoms are orthonormal, and one step towards it elsewhere.
@@ -131,13 +149,17 @@ def soft_threshold(correlation, alpha, positive=False):
     return L1(alpha, positive).shrink(correlation, 1.0)
 
 
-def orthogonal_matching_pursuit(quadratic, n_nonzero, *, tol=None):
+def orthogonal_matching_pursuit(
+    quadratic: Quadratic, n_nonzero: int, *, tol: float | None = None
+) -> torch.Tensor:
     """Codes of at most ``n_nonzero`` atoms, by orthogonal matching pursuit.
 
     Each step takes the atom j that is most correlated with the residual, by |c_j| / |d_j|,
     and fits all atoms taken by least squares (Pati, Rezaiifar & Krishnaprasad 1993; from
     correlations alone: Rubinstein, Zibulevsky & Elad 2008). Where atoms have norm 1 this is
-    scikit-learn's `orthogonal_mp_gram`.
+    scikit-learn's `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper
+    triangular R with R R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever
+    factorised anew, and all rows step together.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 """The decoder as a linear map of codes: a matrix here, windows in
-`skae.engine.images.convolutions`.
+`skae.engine.sparse.convolutions`.
 
 A map has atoms, which are parameters, and a geometry, which is not. Analysis is the product of
 data with all atoms; synthesis, its adjoint, is the sum of the atoms weighted by codes. What a
@@ -7,7 +7,9 @@ unit of the encoder has besides its weights may serve many codes: it is spread o
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -25,34 +27,38 @@ class Dense:
     n_codes: int
 
     @property
-    def filters_shape(self):
+    def filters_shape(self) -> tuple[int, int]:
         """The shape of D."""
         return self.n_codes, self.n_features
 
-    def analyze(self, dictionary, x, shift=None):
+    def analyze(
+        self, dictionary: torch.Tensor, x: torch.Tensor, shift: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The rows x D^T, plus a ``shift`` of each unit; of shape (n_samples, n_codes)."""
         if shift is None:
             return x @ dictionary.t()
         return torch.addmm(shift, x, dictionary.t())
 
-    def synthesize(self, dictionary, code):
+    def synthesize(self, dictionary: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """The rows h D, of shape (n_samples, n_features)."""
         return code @ dictionary
 
-    def filter_gradient(self, x, code):
+    def filter_gradient(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """Gradient of sum(code * analyze(D, x)) with respect to D."""
         return code.t() @ x
 
-    def spread(self, values):
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
         """What belongs to each unit, at each of its codes: there is one."""
         return values
 
-    def collect(self, values):
+    def collect(self, values: torch.Tensor) -> torch.Tensor:
         """The sums over each unit's codes, the adjoint of `spread`."""
         return values
 
 
-def largest_eigenvalue(product, start, n_steps=12):
+def largest_eigenvalue(
+    product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, n_steps: int = 12
+) -> float:
     """The largest eigenvalue of a symmetric matrix without negative ones, from below.
 
     By the steps of Lanczos 1950, which come much nearer than as many powers of the matrix where
@@ -94,7 +100,7 @@ def largest_eigenvalue(product, start, n_steps=12):
     return float(torch.linalg.eigvalsh(matrix)[-1])
 
 
-def squared_norm(linear_map, filters, n_steps=12):
+def squared_norm(linear_map: Any, filters: torch.Tensor, n_steps: int = 12) -> float:
     """The largest eigenvalue of synthesis times analysis, by `largest_eigenvalue`.
 
     Parameters
@@ -115,7 +121,7 @@ def squared_norm(linear_map, filters, n_steps=12):
     return largest_eigenvalue(product, noise_like(filters, linear_map.n_features), n_steps)
 
 
-def noise_like(tensor, n):
+def noise_like(tensor: torch.Tensor, n: int) -> torch.Tensor:
     """N normal numbers of the dtype and on the device of a tensor, the same in every call."""
     generator = torch.Generator(tensor.device).manual_seed(0)
     return tensor.new_empty(n).normal_(generator=generator)

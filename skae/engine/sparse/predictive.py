@@ -1,10 +1,4 @@
-r"""Predictors of sparse codes: what an encoder makes of its products u with the data.
-
-f(u) = g s(u), with a gain g and more parameters for each unit. A predictor has the ``names`` of
-its parameters, their ``start``, its ``function`` of u and of them, and the ``derivatives`` of
-that. Which parameters go with which u is the linear map's to say: they come spread.
-
-Predictive sparse decomposition: a dictionary, and an encoder that predicts its sparse codes.
+r"""Predictive sparse decomposition: a dictionary, and an encoder that predicts its sparse codes.
 
 Kavukcuoglu, Ranzato & LeCun 2008. With the rows of D as atoms of unit norm,
 
@@ -14,28 +8,57 @@ is minimised over codes h, dictionary and encoder at once. The codes are inferre
 h* = argmin_h E, and are constant in the gradient with respect to the rest: that is the exact
 gradient of min_h E, since E does not change with h to first order at h*.
 
-D is a matrix or, for images (NIPS 2010), a convolution: a map of
-`skae.engine.sparse.linear_maps`. The encoder f is a map of the same kind with weights W of its
-own, and a predictor that makes codes of the products W x.
+D is a matrix or, for images (NIPS 2010), a convolution: a linear map of
+`skae.engine.sparse.linear_maps`. The encoder f(x) = g s(u) has products u = W x of a map of the
+same kind, with weights W of its own, and a predictor s with a gain g and more parameters for each
+unit. A predictor is registered here with `predictor`, and has
+
+- ``name`` and ``summary``, for users;
+- the ``names`` of its parameters and their ``start``;
+- its ``function`` of u and of them, the ``derivatives`` of that, and ``encode``, the same function
+  in few passes;
+- ``learns_from_zero``: whether W may start at 0.
+
+Which parameters go with which u is the linear map's to say: they come spread.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
 from skae.engine.sparse.inference import infer
 from skae.engine.sparse.linear_maps import squared_norm
-from skae.engine.sparse.problem import L1, make_quadratic, objective_and_gap
+from skae.engine.sparse.problem import (
+    OperatorQuadratic,
+    Quadratic,
+    SparseCodes,
+    make_quadratic,
+    objective_and_gap,
+)
 
 # Sharpness of a smooth bend, where training starts, in units of 1 / threshold.
 _SHARPNESS = 4.0
+# Iterations for the one step that training starts from, which need not be few.
+_NORM_STEPS = 100
+# Codes that are computed at a time.
+_BLOCK_CODES = 2**21
+
+PREDICTORS = Registry()
 
 
+@PREDICTORS.register
 class Tanh:
     """g tanh(u + b), as first published: never exactly 0, and bounded."""
 
+    name = "tanh"
+    summary = "tanh(p), bounded, and never exactly 0"
     names = ("hidden_bias_0", "gain")
     learns_from_zero = True
 
@@ -63,6 +86,7 @@ class Tanh:
         return linear_map.analyze(weight, x, bias).tanh_().mul_(linear_map.spread(gain))
 
 
+@PREDICTORS.register
 class Shrinkage:
     """g sign(p) max(|p| - t, 0) with p = u + b: exactly 0 below the threshold t.
 
@@ -70,6 +94,8 @@ class Shrinkage:
     is the first step of iterated shrinkage.
     """
 
+    name = "shrinkage"
+    summary = "sign(p) max(abs(p) - t, 0) with a threshold t. Its codes are sparse"
     names = ("hidden_bias_0", "gain", "threshold")
     # Units that are 0 for all of the data have no slope to leave by.
     learns_from_zero = False
@@ -105,12 +131,18 @@ class Shrinkage:
         return p.sub_(p.clamp(-threshold, threshold))
 
 
+@PREDICTORS.register
 class SmoothShrinkage:
     """g sign(u) (log(e^(c t) + e^(c |u|) - 1) / c - t), c = e^log_sharpness.
 
     A soft threshold at t whose bend is smooth (NIPS 2010): the larger c, the nearer to it.
     """
 
+    name = "smooth_shrinkage"
+    summary = (
+        "a soft threshold with a smooth bend, sign(p) (log(exp(c t) + exp(c abs(p)) - 1) / c - t) "
+        "with t and a sharpness c, and no bias. Most of its codes are near 0"
+    )
     names = ("threshold", "gain", "log_sharpness")
     learns_from_zero = True
 
@@ -154,38 +186,39 @@ def _log_sum(a, c):
     return total, torch.exp(a - total), torch.exp(c - total)
 
 
-PREDICTORS = {"tanh": Tanh, "shrinkage": Shrinkage, "smooth_shrinkage": SmoothShrinkage}
-
-
-# Iterations for the one step that training starts from, which need not be few.
-_NORM_STEPS = 100
-
-
-def predict(theta, x, linear_map, activation):
+def predict(theta: Parameters, x: torch.Tensor, linear_map: Any, activation: str) -> torch.Tensor:
     """The encoder's codes f(x), of shape (n_samples, n_codes), differentiable."""
     parameters = _spread(theta, linear_map, activation)
     return PREDICTORS[activation].function(linear_map.analyze(theta["weight_0"], x), *parameters)
 
 
-def encode(theta, x, linear_map, activation):
+def encode(theta: Parameters, x: torch.Tensor, linear_map: Any, activation: str) -> torch.Tensor:
     """The same codes at the least cost, without derivatives."""
-    predictor = PREDICTORS[activation]
-    parameters = [theta[name] for name in predictor.names]
-    return predictor.encode(linear_map, theta["weight_0"], x, *parameters)
+    kind = PREDICTORS[activation]
+    parameters = [theta[name] for name in kind.names]
+    return kind.encode(linear_map, theta["weight_0"], x, *parameters)
 
 
 def _spread(theta, linear_map, activation):
     return [linear_map.spread(theta[name]) for name in PREDICTORS[activation].names]
 
 
-def parameter_shapes(linear_map, activation):
+def parameter_shapes(linear_map: Any, activation: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of each parameter, as `Parameters` takes them."""
     shape = linear_map.filters_shape
     shapes = {"weight_0": shape, "decoder_weight_0": shape}
     return shapes | {name: shape[:1] for name in PREDICTORS[activation].names}
 
 
-def initialize(linear_map, activation, alpha, *, from_zero=False, dtype, device, generator):
+def initialize_(
+    theta: Parameters,
+    linear_map: Any,
+    activation: str,
+    alpha: float,
+    generator: torch.Generator,
+    *,
+    from_zero: bool = False,
+) -> None:
     """Atoms in random directions, and an encoder to start with.
 
     For L, the largest eigenvalue of D D^T, W = D / L and thresholds of alpha / L are the first
@@ -194,44 +227,46 @@ def initialize(linear_map, activation, alpha, *, from_zero=False, dtype, device,
 
     Parameters
     ----------
+    theta : Parameters
+        Of `parameter_shapes`, changed in place.
     linear_map : Dense or Convolution
     activation : str
         A key of `PREDICTORS`.
     alpha : float
         Weight of the penalty.
+    generator : torch.Generator
     from_zero : bool
         Whether W starts at 0 where the predictor learns from there.
-    dtype, device : of the parameters
-    generator : torch.Generator
-
-    Returns
-    -------
-    theta : Parameters
     """
-    theta = Parameters(parameter_shapes(linear_map, activation), dtype=dtype, device=device)
-    predictor, dictionary = PREDICTORS[activation], theta["decoder_weight_0"]
+    kind, dictionary = PREDICTORS[activation], theta["decoder_weight_0"]
     # Drawn in float32 for every dtype, so that both start from the same atoms.
-    draw = torch.empty(dictionary.shape, dtype=torch.float32, device=device)
+    draw = torch.empty(dictionary.shape, dtype=torch.float32, device=dictionary.device)
     dictionary.copy_(draw.normal_(generator=generator))
     normalize_atoms_(dictionary)
-    if from_zero and predictor.learns_from_zero:
+    if from_zero and kind.learns_from_zero:
         theta["weight_0"].zero_()
-        predictor.start(theta, alpha)
+        kind.start(theta, alpha)
     else:
         step = 1.0 / squared_norm(linear_map, dictionary, _NORM_STEPS)
         torch.mul(dictionary, step, out=theta["weight_0"])
-        predictor.start(theta, alpha * step)
-    return theta
+        kind.start(theta, alpha * step)
 
 
-def project_(theta):
+def project_(theta: Parameters) -> None:
     """Atoms of unit norm and thresholds of at least 0, which hold after every step."""
     normalize_atoms_(theta["decoder_weight_0"])
     if "threshold" in theta:
         theta["threshold"].clamp_(min=0.0)
 
 
-def excess_of_prediction(theta, x, linear_map, penalty, activation, **inference):
+def excess_of_prediction(
+    theta: Parameters,
+    x: torch.Tensor,
+    linear_map: Any,
+    penalty: Any,
+    activation: str,
+    **inference: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the predicted codes cost above the sparse optimum, without the prediction term.
 
     Parameters
@@ -258,8 +293,8 @@ def excess_of_prediction(theta, x, linear_map, penalty, activation, **inference)
     return (predicted - optimum).clamp_(min=0), optimum
 
 
-class PredictiveDecomposition:
-    """mean_i min_h 1/2 |x_i - h D|^2 + penalty(h) + prediction/2 |h - f(x_i)|^2 + offset.
+class PredictiveDecomposition(Objective):
+    """mean_i min_h 1/2 |x_i - h D|^2 + penalty(h) + prediction/2 |h - f(x_i)|^2 + floor.
 
     Parameters
     ----------
@@ -270,24 +305,21 @@ class PredictiveDecomposition:
         Weight of the encoder's term.
     activation : str
         A key of `PREDICTORS`.
-    offset : float, default=0.0
+    floor : float, default=0.0
         The part of the loss that no parameter changes.
     tol, max_iter : float and int
         Of the inference: `skae.engine.sparse.inference.infer`.
     """
 
-    reports_loss = True
-    is_noisy = False
-
     def __init__(
-        self, linear_map, penalty, prediction, activation, offset=0.0, *, tol=1e-4, max_iter=1000
+        self, linear_map, penalty, prediction, activation, floor=0.0, *, tol=1e-4, max_iter=1000
     ):
         self.state = {}
         self.linear_map, self.penalty, self.activation = linear_map, penalty, activation
-        self.prediction, self.offset = prediction, offset
+        self.prediction, self.floor = prediction, floor
         self.tol, self.max_iter = tol, max_iter
 
-    def infer(self, theta, x, predicted):
+    def infer(self, theta: Parameters, x: torch.Tensor, predicted: torch.Tensor) -> SparseCodes:
         """The `SparseCodes` h* of a batch, that start at the predicted ones."""
         dictionary, pull = theta["decoder_weight_0"], self.prediction
         return infer(
@@ -297,7 +329,7 @@ class PredictiveDecomposition:
             max_iter=self.max_iter,
             start=predicted,
             # The ridge makes steps few, and the start is near: paths from zero would be longer.
-            algorithm="fista" if isinstance(self.penalty, L1) else "auto",
+            algorithm=self.penalty.solver,
         )
 
     def value(self, theta, x, generator=None, row_weight=None, code=None):
@@ -324,12 +356,12 @@ class PredictiveDecomposition:
         residual = x - self.linear_map.synthesize(theta["decoder_weight_0"], code)
         surprise = code - predicted
         loss = 0.5 * ((residual * residual).sum(1) + self.prediction * (surprise * surprise).sum(1))
-        return torch.matmul(_shares(x, row_weight), loss + self.penalty.value(code) + self.offset)
+        return torch.matmul(_shares(x, row_weight), loss + self.penalty.value(code) + self.floor)
 
     def criterion(self, theta, x, generator=None, row_weight=None):
         """The value, where no derivatives are wanted."""
         result = self.infer(theta, x, encode(theta, x, self.linear_map, self.activation))
-        return torch.matmul(_shares(x, row_weight), result.objective + self.offset)
+        return torch.matmul(_shares(x, row_weight), result.objective + self.floor)
 
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value` at constant codes into ``out``; return the value.
@@ -338,10 +370,10 @@ class PredictiveDecomposition:
 
             dD = -h^T r,  dW = (e f'(u))^T x,  dp = sum e df/dp
         """
-        linear_map, predictor = self.linear_map, PREDICTORS[self.activation]
+        linear_map, kind = self.linear_map, PREDICTORS[self.activation]
         parameters = _spread(theta, linear_map, self.activation)
         u = linear_map.analyze(theta["weight_0"], x)
-        predicted = predictor.function(u, *parameters)
+        predicted = kind.function(u, *parameters)
         code, loss, _, _ = self.infer(theta, x, predicted)
         shares = _shares(x, row_weight)
 
@@ -349,11 +381,81 @@ class PredictiveDecomposition:
         error.mul_(shares.unsqueeze(1))
         out["decoder_weight_0"].copy_(linear_map.filter_gradient(error, code))
         delta = predicted.sub_(code).mul_(self.prediction * shares.unsqueeze(1))
-        slope, slopes = predictor.derivatives(u, *parameters)
-        for name, by_parameter in zip(predictor.names, slopes, strict=True):
+        slope, slopes = kind.derivatives(u, *parameters)
+        for name, by_parameter in zip(kind.names, slopes, strict=True):
             out[name].copy_(linear_map.collect((delta * by_parameter).sum(0)))
         out["weight_0"].copy_(linear_map.filter_gradient(x, slope.mul_(delta)))
-        return torch.matmul(shares, loss + self.offset)
+        return torch.matmul(shares, loss + self.floor)
+
+
+def predictive_model(
+    linear_map: Any,
+    penalty: Any,
+    units: Any,
+    *,
+    activation: str,
+    prediction: float,
+    tol: float,
+    max_iter: int,
+    from_zero: bool = False,
+    solve: Callable[[Quadratic | OperatorQuadratic, torch.Tensor], torch.Tensor] | None = None,
+    **fields: Any,
+) -> Model:
+    """The `Model` of predictive sparse decomposition.
+
+    Parameters
+    ----------
+    linear_map : Dense or Convolution
+    penalty : L1 or GroupL2
+    units : object of `skae.engine.networks.units`
+    activation, prediction, tol, max_iter
+        Of its `PredictiveDecomposition`.
+    from_zero : bool
+        As `initialize_` takes it.
+    solve : callable, default=None
+        (quadratic, predicted codes) -> the codes that are handed out. None: the predicted ones.
+    **fields
+        Others of `Model`.
+    """
+
+    def code(theta, x):
+        predicted = encode(theta, x, linear_map, activation)
+        if solve is None:
+            return predicted
+        return solve(make_quadratic(theta["decoder_weight_0"], x, linear_map), predicted)
+
+    def in_blocks(theta, x):
+        n_rows = max(1, _BLOCK_CODES // linear_map.n_codes)
+        if len(x) <= n_rows:
+            return code(theta, x)
+        return torch.cat([code(theta, block) for block in x.split(n_rows)])
+
+    return Model(
+        shapes=parameter_shapes(linear_map, activation),
+        start_=lambda theta, rows, index, generator: initialize_(
+            theta, linear_map, activation, penalty.alpha, generator, from_zero=from_zero
+        ),
+        encode=in_blocks,
+        decode=lambda theta, h: linear_map.synthesize(theta["decoder_weight_0"], h),
+        units=units,
+        n_features=linear_map.n_features,
+        n_codes=linear_map.n_codes,
+        objective=lambda: PredictiveDecomposition(
+            linear_map,
+            penalty,
+            prediction,
+            activation,
+            units.constant,
+            tol=tol,
+            max_iter=max_iter,
+        ),
+        differentiable=lambda theta, x: predict(theta, x, linear_map, activation),
+        project=project_,
+        no_gradient=None
+        if solve is None
+        else "inference='optimal' solves for its codes: use inference='encoder'",
+        **fields,
+    )
 
 
 def _shares(x, row_weight):

@@ -17,7 +17,7 @@ reach: the difference is the duality gap, by which every row's accuracy is known
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,15 +44,15 @@ class Quadratic(NamedTuple):
     linear: torch.Tensor
     energy: torch.Tensor
 
-    def take(self, rows):
+    def take(self, rows) -> Any:
         """The problem of some of the rows: a slice, a mask or an index."""
         return self._replace(linear=self.linear[rows], energy=self.energy[rows])
 
-    def correlation(self, code):
+    def correlation(self, code: torch.Tensor) -> torch.Tensor:
         """The gradient's negative, b - h Q."""
         return torch.addmm(self.linear, code, self.gram, alpha=-1)
 
-    def curvature(self):
+    def curvature(self) -> float:
         """The largest eigenvalue of Q, or a little less: see `largest_eigenvalue`."""
         # Entries of at most 1: squares of vectors neither overflow nor vanish.
         scale = float(self.gram.diagonal().amax())
@@ -86,7 +86,7 @@ class OperatorQuadratic(NamedTuple):
 
     take = Quadratic.take
 
-    def correlation(self, code):
+    def correlation(self, code: torch.Tensor) -> torch.Tensor:
         """The gradient's negative, b - h Q."""
         image = self.linear_map.synthesize(self.filters, code)
         # In place: memory for a batch of maps costs more to get than to fill.
@@ -94,7 +94,7 @@ class OperatorQuadratic(NamedTuple):
         torch.sub(self.linear, change, out=change)
         return change.sub_(code, alpha=self.ridge) if self.ridge else change
 
-    def curvature(self):
+    def curvature(self) -> float:
         """The largest eigenvalue of Q, or a little less: see `largest_eigenvalue`."""
         return squared_norm(self.linear_map, self.filters) + self.ridge
 
@@ -120,29 +120,37 @@ class SparseCodes(NamedTuple):
 
 
 class L1(NamedTuple):
-    """The penalty alpha |h|_1, of non-negative codes if ``positive``."""
+    """The penalty alpha |h|_1, of non-negative codes if ``positive``.
+
+    A penalty names its ``solver``, a key of `skae.engine.sparse.inference.SOLVERS` that goes by
+    steps and may begin anywhere, and tells whether `homotopy` follows its minimisers,
+    ``has_paths``.
+    """
 
     alpha: float
     positive: bool = False
 
-    def value(self, code):
+    solver = "fista"
+    has_paths = True
+
+    def value(self, code: torch.Tensor) -> torch.Tensor:
         """The penalty of each row."""
         return self.alpha * code.abs().sum(1)
 
-    def shrink(self, code, step):
+    def shrink(self, code: torch.Tensor, step: float) -> torch.Tensor:
         """argmin_h 1/2 |h - code|^2 + step * penalty(h)."""
         threshold = self.alpha * step
         if self.positive:
             return (code - threshold).clamp_(min=0)
         return torch.nn.functional.softshrink(code, threshold)
 
-    def dual_scale(self, correlation):
+    def dual_scale(self, correlation: torch.Tensor) -> torch.Tensor:
         """The largest s of at most 1 for which s c is dual feasible: s |c_j| <= alpha."""
         largest = correlation.amax(1) if self.positive else correlation.abs().amax(1)
         return (self.alpha / largest.clamp(min=self.alpha)).clamp_(max=1)
 
 
-def largest_useful_alpha(penalty, correlation):
+def largest_useful_alpha(penalty: Any, correlation: torch.Tensor) -> torch.Tensor:
     """The alpha from which on the sparse code of each row is zero.
 
     Parameters
@@ -163,7 +171,15 @@ def largest_useful_alpha(penalty, correlation):
     return 1e-4 * unit.squeeze(1) / scale
 
 
-def make_quadratic(dictionary, x, linear_map=None, *, gram=None, ridge=0.0, attractor=None):
+def make_quadratic(
+    dictionary: torch.Tensor,
+    x: torch.Tensor,
+    linear_map: Any = None,
+    *,
+    gram: torch.Tensor | None = None,
+    ridge: float = 0.0,
+    attractor: torch.Tensor | None = None,
+) -> Quadratic | OperatorQuadratic:
     """The `Quadratic` of a dictionary and a batch of rows.
 
     Parameters
@@ -195,14 +211,19 @@ def make_quadratic(dictionary, x, linear_map=None, *, gram=None, ridge=0.0, attr
     return Quadratic(gram_matrix(dictionary, ridge) if gram is None else gram, linear, energy)
 
 
-def gram_matrix(dictionary, ridge=0.0):
+def gram_matrix(dictionary: torch.Tensor, ridge: float = 0.0) -> torch.Tensor:
     """D D^T + ridge I."""
     gram = dictionary @ dictionary.t()
     gram.diagonal().add_(ridge)
     return gram
 
 
-def objective_and_gap(quadratic, penalty, code, correlation=None):
+def objective_and_gap(
+    quadratic: Quadratic | OperatorQuadratic,
+    penalty: Any,
+    code: torch.Tensor,
+    correlation: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The value of each row's problem at a code, and its duality gap.
 
     Parameters
@@ -233,7 +254,13 @@ def objective_and_gap(quadratic, penalty, code, correlation=None):
     )
 
 
-def combine(energy, linear_part, correlation_part, cost, scale):
+def combine(
+    energy: torch.Tensor,
+    linear_part: torch.Tensor,
+    correlation_part: torch.Tensor,
+    cost: torch.Tensor,
+    scale: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Objective and gap from b h, c h, the penalty's value and its dual scale, of each row."""
     square = 2 * energy - linear_part - correlation_part
     objective = 0.5 * square + cost
@@ -241,13 +268,23 @@ def combine(energy, linear_part, correlation_part, cost, scale):
     return objective, (objective - dual).clamp_(min=0)
 
 
-def is_solved(energy, objective, gap, tol):
+def is_solved(
+    energy: torch.Tensor, objective: torch.Tensor, gap: torch.Tensor, tol: float
+) -> torch.Tensor:
     """Whether a row's gap is at most ``tol`` of its objective, or below the rounding error."""
     rounding = 8 * torch.finfo(gap.dtype).eps
     return gap <= tol * objective + rounding * energy
 
 
-def fista(quadratic, penalty, *, tol=1e-4, max_iter=1000, start=None, n_between=10):
+def fista(
+    quadratic: Quadratic | OperatorQuadratic,
+    penalty: Any,
+    *,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    start: torch.Tensor | None = None,
+    n_between: int = 10,
+) -> SparseCodes:
     """Sparse codes by accelerated proximal gradient steps that restart where they overshoot.
 
     Beck & Teboulle 2009, with the gradient restart of O'Donoghue & Candes 2015, for each row

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import Interval, Registered, computing_dtype
 from skae.engine.optimisation.devices import Place, resolve_device
@@ -14,8 +15,15 @@ from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.training import SCHEDULES, Data, Settings
-from skae.estimators.face.outcomes import report_outcome
-from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.face.outcomes import report_outcome, warn
+from skae.estimators.face.parameters import (
+    attribute,
+    estimator,
+    get_nested_params,
+    parameter,
+    set_nested_params,
+    validate_parameters,
+)
 from skae.estimators.face.progress import CallbackBridge, ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
 
@@ -151,6 +159,36 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         Where the model was trained."""
     )
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters of this estimator and of those that it is made of.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of estimators in a parameter, such as ``layer__contraction``
+            or, in a list, ``layers__0__contraction``.
+
+        Returns
+        -------
+        params : dict
+        """
+        return get_nested_params(self, deep)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator or of those that it is made of.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values, those of estimators in a list as ``layers__0__contraction``.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        return set_nested_params(self, params)
+
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""
         validate_parameters(self)
@@ -257,4 +295,7 @@ def run_training(
     )
     line.finish()
     report_outcome(estimator, fitted.training, start.was_learned, rate)
+    trouble = None if model.report is None else model.report(fitted.objective)
+    if trouble is not None:
+        warn(f"{type(estimator).__name__}: {trouble}", ConvergenceWarning)
     return fitted

@@ -1,10 +1,12 @@
 """The scikit-learn face that all learned transformers share."""
 
 import inspect
+import warnings
 from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted, check_rows, check_weights, make_generator
@@ -287,7 +289,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         if afresh:
             columns = self._describe(data, weight, X)
             facts = self._facts(data, weight, columns, is_whole=not start.resumes)
-            vars(self).update(facts | {"columns_": columns})
+            vars(self).update({"columns_": columns} | facts)
         else:
             self.columns_.check_choice(getattr(self, self._loss_parameter))
             self.columns_.check(data, getattr(self, "feature_names_in_", None))
@@ -305,6 +307,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """Train the model on checked rows, and keep what it learned."""
         place = place_for(self, X)
         model = self._model(place)
+        if model.objective is None:  # all is known already
+            self.device_, self.stopping_reason_ = str(place.device), "given"
+            self.__dict__.pop("_training_state", None)
+            return Training([], [], {}, "given", 0)
         if start.weights is not None:
             check_same_weights(self, model, start.weights)
         generator = make_generator(self.random_state, place.device)
@@ -350,6 +356,20 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """Codes of checked rows."""
         model, theta = fitted = self._fitted_model(X)
         return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
+
+
+def as_if_fitted(transformer: Transformer, X, original) -> Transformer:
+    """A copy of a transformer that knows the columns of checked rows, and has learned nothing.
+
+    Its ``_model`` is the one that it will be.
+    """
+    trial = clone(transformer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own fit will warn
+        trial.n_features_in_ = X.shape[1]
+        trial.columns_ = trial._describe(X, None, original)
+        vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
+    return trial
 
 
 def mean_score(scores: np.ndarray, sample_weight=None) -> float:

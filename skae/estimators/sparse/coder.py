@@ -1,7 +1,9 @@
 """Sparse coding: codes by inference, with a dictionary that is learned or given."""
 
 import math
+from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,28 +11,33 @@ from scipy import sparse
 
 from skae._validation import (
     Interval,
+    Registered,
     StrOptions,
     check_is_fitted,
     check_rows,
-    computing_dtype,
+    check_weights,
 )
+from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
-from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import block_bounds, make_rows
-from skae.engine.optimisation.training import Training
-from skae.engine.sparse.dictionaries import BlockUpdate, DictionaryLearning, draw_atoms
+from skae.engine.optimisation.rows import block_bounds
+from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
 from skae.engine.sparse.inference import (
     choose_algorithm,
     orthogonal_matching_pursuit,
     soft_threshold,
 )
 from skae.engine.sparse.problem import make_quadratic
-from skae.estimators.face.outcomes import report_vanished, some_rows
-from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.training import TrainingParameters
-from skae.estimators.face.transformer import TrainedTransformer
+from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
+from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.training import TrainedModel, rows_for
+from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.sparse.given import find_dictionary
-from skae.estimators.sparse.inference import SparseInference, solve
+from skae.estimators.sparse.inference import (
+    SparseInference,
+    describe_coded_columns,
+    penalty_of,
+    solve,
+)
 
 # Rows, and dense entries, by which the algorithm of `transform` is chosen.
 _PILOT_ROWS, _PILOT_ENTRIES = 64, 2**20
@@ -41,7 +48,7 @@ _LEARNING_TOL = 1e-2
 
 
 @estimator
-class SparseCoder(SparseInference, TrainedTransformer):
+class SparseCoder(SparseInference, Transformer):
     r"""Sparse coding: each row as a combination of few atoms of a dictionary.
 
     The code of a row is found by inference, in which atoms compete to explain it
@@ -115,7 +122,7 @@ class SparseCoder(SparseInference, TrainedTransformer):
     (1797, 8)
     """
 
-    n_components: int = parameter(
+    n_components: int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
         doc="""int or None
@@ -125,7 +132,7 @@ class SparseCoder(SparseInference, TrainedTransformer):
         kw_only=False,
     )
     alpha: float = preset(SparseInference, "alpha", default=0.3)
-    dictionary: object = parameter(
+    dictionary: Any = parameter(
         default=None,
         constraints=[object],
         doc="""array-like of shape (n_components, n_features), estimator or None
@@ -142,7 +149,7 @@ class SparseCoder(SparseInference, TrainedTransformer):
         alpha, 0) of c = x D^T, which is cheap and without explaining away. Learning always
         goes by the optimum.""",
     )
-    n_nonzero_coefs: int = parameter(
+    n_nonzero_coefs: int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
         doc="""int or None
@@ -186,35 +193,93 @@ class SparseCoder(SparseInference, TrainedTransformer):
 
     optimizer: str = parameter(
         default="block",
-        constraints=[StrOptions({"block", *OPTIMIZERS})],
+        constraints=[StrOptions({"block"}), Registered(OPTIMIZERS)],
         doc="""{"block", "adam", "sgd", "nesterov", "rmsprop", "adagrad"}
         "block" solves for one atom after the other, given the codes of the rows so far, and
         has no learning rate; the others follow the gradient.""",
     )
-    batch_size: int = preset(TrainingParameters, "batch_size", default=256)
-    max_iter: int = preset(TrainingParameters, "max_iter", default=30)
-    n_iter_no_change: int = preset(TrainingParameters, "n_iter_no_change", default=5)
-    tol: float = preset(TrainingParameters, "tol", default=1e-3)
+    batch_size: int = preset(TrainedModel, "batch_size", default=256)
+    max_iter: int = preset(TrainedModel, "max_iter", default=30)
+    n_iter_no_change: int | None = preset(TrainedModel, "n_iter_no_change", default=5)
+    tol: float = preset(TrainedModel, "tol", default=1e-3)
 
-    _attributes_doc = (
-        """
-    components_ : ndarray of shape (n_components, n_features_in_)
+    components_ = layer_weights(
+        "dictionary",
+        """ndarray of shape (n_components, n_features_in_)
         The dictionary, one atom per row, for
-        (x - columns_.shift) / columns_.scale.
-    n_components_ : int
-        Number of atoms.
-    inference_algorithm_ : str
+        (x - columns_.shift) / columns_.scale.""",
+    )
+    n_components_: int = attribute(
+        """int
+        Number of atoms."""
+    )
+    inference_algorithm_: str = attribute(
+        """str
         What `transform` infers codes with, chosen for some of the training rows: "homotopy",
         "fista" or, for groups, "admm"."""
-        + TrainedTransformer._attributes_doc
     )
 
-    @property
-    def components_(self):
-        """The dictionary, one atom per row."""
-        if "weights_" not in vars(self):
-            raise AttributeError(f"this {type(self).__name__} is not fitted")
-        return self.weights_["dictionary"]
+    _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
+
+    @all_or_nothing
+    def fit(self, X, y=None, sample_weight=None):
+        """Learn a dictionary from the rows of X, or find the one that is given.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data. Memory maps and sparse matrices are read one batch at a time.
+        y : Ignored
+            Not used, present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the objective; a row of weight 0 is left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range; if X is empty, not numeric or not finite; if
+            there are no atoms in what is given, or not for such rows. Whatever the error, the
+            estimator stays as it was before.
+        """
+        if self.warm_start:
+            self._leave_given_dictionary(X)
+        super().fit(X, y, sample_weight)
+        self.inference_algorithm_ = self._suitable_algorithm(X, sample_weight)
+        return self
+
+    @all_or_nothing
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Continue learning with one pass over the rows of X, in batches.
+
+        The first call chooses the number of atoms, the statistics of the columns and the
+        algorithm of `transform`; later calls keep them. What the rows so far say of the atoms, the
+        optimiser's moments and the random state carry over from call to call. A dictionary that
+        is given is taken anew at every call: nothing is learned that could be lost.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+        y : Ignored
+            Not used, present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the objective.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        self._leave_given_dictionary(X)
+        super().partial_fit(X, y, sample_weight)
+        if not hasattr(self, "inference_algorithm_"):
+            self.inference_algorithm_ = self._suitable_algorithm(X, sample_weight)
+        return self
 
     def transform(self, X):
         """Codes of the rows of X.
@@ -247,37 +312,20 @@ class SparseCoder(SparseInference, TrainedTransformer):
         else:
             codes = self._codes(X)
             some = codes.any()
-        if not some and self._has_vanished(X):
+        if not some:
             report_vanished(self, X)
         return codes
 
-    _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
-
-    @property
-    def _keeps_statistics(self):
-        # Without them, the first few rows of `partial_fit` would decide all that they use.
-        return self.optimizer == "block" and self.dictionary is None
-
-    @property
-    def _loss_choice(self):
-        if self.loss != "auto":
-            return self.loss
-        return "gaussian" if self.dictionary is None else "squared_error"
-
-    @property
-    def _n_features_out(self):
-        return len(self.components_) * (2 if self.split_sign else 1)
-
-    def _validate_parameters(self):
+    def _check_parameters(self):
         if hasattr(self.n_components, "fit") or hasattr(self.n_components, "__len__"):
             raise ValueError(
                 "n_components has to be a number. Pass a dictionary by its name, "
                 "SparseCoder(dictionary=...)."
             )
-        super()._validate_parameters()
+        super()._check_parameters()
         if self.group_shape is not None:
             if self.dictionary is None and self.n_components is not None:
-                self._make_penalty(int(self.n_components), self.positive)
+                penalty_of(self, int(self.n_components))
             if self.transform_algorithm != "lasso":
                 raise ValueError(
                     f"group_shape={self.group_shape!r} is for codes by optimisation: use "
@@ -289,32 +337,110 @@ class SparseCoder(SparseInference, TrainedTransformer):
                 "'lasso' or positive=False."
             )
 
-    def _prepare(self, X, sample_weight, *, fresh, whole=True):
-        given = self.dictionary is not None
-        if not (fresh or given) and self.stopping_reason_ == "given":
+    def _describe(self, X, weight, original):
+        auto = "gaussian" if self.dictionary is None else "squared_error"
+        return describe_coded_columns(self, X, weight, original, auto)
+
+    def _facts(self, X, weight, columns, *, is_whole):
+        if self.dictionary is not None:
+            atoms, columns = find_dictionary(self.dictionary, X, columns, self.positive)
+            facts = {"weights_": {"dictionary": atoms}, "columns_": columns}
+            n_components = len(atoms)
+        else:
+            n_rows = X.shape[0] if weight is None else np.count_nonzero(weight)
+            facts = {}
+            n_components = self._find_n_components(n_rows if is_whole else None)
+        penalty_of(self, n_components)  # raises where groups do not fit
+        return {"n_components_": n_components, **facts}
+
+    def _model(self, place):
+        is_given = self.dictionary is not None
+        # A number that was changed after `fit` is noticed by the weights that it asks for.
+        n_components = self.n_components_
+        if self.n_components is not None and not is_given:
+            n_components = int(self.n_components)
+        penalty = penalty_of(self, n_components)
+        units = self.columns_.units(place.device)
+        shift, scale = self.columns_.standardization(place)
+
+        def objective():
+            return DictionaryLearning(
+                penalty,
+                ridge=float(self.ridge),
+                floor=units.constant,
+                tol=max(self.inference_tol, _LEARNING_TOL),
+                max_iter=int(self.inference_max_iter),
+                keeps_statistics=self.optimizer == "block",
+            )
+
+        def optimizer(objective):
+            rule = OPTIMIZERS.get(self.optimizer)
+            return DictionarySteps(objective, rule and rule(self.momentum))
+
+        model = sparse_coding(
+            n_components,
+            self.n_features_in_,
+            penalty,
+            lambda dictionary, x: self._infer(dictionary, x, penalty),
+            split_sign=self.split_sign,
+            units=units,
+            objective=None if is_given else objective,
+            optimizer=optimizer,
+            shift=shift,
+            scale=scale,
+            no_gradient=None
+            if self.transform_algorithm == "threshold" and not is_given
+            else "its codes are solved for, or its dictionary is given: use a PSD, which predicts "
+            "such codes, or transform_algorithm='threshold' with a learned dictionary",
+            # Else the first few rows of `partial_fit` would decide all that they use.
+            keeps_state=self.optimizer == "block",
+        )
+        if self.transform_algorithm == "omp":  # greedy codes do not depend on alpha
+            return replace(model, largest_alpha=None)
+        return model
+
+    def _infer(self, dictionary, x, penalty):
+        """Codes of rows by the algorithm of `transform`."""
+        if self.transform_algorithm == "threshold":
+            return soft_threshold(x @ dictionary.t(), penalty.alpha, penalty.positive)
+        quadratic = make_quadratic(dictionary, x, ridge=float(self.ridge))
+        if self.transform_algorithm == "omp":
+            n_nonzero = self.n_nonzero_coefs or max(1, x.shape[1] // 10)
+            return orthogonal_matching_pursuit(quadratic, min(n_nonzero, len(dictionary)))
+        # Amid a training nothing is chosen yet.
+        algorithm = getattr(self, "inference_algorithm_", "auto")
+        return solve(self, quadratic, penalty, algorithm=algorithm, **self._accuracy)
+
+    @property
+    def _accuracy(self):
+        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
+
+    def _suitable_algorithm(self, X, sample_weight):
+        """The solver that suits training rows: one for all rows to come.
+
+        So a row's code does not depend on those that come with it.
+        """
+        X = check_rows(self, X, reset=False, finite=False)
+        n_pilot = max(1, min(_PILOT_ROWS, _PILOT_ENTRIES // X.shape[1]))
+        X = some_rows(X, check_weights(sample_weight, X), n_pilot)
+        model, theta = self._fitted_model(X)
+        rows = rows_for(model, X, place_of(theta.flat))
+        x = rows.take(torch.arange(len(rows), device=theta.flat.device))
+        quadratic = make_quadratic(theta["dictionary"], x, ridge=float(self.ridge))
+        return choose_algorithm(quadratic, penalty_of(self, self.n_components_), **self._accuracy)
+
+    def _leave_given_dictionary(self, X):
+        """Let a dictionary that is given begin afresh; refuse to train one that was given."""
+        if not hasattr(self, "weights_"):
+            return
+        if self.dictionary is not None:
+            check_rows(self, X, reset=False, finite=False)
+            del self.weights_
+        elif self.stopping_reason_ == "given":
             raise ValueError(
                 "This SparseCoder was fitted with a dictionary that was given, and training would "
                 "continue with its atoms. Call fit with warm_start=False, or set dictionary again."
             )
-        if given and not fresh:
-            check_rows(self, X, reset=False, finite=False)
-        # What is given is taken anew at every call: nothing is learned that could be lost.
-        data, weight = super()._prepare(X, sample_weight, fresh=fresh or given, whole=whole)
-        if given:
-            atoms, self.columns_ = find_dictionary(
-                self.dictionary, data, self.columns_, self.positive
-            )
-            self.weights_ = {"dictionary": atoms}
-            self.n_components_ = len(atoms)
-        elif fresh:
-            n_rows = data.shape[0] if weight is None else np.count_nonzero(weight)
-            self.n_components_ = self._find_n_components(n_rows if whole else None)
-        self._make_penalty(self.n_components_, self.positive)
-        return data, weight
-
-    def _has_vanished(self, X):
-        # Greedy codes do not depend on alpha.
-        return self.transform_algorithm != "omp" and super()._has_vanished(X)
 
     def _find_n_components(self, n_rows):
         """Number of atoms to learn; ``n_rows`` is None where others will follow."""
@@ -329,96 +455,3 @@ class SparseCoder(SparseInference, TrainedTransformer):
             return int(np.prod(self.map_shape))
         # A square map, on which a neighbourhood has room.
         return max(math.isqrt(default), int(np.max(self.group_shape))) ** 2
-
-    def _train(self, X, weight, **options):
-        if self.dictionary is None:
-            training = super()._train(X, weight, **options)
-        else:
-            self.device_, self.stopping_reason_ = str(self._usable_device()), "given"
-            training = Training([], [], {}, "given", 0)
-        if not (options.get("resumable") and hasattr(self, "inference_algorithm_")):
-            n_pilot = max(1, min(_PILOT_ROWS, _PILOT_ENTRIES // X.shape[1]))
-            # One algorithm for all rows to come: a row's code does not depend on the others.
-            self.inference_algorithm_ = self._choose_algorithm(some_rows(X, weight, n_pilot))
-        return training
-
-    def _choose_algorithm(self, X):
-        device = self._usable_device()
-        dtype = computing_dtype(X, device)
-        theta = self._fitted_parameters(dtype, device)
-        rows = make_rows(
-            X, *self.columns_.standardization(dtype, device), dtype=dtype, device=device
-        )
-        x = rows.take(torch.arange(len(rows), device=device))
-        quadratic = make_quadratic(theta["dictionary"], x, ridge=float(self.ridge))
-        return choose_algorithm(quadratic, self._penalty, **self._inference)
-
-    @property
-    def _penalty(self):
-        return self._make_penalty(self.n_components_, self.positive)
-
-    def _parameter_shapes(self):
-        n_components = self.n_components_ if self.n_components is None else int(self.n_components)
-        if self.dictionary is not None:
-            n_components = self.n_components_
-        return {"dictionary": (n_components, self.n_features_in_)}
-
-    def _initial_parameters(self, dtype, device, generator):
-        return Parameters(self._parameter_shapes(), dtype=dtype, device=device)
-
-    def _start_at_rows_(self, theta, rows, index, generator):
-        n_components = len(theta["dictionary"])
-        chosen = torch.randperm(len(index), generator=generator, device=generator.device)
-        # More than enough: rows of zeros are no atoms.
-        sample = rows.take(index.to(chosen.device)[chosen[: 2 * n_components]])
-        theta["dictionary"].copy_(draw_atoms(sample, n_components, generator))
-
-    def _make_objective(self, theta):
-        return DictionaryLearning(
-            self._penalty,
-            ridge=float(self.ridge),
-            offset=self.columns_.units(theta.flat.device).offset,
-            tol=max(self.inference_tol, _LEARNING_TOL),
-            max_iter=int(self.inference_max_iter),
-            keeps_statistics=self.optimizer == "block",
-        )
-
-    def _make_optimizer(self, objective):
-        if self.optimizer == "block":
-            return BlockUpdate(objective)
-        return super()._make_optimizer(objective)
-
-    def _make_projection(self, objective):
-        return None if objective is None else objective.refresh_
-
-    @property
-    def _hindered_gradient(self):
-        if self.transform_algorithm == "threshold" and self.dictionary is None:
-            return None
-        return (
-            "its codes are solved for, or its dictionary is given: use a PSD, which predicts such "
-            "codes, or transform_algorithm='threshold' with a learned dictionary"
-        )
-
-    def _encode(self, theta, x):
-        dictionary = theta["dictionary"]
-        if self.transform_algorithm == "threshold":
-            code = soft_threshold(x @ dictionary.t(), float(self.alpha), self.positive)
-        else:
-            quadratic = make_quadratic(dictionary, x, ridge=float(self.ridge))
-            if self.transform_algorithm == "omp":
-                n_nonzero = self.n_nonzero_coefs or max(1, x.shape[1] // 10)
-                code = orthogonal_matching_pursuit(quadratic, min(n_nonzero, len(dictionary)))
-            else:
-                # Amid a training nothing is chosen yet.
-                algorithm = getattr(self, "inference_algorithm_", "auto")
-                code = solve(self, quadratic, self._penalty, algorithm=algorithm, **self._inference)
-        if self.split_sign:
-            return torch.cat([code.clamp(min=0), (-code).clamp_(min=0)], 1)
-        return code
-
-    def _decode(self, theta, code):
-        if self.split_sign:
-            positive, negative = code.chunk(2, dim=1)
-            code = positive - negative
-        return code @ theta["dictionary"]

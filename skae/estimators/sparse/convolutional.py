@@ -2,29 +2,28 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
-import torch
 
 from skae._validation import Interval, StrOptions
-from skae.engine.images.convolutions import PADDINGS, Convolution
-from skae.engine.optimisation.devices import require_memory
+from skae.engine.sparse.convolutions import PADDINGS, Convolution
+from skae.engine.sparse.predictive import predictive_model
 from skae.engine.sparse.problem import L1
 from skae.estimators.face.columns import Columns
-from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.training import TrainingParameters
-from skae.estimators.face.transformer import TrainedTransformer
+from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.training import TrainedModel
+from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.images.shapes import ImageParameters, resolve_extents, resolve_image_shape
-from skae.estimators.sparse.psd import PredictedCodes
+from skae.estimators.sparse.inference import describe_coded_columns, solve
+from skae.estimators.sparse.psd import PSD
 
 _FILTER_SHAPE = (5, 5)
 # Steps of inference for the codes of `transform`, which have no next batch to improve in.
 _MOST_STEPS = 5000
 # Arrays of the size of a batch's codes that inference and gradient hold at a time.
 _CODE_COPIES = 12
-# Codes of one block of images in `transform`.
-_BLOCK_CODES = 2**21
 
 
 class ImageColumns(Columns):
@@ -63,7 +62,7 @@ class ImageColumns(Columns):
 
 
 @estimator
-class ConvolutionalPSD(PredictedCodes):
+class ConvolutionalPSD(Transformer):
     r"""Predictive sparse decomposition of images by convolutional or tiled filters.
 
     Explains an image :math:`x` by few of the filters :math:`D_k`, each at few positions, and
@@ -132,8 +131,8 @@ class ConvolutionalPSD(PredictedCodes):
         Number of filters, at each position.""",
         kw_only=False,
     )
-    image_shape: tuple = preset(ImageParameters, "image_shape", default=None)
-    filter_shape: tuple = parameter(
+    image_shape: Sequence[int] | None = preset(ImageParameters, "image_shape", default=None)
+    filter_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of int, int or None
@@ -185,9 +184,9 @@ class ConvolutionalPSD(PredictedCodes):
         Weight of half the squared distance of codes from their prediction. 0 is plain
         convolutional sparse coding, for ``inference="optimal"``.""",
     )
-    inference: str = preset(PredictedCodes, "inference", default="encoder")
-    activation: str = preset(PredictedCodes, "activation", default="tanh")
-    n_inference_steps: int = parameter(
+    inference: str = preset(PSD, "inference", default="encoder")
+    activation: str = preset(PSD, "activation", default="tanh")
+    inference_max_iter: int = parameter(
         default=10,
         constraints=[Interval(Integral, 1, None, closed="left")],
         doc="""int
@@ -208,67 +207,115 @@ class ConvolutionalPSD(PredictedCodes):
         pixels as they are.""",
     )
 
-    batch_size: int = preset(TrainingParameters, "batch_size", default=50)
-    learning_rate: float = preset(TrainingParameters, "learning_rate", default=0.01)
-    max_iter: int = preset(TrainingParameters, "max_iter", default=30)
+    batch_size: int = preset(TrainedModel, "batch_size", default=50)
+    learning_rate: float = preset(TrainedModel, "learning_rate", default=0.01)
+    max_iter: int = preset(TrainedModel, "max_iter", default=30)
 
     _collapse_remedy = "Try a smaller alpha, a smaller or larger learning_rate, or loss='gaussian'."
-    _attributes_doc = (
-        """
-    components_ : ndarray of shape (n_filters, filter height * filter width * channels)
+
+    components_ = layer_weights(
+        "weight_0",
+        """ndarray of shape (n_filters, filter height * filter width * channels)
         Filters of the encoder, flattened with the channels last, for
         (x - columns_.shift) / columns_.scale. There are ``n_components`` of them, or as
         many for each position, row by row, of a block of ``period`` * ``period`` positions
-        or of the whole map.
-    decoder_components_ : ndarray of the shape of ``components_``
-        Filters of the decoder, of unit norm.
-    intercept_hidden_ : ndarray of shape (n_filters,)
-        Biases of the encoder, where it has them.
-    image_shape_ : tuple of int
-        Height, width and channels of the images.
-    filter_shape_ : tuple of int
-        Height and width of the filters.
-    output_shape_ : tuple of int
+        or of the whole map.""",
+    )
+    decoder_components_ = layer_weights(
+        "decoder_weight_0",
+        """ndarray of the shape of ``components_``
+        Filters of the decoder, of unit norm.""",
+    )
+    intercept_hidden_ = layer_weights(
+        "hidden_bias_0",
+        """ndarray of shape (n_filters,)
+        Biases of the encoder, where it has them.""",
+    )
+    image_shape_: tuple[int, int, int] = attribute(
+        """tuple of int
+        Height, width and channels of the images."""
+    )
+    filter_shape_: tuple[int, int] = attribute(
+        """tuple of int
+        Height and width of the filters."""
+    )
+    output_shape_: tuple[int, int, int] = attribute(
+        """tuple of int
         Height, width and ``n_components`` of the maps of codes: the ``image_shape`` of the
         next stage."""
-        + TrainedTransformer._attributes_doc
     )
 
-    @property
-    def _n_features_out(self):
-        return math.prod(self.output_shape_)
-
-    @property
-    def _linear_map(self):
-        period = {"convolutional": 1, "tiled": self.period, "unshared": None}[self.sharing]
-        return Convolution(
-            self.image_shape_,
-            self.filter_shape_,
-            int(self.n_components),
-            int(self.stride),
-            self.padding,
-            period,
-        )
-
-    def _validate_parameters(self):
-        super()._validate_parameters()
+    def _check_parameters(self):
+        super()._check_parameters()
         if self.prediction == 0 and self.inference == "encoder":
             raise ValueError(
                 "prediction=0 leaves the encoder untrained; use a positive prediction, or "
                 "inference='optimal'."
             )
 
-    def _prepare(self, X, sample_weight, *, fresh, whole=True):
-        data, weight = super()._prepare(X, sample_weight, fresh=fresh, whole=whole)
-        if fresh:
-            self.image_shape_ = resolve_image_shape(self.image_shape, data.shape[1])
-            self.filter_shape_ = self._find_filter_shape()
-            self.output_shape_ = self._linear_map.maps_shape
-            self.columns_ = ImageColumns.of_images(self.columns_, self.image_shape_)
-        return data, weight
+    def _describe(self, X, weight, original):
+        image_shape = resolve_image_shape(self.image_shape, X.shape[1])
+        columns = describe_coded_columns(self, X, weight, original)
+        return ImageColumns.of_images(columns, image_shape)
 
-    def _find_filter_shape(self):
-        sides = self.image_shape_[:2]
+    def _facts(self, X, weight, columns, *, is_whole):
+        image_shape = resolve_image_shape(self.image_shape, X.shape[1])
+        filter_shape = self._find_filter_shape(image_shape)
+        return {
+            "image_shape_": image_shape,
+            "filter_shape_": filter_shape,
+            "output_shape_": self._convolution(image_shape, filter_shape).maps_shape,
+        }
+
+    def _model(self, place):
+        convolution = self._convolution(self.image_shape_, self.filter_shape_)
+        if convolution.maps_shape != self.output_shape_:
+            raise ValueError(
+                "stride or padding have changed since this ConvolutionalPSD was fitted, and with "
+                "them the number of codes. Set them back, or call fit with warm_start=False."
+            )
+        penalty = L1(float(self.alpha))
+        shift, scale = self.columns_.standardization(place)
+
+        def optimal(quadratic, predicted):
+            return solve(
+                self,
+                quadratic,
+                penalty,
+                start=predicted,
+                tol=self.inference_tol,
+                max_iter=_MOST_STEPS,
+                algorithm=penalty.solver,
+            )
+
+        return predictive_model(
+            convolution,
+            penalty,
+            self.columns_.units(place.device),
+            activation=self.activation,
+            prediction=self.prediction,
+            tol=self.inference_tol,
+            max_iter=int(self.inference_max_iter),
+            from_zero=True,
+            solve=optimal if self.inference == "optimal" else None,
+            shift=shift,
+            scale=scale,
+            numbers_per_row=convolution.n_codes * _CODE_COPIES,
+        )
+
+    def _convolution(self, image_shape, filter_shape):
+        period = {"convolutional": 1, "tiled": self.period, "unshared": None}[self.sharing]
+        return Convolution(
+            image_shape,
+            filter_shape,
+            int(self.n_components),
+            int(self.stride),
+            self.padding,
+            period,
+        )
+
+    def _find_filter_shape(self, image_shape):
+        sides = image_shape[:2]
         if self.filter_shape is None:
             shape = tuple(min(pair) for pair in zip(_FILTER_SHAPE, sides, strict=True))
         else:
@@ -286,36 +333,3 @@ class ConvolutionalPSD(PredictedCodes):
                 "or a larger filter_shape."
             )
         return shape
-
-    def _fitted_parameters(self, dtype, device):
-        theta = super()._fitted_parameters(dtype, device)
-        if self._linear_map.maps_shape != self.output_shape_:
-            raise ValueError(
-                "stride or padding have changed since this ConvolutionalPSD was fitted, and with "
-                "them the number of codes. Set them back, or call fit with warm_start=False."
-            )
-        return theta
-
-    def _require_memory(self, slots, dtype, device):
-        super()._require_memory(slots, dtype, device)
-        n_bytes = self.batch_size * self._linear_map.n_codes * _CODE_COPIES * dtype.itemsize
-        remedy = "Use a smaller batch_size, a larger stride or fewer components."
-        require_memory(n_bytes, device, "Inference for one batch", remedy)
-
-    _starts_from_zero = True
-
-    @property
-    def _penalty(self):
-        return L1(float(self.alpha))
-
-    @property
-    def _inference(self):
-        return {"tol": self.inference_tol, "max_iter": int(self.n_inference_steps)}
-
-    @property
-    def _optimal_inference(self):
-        return {"tol": self.inference_tol, "max_iter": _MOST_STEPS, "algorithm": "fista"}
-
-    def _encode(self, theta, x):
-        blocks = x.split(max(1, _BLOCK_CODES // self._linear_map.n_codes))
-        return torch.cat([super(ConvolutionalPSD, self)._encode(theta, x) for x in blocks])

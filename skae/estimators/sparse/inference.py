@@ -1,14 +1,23 @@
-"""The constructor parameters of sparse inference, which its models share."""
+"""What the models of sparse codes share: parameters of the inference, penalty, columns."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import torch
 
 from skae._validation import Interval, check_is_fitted, check_rows
+from skae.engine.optimisation.devices import place_of
 from skae.engine.sparse.groups import GroupL2, map_groups
 from skae.engine.sparse.inference import infer
-from skae.engine.sparse.problem import L1, is_solved, largest_useful_alpha
+from skae.engine.sparse.problem import (
+    L1,
+    OperatorQuadratic,
+    Quadratic,
+    is_solved,
+    largest_useful_alpha,
+)
+from skae.estimators.face.columns import describe_columns
 from skae.estimators.face.outcomes import report_unsolved
 from skae.estimators.face.parameters import estimator, parameter
 
@@ -24,7 +33,7 @@ class SparseInference:
         Weight of the sparsity penalty: an atom is used where it explains more than this. In
         the units of the columns (as standardised), for atoms of norm 1.""",
     )
-    group_shape: tuple = parameter(
+    group_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""int, tuple of int or None
@@ -32,7 +41,7 @@ class SparseInference:
         The penalty is then the sum, over the neighbourhoods around each unit on a map without
         borders, of the norms of the codes in them. None: the sum of absolute codes.""",
     )
-    map_shape: tuple = parameter(
+    map_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""int, tuple of int or None
@@ -68,46 +77,59 @@ class SparseInference:
             overlap, a bound from above.
         """
         check_is_fitted(self)
-        return self._largest_alpha(check_rows(self, X, reset=False))
-
-    def _largest_alpha(self, X):
-        def largest(theta, x):
-            return largest_useful_alpha(self._penalty, x @ theta[self._dictionary_name].t())
-
-        return float(self._map_rows(X, largest, (), standardize=True).max())
-
-    def _has_vanished(self, X):
-        """Whether alpha leaves no code of X."""
-        return self.alpha >= self._largest_alpha(X)
-
-    # The name of the dictionary among the parameters.
-    _dictionary_name = "dictionary"
-
-    @property
-    def _inference(self):
-        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
-
-    def _make_penalty(self, n_components, positive=False):
-        alpha = float(self.alpha)
-        if self.group_shape is None:
-            return L1(alpha, positive)
-        map_shape, hint = self.map_shape, ""
-        if map_shape is None:
-            divisors = range(1, math.isqrt(n_components) + 1)
-            height = max(divisor for divisor in divisors if n_components % divisor == 0)
-            map_shape = (height, n_components // height)
-            hint = (
-                f" The map is the squarest of n_components={n_components} units: use another "
-                f"n_components, or map_shape={n_components} and a number as group_shape: a ring."
-            )
-        try:
-            groups = map_groups(map_shape, self.group_shape, n_components=n_components)
-        except ValueError as error:
-            raise ValueError(f"{error}{hint}") from error
-        return GroupL2(alpha, groups, positive)
+        X = check_rows(self, X, reset=False)
+        fitted = self._fitted_model(X)
+        atoms = getattr(self, "decoder_components_", self.components_)
+        dictionary = place_of(fitted.theta.flat).tensor(atoms)
+        penalty = penalty_of(self, len(atoms))
+        return float(
+            fitted.map_rows(lambda x: largest_useful_alpha(penalty, x @ dictionary.t()), X).max()
+        )
 
 
-def solve(model, quadratic, penalty, *, tol, max_iter, **options):
+def penalty_of(estimator, n_components: int) -> L1 | GroupL2:
+    """The sparsity penalty that an estimator's parameters are, for so many components.
+
+    Raises
+    ------
+    ValueError
+        If the groups do not fit a map of so many units.
+    """
+    alpha, positive = float(estimator.alpha), getattr(estimator, "positive", False)
+    if estimator.group_shape is None:
+        return L1(alpha, positive)
+    map_shape, hint = estimator.map_shape, ""
+    if map_shape is None:
+        divisors = range(1, math.isqrt(n_components) + 1)
+        height = max(divisor for divisor in divisors if n_components % divisor == 0)
+        map_shape = (height, n_components // height)
+        hint = (
+            f" The map is the squarest of n_components={n_components} units: use another "
+            f"n_components, or map_shape={n_components} and a number as group_shape: a ring."
+        )
+    try:
+        groups = map_groups(map_shape, estimator.group_shape, n_components=n_components)
+    except ValueError as error:
+        raise ValueError(f"{error}{hint}") from error
+    return GroupL2(alpha, groups, positive)
+
+
+def describe_coded_columns(estimator, X, weight, original, auto="gaussian"):
+    """The `Columns` of rows whose codes minimise a squared error; ``auto`` is loss="auto"."""
+    choice = auto if estimator.loss == "auto" else estimator.loss
+    names = getattr(estimator, "feature_names_in_", None)
+    return describe_columns(X, choice, weight, original, names)
+
+
+def solve(
+    model,
+    quadratic: Quadratic | OperatorQuadratic,
+    penalty: L1 | GroupL2,
+    *,
+    tol,
+    max_iter,
+    **options,
+) -> torch.Tensor:
     """Optimal codes for an estimator's `transform`, with a warning where they are not.
 
     Parameters

@@ -4,102 +4,23 @@ from numbers import Integral, Real
 
 import torch
 
-from skae._validation import Interval, StrOptions, check_is_fitted, check_rows
-from skae.engine.sparse import predictive
+from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_rows
 from skae.engine.sparse.linear_maps import Dense
-from skae.engine.sparse.predictive import PREDICTORS, PredictiveDecomposition
-from skae.engine.sparse.problem import make_quadratic
-from skae.estimators.face.layers import LayerAttributes
+from skae.engine.sparse.predictive import PREDICTORS, excess_of_prediction, predictive_model
+from skae.engine.sparse.problem import largest_useful_alpha
 from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.transformer import TrainedTransformer
-from skae.estimators.sparse.inference import SparseInference, solve
+from skae.estimators.face.transformer import Transformer, layer_weights
+from skae.estimators.sparse.inference import (
+    SparseInference,
+    describe_coded_columns,
+    penalty_of,
+    solve,
+)
+from skae.estimators.stacks.layers import LAYERS
 
 
 @estimator
-class PredictedCodes(LayerAttributes, TrainedTransformer):
-    """What predictive sparse decompositions share, whatever linear map their decoder is.
-
-    A subclass has a ``_linear_map``, a ``_penalty``, and the options of `infer` for codes while
-    learning, ``_inference``, and for those that are handed out, ``_optimal_inference``.
-    """
-
-    inference: str = parameter(
-        default="encoder",
-        constraints=[StrOptions({"encoder", "optimal"})],
-        doc="""{"encoder", "optimal"}
-        What `transform` returns: the encoder's codes f(x), or those that minimise
-        ``1/2 |x - h D|^2 + alpha * penalty(h)``, without the prediction term. Training does not
-        depend on it, so it may be set after `fit`.""",
-    )
-    activation: str = parameter(
-        default="shrinkage",
-        constraints=[StrOptions(set(PREDICTORS))],
-        doc="""{"shrinkage", "tanh", "smooth_shrinkage"}
-        The encoder's s, with parameters that each unit learns:
-
-        - "shrinkage": sign(p) max(abs(p) - t, 0) with a threshold t. Its codes are sparse;
-        - "tanh": tanh(p), bounded, and never exactly 0;
-        - "smooth_shrinkage": a soft threshold with a smooth bend, sign(p) (log(exp(c t) +
-          exp(c abs(p)) - 1) / c - t) with t and a sharpness c, and no bias. Most of its codes
-          are near 0.""",
-    )
-
-    # Whether the encoder's weights start at 0, where its activation learns from there.
-    _starts_from_zero = False
-
-    @property
-    def _loss_choice(self):
-        return "gaussian" if self.loss == "auto" else self.loss
-
-    def _parameter_shapes(self):
-        return predictive.parameter_shapes(self._linear_map, self.activation)
-
-    def _initial_parameters(self, dtype, device, generator):
-        return predictive.initialize(
-            self._linear_map,
-            self.activation,
-            self.alpha,
-            from_zero=self._starts_from_zero,
-            dtype=dtype,
-            device=device,
-            generator=generator,
-        )
-
-    def _make_objective(self, theta):
-        return PredictiveDecomposition(
-            self._linear_map,
-            self._penalty,
-            self.prediction,
-            self.activation,
-            self.columns_.units(theta.flat.device).offset,
-            **self._inference,
-        )
-
-    def _make_projection(self, objective):
-        return predictive.project_
-
-    @property
-    def _hindered_gradient(self):
-        if self.inference == "optimal":
-            return "inference='optimal' solves for its codes: use inference='encoder'"
-        return None
-
-    def _differentiable_code(self, theta, x):
-        return predictive.predict(theta, x, self._linear_map, self.activation)
-
-    def _encode(self, theta, x):
-        predicted = predictive.encode(theta, x, self._linear_map, self.activation)
-        if self.inference == "encoder":
-            return predicted
-        quadratic = make_quadratic(theta["decoder_weight_0"], x, self._linear_map)
-        return solve(self, quadratic, self._penalty, start=predicted, **self._optimal_inference)
-
-    def _decode(self, theta, code):
-        return self._linear_map.synthesize(theta["decoder_weight_0"], code)
-
-
-@estimator
-class PSD(SparseInference, PredictedCodes):
+class PSD(SparseInference, Transformer):
     r"""Predictive sparse decomposition: sparse coding with an encoder that predicts the codes.
 
     Learns a dictionary D of unit-norm atoms together with a fast encoder f. It minimises,
@@ -186,8 +107,22 @@ class PSD(SparseInference, PredictedCodes):
         Weight of the encoder's term. Small ones learn the dictionary of sparse coding and an
         encoder for it; large ones learn a dictionary whose codes are easy to predict.""",
     )
-    inference: str = preset(PredictedCodes, "inference", default="encoder")
-    activation: str = preset(PredictedCodes, "activation", default="shrinkage")
+    inference: str = parameter(
+        default="encoder",
+        constraints=[StrOptions({"encoder", "optimal"})],
+        doc="""{"encoder", "optimal"}
+        What `transform` returns: the encoder's codes f(x), or those that minimise
+        ``1/2 |x - h D|^2 + alpha * penalty(h)``, without the prediction term. Training does not
+        depend on it, so it may be set after `fit`.""",
+    )
+    activation: str = parameter(
+        default="shrinkage",
+        constraints=[Registered(PREDICTORS)],
+        doc="""{{names}}
+        The encoder's s, with parameters that each unit learns:
+
+        {summaries}""",
+    )
     loss: str = parameter(
         default="auto",
         constraints=[str],
@@ -197,16 +132,26 @@ class PSD(SparseInference, PredictedCodes):
         them as they are. There is no visible bias: those should have mean 0.""",
     )
 
-    _attributes_doc = (
-        """
-    components_ : ndarray of shape (n_components, n_features_in_)
+    components_ = layer_weights(
+        "weight_0",
+        """ndarray of shape (n_components, n_features_in_)
         Weights of the encoder, one filter per row, for
-        (x - columns_.shift) / columns_.scale.
-    decoder_components_ : ndarray of shape (n_components, n_features_in_)
-        The dictionary: atoms of norm 1, one per row.
-    intercept_hidden_ : ndarray of shape (n_components,)
-        Biases of the encoder, where it has them."""
-        + TrainedTransformer._attributes_doc
+        (x - columns_.shift) / columns_.scale.""",
+    )
+    decoder_components_ = layer_weights(
+        "decoder_weight_0",
+        """ndarray of shape (n_components, n_features_in_)
+        The dictionary: atoms of norm 1, one per row.""",
+    )
+    intercept_hidden_ = layer_weights(
+        "hidden_bias_0",
+        """ndarray of shape (n_components,)
+        Biases of the encoder, where it has them.""",
+    )
+
+    _collapse_remedy = (
+        "Try a smaller alpha (largest_alpha(X) leaves no codes), fewer n_components or, for "
+        "loss='squared_error', centred and scaled columns."
     )
 
     def prediction_gap(self, X):
@@ -225,46 +170,77 @@ class PSD(SparseInference, PredictedCodes):
         """
         check_is_fitted(self)
         X = check_rows(self, X, reset=False)
+        _, theta = fitted = self._fitted_model(X)
+        penalty, linear_map = self._parts()
 
-        def gap(theta, x):
-            excess, optimum = predictive.excess_of_prediction(
+        def gap(x):
+            excess, optimum = excess_of_prediction(
                 theta,
                 x,
-                self._linear_map,
-                self._penalty,
+                linear_map,
+                penalty,
                 self.activation,
-                **self._optimal_inference,
+                algorithm=penalty.solver,
+                **self._accuracy,
             )
             # A row that is its columns' means has the code 0, which is free.
             return torch.where(excess > 0, excess / optimum, 0.0)
 
-        return self._map_rows(X, gap, (), standardize=True)
+        return fitted.map_rows(gap, X)
 
-    _dictionary_name = "decoder_weight_0"
-    _collapse_remedy = (
-        "Try a smaller alpha (largest_alpha(X) leaves no codes), fewer n_components or, for "
-        "loss='squared_error', centred and scaled columns."
-    )
-
-    def _validate_parameters(self):
-        super()._validate_parameters()
-        if self._loss_choice not in ("gaussian", "squared_error"):
+    def _check_parameters(self):
+        super()._check_parameters()
+        if self.loss not in ("auto", "gaussian", "squared_error"):
             raise ValueError(
                 f"loss={self.loss!r}, but sparse codes minimise a squared error: use "
                 "loss='gaussian' for standardised columns, also where values lie in [0, 1], "
                 "loss='squared_error' for columns as they are, or an AutoEncoder."
             )
-        self._make_penalty(int(self.n_components))
+        penalty_of(self, int(self.n_components))
+
+    def _describe(self, X, weight, original):
+        return describe_coded_columns(self, X, weight, original)
+
+    def _model(self, place):
+        penalty, linear_map = self._parts()
+        shift, scale = self.columns_.standardization(place)
+
+        def optimal(quadratic, predicted):
+            # From the prediction, and the same for every row, whatever the others are.
+            return solve(
+                self,
+                quadratic,
+                penalty,
+                start=predicted,
+                algorithm=penalty.solver,
+                **self._accuracy,
+            )
+
+        def largest_alpha(theta, x):
+            return largest_useful_alpha(penalty, x @ theta["decoder_weight_0"].t())
+
+        return predictive_model(
+            linear_map,
+            penalty,
+            self.columns_.units(place.device),
+            activation=self.activation,
+            prediction=self.prediction,
+            solve=optimal if self.inference == "optimal" else None,
+            shift=shift,
+            scale=scale,
+            largest_alpha=largest_alpha,
+            **self._accuracy,
+        )
+
+    def _parts(self):
+        """The penalty and the decoder's linear map."""
+        n_components = int(self.n_components)
+        return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
 
     @property
-    def _penalty(self):
-        return self._make_penalty(int(self.n_components))
+    def _accuracy(self):
+        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
 
-    @property
-    def _linear_map(self):
-        return Dense(self.n_features_in_, int(self.n_components))
 
-    @property
-    def _optimal_inference(self):
-        # From the prediction, and the same for every row, whatever the others are.
-        return {**self._inference, "algorithm": "fista" if self.group_shape is None else "admm"}
+# A stack has such layers by this name.
+LAYERS["psd"] = PSD

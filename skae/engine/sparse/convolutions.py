@@ -61,35 +61,37 @@ class Convolution:
         return n_windows, max((n_windows - 1) * self.stride + side - image, 0) // 2
 
     @property
-    def maps_shape(self):
+    def maps_shape(self) -> tuple[int, int, int]:
         """(height, width, n_filters) of the maps of codes."""
         return (*(n_windows for n_windows, _ in self._axes), self.n_filters)
 
     @property
-    def tile(self):
+    def tile(self) -> tuple[int, int]:
         """Height and width, in windows, of the block in which no two windows share filters."""
         return tuple(n if self.period is None else min(self.period, n) for n, _ in self._axes)
 
     @property
-    def n_features(self):
+    def n_features(self) -> int:
         """Pixels of an image, times channels."""
         height, width, channels = self.image_shape
         return height * width * channels
 
     @property
-    def n_codes(self):
+    def n_codes(self) -> int:
         """Codes of an image."""
         height, width, n_filters = self.maps_shape
         return height * width * n_filters
 
     @property
-    def filters_shape(self):
+    def filters_shape(self) -> tuple[int, int]:
         """All filters as rows (filter height, filter width, channels), tile by tile."""
         rows, columns = self.tile
         height, width = self.filter_shape
         return rows * columns * self.n_filters, height * width * self.image_shape[2]
 
-    def analyze(self, filters, images, shift=None):
+    def analyze(
+        self, filters: torch.Tensor, images: torch.Tensor, shift: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The products of every window with its filters.
 
         Parameters
@@ -111,7 +113,7 @@ class Convolution:
         maps = self._joined(products, len(images))
         return maps if shift is None else maps.add_(self.spread(shift))
 
-    def synthesize(self, filters, maps):
+    def synthesize(self, filters: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         """The sum of the filters at their windows, weighted by the maps: analysis' adjoint.
 
         Parameters
@@ -135,7 +137,7 @@ class Convolution:
             images = self._overlaid(patches, len(maps))
         return self._cropped(images)
 
-    def filter_gradient(self, images, maps):
+    def filter_gradient(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         """Gradient of sum(maps * analyze(filters, images)) with respect to the filters.
 
         Parameters
@@ -157,14 +159,14 @@ class Convolution:
             gradient = gradient.view(-1, self.image_shape[2], *self.filter_shape)
         return gradient.permute(0, 2, 3, 1).reshape(self.filters_shape)
 
-    def spread(self, values):
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
         """What belongs to each filter, at each of its codes: (n, ) to (n_codes, )."""
         height, width, n_filters = self.maps_shape
         down, rows, across, columns = self._tiling
         maps = values.view(rows, columns, n_filters).repeat(down, across, 1)
         return maps[:height, :width].reshape(-1)
 
-    def collect(self, values):
+    def collect(self, values: torch.Tensor) -> torch.Tensor:
         """The sums over each filter's codes, the adjoint of `spread`: (n_codes, ) to (n, )."""
         return self._split(values.unsqueeze(0)).sum(1).reshape(-1)
 

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from skae.engine.images.convolutions import PADDINGS, Convolution, _transposed_by_blocks
 from sklearn.linear_model import Lasso
 from torch.nn.functional import conv_transpose2d
 
-from skae.engine.images.convolutions import PADDINGS, Convolution, _transposed_by_blocks
 from skae.engine.sparse.linear_maps import squared_norm
 from skae.engine.sparse.predictive import PREDICTORS, PredictiveDecomposition, initialize, project_
 from skae.engine.sparse.problem import L1, fista, make_quadratic
