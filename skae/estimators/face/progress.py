@@ -3,17 +3,6 @@
 import sys
 import time
 
-from skae.estimators.face.scikit_learn import CallbackSupportMixin, with_callbacks
-
-__all__ = [
-    "CallbackBridge",
-    "CallbackSupportMixin",
-    "Line",
-    "ProgressLine",
-    "StepLine",
-    "with_callbacks",
-]
-
 
 class Line:
     """A line of text that is rewritten in place on a terminal, else written anew.
