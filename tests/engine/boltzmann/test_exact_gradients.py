@@ -51,7 +51,7 @@ def all_rows(n):
 def log_joint(theta):
     """Log of P(v, h), row by row of all_rows(5) and column by column of all_rows(4)."""
     v, h = all_rows(5), all_rows(4)
-    rows = [energy(theta, row.expand(len(h), -1), h, UNITS) for row in v]
+    rows = [machine.energy(row.expand(len(h), -1), h) for row in v]
     return torch.log_softmax(-torch.stack(rows).flatten(), 0).view(len(v), len(h))
 
 
@@ -63,7 +63,7 @@ def law_after(theta, x, n_steps):
     transition = hidden_given_visible @ visible_given_hidden.t()
     # The first step starts from x itself, which need not be one of the states.
     h = all_rows(4)
-    p = torch.sigmoid(theta["hidden_bias_0"] + x @ theta["weight_0"].t())
+    p = torch.sigmoid(machine.hidden_bias + x @ machine.weight.t())
     hidden = torch.where(h.bool(), p.unsqueeze(1), 1 - p.unsqueeze(1)).prod(-1)
     start = hidden.mean(0) @ visible_given_hidden.t()
     return start @ torch.linalg.matrix_power(transition, n_steps - 1)
@@ -71,18 +71,18 @@ def law_after(theta, x, n_steps):
 
 def test_log_likelihood_gradient_is_that_of_free_energy_and_log_z(theta, x):
     def log_likelihood(theta):
-        return -free_energy(theta, x, UNITS).mean() - log_partition(theta, UNITS)
+        return -machine.free_energy(x).mean() - machine.log_partition()
 
     expected = by_autograd(theta, log_likelihood)
     # Autograd goes through log Z; the closed form sums over all states.
-    torch.testing.assert_close(log_likelihood_gradient(theta, x).flat, expected)
+    torch.testing.assert_close(log_likelihood_gradient(machine, x).flat, expected)
 
 
 def test_log_likelihood_gradient_agrees_with_finite_differences(theta, x):
     def log_likelihood():
-        return float(-free_energy(theta, x, UNITS).mean() - log_partition(theta, UNITS))
+        return float(-machine.free_energy(x).mean() - machine.log_partition())
 
-    gradient, step = log_likelihood_gradient(theta, x).flat, 1e-5
+    gradient, step = log_likelihood_gradient(machine, x).flat, 1e-5
     differences = []
     for i in range(len(theta.flat)):
         theta.flat[i] += step
@@ -100,9 +100,9 @@ def test_log_likelihood_gradient_agrees_with_finite_differences(theta, x):
 def test_what_contrastive_divergence_leaves_out_is_the_rest_of_the_expansion(theta, x, k):
     law = law_after(theta, x, k)
     rest = by_autograd(theta, lambda theta: law @ log_joint(theta).logsumexp(1))
-    (gradient,) = contrastive_divergence_gradients(theta, x, (k,))
+    (gradient,) = contrastive_divergence_gradients(machine, x, (k,))
     whole = by_autograd(
-        theta, lambda theta: -free_energy(theta, x, UNITS).mean() - log_partition(theta, UNITS)
+        theta, lambda theta: -machine.free_energy(x).mean() - machine.log_partition()
     )
     # Bengio & Delalleau: d log P(x) = E[CD-k] + E[d log P(x_k+1)], for every k.
     torch.testing.assert_close(gradient.flat + rest, whole)
@@ -123,7 +123,7 @@ def test_expected_contrastive_divergence_is_the_mean_of_simulated_steps(theta, g
     def largest_z(gradient):
         return float(((steps.mean(0) - gradient.flat) / error).abs().max())
 
-    right, wrong = contrastive_divergence_gradients(theta, x, (k, k + 1))
+    right, wrong = contrastive_divergence_gradients(machine, x, (k, k + 1))
     # The training objective's own draws have this mean: 29 values, none 4 errors away.
     assert largest_z(right) < 4
     # The simulation is fine enough to tell k from k + 1.
@@ -131,30 +131,30 @@ def test_expected_contrastive_divergence_is_the_mean_of_simulated_steps(theta, g
 
 
 def test_several_k_are_returned_in_the_order_asked_for(theta, x):
-    together = contrastive_divergence_gradients(theta, x, (4, 1, 4))
-    alone = [contrastive_divergence_gradients(theta, x, (k,))[0] for k in (4, 1, 4)]
+    together = contrastive_divergence_gradients(machine, x, (4, 1, 4))
+    alone = [contrastive_divergence_gradients(machine, x, (k,))[0] for k in (4, 1, 4)]
     for gradient, expected in zip(together, alone, strict=True):
         # One pass along the chain serves all k.
         torch.testing.assert_close(gradient.flat, expected.flat)
 
 
 def test_contrastive_divergence_does_not_depend_on_the_blocks_of_rows(theta, x, monkeypatch):
-    (whole,) = contrastive_divergence_gradients(theta, x, (2,))
+    (whole,) = contrastive_divergence_gradients(machine, x, (2,))
     monkeypatch.setattr(exact_gradients, "_BLOCK", 32)  # two rows at a time
-    (parts,) = contrastive_divergence_gradients(theta, x, (2,))
+    (parts,) = contrastive_divergence_gradients(machine, x, (2,))
     # Blocks bound the memory and nothing else; the last one here has a single row.
     torch.testing.assert_close(parts.flat, whole.flat)
 
 
 def test_long_chains_forget_where_they_began(theta, x):
-    (gradient,) = contrastive_divergence_gradients(theta, x, (2000,))
+    (gradient,) = contrastive_divergence_gradients(machine, x, (2000,))
     # The chain is ergodic: CD of infinite k is the gradient of the log-likelihood.
-    torch.testing.assert_close(gradient.flat, log_likelihood_gradient(theta, x).flat)
+    torch.testing.assert_close(gradient.flat, log_likelihood_gradient(machine, x).flat)
 
 
 def test_contrastive_divergence_survives_huge_weights(theta, x):
     theta.flat.mul_(500)
-    (gradient,) = contrastive_divergence_gradients(theta, x, (3,))
+    (gradient,) = contrastive_divergence_gradients(machine, x, (3,))
     # Joint probabilities underflow here; conditionals of each layer do not.
     assert torch.isfinite(gradient.flat).all()
 
@@ -163,14 +163,14 @@ def test_first_term_is_the_expected_gradient_of_reconstruction_from_drawn_units(
     h = all_rows(4)
 
     def first_term(theta):
-        a = theta["visible_bias_0"] + h @ theta["weight_0"]
+        a = machine.visible_bias + h @ machine.weight
         losses = torch.stack([-UNITS.negative_log_likelihood(a, row.expand(16, -1)) for row in x])
-        p = torch.sigmoid(theta["hidden_bias_0"] + x @ theta["weight_0"].t()).detach()
+        p = torch.sigmoid(machine.hidden_bias + x @ machine.weight.t()).detach()
         law = torch.where(h.bool(), p.unsqueeze(1), 1 - p.unsqueeze(1)).prod(-1)
-        return (law * losses).sum(1).mean() + 0 * theta["hidden_bias_0"].sum()
+        return (law * losses).sum(1).mean() + 0 * machine.hidden_bias.sum()
 
     # E over h ~ P(h | x), held constant, of the gradient of log P(x | h).
-    torch.testing.assert_close(first_term_gradient(theta, x).flat, by_autograd(theta, first_term))
+    torch.testing.assert_close(first_term_gradient(machine, x).flat, by_autograd(theta, first_term))
 
 
 def test_mean_field_step_is_the_contrast_of_free_energies(theta, x):
@@ -178,10 +178,10 @@ def test_mean_field_step_is_the_contrast_of_free_energies(theta, x):
     r = torch.sigmoid(c + torch.sigmoid(b + x @ weight.t()) @ weight)
 
     def contrast(theta):
-        return (free_energy(theta, r, UNITS) - free_energy(theta, x, UNITS)).mean()
+        return (machine.free_energy(r) - machine.free_energy(x)).mean()
 
     # -dF/dtheta at x less that at the reconstruction, which is constant.
-    torch.testing.assert_close(mean_field_gradient(theta, x).flat, by_autograd(theta, contrast))
+    torch.testing.assert_close(mean_field_gradient(machine, x).flat, by_autograd(theta, contrast))
 
 
 def test_reconstruction_gradient_is_that_of_the_cross_entropy(theta, x):
@@ -189,7 +189,7 @@ def test_reconstruction_gradient_is_that_of_the_cross_entropy(theta, x):
     h = torch.sigmoid(b + x @ weight.t())
     residual = (x - torch.sigmoid(c + h @ weight)) / len(x)
     delta = residual @ weight.t() * h * (1 - h)
-    gradient = reconstruction_gradient(theta, x)
+    gradient = reconstruction_gradient(machine, x)
     # By hand: the decoder's part, and through the encoder, whose weights are the same.
     torch.testing.assert_close(gradient["weight_0"], h.t() @ residual + delta.t() @ x)
     # Hidden biases act through the encoder only.
@@ -201,17 +201,17 @@ def test_reconstruction_gradient_is_that_of_the_cross_entropy(theta, x):
 def test_particles_that_occur_as_often_as_the_machine_says_give_the_gradient(theta, x, generator):
     law = log_joint(theta).logsumexp(1).exp()
     drawn = torch.multinomial(law, 200_000, replacement=True, generator=generator)
-    gradient = particle_gradient(theta, x, all_rows(5)[drawn]).flat
+    gradient = particle_gradient(machine, x, all_rows(5)[drawn]).flat
     # Statistics lie in [0, 1]: 200,000 draws leave an error of 0.0011 at most, four of them here.
-    np.testing.assert_allclose(gradient, log_likelihood_gradient(theta, x).flat, atol=0.0045)
+    np.testing.assert_allclose(gradient, log_likelihood_gradient(machine, x).flat, atol=0.0045)
 
 
 def test_rules_do_not_move_the_machine(theta, x):
     before = theta.flat.clone()
-    log_likelihood_gradient(theta, x)
-    contrastive_divergence_gradients(theta, x, (1, 2))
-    first_term_gradient(theta, x)
-    mean_field_gradient(theta, x)
-    reconstruction_gradient(theta, x)
+    log_likelihood_gradient(machine, x)
+    contrastive_divergence_gradients(machine, x, (1, 2))
+    first_term_gradient(machine, x)
+    mean_field_gradient(machine, x)
+    reconstruction_gradient(machine, x)
     # Much of the arithmetic is in place: none of it may be in the parameters' own memory.
     torch.testing.assert_close(theta.flat, before, rtol=0, atol=0)

@@ -148,11 +148,11 @@ def test_value_is_a_difference_of_free_energies(rule, kind):
     first = torch.arange(N_CHAINS) % N_ROWS if "pcd" in rule else torch.arange(N_ROWS)
     particles = x[first]
     for _ in range(objective.n_gibbs_steps):
-        hidden = sample_hidden(theta, particles, generator)
-        particles = sample_visible(theta, hidden, objective.units, generator)
+        hidden = BINARY(theta).sample_hidden(particles, generator)
+        particles = objective.machine(theta).sample_visible(hidden, generator)
     plain = objective.value(theta, x, seeded())
-    positive = free_energy(theta, x, objective.units)
-    negative = free_energy(theta, particles, objective.units)
+    positive = objective.machine(theta).free_energy(x)
+    negative = objective.machine(theta).free_energy(particles)
     # mean F(data) - mean F(particles), the particles being k Gibbs steps away from the rows.
     torch.testing.assert_close(plain, positive.mean() - negative.mean())
     weighted = objective.value(theta, x, seeded(), weight)
@@ -167,7 +167,7 @@ def test_penalties_are_added_to_the_value():
     theta, x = make_theta(), make_rows()
     plain = make_objective().value(theta, x, seeded())
     value = make_objective(penalties="both").value(theta, x, seeded())
-    activity = torch.sigmoid(hidden_input(theta, x)).mean(0)
+    activity = torch.sigmoid(BINARY(theta).hidden_input(x)).mean(0)
     divergence = 0.1 * torch.log(0.1 / activity) + 0.9 * torch.log(0.9 / (1 - activity))
     expected = 0.3 * 0.5 * theta["weight_0"].square().sum() + 0.4 * divergence.sum()
     # The weighted sum of the penalties' own formulas (up to the 1e-9 that keeps logs finite).
@@ -312,13 +312,13 @@ def test_hidden_offsets_follow_the_mean():
     objective.value(theta, x, seeded())
     # An evaluation leaves no trace.
     assert objective.state == {}
-    first = torch.sigmoid(hidden_input(theta, x)).mean(0)
+    first = torch.sigmoid(BINARY(theta).hidden_input(x)).mean(0)
     expected = centred_step(objective, theta, x, 11, OFFSETS[0], first)
     # The first step's offset is the mean activity of its own batch ...
     torch.testing.assert_close(step(objective, theta, x, seeded()).flat, expected)
     torch.testing.assert_close(objective.state["hidden_offset"], first)
     theta.flat.mul_(-1)
-    second = torch.sigmoid(hidden_input(theta, x)).mean(0)
+    second = torch.sigmoid(BINARY(theta).hidden_input(x)).mean(0)
     step(objective, theta, x, seeded())
     # ... from which it moves to later ones' by a hundredth of the way, after the step.
     torch.testing.assert_close(objective.state["hidden_offset"], 0.99 * first + 0.01 * second)
@@ -347,12 +347,12 @@ def test_chains_advance_with_gradients_only():
 def test_chains_are_kept_by_their_hidden_units():
     theta, x, generator = make_theta(), make_rows(), seeded()
     objective = make_objective(rule="pcd_3")
-    reference = sample_hidden(theta, x[:N_CHAINS], generator_copy := seeded())
+    reference = BINARY(theta).sample_hidden(x[:N_CHAINS], generator_copy := seeded())
     for _ in range(3):
         step(objective, theta, x, generator)
         for _ in range(3):
-            visible = sample_visible(theta, reference, objective.units, generator_copy)
-            reference = sample_hidden(theta, visible, generator_copy)
+            visible = objective.machine(theta).sample_visible(reference, generator_copy)
+            reference = BINARY(theta).sample_hidden(visible, generator_copy)
         # One unbroken chain h -> v -> h of three steps for each gradient, whatever the theta.
         assert torch.equal(objective.state["chains"], reference)
         theta.flat.mul_(0.9)
@@ -384,10 +384,10 @@ def test_number_of_chains_does_not_depend_on_the_batch(n_chains):
     other = make_objective(rule="pcd", n_chains=n_chains)
     step(other, theta, x[:3], seeded())
     generator, first = seeded(), torch.arange(n_chains) % 3
-    start = sample_hidden(theta, x[first], generator)
-    visible = sample_visible(theta, start, other.units, generator)
+    start = BINARY(theta).sample_hidden(x[first], generator)
+    visible = BINARY(theta).sample_visible(start, generator)
     # They start at the rows of the first batch, in turn where there are more chains than rows.
-    assert torch.equal(other.state["chains"], sample_hidden(theta, visible, generator))
+    assert torch.equal(other.state["chains"], BINARY(theta).sample_hidden(visible, generator))
 
 
 def test_chains_of_an_earlier_setting_go_on():
@@ -489,7 +489,7 @@ def exact_gradient(theta, x, units):
     """The gradient of -mean log P(x)."""
     flat = theta.flat.clone().requires_grad_()
     machine = Parameters(theta.shapes, flat)
-    loss = free_energy(machine, x, units).mean() + log_partition(machine, units)
+    loss = BINARY(machine).free_energy(x).mean() + BINARY(machine).log_partition()
     return torch.autograd.grad(loss, flat)[0]
 
 
@@ -513,7 +513,7 @@ def test_many_steps_give_the_gradient_of_the_likelihood(persistent, kind):
     assert_within_standard_error(draws, expected)
     error = draws.std(0) / math.sqrt(len(draws))
     flat = theta.flat.clone().requires_grad_()
-    data = free_energy(Parameters(theta.shapes, flat), x, objective.units).mean()
+    data = objective.machine(Parameters(theta.shapes, flat)).free_energy(x).mean()
     # The test can tell: without the particles' part, steps would be far off.
     of_data = in_the_metric(theta, torch.autograd.grad(data, flat)[0])
     assert ((of_data - expected).abs() > 10 * error).any()
@@ -550,7 +550,7 @@ def test_bias_falls_with_the_number_of_steps():
 def test_the_truth_is_a_fixed_point(rule):
     theta = make_theta(spread=1.0)
     states = torch.cat(list(binary_states(N_VISIBLE, theta.flat)))
-    p = torch.softmax(-free_energy(theta, states, Bernoulli()), 0)
+    p = torch.softmax(-BINARY(theta).free_energy(states), 0)
     generator, draws = seeded(), []
     for _ in range(200):
         rows = states[torch.multinomial(p, 400, replacement=True, generator=generator)]
@@ -569,7 +569,7 @@ def test_criterion_estimates_the_pseudo_likelihood(kind, weighted):
     theta, x, weight = make_theta(kind), make_rows(kind), make_weight(weighted)
     objective, generator = make_objective(kind, log_volume=3.5, least_loss=-2.0), seeded()
     draws = torch.stack([objective.criterion(theta, x, generator, weight) for _ in range(500)])
-    losses = 3.5 - pseudo_log_likelihood(theta, x, objective.units)
+    losses = 3.5 - pseudo_log_likelihood(BINARY(theta), x)
     expected = losses.mean() if weight is None else (losses * weight).mean()
     # A column drawn uniformly, times their number, is an unbiased estimate of the sum over all;
     # the offset belongs to each row's loss.
