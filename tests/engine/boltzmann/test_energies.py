@@ -256,9 +256,9 @@ def test_log_partition_of_independent_units(kind, make_machine):
 def test_gradient_of_log_partition_is_the_models_expectation(size, kind, make_machine):
     machine = make_machine(*size, kind)
     flat = machine.theta.flat.clone().requires_grad_()
-    value = Parameters(machine.theta.shapes, flat).log_partition()
+    value = machine.over(Parameters(machine.theta.shapes, flat)).log_partition()
     (gradient,) = torch.autograd.grad(value, flat)
-    gradient = Parameters(machine.theta.shapes, gradient)
+    gradient = machine.over(Parameters(machine.theta.shapes, gradient))
 
     v = all_states(size[0]) if kind == "bernoulli" else grid(machine)[0]
     h = all_states(size[1])
@@ -266,37 +266,38 @@ def test_gradient_of_log_partition_is_the_models_expectation(size, kind, make_ma
     p = torch.exp(log_p - torch.logsumexp(log_p.flatten(), 0))
     precision = machine.precision
     scale = torch.ones(size[0]).double() if precision is None else precision
-    # d log Z / d machine = -E[dE / d machine] under P(v, h). For b it is E[h] ...
-    torch.testing.assert_close(gradient["hidden_bias_0"], p.sum(0) @ h)
+    # d log Z / d theta = -E[dE / d theta] under P(v, h). For b it is E[h] ...
+    torch.testing.assert_close(gradient.hidden_bias, p.sum(0) @ h)
     # ... for W E[h v^T / s^2] ...
-    torch.testing.assert_close(gradient["weight_0"], h.t() @ p.t() @ v * scale)
+    torch.testing.assert_close(gradient.weight, h.t() @ p.t() @ v * scale)
     c = machine.visible_bias
     if kind == "bernoulli":
         # ... for c E[v] ...
-        torch.testing.assert_close(gradient["visible_bias_0"], p.sum(1) @ v)
+        torch.testing.assert_close(gradient.visible_bias, p.sum(1) @ v)
     else:
         # ... or E[v - c] / s^2 ...
-        torch.testing.assert_close(gradient["visible_bias_0"], (p.sum(1) @ v - c) * scale)
+        torch.testing.assert_close(gradient.visible_bias, (p.sum(1) @ v - c) * scale)
     if kind == "gaussian_learned":
         pairs = (v * (p @ h @ machine.weight)).sum(0)
         square = 0.5 * (p.sum(1).unsqueeze(1) * (v - c) ** 2).sum(0)
         # ... and for z of s^2 = exp(z) E[(v - c)^2 / 2 - v (h W)] / s^2.
-        torch.testing.assert_close(gradient["log_variance"], (square - pairs) * scale)
+        torch.testing.assert_close(gradient.log_variance, (square - pairs) * scale)
 
 
 @pytest.mark.parametrize("size", [(9, 4), (4, 9)])
 def test_gradient_of_log_partition_by_either_layer(size, make_machine):
     machine = make_machine(*size)
     flat = machine.theta.flat.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(Parameters(machine.theta.shapes, flat).log_partition(), flat)
+    followed = machine.over(Parameters(machine.theta.shapes, flat))
+    (gradient,) = torch.autograd.grad(followed.log_partition(), flat)
     v, h = all_states(size[0]), all_states(size[1])
     p = torch.softmax(-joint_energy(machine, v, h).flatten(), 0).view(len(v), len(h))
-    expected = machine.theta.empty_like()
-    expected["weight_0"].copy_(h.t() @ p.t() @ v)
-    expected["hidden_bias_0"].copy_(p.sum(0) @ h)
-    expected["visible_bias_0"].copy_(p.sum(1) @ v)
+    expected = machine.over(machine.theta.empty_like())
+    expected.weight.copy_(h.t() @ p.t() @ v)
+    expected.hidden_bias.copy_(p.sum(0) @ h)
+    expected.visible_bias.copy_(p.sum(1) @ v)
     # Expected statistics of the enumerated joint law, whichever layer was summed analytically.
-    torch.testing.assert_close(gradient, expected.flat)
+    torch.testing.assert_close(gradient, expected.theta.flat)
 
 
 def test_enumerated_units_are_those_of_the_smaller_discrete_layer(make_machine):
