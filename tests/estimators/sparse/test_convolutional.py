@@ -19,12 +19,16 @@ from skae.engine.sparse.problem import L1, fista, make_quadratic
 VARIANTS = [
     ConvolutionalPSD(),
     ConvolutionalPSD(
-        4, activation="smooth_shrinkage", inference="optimal", padding="full", max_iter=3
+        3,
+        activation="shrinkage",
+        inference="optimal",
+        sharing="tiled",
+        stride=2,
+        padding="valid",
+        loss="squared_error",
+        alpha=0.1,
+        max_iter=3,
     ),
-    ConvolutionalPSD(
-        4, activation="shrinkage", sharing="tiled", stride=2, padding="valid", max_iter=3
-    ),
-    ConvolutionalPSD(3, sharing="unshared", loss="squared_error", alpha=0.1, max_iter=3),
 ]
 
 
