@@ -27,6 +27,7 @@ __all__ = [
     "check_is_fitted",
     "check_number",
     "check_one_hot",
+    "check_pair",
     "check_rows",
     "check_weights",
     "column_indices",
@@ -184,6 +185,22 @@ def check_number(name, value):
     return float(value)
 
 
+def check_pair(name, value, legal):
+    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there.
+
+    Parameters
+    ----------
+    name : str
+    value : number or tuple
+    legal : Interval
+    """
+    if isinstance(value, tuple) and (len(value) != 2 or not all(map(legal.is_satisfied_by, value))):
+        raise ValueError(
+            f"The {name!r} parameter must be a number or a tuple of two, each of them {legal}. "
+            f"Got {value!r} instead."
+        )
+
+
 def check_choice(name, value, choices):
     """Raise a ValueError unless an argument of a method is one of its legal values."""
     if value not in choices:
@@ -220,12 +237,13 @@ def check_domain(name, domain, minimum, maximum, columns, feature_names=None, pa
     least, most = domain
     outside = np.flatnonzero((minimum < least) | (maximum > most))
     if len(outside):
-        column = columns[outside[0]]
+        first, column = outside[0], columns[outside[0]]
         label = "" if feature_names is None else f" ({feature_names[column]!r})"
         raise ValueError(
-            f"{parameter}={name!r} needs values in [{least:g}, {most:g}], but column {column}{label} "
-            f"spans [{minimum[outside[0]]:.4g}, {maximum[outside[0]]:.4g}]. Use {parameter}='gaussian' "
-            "for such data, or scale them with sklearn.preprocessing.MinMaxScaler(clip=True)."
+            f"{parameter}={name!r} needs values in [{least:g}, {most:g}], but column "
+            f"{column}{label} spans [{minimum[first]:.4g}, {maximum[first]:.4g}]. Use "
+            f"{parameter}='gaussian' for such data, or scale them with "
+            "sklearn.preprocessing.MinMaxScaler(clip=True)."
         )
 
 

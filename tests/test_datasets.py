@@ -22,8 +22,8 @@ from skae.datasets import (
     make_rectangles,
     make_rectangles_image,
 )
-from skae.datasets._deformations import _rotations, _smooth_waves, _warp
-from skae.datasets._generators import _hull_areas
+from skae.datasets.deformations import _rotations, _smooth_waves, _warp
+from skae.datasets.shapes import _hull_areas
 
 STILL = dict.fromkeys(("rotation", "scaling", "shear", "translation", "elastic_amplitude"), 0)
 # Below this, a fixed draw from the right law would be bad luck that nobody has.
@@ -231,7 +231,7 @@ def test_bytes_and_unit_interval_are_the_same_images():
 def test_rotation_agrees_with_scipy(digits):
     images = np.pad(digits[0][:20].reshape(-1, 8, 8), ((0, 0), (4, 4), (4, 4)))
     for degrees in (0, 17, 90, 133, 251):
-        turned = datasets._deformations.rotate_images(
+        turned = datasets.deformations.rotate_images(
             images.astype(np.float32), np.full(20, np.deg2rad(degrees))
         )
         # The same angle, the same sense, the same centre.
@@ -309,7 +309,7 @@ def few_digits(monkeypatch, tmp_path):
     X, y = rng.integers(256, size=(20, 28, 28), dtype=np.uint8), np.arange(20, dtype=np.uint8) % 10
     np.savez(tmp_path / "mnist_train.npz", X=X, y=y)
     monkeypatch.setenv("SKAE_DATA", str(tmp_path))
-    monkeypatch.setattr(datasets._digits, "fetch_openml", not_called)
+    monkeypatch.setattr(datasets.digits, "fetch_openml", not_called)
     return SimpleNamespace(X=X, y=y, folder=tmp_path)
 
 
@@ -346,7 +346,7 @@ def test_mnist_from_openml(monkeypatch, tmp_path):
         data[:, 0] = np.arange(60_003) % 256
         return Bunch(data=data.astype(np.int64), target=(np.arange(60_003) % 10).astype(str))
 
-    monkeypatch.setattr(datasets._digits, "fetch_openml", fetch)
+    monkeypatch.setattr(datasets.digits, "fetch_openml", fetch)
     X, y = load_mnist(data_home=tmp_path, return_X_y=True)
     # Published is the version 1; the first 60,000 rows are the training set.
     assert (asked["name"], asked["version"], asked["as_frame"]) == ("mnist_784", 1, False)
@@ -360,7 +360,7 @@ def test_mnist_from_openml(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("no_data")
 def test_mnist_is_not_downloaded_against_the_will(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets._digits, "fetch_openml", not_called)
+    monkeypatch.setattr(datasets.digits, "fetch_openml", not_called)
     # Nothing is there: no attempt, and what to do instead.
     with pytest.raises(OSError, match=r"download_if_missing=False.*SKAE_DATA.*load_digits"):
         load_mnist(data_home=tmp_path, download_if_missing=False)
@@ -378,7 +378,7 @@ def test_no_network(monkeypatch, tmp_path):
     def fetch(*args, **kwargs):
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr(datasets._digits, "fetch_openml", fetch)
+    monkeypatch.setattr(datasets.digits, "fetch_openml", fetch)
     # What failed, and two ways around it.
     with pytest.raises(OSError, match=r"Network is unreachable.*SKAE_DATA.*load_digits"):
         load_mnist(data_home=tmp_path)
@@ -693,7 +693,7 @@ def test_without_pillow(monkeypatch):
     def load():
         raise ImportError("The Python Imaging Library (PIL) is required.")
 
-    monkeypatch.setattr(datasets._patches, "load_sample_images", load)
+    monkeypatch.setattr(datasets.images, "load_sample_images", load)
     # scikit-learn does not depend on what it reads its photographs with.
     with pytest.raises(ImportError, match=r"PIL.*Install pillow.*or pass photographs"):
         make_rectangles_image(5)

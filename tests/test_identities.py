@@ -80,7 +80,7 @@ def test_a_linear_auto_encoder_is_pca(loss, tied_weights, table):
         DenoisingAutoEncoder(5, corruption_level=0, max_iter=4, **QUICK),
         DenoisingAutoEncoder(5, corruption=None, max_iter=4, **QUICK),
         ContractiveAutoEncoder(5, contraction=0, max_iter=4, **QUICK),
-        AutoEncoder(5, alpha=0.0, sparsity=0.0, hessian=0.0, max_iter=4, **QUICK),
+        AutoEncoder(5, weight_decay=0.0, sparsity=0.0, hessian=0.0, max_iter=4, **QUICK),
     ],
     ids=["level_0", "no_corruption", "contraction_0", "weights_0"],
 )
@@ -170,7 +170,7 @@ def test_gaussian_noise_is_a_contraction_of_the_reconstruction(planar):
     theta["visible_bias_0"].add_((x - reconstruct(theta, x, network))[0])
 
     def discrepancy(sigma):
-        contraction = ReconstructionContraction(sigma**2 / 2, network, Gaussian())
+        contraction = ReconstructionContraction(sigma**2 / 2)
         contracted = Reconstruction(network, Gaussian(), penalties=[contraction])
         noisy = Quadrature(sigma).mean_loss(theta, x, network)
         return float(noisy - contracted.value(theta, x, None))
@@ -192,7 +192,7 @@ def test_elsewhere_the_curvature_of_the_reconstruction_adds_to_it(planar):
     curvature = sum(residual[column] * laplacian(column) for column in range(2))
 
     def discrepancy(sigma):
-        contraction = ReconstructionContraction(sigma**2 / 2, network, Gaussian())
+        contraction = ReconstructionContraction(sigma**2 / 2)
         contracted = Reconstruction(network, Gaussian(), penalties=[contraction])
         noisy = Quadrature(sigma).mean_loss(theta, x, network)
         return float(noisy - contracted.value(theta, x, None) + sigma**2 / 2 * curvature)
@@ -209,7 +209,7 @@ def test_for_linear_networks_noise_is_exactly_a_contraction(table):
     theta = Parameters.from_numpy(weights, dtype=torch.float64, device="cpu")
     network, sigma, n_draws = Network((6, 3), "linear"), 0.8, 40_000
     x = torch.tensor(table[:1])
-    contraction = ReconstructionContraction(sigma**2 / 2, network, Gaussian())
+    contraction = ReconstructionContraction(sigma**2 / 2)
     expected = Reconstruction(network, Gaussian(), penalties=[contraction]).value(theta, x, None)
 
     noise = GaussianNoise(sigma)

@@ -1,16 +1,21 @@
 """What a fitted model has become: functions on arrays and estimators that return arrays."""
 
-from skae.diagnostics._charts import active_units, chart_overlap
-from skae.diagnostics._codes import constant_units, saturation
-from skae.diagnostics._gradient_agreement import GradientAgreement, gradient_agreement
-from skae.diagnostics._jacobians import jacobian_norms, jacobian_products
-from skae.diagnostics._spectra import (
-    TangentDefects,
+from skae.diagnostics.jacobians import (
+    jacobian_norms,
+    jacobian_products,
     jacobian_spectrum,
     local_rank,
-    tangent_defects,
 )
-from skae.diagnostics._tangents import Tangents, local_pca_tangents, principal_angles, tangents
+from skae.diagnostics.learning_rules import GradientAgreement, gradient_agreement
+from skae.diagnostics.tangent_planes import (
+    TangentDefects,
+    Tangents,
+    local_pca_tangents,
+    principal_angles,
+    tangent_defects,
+    tangents,
+)
+from skae.diagnostics.units import active_units, chart_overlap, constant_units, saturation
 
 __all__ = [
     "GradientAgreement",

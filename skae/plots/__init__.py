@@ -5,13 +5,10 @@ for example into another axes. matplotlib is imported only when something is dra
 ``pip install "skae[plot]"``.
 """
 
-from skae.plots._curves import LossCurveDisplay
-from skae.plots._gradient_agreement import GradientAgreementDisplay
-from skae.plots._images import FilterDisplay, ReconstructionDisplay
-from skae.plots._saturation import SaturationDisplay
-from skae.plots._spectra import SpectrumDisplay
-from skae.plots._tangents import TangentDisplay
-from skae.plots._walks import TangentWalkDisplay
+from skae.plots.codes import SaturationDisplay, SpectrumDisplay
+from skae.plots.curves import GradientAgreementDisplay, LossCurveDisplay
+from skae.plots.images import FilterDisplay, ReconstructionDisplay
+from skae.plots.tangents import TangentDisplay, TangentWalkDisplay
 
 __all__ = [
     "FilterDisplay",

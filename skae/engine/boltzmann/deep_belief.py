@@ -2,91 +2,72 @@ r"""The deep belief network: a stack of restricted Boltzmann machines as one mod
 
     P(v, h_1, ..., h_L) = P_1(v | h_1) P_2(h_1 | h_2) ... P_L(h_L-1, h_L)
 
-Only the top machine keeps its own prior; below it, each machine gives the downward
-conditional P_l. Its upward one, Q_l(h_l | h_l-1), is no longer the posterior but an
-approximation of it. With E_l the energy of machine l, and the free energies of its two
-layers,
+Only the top machine keeps its own prior; below it, each machine gives the downward conditional
+P_l. Its upward one, Q_l(h_l | h_l-1), is no longer the posterior but an approximation of it. With
+E_l the energy of machine l, and the free energies of its two layers,
 
     F_l(x) = -log sum_h exp(-E_l(x, h))       G_l(h) = -log sum_x exp(-E_l(x, h))
 
-both conditionals are exp(-E_l) normalised, so that log P_l(x | h) / Q_l(h | x) is
-G_l(h) - F_l(x), and the variational lower bound (Hinton, Osindero & Teh 2006) is
+both conditionals are exp(-E_l) normalised, so that log P_l(x | h) / Q_l(h | x) is G_l(h) - F_l(x),
+and the variational lower bound (Hinton, Osindero & Teh 2006) is
 
     log P(v) >= -F_1(v) + sum_l=1..L-1 E_Q[G_l(h_l) - F_l+1(h_l)] - log Z_L
 
-Each machine replaces the prior that the one below has of its hidden units. What is averaged
-is the logarithm of a ratio of the two: it is constant where they agree.
+Each machine replaces the prior that the one below has of its hidden units. What is averaged is the
+logarithm of a ratio of the two: it is constant where they agree.
 
-A list ``thetas`` holds the parameters of all machines from the bottom up. The units of the
-lowest layer are ``units``; all others are binary.
+A list ``machines`` goes from the data upwards. The visible units of all but the lowest are binary.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 
-from skae.engine.boltzmann.energies import (
-    free_energy,
-    hidden_input,
-    precision_of,
-    sample_hidden,
-    sample_visible,
-    visible_input,
-)
-from skae.engine.networks.units import Bernoulli
 
-_BINARY = Bernoulli()
-
-
-def hidden_free_energy(theta, hidden, units):
-    """G(h) = -h.b - log int exp(h W (v / s^2) - E_v(v)) dv of each row, shape (n_samples,)."""
-    interaction = hidden @ theta["weight_0"]
-    visible = units.log_normalizer(interaction, theta["visible_bias_0"], precision_of(theta))
-    return -(hidden @ theta["hidden_bias_0"]) - visible
-
-
-def sample_downwards(thetas, states, units, generator, means=False):
+def sample_downwards(
+    machines: Sequence, states: torch.Tensor, generator: torch.Generator, means: bool = False
+) -> torch.Tensor:
     """The visible units of the lowest machine, given states of those of the top one.
 
     Parameters
     ----------
-    thetas : list of Parameters
+    machines : list of BipartiteMachine
     states : Tensor of shape (n_samples, n_units)
         Of h_L-1, the visible units of the top machine.
-    units : Bernoulli or Gaussian
-        Of the lowest layer.
     generator : torch.Generator
     means : bool, default=False
-        Whether the last step gives the means of P_1(v | h_1) instead of a draw. Of a
-        single machine, h_1 is drawn given the states first.
+        Whether the last step gives the means of P_1(v | h_1) instead of a draw. Of a single
+        machine, h_1 is drawn given the states first.
 
     Returns
     -------
     visible : Tensor of shape (n_samples, n_visible)
     """
-    if len(thetas) == 1:
+    lowest = machines[0]
+    if len(machines) == 1:
         if not means:
             return states
-        states = sample_hidden(thetas[0], states, generator)
-    for theta in reversed(thetas[1:-1]):
-        states = sample_visible(theta, states, _BINARY, generator)
+        states = lowest.sample_hidden(states, generator)
+    for machine in reversed(machines[1:-1]):
+        states = machine.sample_visible(states, generator)
     if means:
-        return units.mean(visible_input(thetas[0], states))
-    return sample_visible(thetas[0], states, units, generator)
+        return lowest.units.mean(lowest.visible_input(states))
+    return lowest.sample_visible(states, generator)
 
 
-def variational_bound(thetas, visible, units, generator, n_draws=1):
+def variational_bound(
+    machines: Sequence, visible: torch.Tensor, generator: torch.Generator, n_draws: int = 1
+) -> torch.Tensor:
     """The lower bound on log P(v) + log Z_L of each row, by draws of Q.
 
-    It is a mean over draws of h_1, ..., h_L-1; with a single machine it is -F(v), exactly.
-    A row's value is the same whatever rows are beside it.
+    It is a mean over draws of h_1, ..., h_L-1; with a single machine it is -F(v), exactly. A row's
+    value is the same whatever rows are beside it.
 
     Parameters
     ----------
-    thetas : list of Parameters
+    machines : list of BipartiteMachine
     visible : Tensor of shape (n_samples, n_visible)
-    units : Bernoulli or Gaussian
-        Of the lowest layer.
     generator : torch.Generator
     n_draws : int, default=1
 
@@ -95,22 +76,22 @@ def variational_bound(thetas, visible, units, generator, n_draws=1):
     bound : Tensor of shape (n_samples,)
         In nats. Rows of Gaussian units are standardised, and so is the density.
     """
-    bound = -free_energy(thetas[0], visible, units)
-    if len(thetas) == 1:
+    bound = -machines[0].free_energy(visible)
+    if len(machines) == 1:
         return bound
-    first, gains = hidden_input(thetas[0], visible), torch.zeros_like(bound)
+    first, gains = machines[0].hidden_input(visible), torch.zeros_like(bound)
     for _ in range(n_draws):
-        gains += _gain(thetas, first, units, generator)
+        gains += _gain(machines, first, generator)
     return bound.add_(gains, alpha=1 / n_draws)
 
 
-def _gain(thetas, pre, units, generator):
+def _gain(machines, pre, generator):
     """sum_l G_l(h_l) - F_l+1(h_l) for one draw; ``pre`` is the input of h_1."""
     gain = 0.0
-    for lower, upper in pairwise(thetas):
+    for lower, upper in pairwise(machines):
         states = _rotated_draw(pre, generator)
-        gain = gain + hidden_free_energy(lower, states, units) - free_energy(upper, states, _BINARY)
-        pre, units = hidden_input(upper, states), _BINARY
+        gain = gain + lower.hidden_free_energy(states) - upper.free_energy(states)
+        pre = upper.hidden_input(states)
     return gain
 
 

@@ -1,22 +1,29 @@
-"""The restricted Boltzmann machine as functions of (parameters, states).
+r"""An energy is an object: parameters, and every law that follows from them.
 
-    E(v, h) = E_v(v) - h.b - h W (v / s^2)       F(v) = -log sum_h exp(-E(v, h))
+`BipartiteMachine` is the restricted Boltzmann machine. Chains, tempering, annealing, learning
+and stacks of machines work with any object that answers the same questions. What they ask:
 
-with E_v(v) = -v.c for Bernoulli visible units (s = 1) and 1/2 |(v - c) / s|^2 for
-Gaussian ones; the units' ``energy`` says which. Hidden units are Bernoulli. Both
-conditionals factorise:
+- chains: ``sample_hidden(visible, generator, code=None)`` and ``sample_visible(hidden, generator,
+  out=None)``, the two halves of a block Gibbs step, and ``units.is_discrete``, whether visible
+  units that did not move tell of a chain that did not;
+- tempering and annealing: ``tempered(base_bias)``, a path with the methods of `TemperedPath`;
+- learning: ``n_visible`` and ``n_hidden``; ``code(visible, out=None)``, means of the hidden units
+  given the visible ones; ``free_energy(visible)``; ``contrast_``, which writes a step;
+  ``over(theta)``; ``conditional_log_likelihood`` for the curve of the loss; with penalties
+  ``network`` and ``units``, which they read;
+- deep belief networks: both inputs, both free energies.
 
-    P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
-    v | h          : Bernoulli units with logits c + h W, or N(c + h W, s^2)
-
-Parameters are named as in a network of one tied layer, so that `encode`, `decode` and
-the penalties apply to both. ``log_variance`` is there where s is learned (the
-parametrisation of Cho, Ilin & Raiko 2011); otherwise s = 1.
+A machine of several layers is a bipartite one between its even and its odd layers: it is another
+class with these methods, whose ``visible`` and ``hidden`` hold several layers side by side.
 """
 
+import math
+
+import numpy as np
 import torch
 
-from skae.engine.networks.layers import softplus
+from skae.engine.boltzmann import pseudo_likelihood
+from skae.engine.networks.layers import Network, initialize_, softplus
 from skae.engine.optimisation.draws import bernoulli
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
@@ -25,78 +32,295 @@ MAX_ENUMERATED = 20
 _BLOCK = 2**22
 
 
-def precision_of(theta):
-    """1 / s^2 of each visible unit, or None where it is 1."""
-    return torch.exp(-theta["log_variance"]) if "log_variance" in theta else None
+class BipartiteMachine:
+    r"""The restricted Boltzmann machine with such parameters.
 
+        E(v, h) = E_v(v) - h.b - h W (v / s^2)       F(v) = -log sum_h exp(-E(v, h))
 
-def hidden_input(theta, visible, out=None):
-    """Pre-activation of the hidden units, b + W (v / s^2), shape (n_samples, n_hidden)."""
-    precision = precision_of(theta)
-    scaled = visible if precision is None else visible * precision
-    return torch.addmm(theta["hidden_bias_0"], scaled, theta["weight_0"].t(), out=out)
+    with E_v(v) = -v.c for Bernoulli visible units (s = 1) and 1/2 |(v - c) / s|^2 for Gaussian
+    ones; the units' ``energy`` says which. Hidden units are Bernoulli. Both conditionals factorise:
 
+        P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
+        v | h          : Bernoulli units with logits c + h W, or N(c + h W, s^2)
 
-def visible_input(theta, hidden):
-    """Logits or means of the visible units, c + h W, shape (n_samples, n_visible)."""
-    return torch.addmm(theta["visible_bias_0"], hidden, theta["weight_0"])
+    It is a view: where the parameters change, so does the machine. Here alone stand their names,
+    which are those of a network of one tied layer, so that penalties and affine maps apply to both.
+    A logarithm of the variances is among them where s is learned (the parametrisation of Cho, Ilin
+    & Raiko 2011); otherwise s = 1.
 
+    Parameters
+    ----------
+    theta : Parameters
+        Of the shapes that `shapes` returns.
+    units : Bernoulli or Gaussian
+        The visible units.
 
-def sample_hidden(theta, visible, generator):
-    """One draw of every hidden unit given the visible ones."""
-    return bernoulli(hidden_input(theta, visible).sigmoid_(), generator)
-
-
-def sample_visible(theta, hidden, units, generator, out=None):
-    """One draw of every visible unit given the hidden ones."""
-    return units.sample(visible_input(theta, hidden), generator, precision_of(theta), out)
-
-
-def visible_energy(theta, visible, units):
-    """E_v(v) of each row: the energy of the visible units alone."""
-    return units.energy(visible, theta["visible_bias_0"], precision_of(theta))
-
-
-def energy(theta, visible, hidden, units):
-    """E(v, h) of each pair of rows, shape (n_samples,)."""
-    interaction = (hidden * hidden_input(theta, visible)).sum(-1)
-    return visible_energy(theta, visible, units) - interaction
-
-
-def free_energy(theta, visible, units):
-    """F(v) = E_v(v) - sum_j softplus(b + W (v / s^2))_j of each row, shape (n_samples,)."""
-    return visible_energy(theta, visible, units) - softplus(hidden_input(theta, visible)).sum(-1)
-
-
-def enumerable_units(theta, units):
-    """How many units exact enumeration would have to enumerate."""
-    n_hidden, n_visible = theta["weight_0"].shape
-    return min(n_hidden, n_visible) if units.is_discrete else n_hidden
-
-
-def log_partition(theta, units):
-    """Log Z, by enumerating one layer and summing or integrating the other analytically.
-
-    log Z = log sum_h exp(h.b + log int exp(h W (v / s^2) - E_v(v)) dv), or the same over
-    the visible units where they are fewer. Costs 2^n for n units: see `enumerable_units`.
-    Differentiable.
+    Attributes
+    ----------
+    weight : Tensor of shape (n_hidden, n_visible)
+    hidden_bias : Tensor of shape (n_hidden,)
+    visible_bias : Tensor of shape (n_visible,)
+    log_variance : Tensor of shape (n_visible,), or None
     """
-    n_hidden, n_visible = theta["weight_0"].shape
-    over_hidden = n_hidden == enumerable_units(theta, units)
-    precision, totals = precision_of(theta), []
-    n_enumerated = n_hidden if over_hidden else n_visible
-    for states in binary_states(n_enumerated, theta.flat, width=n_hidden + n_visible):
-        if over_hidden:
-            u = states @ theta["weight_0"]
-            log_terms = states @ theta["hidden_bias_0"]
-            log_terms = log_terms + units.log_normalizer(u, theta["visible_bias_0"], precision)
-        else:
-            log_terms = -free_energy(theta, states, units)
-        totals.append(torch.logsumexp(log_terms, 0))
-    return torch.logsumexp(torch.stack(totals), 0)
+
+    def __init__(self, theta, units):
+        self.theta, self.units = theta, units
+        self.weight = theta["weight_0"]
+        self.hidden_bias, self.visible_bias = theta["hidden_bias_0"], theta["visible_bias_0"]
+        self.log_variance = None
+        if "log_variance" in theta:
+            self.log_variance = theta["log_variance"]
+        self.n_hidden, self.n_visible = self.weight.shape
+
+    @staticmethod
+    def shapes(n_visible: int, n_hidden: int, *, learns_variance: bool = False) -> dict:
+        """Name and shape of each parameter."""
+        shapes = dict(Network((n_visible, n_hidden)).parameter_shapes)
+        return shapes | {"log_variance": (n_visible,)} if learns_variance else shapes
+
+    @staticmethod
+    def untied(weights: dict) -> dict:
+        """Arrays of a machine as those of the auto-encoder that does the same in the mean field."""
+        n_hidden, n_visible = weights["weight_0"].shape
+        arrays = Network((n_visible, n_hidden)).untied_weights(weights)
+        if "log_variance" in weights:
+            # The energy has v / s^2 for v; the means of visible units have no such factor.
+            arrays["weight_0"] *= np.exp(-weights["log_variance"])
+        return arrays
+
+    @property
+    def network(self) -> Network:
+        """The network of one tied layer with the same parameters, but for the variances."""
+        return Network((self.n_visible, self.n_hidden))
+
+    @property
+    def precision(self) -> torch.Tensor | None:
+        """1 / s^2 of each visible unit, or None where it is 1."""
+        return None if self.log_variance is None else torch.exp(-self.log_variance)
+
+    def over(self, theta) -> "BipartiteMachine":
+        """The same kind of machine over other parameters, or over a gradient."""
+        return BipartiteMachine(theta, self.units)
+
+    # Conditionals
+
+    def hidden_input(self, visible: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Pre-activation of the hidden units, b + W (v / s^2), shape (n_samples, n_hidden)."""
+        precision = self.precision
+        scaled = visible if precision is None else visible * precision
+        return torch.addmm(self.hidden_bias, scaled, self.weight.t(), out=out)
+
+    def visible_input(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits or means of the visible units, c + h W, shape (n_samples, n_visible)."""
+        return torch.addmm(self.visible_bias, hidden, self.weight)
+
+    def code(self, visible: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """P(h = 1 | v), shape (n_samples, n_hidden)."""
+        return self.hidden_input(visible, out).sigmoid_()
+
+    def sample_hidden(self, visible, generator, code=None) -> torch.Tensor:
+        """One draw of every hidden unit given the visible ones; ``code`` is memory for P(h | v)."""
+        return bernoulli(self.code(visible, code), generator)
+
+    def sample_visible(self, hidden, generator, out=None) -> torch.Tensor:
+        """One draw of every visible unit given the hidden ones."""
+        return self.units.sample(self.visible_input(hidden), generator, self.precision, out)
+
+    def conditional_log_likelihood(self, visible, a, column) -> torch.Tensor:
+        """Log P(v_i | v_-i) of each row for one column i each.
+
+        Parameters
+        ----------
+        visible : Tensor of shape (n_samples, n_visible)
+        a : Tensor of shape (n_samples, n_hidden)
+            `hidden_input` of the rows.
+        column : LongTensor of shape (n_samples,), or (1,) for the same in all rows
+
+        Returns
+        -------
+        conditional : Tensor of shape (n_samples,)
+        """
+        x = visible.gather(1, column.expand(len(visible)).unsqueeze(1))
+        weight, bias, precision = self.weight.t()[column], self.visible_bias[column], self.precision
+        if self.units.is_discrete:
+            return pseudo_likelihood.binary_conditional(x, a, weight, bias)
+        precision = torch.ones_like(bias) if precision is None else precision[column]
+        return pseudo_likelihood.gaussian_conditional(x, a, weight, bias, precision)
+
+    # Energies
+
+    def visible_energy(self, visible: torch.Tensor) -> torch.Tensor:
+        """E_v(v) of each row: the energy of the visible units alone."""
+        return self.units.energy(visible, self.visible_bias, self.precision)
+
+    def energy(self, visible: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """E(v, h) of each pair of rows, shape (n_samples,)."""
+        interaction = (hidden * self.hidden_input(visible)).sum(-1)
+        return self.visible_energy(visible) - interaction
+
+    def free_energy(self, visible: torch.Tensor) -> torch.Tensor:
+        """F(v) = E_v(v) - sum_j softplus(b + W (v / s^2))_j of each row, shape (n_samples,)."""
+        return self.visible_energy(visible) - softplus(self.hidden_input(visible)).sum(-1)
+
+    def hidden_free_energy(self, hidden: torch.Tensor) -> torch.Tensor:
+        """G(h) = -h.b - log int exp(h W (v / s^2) - E_v(v)) dv of each row, shape (n_samples,)."""
+        u = hidden @ self.weight
+        visible = self.units.log_normalizer(u, self.visible_bias, self.precision)
+        return -(hidden @ self.hidden_bias) - visible
+
+    @property
+    def n_enumerated(self) -> int:
+        """How many units exact enumeration has to enumerate."""
+        discrete = self.units.is_discrete
+        return min(self.n_hidden, self.n_visible) if discrete else self.n_hidden
+
+    def log_partition(self) -> torch.Tensor:
+        """Log Z, by enumerating one layer and summing or integrating the other analytically.
+
+        log Z = log sum_h exp(-G(h)), or log sum_v exp(-F(v)) where the visible units are fewer.
+        Costs 2^n for n units: see `n_enumerated`. Differentiable.
+        """
+        over_hidden, totals = self.n_hidden == self.n_enumerated, []
+        of_states = self.hidden_free_energy if over_hidden else self.free_energy
+        width = self.n_hidden + self.n_visible
+        for states in binary_states(self.n_enumerated, self.theta.flat, width=width):
+            totals.append(torch.logsumexp(-of_states(states), 0))
+        return torch.logsumexp(torch.stack(totals), 0)
+
+    def tempered(self, base_bias: torch.Tensor) -> "TemperedPath":
+        """The laws between independent visible units with such biases and this machine."""
+        return TemperedPath(self, base_bias)
+
+    # Learning
+
+    def start_(self, base_bias: torch.Tensor, generator: torch.Generator) -> None:
+        """Set the parameters with which training begins.
+
+        Parameters
+        ----------
+        base_bias : Tensor of shape (n_visible,)
+            Biases at which visible units without hidden ones have the means of the data.
+        generator : torch.Generator
+        """
+        initialize_(self.theta, self.network, base_bias, generator)
+        # Hidden units begin at 1/2: what they add to the visible units' input is taken off
+        # again, so that these begin at the means of the data.
+        self.visible_bias.sub_(self.weight.sum(0), alpha=0.5)
+
+    def contrast_(self, visible, hidden, share, out, *, delta=None, offsets=None) -> None:
+        """Write the step of sum_i q_i (-F(v_i)) over rows into ``out``.
+
+        With h = P(h = 1 | v) and q the share of each row:
+
+            dW = (q h)^T v / s^2,   db = sum q h,   dc = sum q v / s^2
+
+        Learned variances s^2 make these steps longest where the units are most sensitive: dW and
+        dc are multiplied by s^2 again. Where units are centred, the step is that of the centred
+        machine: v and h are counted from their offsets in dW, and dc -= dW^T (hidden offset),
+        db -= dW (visible offset).
+
+        Parameters
+        ----------
+        visible : Tensor of shape (n_rows, n_visible)
+            Overwritten.
+        hidden : Tensor of shape (n_rows, n_hidden)
+            `code` of these rows. Overwritten.
+        share : Tensor of shape (n_rows,)
+        out : Parameters
+        delta : Tensor of shape (n_first, n_hidden), default=None
+            What penalties add to the gradient with respect to the hidden units' pre-activation in
+            the first rows. ``out`` then holds what they ask of the parameters, and is added to.
+        offsets : tuple of Tensor (n_visible,) and (n_hidden,), default=None
+        """
+        step, precision, keep = self.over(out), self.precision, 0 if delta is None else 1
+        if precision is not None:
+            if delta is None:
+                step.log_variance.zero_()
+            else:
+                step.weight.div_(precision)
+                step.visible_bias.div_(precision)
+                change = (visible[: len(delta)] * (delta @ self.weight)).sum(0)
+                step.log_variance.sub_(change.mul_(precision))
+            # d/dz for s^2 = exp(z): sum over rows of q ((v - c)^2 / 2 - v (h W)) / s^2.
+            square = (visible - self.visible_bias).square_().mul_(0.5)
+            square.addcmul_(visible, hidden @ self.weight, value=-1)
+            step.log_variance.addcmul_(torch.mv(square.t(), share), precision)
+        step.visible_bias.addmv_(visible.t(), share, beta=keep)
+        step.hidden_bias.addmv_(hidden.t(), share, beta=keep)
+        if offsets is not None:
+            visible.sub_(offsets[0])
+            hidden.sub_(offsets[1])
+        hidden.mul_(share.unsqueeze(1))
+        if delta is not None:
+            hidden[: len(delta)] += delta
+            step.hidden_bias.add_(delta.sum(0))
+        step.weight.addmm_(hidden.t(), visible, beta=keep)
+        if offsets is not None:
+            step.visible_bias.addmv_(step.weight.t(), offsets[1], alpha=-1)
+            step.hidden_bias.addmv_(step.weight, offsets[0], alpha=-1)
 
 
-def binary_states(n_units, like, width=None):
+class TemperedPath:
+    """The laws P_beta(v) between independent visible units and a machine.
+
+    At inverse temperature beta the energy is a mixture of that of independent units with biases of
+    their own, and the machine's:
+
+        E_beta(v, h) = (1 - beta) E_v(v; base bias) + beta E(v, h)
+
+    Parameters
+    ----------
+    machine : BipartiteMachine
+    base_bias : Tensor of shape (n_visible,)
+        Logits or means of the independent units at beta = 0.
+    """
+
+    def __init__(self, machine: BipartiteMachine, base_bias: torch.Tensor):
+        self.machine, self.base_bias = machine, base_bias
+        self.units, self.precision = machine.units, machine.precision
+
+    def start(self, n_chains: int, generator: torch.Generator) -> torch.Tensor:
+        """Exact draws of the visible units at beta = 0."""
+        return self.units.sample(self.base_bias.repeat(n_chains, 1), generator, self.precision)
+
+    def log_base_partition(self) -> torch.Tensor:
+        """Log Z at beta = 0, with hidden units that are on or off alike."""
+        nothing = torch.zeros_like(self.base_bias)
+        visible = self.units.log_normalizer(nothing, self.base_bias, self.precision)
+        return visible + self.machine.n_hidden * math.log(2.0)
+
+    def energies(self, visible: torch.Tensor) -> tuple:
+        """What `log_density` and `step` need to know of the rows, whatever the beta.
+
+        Returns
+        -------
+        base, machine : Tensor of shape (n_chains,)
+            Energies of the visible units alone, under the base and the machine's biases.
+        a : Tensor of shape (n_chains, n_hidden)
+            Pre-activations of the hidden units.
+        """
+        base = self.units.energy(visible, self.base_bias, self.precision)
+        return base, self.machine.visible_energy(visible), self.machine.hidden_input(visible)
+
+    def log_density(self, energies, beta) -> torch.Tensor:
+        """Log of the unnormalised P_beta(v) of each row; ``beta`` a number or one per row."""
+        base, machine, a = energies
+        return softplus(_column(beta) * a).sum(1) - (1 - beta) * base - beta * machine
+
+    def step(self, energies, beta, generator: torch.Generator) -> torch.Tensor:
+        """One block Gibbs step at ``beta``, h given v and v' given h; returns v'."""
+        beta = _column(beta)
+        hidden = bernoulli(torch.mul(energies[2], beta).sigmoid_(), generator)
+        bias = self.base_bias.expand(len(hidden), -1)
+        pre = torch.lerp(bias, self.machine.visible_input(hidden), beta)
+        return self.units.sample(pre, generator, self.precision)
+
+
+def _column(beta):
+    return beta.unsqueeze(1) if isinstance(beta, torch.Tensor) else beta
+
+
+def binary_states(n_units: int, like: torch.Tensor, width: int | None = None):
     """All 2^n states of binary units, in blocks of rows of zeros and ones.
 
     Parameters
@@ -108,7 +332,7 @@ def binary_states(n_units, like, width=None):
         Numbers that will be held for each state; ``n_units`` where it is None.
     """
     step = max(1, _BLOCK // (n_units if width is None else width))
-    place = 2 ** torch.arange(n_units, device=like.device)
+    digit = 2 ** torch.arange(n_units, device=like.device)
     for start in range(0, 2**n_units, step):
         number = torch.arange(start, min(start + step, 2**n_units), device=like.device)
-        yield (number.unsqueeze(1) & place).ne(0).to(like.dtype)
+        yield (number.unsqueeze(1) & digit).ne(0).to(like.dtype)

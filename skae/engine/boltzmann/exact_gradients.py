@@ -18,26 +18,29 @@ alone is `first_term_gradient`; with E[h | x] in the place of h, it is the gradi
 reconstruction error.
 """
 
+from collections.abc import Sequence
+
 import torch
 
-from skae.engine.boltzmann.energies import binary_states, free_energy, hidden_input, visible_input
+from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.networks.layers import softplus
-from skae.engine.networks.units import Bernoulli
+from skae.engine.optimisation.parameters import Parameters
 
 # Of either layer. The law of one given the other is then a matrix of up to 2^24 entries.
 MAX_UNITS = 12
 # Entries of P(h | x) of the data that are held at a time.
 _BLOCK = 2**22
-_UNITS = Bernoulli()
 
 
-def log_likelihood_gradient(theta, x):
+def log_likelihood_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
     """Gradient of the mean log P(x)."""
-    states = all_states(theta["visible_bias_0"])
-    return _contrast(theta, x, states, torch.softmax(-free_energy(theta, states, _UNITS), 0))
+    states = all_states(machine.visible_bias)
+    return _contrast(machine, x, states, torch.softmax(-machine.free_energy(states), 0))
 
 
-def contrastive_divergence_gradients(theta, x, n_gibbs_steps):
+def contrastive_divergence_gradients(
+    machine: BipartiteMachine, x: torch.Tensor, n_gibbs_steps: Sequence[int]
+) -> list[Parameters]:
     """Expected step of CD-k for each of several k.
 
     The law of the hidden units given the data goes to and fro through the matrices
@@ -45,7 +48,7 @@ def contrastive_divergence_gradients(theta, x, n_gibbs_steps):
 
     Parameters
     ----------
-    theta : Parameters
+    machine : BipartiteMachine
     x : Tensor of shape (n_samples, n_visible)
         Values in [0, 1].
     n_gibbs_steps : sequence of int
@@ -55,88 +58,90 @@ def contrastive_divergence_gradients(theta, x, n_gibbs_steps):
     -------
     gradients : list of Parameters
     """
-    visible, hidden = all_states(theta["visible_bias_0"]), all_states(theta["hidden_bias_0"])
-    to_visible = _law_of_states(visible_input(theta, hidden), visible)
-    to_hidden = _law_of_states(hidden_input(theta, visible), hidden)
-    hidden_law, gradients = _hidden_law(theta, x, hidden), {}
+    visible, hidden = all_states(machine.visible_bias), all_states(machine.hidden_bias)
+    to_visible = _law_of_states(machine.visible_input(hidden), visible)
+    to_hidden = _law_of_states(machine.hidden_input(visible), hidden)
+    hidden_law, gradients = _hidden_law(machine, x, hidden), {}
     for step in range(1, max(n_gibbs_steps) + 1):
         visible_law = hidden_law @ to_visible
         if step in n_gibbs_steps:
-            gradients[step] = _contrast(theta, x, visible, visible_law)
+            gradients[step] = _contrast(machine, x, visible, visible_law)
         hidden_law = visible_law @ to_hidden
     return [gradients[step] for step in n_gibbs_steps]
 
 
-def first_term_gradient(theta, x):
+def first_term_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
     """E[d log P(x | h) / dtheta], h ~ P(h | x): CD-1 that does not draw h again.
 
     dW = E[h (x - r(h))^T], dc = E[x - r(h)] with r(h) = E[v | h]; b does not occur in it.
     """
-    hidden = all_states(theta["hidden_bias_0"])
-    law = _hidden_law(theta, x, hidden)
-    mean = torch.sigmoid(visible_input(theta, hidden))
-    gradient = _expected_statistics(theta, x)
-    gradient["weight_0"].sub_((law.unsqueeze(1) * hidden).t() @ mean)
-    gradient["visible_bias_0"].sub_(law @ mean)
-    gradient["hidden_bias_0"].zero_()
-    return gradient
+    hidden = all_states(machine.hidden_bias)
+    law = _hidden_law(machine, x, hidden)
+    mean = torch.sigmoid(machine.visible_input(hidden))
+    gradient = _expected_statistics(machine, x)
+    gradient.weight.sub_((law.unsqueeze(1) * hidden).t() @ mean)
+    gradient.visible_bias.sub_(law @ mean)
+    gradient.hidden_bias.zero_()
+    return gradient.theta
 
 
-def mean_field_gradient(theta, x):
+def mean_field_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
     """CD-1 with probabilities in the place of draws: x against its reconstruction."""
-    return _contrast(theta, x, torch.sigmoid(_reconstruction(theta, x)))
+    return _contrast(machine, x, torch.sigmoid(_reconstruction(machine, x)))
 
 
-def reconstruction_gradient(theta, x):
+def reconstruction_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
     """Gradient of the mean log P(x | E[h | x]), the negative reconstruction error.
 
     By autograd, as of an auto-encoder with tied weights: also through E[h | x].
     """
-    gradient = theta.empty_like()
+    gradient = machine.theta.empty_like()
     gradient.flat.zero_()
-    outputs = _reconstruction(theta.tracked(gradient), x)
-    (-_UNITS.negative_log_likelihood(outputs, x).mean()).backward()
+    outputs = _reconstruction(machine.over(machine.theta.tracked(gradient)), x)
+    (-machine.units.negative_log_likelihood(outputs, x).mean()).backward()
     return gradient
 
 
-def particle_gradient(theta, x, particles):
+def particle_gradient(
+    machine: BipartiteMachine, x: torch.Tensor, particles: torch.Tensor
+) -> Parameters:
     """Step of PCD: x against particles, whose law is near that of the machine or is not."""
-    return _contrast(theta, x, particles)
+    return _contrast(machine, x, particles)
 
 
-def all_states(bias):
+def all_states(bias: torch.Tensor) -> torch.Tensor:
     """All states of a layer that has such biases, shape (2^n, n)."""
     return torch.cat(list(binary_states(len(bias), bias)))
 
 
-def _contrast(theta, x, visible, probability=None):
+def _contrast(machine, x, visible, probability=None):
     """Statistics of the rows of x less those of other rows, each as probable as given."""
-    gradient = _expected_statistics(theta, x)
-    gradient.flat.sub_(_expected_statistics(theta, visible, probability).flat)
+    gradient = _expected_statistics(machine, x).theta
+    gradient.flat.sub_(_expected_statistics(machine, visible, probability).theta.flat)
     return gradient
 
 
-def _expected_statistics(theta, visible, probability=None):
-    """E[-dF/dtheta] over rows of visible units."""
+def _expected_statistics(machine, visible, probability=None):
+    """E[-dF/dtheta] over rows of visible units, as the parameters of a machine."""
     if probability is None:
         probability = visible.new_full((len(visible),), 1 / len(visible))
-    code = torch.sigmoid(hidden_input(theta, visible))
-    expected = theta.empty_like()
-    torch.mm((code * probability.unsqueeze(1)).t(), visible, out=expected["weight_0"])
-    torch.mv(code.t(), probability, out=expected["hidden_bias_0"])
-    torch.mv(visible.t(), probability, out=expected["visible_bias_0"])
+    code = machine.code(visible)
+    expected = machine.over(machine.theta.empty_like())
+    torch.mm((code * probability.unsqueeze(1)).t(), visible, out=expected.weight)
+    torch.mv(code.t(), probability, out=expected.hidden_bias)
+    torch.mv(visible.t(), probability, out=expected.visible_bias)
     return expected
 
 
-def _reconstruction(theta, x):
-    return visible_input(theta, torch.sigmoid(hidden_input(theta, x)))
+def _reconstruction(machine, x):
+    return machine.visible_input(torch.sigmoid(machine.hidden_input(x)))
 
 
-def _hidden_law(theta, x, states):
+def _hidden_law(machine, x, states):
     """P(h | x) of each state of the hidden units, averaged over the rows of x."""
     law = states.new_zeros(len(states))
     for rows in x.split(max(1, _BLOCK // len(states))):
-        law += _law_of_states(hidden_input(theta, rows), states).sum(0)
+        law += _law_of_states(machine.hidden_input(rows), states).sum(0)
     return law / len(x)
 
 

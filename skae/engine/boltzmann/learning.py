@@ -1,4 +1,4 @@
-"""The training criterion of restricted Boltzmann machines.
+"""How Boltzmann machines learn: the training criterion, and the `Model` of a machine.
 
 The gradient of -log P(x) is that of F(x) minus its expectation under the model. The
 expectation is replaced by a mean over particles, samples that came out of Gibbs steps:
@@ -10,18 +10,20 @@ contrastive divergence (PCD, or stochastic maximum likelihood; Younes 1999, Tiel
 2008) keeps its chains from one gradient step to the next.
 """
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 
-from skae.engine.boltzmann.energies import (
-    free_energy,
-    hidden_input,
-    precision_of,
-    sample_hidden,
-    sample_visible,
-)
-from skae.engine.boltzmann.pseudo_likelihood import conditional_log_likelihood
+from skae.engine.boltzmann.chains import gibbs_step
+from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.networks.affine_maps import network_decoder, network_encoder
+from skae.engine.networks.layers import Network
 from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.draws import bernoulli
+from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.training import Objective
 
 # How fast the offsets of centred hidden units follow their mean (Melchior et al. 2016).
 _OFFSET_RATE = 0.01
@@ -31,13 +33,14 @@ _STEADY_RATE = 0.01
 _WINDOW = 50
 
 
-class ContrastiveDivergence:
+class ContrastiveDivergence(Objective):
     """mean F(data) - mean F(particles) + the penalties.
 
     Parameters
     ----------
-    units : Bernoulli or Gaussian
-        The visible units.
+    machine : callable
+        theta -> the machine of these parameters, an object as `skae.engine.boltzmann.energies`
+        describes.
     n_gibbs_steps : int
         Steps of the chains for each gradient: the k of CD-k.
     persistent : bool
@@ -69,19 +72,19 @@ class ContrastiveDivergence:
 
     def __init__(
         self,
-        units,
-        n_gibbs_steps=1,
-        persistent=False,
-        n_chains=100,
-        penalties=(),
-        visible_offset=None,
-        log_volume=0.0,
-        least_loss=0.0,
+        machine: Callable,
+        n_gibbs_steps: int = 1,
+        persistent: bool = False,
+        n_chains: int = 100,
+        penalties: Sequence = (),
+        visible_offset: torch.Tensor | None = None,
+        log_volume: float = 0.0,
+        least_loss: float = 0.0,
     ):
-        self.units, self.n_gibbs_steps, self.persistent = units, n_gibbs_steps, persistent
+        self.machine, self.n_gibbs_steps, self.persistent = machine, n_gibbs_steps, persistent
         self.n_chains, self.penalties = n_chains, penalties
         self.visible_offset, self.log_volume = visible_offset, log_volume
-        self.offset = log_volume + least_loss
+        self.floor = log_volume + least_loss
         self.state, self._shares, self._buffers = {}, {}, {}
         self._all_moved = False
 
@@ -105,103 +108,75 @@ class ContrastiveDivergence:
         -------
         value : Tensor, a scalar
         """
+        machine = self.machine(theta)
         with torch.no_grad():
-            visible, _ = self._run_chains(theta, x, generator)
-        code = torch.sigmoid(hidden_input(theta, x))
-        forward = Forward(x, row_weight, generator, [code])
-        energies = free_energy(theta, visible, self.units)
+            visible, _ = self._run_chains(machine, x, generator)
         share = self._share(len(x), len(visible) - len(x), row_weight, theta.flat)
-        penalties = (p.weight * p.value(theta, forward) for p in self.penalties)
-        return sum(penalties, -torch.dot(share, energies))
+        value = -torch.dot(share, machine.free_energy(visible))
+        if self.penalties:
+            forward = self._forward(machine, x, row_weight, generator, machine.code(x))
+            value = value + sum(p.weight * p.value(theta, forward) for p in self.penalties)
+        return value
 
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out`` and advance the chains.
 
-        With q the share of each row, -w_i / n for data and w_i / n, or mean(w) / m where
-        chains are persistent, for particles, and h = P(h = 1 | v), over the rows of both:
-
-            dW = (q h)^T v / s^2,   db = sum q h,   dc = sum q v / s^2
-
-        and what the penalties add. Learned variances s^2 make these steps longest where
-        the units are most sensitive; dW and dc are multiplied by s^2 again. The step of
-        log s^2 is divided by its root mean square over recent batches, where that exceeds
-        1: a rare large value must count for as much as it does in the mean. Where units
-        are centred, the step is that of the centred machine: v and h are counted from
-        their offsets in dW, and dc -= dW^T (hidden offset), db -= dW (visible offset).
+        Each row counts by its share q, -w_i / n for data and w_i / n, or mean(w) / m where chains
+        are persistent, for particles; `BipartiteMachine.contrast_` has the formulas and the
+        metric. Penalties add what they ask of the code to the rows of data. The step of log s^2 is
+        divided by its root mean square over recent batches, where that exceeds 1: a rare large
+        value must count for as much as it does in the mean.
         """
-        visible, hidden = self._run_chains(theta, x, generator, keep=True)
-        share = self._share(len(x), len(visible) - len(x), row_weight, theta.flat)
-        precision = precision_of(theta)
-        weight, n = out["weight_0"], len(x)
-        if precision is not None:
-            out["log_variance"].copy_(_variance_gradient(theta, visible, hidden, share))
-        torch.mv(visible.t(), share, out=out["visible_bias_0"])
-        torch.mv(hidden.t(), share, out=out["hidden_bias_0"])
-        delta, keep = None, 0
+        machine, n = self.machine(theta), len(x)
+        visible, hidden = self._run_chains(machine, x, generator, keep=True)
+        share = self._share(n, len(visible) - n, row_weight, theta.flat)
+        delta = offsets = None
         if self.penalties:
-            weight.zero_()
-            keep, delta = 1, self._penalty_delta(theta, x, generator, hidden[:n], row_weight, out)
-            if precision is not None:
-                weight.div_(precision)
-        offset = None if self.visible_offset is None else self._hidden_offset(hidden[:n])
-        if offset is not None:
-            visible.sub_(self.visible_offset)
-            hidden.sub_(offset)
-        hidden.mul_(share.unsqueeze(1))
-        if delta is not None:
-            hidden[:n] += delta
-            out["hidden_bias_0"].add_(delta.sum(0))
-        if keep:
-            weight.addmm_(hidden.t(), visible)
-        else:
-            torch.mm(hidden.t(), visible, out=weight)
-        if offset is not None:
-            out["visible_bias_0"].addmv_(weight.t(), offset, alpha=-1)
-            out["hidden_bias_0"].addmv_(weight, self.visible_offset, alpha=-1)
-        if precision is not None:
-            self._steady_(out["log_variance"])
+            delta = self._penalty_delta(machine, x, generator, hidden[:n], row_weight, out)
+        if self.visible_offset is not None:
+            offsets = self.visible_offset, self._hidden_offset(hidden[:n])
+        machine.contrast_(visible, hidden, share, out, delta=delta, offsets=offsets)
+        if machine.log_variance is not None:
+            self._steady_(machine.over(out).log_variance)
 
     def criterion(self, theta, x, generator, row_weight=None):
         """An estimate of -log PL(x) in nats: one column of each row, drawn, times all.
 
         `gradient` descends on the likelihood, which is not known; this tells how far.
         """
-        n_visible = x.shape[1]
+        machine, n_visible = self.machine(theta), x.shape[1]
         column = torch.randint(n_visible, (len(x),), generator=generator, device=x.device)
-        a = hidden_input(theta, x)
-        losses = -n_visible * conditional_log_likelihood(theta, x, a, column, self.units)
+        a = machine.hidden_input(x)
+        losses = -n_visible * machine.conditional_log_likelihood(x, a, column)
         losses += self.log_volume
         return losses.mean() if row_weight is None else (losses * row_weight).mean()
 
-    def _run_chains(self, theta, x, generator, keep=False):
+    def _run_chains(self, machine, x, generator, keep=False):
         """The rows of x and below them the particles, and P(h = 1 | v) of both."""
-        hidden = self.state.get("chains")
+        before = self.state.get("chains")
         n = m = len(x)
         if self.persistent:
-            m = self.n_chains if hidden is None else len(hidden)
-        visible, code = self._buffers_for(theta, n, m)
+            m = self.n_chains if before is None else len(before)
+        visible, code = self._buffers_for(machine, n, m)
         visible[:n] = x
-        particles = visible[n:]
+        particles, particle_code = visible[n:], code[n:]
         if not self.persistent:
-            hidden_input(theta, x, out=code[:n]).sigmoid_()
-            particle_code = code[:n]
-            for _ in range(self.n_gibbs_steps):
-                hidden = bernoulli(particle_code, generator)
-                sample_visible(theta, hidden, self.units, generator, out=particles)
-                particle_code = hidden_input(theta, particles, out=code[n:]).sigmoid_()
+            before = machine.sample_hidden(x, generator, code=code[:n])
+        elif before is None:
+            before = machine.sample_hidden(x[torch.arange(m, device=x.device) % n], generator)
+        step = gibbs_step(machine, generator, visible_out=particles, code_out=particle_code)
+        state = particles, before
+        for _ in range(self.n_gibbs_steps - 1):
+            state = step(state)
+        # Of the last step's hidden units the means are wanted.
+        machine.sample_visible(state[1], generator, out=particles)
+        if not self.persistent:
+            machine.code(particles, out=particle_code)
             return visible, code
-        if hidden is None:
-            first = torch.arange(m, device=x.device) % n
-            hidden = sample_hidden(theta, x[first], generator)
-        before = hidden
-        for step in range(self.n_gibbs_steps):
-            if step > 0:
-                hidden = sample_hidden(theta, particles, generator)
-            sample_visible(theta, hidden, self.units, generator, out=particles)
         # One product for both phases: at small batches it costs little more than one of them.
-        hidden_input(theta, visible, out=code).sigmoid_()
+        machine.code(visible, out=code)
         if keep:
-            self.state["chains"] = bernoulli(code[n:], generator)
+            self.state["chains"] = bernoulli(particle_code, generator)
             self._watch(before)
         return visible, code
 
@@ -219,20 +194,17 @@ class ContrastiveDivergence:
             self._all_moved = bool(self.state["moved"].all())
 
     @property
-    def frozen_chains(self):
+    def frozen_chains(self) -> torch.Tensor | None:
         """Which persistent chains did not move in the last whole window, or None before it."""
         n_steps = int(self.state.get("n_steps", 0))
         whole = "moved" if n_steps > 0 and n_steps % _WINDOW == 0 else "moved_before"
         return ~self.state[whole] if whole in self.state else None
 
-    def _buffers_for(self, theta, n, m):
+    def _buffers_for(self, machine, n, m):
         # An epoch has batches of two sizes at most; their buffers are made once.
         if (n, m) not in self._buffers:
-            n_hidden, n_visible = theta["weight_0"].shape
-            self._buffers[n, m] = (
-                theta.flat.new_empty(n + m, n_visible),
-                theta.flat.new_empty(n + m, n_hidden),
-            )
+            new = machine.theta.flat.new_empty
+            self._buffers[n, m] = new(n + m, machine.n_visible), new(n + m, machine.n_hidden)
         return self._buffers[n, m]
 
     def _share(self, n, m, row_weight, like):
@@ -261,24 +233,93 @@ class ContrastiveDivergence:
         self.state["hidden_offset"] = torch.lerp(offset, mean, _OFFSET_RATE)
         return offset
 
-    def _penalty_delta(self, theta, x, generator, code, row_weight, out):
-        """Add the penalties on the weights to ``out``; return what they ask of the code.
+    def _penalty_delta(self, machine, x, generator, code, row_weight, out):
+        """Write what the penalties ask of the parameters; return what they ask of the code.
 
         That is the gradient with respect to the pre-activation of each row's hidden units.
         """
-        forward = Forward(x, row_weight, generator, [code])
+        out.flat.zero_()
+        forward = self._forward(machine, x, row_weight, generator, code)
         forward.slope, forward.delta = code * (1 - code), torch.zeros_like(code)
         for penalty in self.penalties:
-            penalty.add_gradient_(theta, forward, out)
-        delta = forward.delta.div_(len(x))
-        if "log_variance" in out:
-            change = (x * (delta @ theta["weight_0"])).sum(0)
-            out["log_variance"].sub_(change.mul_(precision_of(theta)))
-        return delta
+            if hasattr(penalty, "add_gradient_"):
+                penalty.add_gradient_(machine.theta, forward, out)
+            else:
+                self._add_gradient_by_autograd_(penalty, machine, forward, out)
+        return forward.delta.div_(len(x))
+
+    def _add_gradient_by_autograd_(self, penalty, machine, forward, out):
+        """What ``add_gradient_`` does, for a penalty that has a value alone."""
+        code = forward.code.clone().requires_grad_()
+        own = self._forward(machine, forward.x, forward.row_weight, forward.generator, code)
+        with torch.enable_grad():
+            value = penalty.weight * penalty.value(machine.theta.tracked(out), own)
+            if value.requires_grad:
+                value.backward()
+        if code.grad is not None:
+            forward.delta.addcmul_(code.grad, forward.slope, value=len(code))
+
+    def _forward(self, machine, x, row_weight, generator, code):
+        return Forward(machine.network, machine.units, x, row_weight, generator, [code])
 
 
-def _variance_gradient(theta, visible, hidden, share):
-    """d/dz for s^2 = exp(z): sum over rows of s ((v - c)^2 / 2 - v (h W)) / s^2."""
-    square = (visible - theta["visible_bias_0"]).square_().mul_(0.5)
-    square.addcmul_(visible, hidden @ theta["weight_0"], value=-1)
-    return torch.mv(square.t(), share) * precision_of(theta)
+def boltzmann_machine(
+    units,
+    n_visible: int,
+    n_hidden: int,
+    base_bias: torch.Tensor,
+    *,
+    least_variance: float | None = None,
+    shift: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+    report: Callable | None = None,
+    **learning,
+) -> Model:
+    """The `Model` of a restricted Boltzmann machine.
+
+    Parameters
+    ----------
+    units : Bernoulli or Gaussian
+    n_visible, n_hidden : int
+    base_bias : Tensor of shape (n_visible,)
+        Biases of independent visible units that have the means of the data.
+    least_variance : float, default=None
+        Variances of visible units are learned, between this and 1. None: they are 1.
+    shift, scale : Tensor of shape (n_visible,), default=None
+    report : callable, default=None
+        Of the `Model`.
+    **learning
+        Of `ContrastiveDivergence`, but for ``least_loss``.
+    """
+    machine, learns_variance = partial(BipartiteMachine, units=units), least_variance is not None
+    shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learns_variance)
+
+    def project(theta):
+        machine(theta).log_variance.clamp_(math.log(least_variance), 0.0)
+
+    def encode(theta, x):
+        return machine(theta).code(x)
+
+    # The peak of a Gaussian of the least variance is what no density of a column exceeds.
+    floor = 0.5 * n_visible * math.log(2 * math.pi * (least_variance or 1.0))
+    learning["least_loss"] = 0.0 if units.is_discrete else floor
+    network = Network((n_visible, n_hidden))
+    return Model(
+        shapes=shapes,
+        start_=lambda theta, rows, index, generator: machine(theta).start_(base_bias, generator),
+        encode=encode,
+        decode=lambda theta, code: machine(theta).visible_input(code),
+        units=units,
+        n_features=n_visible,
+        n_codes=n_hidden,
+        objective=lambda: ContrastiveDivergence(machine, **learning),
+        shift=shift,
+        scale=scale,
+        project=project if learns_variance else None,
+        # Learned variances scale the data within the encoder.
+        encoder=None if learns_variance else network_encoder(network),
+        decoder=network_decoder(network),
+        untied=BipartiteMachine.untied,
+        code_range=(0.0, 1.0),
+        report=report,
+    )

@@ -11,7 +11,6 @@ import math
 
 import torch
 
-from skae.engine.boltzmann.energies import hidden_input, precision_of
 from skae.engine.networks.layers import softplus
 
 # Spacing of the quadrature in standard deviations: the trapezoidal rule integrates a
@@ -28,15 +27,16 @@ _MOST_POINTS = 512
 _BLOCK = 2**20
 
 
-def pseudo_log_likelihood(theta, visible, units, columns=None):
+def pseudo_log_likelihood(
+    machine, visible: torch.Tensor, columns: torch.Tensor | None = None
+) -> torch.Tensor:
     """sum_i log P(v_i | v_-i) of each row, over some columns scaled up to all.
 
     Parameters
     ----------
-    theta : Parameters
+    machine : BipartiteMachine
     visible : Tensor of shape (n_samples, n_visible)
         For Bernoulli units, values in [0, 1]: x log P + (1 - x) log(1 - P).
-    units : Bernoulli or Gaussian
     columns : LongTensor of shape (n_columns,), default=None
         The terms to sum, times n_visible / n_columns. None takes all: exact.
 
@@ -47,47 +47,37 @@ def pseudo_log_likelihood(theta, visible, units, columns=None):
     n_visible = visible.shape[1]
     if columns is None:
         columns = torch.arange(n_visible, device=visible.device)
-    a = hidden_input(theta, visible)
+    a = machine.hidden_input(visible)
     total = visible.new_zeros(len(visible))
     for column in columns:
-        total += conditional_log_likelihood(theta, visible, a, column.view(1), units)
+        total += machine.conditional_log_likelihood(visible, a, column.view(1))
     return total * (n_visible / len(columns))
 
 
-def conditional_log_likelihood(theta, visible, a, column, units):
-    """Log P(v_i | v_-i) of each row for one column i each.
+def binary_conditional(x, a, weight, bias) -> torch.Tensor:
+    """Log P(v_i | v_-i) of a Bernoulli unit of each row.
 
     Parameters
     ----------
-    theta : Parameters
-    visible : Tensor of shape (n_samples, n_visible)
+    x : Tensor of shape (n_samples, 1)
+        The units' values.
     a : Tensor of shape (n_samples, n_hidden)
-        `hidden_input` of the rows.
-    column : LongTensor of shape (n_samples,), or (1,) for the same in all rows
-    units : Bernoulli or Gaussian
+        Pre-activations of the hidden units, the unit's own part included.
+    weight, bias : Tensor of shape (n_samples or 1, n_hidden) and (n_samples or 1,)
+        The units' own.
 
     Returns
     -------
     conditional : Tensor of shape (n_samples,)
     """
-    x = visible.gather(1, column.expand(len(visible)).unsqueeze(1))
-    weight, bias = theta["weight_0"].t()[column], theta["visible_bias_0"][column]
-    if units.is_discrete:
-        return _bernoulli_conditional(x, a, weight, bias)
-    precision = precision_of(theta)
-    precision = torch.ones_like(bias) if precision is None else precision[column]
-    return _gaussian_conditional(x, a, weight, bias, precision)
-
-
-def _bernoulli_conditional(x, a, weight, bias):
     without = a - x * weight
     logit = bias + (softplus(without + weight) - softplus(without)).sum(1)
     x = x.squeeze(1)
     return x * logit - softplus(logit)
 
 
-def _gaussian_conditional(x, a, weight, bias, precision):
-    """One-dimensional quadrature of exp(-F) over the unit.
+def gaussian_conditional(x, a, weight, bias, precision) -> torch.Tensor:
+    """The same of a Gaussian unit, by one-dimensional quadrature of exp(-F) over the unit.
 
     Given the hidden units it is N(c + h.w, s^2), so its law is a mixture of Gaussians of
     one width whose means lie between c + sum_j min(w_j, 0) and c + sum_j max(w_j, 0).

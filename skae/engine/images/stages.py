@@ -7,6 +7,7 @@ Whitening: contrast normalisation of patches, then columns of variance one, unco
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,29 @@ from torch.nn import functional
 _ROUNDING = 100
 
 
-def rectify(images, kind, threshold=0.0):
+class Stage(NamedTuple):
+    """A step between images, as a value.
+
+    Attributes
+    ----------
+    output_shape : tuple of three int
+        Height, width and channels of what comes out.
+    apply : callable
+        From a Tensor of shape (n_images, height, width, channels) to one with so many images of
+        ``output_shape``, flattened or not.
+    keeps_columns : bool
+        Whether each value that comes out belongs to the one at its place that went in.
+    n_values : int
+        What mapping one image holds at a time, beyond what goes in and comes out.
+    """
+
+    output_shape: tuple[int, int, int]
+    apply: Callable[[torch.Tensor], torch.Tensor]
+    keeps_columns: bool = False
+    n_values: int = 0
+
+
+def rectify(images: torch.Tensor, kind: str, threshold: float = 0.0) -> torch.Tensor:
     """Magnitudes, positive parts, or positive and negative parts, above a threshold.
 
     Parameters
@@ -38,7 +61,9 @@ def rectify(images, kind, threshold=0.0):
     return torch.cat([images - threshold, -images - threshold], dim=3).clamp_(min=0)
 
 
-def pool(images, kind, size, stride):
+def pool(
+    images: torch.Tensor, kind: str, size: tuple[int, int], stride: tuple[int, int]
+) -> torch.Tensor:
     """One value for each window and channel.
 
     Windows start at every ``stride``-th pixel until one reaches the border; what of it lies
@@ -68,7 +93,7 @@ def pool(images, kind, size, stride):
     return pooled.permute(0, 2, 3, 1)
 
 
-def pool_grid(images, kind, grid):
+def pool_grid(images: torch.Tensor, kind: str, grid: tuple[int, int]) -> torch.Tensor:
     """One value for each cell of a grid that parts the image, and each channel.
 
     Cells differ by one pixel at most, and the larger ones come first (Coates & Ng's quadrants
@@ -103,7 +128,7 @@ def _cell_sizes(n_pixels, n_cells):
     return [n_pixels // n_cells + (cell < n_pixels % n_cells) for cell in range(n_cells)]
 
 
-def local_contrast_normalize(images, size, sigma):
+def local_contrast_normalize(images: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
     """Each pixel's difference from its surroundings, in units of the contrast there.
 
     v = x - (w * x), then v / max(s, mean of s) with s^2 = w * v^2, where * averages over
@@ -160,7 +185,9 @@ def _smooth(maps, window):
     return maps
 
 
-def patches(images, shape, stride=(1, 1)):
+def patches(
+    images: torch.Tensor, shape: tuple[int, int], stride: tuple[int, int] = (1, 1)
+) -> torch.Tensor:
     """All patches of each image, as a view.
 
     Parameters
@@ -176,7 +203,7 @@ def patches(images, shape, stride=(1, 1)):
     return windows.permute(0, 1, 2, 4, 5, 3)
 
 
-def draw_positions(n_positions, n_draws, generator):
+def draw_positions(n_positions: int, n_draws: int, generator: torch.Generator) -> torch.Tensor:
     """Distinct integers below ``n_positions``, all equally likely, in ascending order.
 
     One from each of ``n_draws`` stretches of a circle; all, where there are no more.
@@ -191,7 +218,7 @@ def draw_positions(n_positions, n_draws, generator):
     return drawn.add_(turn).remainder_(n_positions).sort().values
 
 
-def center_rows(rows):
+def center_rows(rows: torch.Tensor) -> torch.Tensor:
     """Each row minus its mean; exact zeros for a row of one value."""
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     # Taken out first, the middle leaves nothing of a constant row for rounding.
@@ -199,7 +226,7 @@ def center_rows(rows):
     return rows.sub_(rows.mean(1, keepdim=True))
 
 
-def normalize_contrast(rows, epsilon):
+def normalize_contrast(rows: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Each row minus its mean, by sqrt(its variance + epsilon) (Coates & Ng 2011).
 
     Parameters
@@ -225,7 +252,7 @@ class Moments:
         self.mean = torch.zeros(n_columns, dtype=torch.float64)
         self.scatter = torch.zeros(n_columns, n_columns, dtype=torch.float64)
 
-    def add(self, rows):
+    def add(self, rows: torch.Tensor) -> None:
         """Count the rows of a block."""
         mean = rows.mean(0)
         rows = rows - mean
@@ -238,7 +265,7 @@ class Moments:
         self.n_rows = n_rows
 
     @property
-    def covariance(self):
+    def covariance(self) -> torch.Tensor:
         """Of divisor n_rows - 1, so zero for one row."""
         return self.scatter / max(1, self.n_rows - 1)
 
@@ -250,7 +277,7 @@ class Whitening(NamedTuple):
     inverse: torch.Tensor
 
 
-def whitening(covariance, epsilon, method):
+def whitening(covariance: torch.Tensor, epsilon: float, method: str) -> Whitening:
     """The whitening of rows of a given covariance.
 
     With C = V diag(d) V^T and e = epsilon * mean(d), "pca" is diag(d + e)^(-1/2) V^T, its

@@ -134,46 +134,61 @@ class AffineChain:
         return self._views[n]
 
 
-def encoder_maps(levels, dropout=(0.0, 0.0)):
-    """The encoders of some levels as affine maps, or None if one of them is none.
+def encoder_maps(models, first=0, dropout=(0.0, 0.0)):
+    """The encoders of models one on the other as affine maps, or None if one of them is none.
 
     Parameters
     ----------
-    levels : sequence of Level
+    models : sequence of Model
+    first : int, default=0
+        Number of the first of them in its stack: the parameters of layer 0 begin with "0.".
     dropout : tuple of two float
-        Of the lowest level's input, and of the others'.
+        Of the lowest model's input, and of the others'.
+
+    Returns
+    -------
+    maps : list of AffineMap, or None
     """
-    if any(level.encoder is None for level in levels):
+    if any(model.encoder is None for model in models):
         return None
     maps = []
-    for number, level in enumerate(levels):
-        first, *others = _prefixed(level.encoder, level.prefix)
-        if number > 0 and level.scale is not None:
-            gain, shift = 1 / level.scale, -level.shift / level.scale
-            first = first._replace(gain=gain, shift=shift)
-        maps += [first._replace(dropout=dropout[min(number, 1)]), *others]
+    for number, model in enumerate(models):
+        lowest, *others = _prefixed(model.encoder, f"{first + number}.")
+        if number > 0 and model.scale is not None:
+            gain, shift = 1 / model.scale, -model.shift / model.scale
+            lowest = lowest._replace(gain=gain, shift=shift)
+        maps += [lowest._replace(dropout=dropout[min(number, 1)]), *others]
     return maps
 
 
-def decoder_maps(levels):
-    """The decoders of some levels as affine maps, from the code down, or None.
+def decoder_maps(models, first=0):
+    """The decoders of models one on the other as affine maps, from the code down, or None.
 
     Parameters
     ----------
-    levels : sequence of Level
+    models : sequence of Model
+    first : int, default=0
+        Number of the first of them in its stack.
+
+    Returns
+    -------
+    maps : list of AffineMap, or None
+        The last one's activation is left to the units of the lowest model.
     """
-    if any(level.decoder is None for level in levels):
+    if any(model.decoder is None for model in models):
+        return None
+    if any(model.units.activation is None for model in models[1:]):
         return None
     maps, left = [], None
-    for number, level in reversed(list(enumerate(levels))):
-        first, *others = _prefixed(level.decoder, level.prefix)
+    for number, model in reversed(list(enumerate(models))):
+        highest, *others = _prefixed(model.decoder, f"{first + number}.")
         if left is not None:
-            first = first._replace(gain=left.scale, shift=left.shift)
-        *others, last = [first, *others]
-        if number > 0:  # The output's own units are the criterion's.
-            last = last._replace(activation=level.units.activation)
+            highest = highest._replace(gain=left.scale, shift=left.shift)
+        *others, last = [highest, *others]
+        if number > 0:
+            last = last._replace(activation=model.units.activation)
         maps += [*others, last]
-        left = level
+        left = model
     return maps
 
 

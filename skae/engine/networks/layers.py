@@ -13,11 +13,13 @@ what it means is up to the output units (`skae.engine.networks.units`).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional
+
+from skae.engine.optimisation.registry import Registry
 
 
 def softplus(p):
@@ -32,9 +34,12 @@ class Activation(NamedTuple):
     second argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in
     h, so the same lines serve autograd and the closed forms.
     ``function_`` works in place where torch can. ``gain`` scales the initial weights of
-    one layer, ``deep_gain`` those of several. Outputs lie in ``range``.
+    one layer, ``deep_gain`` those of several. Outputs lie in ``range``. Users choose it by its
+    ``name``.
     """
 
+    name: str
+    summary: str
     function: Callable
     function_: Callable
     slope: Callable
@@ -44,11 +49,16 @@ class Activation(NamedTuple):
     range: tuple[float, float] = (-math.inf, math.inf)
 
 
-ACTIVATIONS = {
+ACTIVATIONS = Registry()
+activation = ACTIVATIONS.register
+
+activation(
     # Glorot's 4 makes up for the slope of 1/4 at 0, without which signals die out within
     # three layers. One layer does better without it: standardised columns would saturate
     # its units from the start, and the output has no such slope.
-    "sigmoid": Activation(
+    Activation(
+        "sigmoid",
+        "1 / (1 + exp(-p)), between 0 and 1",
         torch.sigmoid,
         torch.sigmoid_,
         lambda h: torch.addcmul(h, h, h, value=-1),
@@ -56,8 +66,12 @@ ACTIVATIONS = {
         1.0,
         4.0,
         (0.0, 1.0),
-    ),
-    "tanh": Activation(
+    )
+)
+activation(
+    Activation(
+        "tanh",
+        "the hyperbolic tangent, between -1 and 1",
         torch.tanh,
         torch.tanh_,
         lambda h: 1 - h * h,
@@ -65,8 +79,12 @@ ACTIVATIONS = {
         1.0,
         1.0,
         (-1.0, 1.0),
-    ),
-    "relu": Activation(
+    )
+)
+activation(
+    Activation(
+        "relu",
+        "max(p, 0)",
         torch.relu,
         torch.relu_,
         lambda h: (h > 0).to(h.dtype),
@@ -74,8 +92,12 @@ ACTIVATIONS = {
         math.sqrt(2.0),
         math.sqrt(2.0),
         (0.0, math.inf),
-    ),
-    "softplus": Activation(
+    )
+)
+activation(
+    Activation(
+        "softplus",
+        "log(1 + exp(p)), a smooth relu",
         softplus,
         softplus,
         lambda h: -torch.expm1(-h),
@@ -83,16 +105,20 @@ ACTIVATIONS = {
         2.0,
         2.0,
         (0.0, math.inf),
-    ),
-    "linear": Activation(
+    )
+)
+activation(
+    Activation(
+        "linear",
+        "p itself",
         lambda p: p,
         lambda p: p,
         torch.ones_like,
         lambda h, slope: torch.zeros_like(h),
         1.0,
         1.0,
-    ),
-}
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +166,11 @@ class Network:
     def decoder_weight(self, theta, level):
         """The weight V_level, of shape (n_above, n_below)."""
         return theta[f"weight_{level}" if self.tied else f"decoder_weight_{level}"]
+
+    def untied_weights(self, weights):
+        """The arrays of this network, tied, as those of the untied one that does the same."""
+        shapes = replace(self, tied=False).parameter_shapes
+        return {name: weights[name.removeprefix("decoder_")].copy() for name in shapes}
 
     def weight_matrices(self, theta):
         """All weight matrices, each once."""

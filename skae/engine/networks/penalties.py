@@ -9,17 +9,28 @@ adds weight * n_samples * its gradient with respect to the code's pre-activation
 ``forward.delta`` and weight * its gradient with respect to the matrices to ``gradient``, and
 returns its value. A test compares the two for every penalty that has both.
 
-Penalties that users choose by name are in `SPARSITY_PENALTIES` and `CONTRACTIONS`. Objects of
-users' own are penalties as much as these.
+Penalties that users choose by a name are registered here, with `sparsity_penalty` or with
+`contraction`, and have ``name`` and ``summary``. Objects of users' own are penalties as much as
+these.
 """
 
 import inspect
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 
 from skae.engine.networks import jacobians
 from skae.engine.networks.layers import encode
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.registry import Registry
+
+SPARSITY_PENALTIES = Registry()
+sparsity_penalty = SPARSITY_PENALTIES.register
+CONTRACTIONS = Registry()
+contraction = CONTRACTIONS.register
 
 
 class WeightDecay:
@@ -46,8 +57,12 @@ class WeightDecay:
         return value
 
 
+@sparsity_penalty
 class CodeL1:
     """weight * mean over rows of |h|_1: few units respond to any one row."""
+
+    name = "l1"
+    summary = "the sum of absolute values of the code"
 
     def __init__(self, weight: float, target: float = 0.0):
         del target  # sparse codes are drawn to 0
@@ -64,12 +79,15 @@ class CodeL1:
         return forward.mean(forward.code.abs().sum(1))
 
 
+@sparsity_penalty
 class CodeKL:
     """weight * sum_j KL(target || mean activation of unit j) (Lee et al. 2008; Ng 2011).
 
     Each unit is on average active ``target`` of the time; for codes in (0, 1).
     """
 
+    name = "kl"
+    summary = "drives each unit's mean activity to ``sparsity_target``; for codes in (0, 1)"
     code_range = (0.0, 1.0)
 
     def __init__(self, weight: float, target: float):
@@ -107,12 +125,16 @@ def _on_and_off(activity):
     return activity + 1e-9, (1 - activity) + 1e-9
 
 
+@contraction
 class Contraction:
     """weight * mean over rows of |dh/dx|_F^2 (Rifai et al., ICML 2011).
 
     In closed form for one layer, sum_j s'(p_j)^2 sum_i W_ji^2, and by exact products
     of the layers' Jacobians for more.
     """
+
+    name = "encoder"
+    summary = "dh/dx, the code's"
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -134,6 +156,7 @@ class Contraction:
         return torch.dot(energy, norms)
 
 
+@contraction
 class ReconstructionContraction:
     """weight * mean over rows of |dr/dx|_F^2, r the reconstruction.
 
@@ -141,6 +164,9 @@ class ReconstructionContraction:
     in the variance, for 1/2 squared error where rows are reconstructed exactly
     (Bishop 1995; Alain & Bengio 2014).
     """
+
+    name = "reconstruction"
+    summary = "dr/dx, the reconstruction's"
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -233,12 +259,7 @@ def encoder_layers(theta, hidden, network):
     return slopes, [theta[f"weight_{level}"] for level in range(network.depth)]
 
 
-# By the names that users know them by.
-SPARSITY_PENALTIES = {"kl": CodeKL, "l1": CodeL1}
-CONTRACTIONS = {"encoder": Contraction, "reconstruction": ReconstructionContraction}
-
-
-def check_penalties(penalties, code_range: tuple[float, float]) -> None:
+def check_penalties(penalties: Sequence, code_range: tuple[float, float]) -> None:
     """Raise a ValueError for what is no penalty, or none for codes of such a range.
 
     Parameters
@@ -246,17 +267,20 @@ def check_penalties(penalties, code_range: tuple[float, float]) -> None:
     penalties : sequence
     code_range : tuple of two float
     """
-    for number, penalty in enumerate(penalties):
-        value = getattr(penalty, "value", None)
+    for penalty in penalties:
         weight = getattr(penalty, "weight", None)
         try:
-            inspect.signature(value).bind(None, None)
-            float(weight)
+            inspect.signature(getattr(penalty, "value", None)).bind(None, None)  # type: ignore
+            if hasattr(penalty, "add_gradient_"):
+                inspect.signature(penalty.add_gradient_).bind(None, None, None)
+            if not isinstance(weight, Real) or not math.isfinite(weight):
+                raise TypeError(f"Its weight is {weight!r}.")
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"penalties[{number}]={penalty!r} is no penalty: it has to have a number, weight, "
-                "and a method value(theta, forward) that returns a scalar tensor, a mean over the "
-                "rows of forward.code."
+                f"penalties={penalty!r} is no penalty: it has to have a finite number, weight, and "
+                "a method value(theta, forward) that returns a scalar tensor, a mean over the rows "
+                "of forward.code; and it may have a method add_gradient_(theta, forward, gradient) "
+                "that returns the same."
             ) from error
         needed = getattr(penalty, "code_range", code_range)
         if code_range[0] < needed[0] or code_range[1] > needed[1]:
@@ -265,3 +289,20 @@ def check_penalties(penalties, code_range: tuple[float, float]) -> None:
                 "but those of this model are not bound to that: use activation='sigmoid', or "
                 "sparsity_penalty='l1'."
             )
+
+
+def checked_value(value: Any, penalty: Any, method: str) -> torch.Tensor:
+    """What a penalty's method returned, if it is a scalar.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    if isinstance(value, torch.Tensor) and value.dim() == 0:
+        return value
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+    raise ValueError(
+        f"{type(penalty).__name__}.{method} has to return a scalar tensor, a mean over the rows, "
+        f"not a {type(value).__name__}{shape}."
+    )

@@ -31,14 +31,10 @@ from torch.nn.functional import log_softmax
 
 from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
 from skae.engine.optimisation.draws import bernoulli
+from skae.engine.optimisation.registry import Registry
 
-UNITS: dict[str, type] = {}
-
-
-def unit(cls):
-    """Register a kind of unit under its name."""
-    UNITS[cls.name] = cls
-    return cls
+UNITS = Registry()
+unit = UNITS.register
 
 
 class Units:
@@ -122,8 +118,8 @@ class Gaussian(Units):
 
     name = "gaussian"
     summary = (
-        "columns standardised by their mean and standard deviation, which are estimated in `fit`: "
-        "a raw table needs no scaler"
+        "columns standardised by their mean and standard deviation, which are estimated in `fit`, "
+        "so that a raw table needs no scaler"
     )
     standardizes = True
     is_discrete = False

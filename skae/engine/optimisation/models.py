@@ -53,8 +53,14 @@ class Model:
         Why no gradient can go through the encoder. None: one can.
     optimizer : callable, default=None
         (objective) -> a rule of the steps of its own, in the place of the user's choice.
+    untied : callable, default=None
+        (weights, a dict of arrays) -> those of the untied auto-encoder of sigmoid units or, where
+        an activation is chosen, of these, that encodes and decodes alike. None: encoder and
+        decoder have no weights in common.
     largest_alpha : callable, default=None
         (theta, x) -> the weight of the sparsity penalty from which on each row's code is zero.
+    report : callable, default=None
+        (objective) -> what to warn of after a training on it, or None.
     numbers_per_row : int
         What a training step holds in memory for each row, beyond the row and its code.
     keeps_state : bool
@@ -78,7 +84,9 @@ class Model:
     code_range: tuple[float, float] = (-math.inf, math.inf)
     no_gradient: str | None = None
     optimizer: Callable[[Any], Any] | None = None
+    untied: Callable[[dict], dict] | None = None
     largest_alpha: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    report: Callable[[Any], str | None] | None = None
     numbers_per_row: int = 0
     keeps_state: bool = False
 

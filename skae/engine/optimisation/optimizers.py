@@ -13,13 +13,20 @@ from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
+from skae.engine.optimisation.registry import Registry
+
 # Devices for which torch has one fused kernel for the whole step.
 _FUSED_DEVICES = ("cpu", "cuda")
 
+OPTIMIZERS = Registry()
+optimizer = OPTIMIZERS.register
 
+
+@optimizer
 class Adam:
     """Adam (Kingma & Ba 2015), with torch's defaults for the moments' decay."""
 
+    name = "adam"
     slots = ("mean", "square", "step")
 
     def __init__(self, momentum):
@@ -46,9 +53,11 @@ class Adam:
         )
 
 
+@optimizer
 class SGD:
-    """Stochastic gradient descent with momentum, Nesterov's on request."""
+    """Stochastic gradient descent with momentum."""
 
+    name = "sgd"
     slots = ("velocity",)
     nesterov = False
 
@@ -73,15 +82,19 @@ class SGD:
         )
 
 
+@optimizer
 class Nesterov(SGD):
     """Stochastic gradient descent with Nesterov's momentum."""
 
+    name = "nesterov"
     nesterov = True
 
 
+@optimizer
 class RMSprop:
     """RMSprop (Tieleman & Hinton 2012), with momentum."""
 
+    name = "rmsprop"
     slots = ("square", "velocity", "step")
 
     def __init__(self, momentum):
@@ -106,9 +119,11 @@ class RMSprop:
         )
 
 
+@optimizer
 class Adagrad:
     """Adagrad (Duchi et al. 2011)."""
 
+    name = "adagrad"
     slots = ("square", "step")
 
     def __init__(self, momentum):
@@ -128,15 +143,6 @@ class Adagrad:
             eps=1e-10,
             maximize=False,
         )
-
-
-OPTIMIZERS = {
-    "adam": Adam,
-    "sgd": SGD,
-    "nesterov": Nesterov,
-    "rmsprop": RMSprop,
-    "adagrad": Adagrad,
-}
 
 
 class Partwise:

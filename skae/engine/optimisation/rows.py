@@ -116,7 +116,7 @@ class Labelled(NamedTuple):
         How much each row's target counts; None where all count alike.
     directions : Tensor of shape (n_directed, n_directions, n_features), or None
         In which rows may move without their target changing.
-    place : LongTensor of shape (n_samples,), or None
+    position : LongTensor of shape (n_samples,), or None
         Where those of each row are in ``directions``. None: in the same order.
     """
 
@@ -124,11 +124,11 @@ class Labelled(NamedTuple):
     target: torch.Tensor
     weight: torch.Tensor | None
     directions: torch.Tensor | None = None
-    place: torch.Tensor | None = None
+    position: torch.Tensor | None = None
 
-    def directions_of(self, index):
+    def directions_of(self, index: torch.Tensor) -> torch.Tensor:
         """Directions of some of the rows, all of which have some."""
-        return self.directions[index if self.place is None else self.place[index]]
+        return self.directions[index if self.position is None else self.position[index]]
 
 
 class LabelledRows:
@@ -141,14 +141,14 @@ class LabelledRows:
     weight : Tensor of shape (n_samples,), default=None
     directions : DenseRows or StreamedRows, default=None
         All directions of a row, one after the other, of rows that have some.
-    place : LongTensor of shape (n_samples,), default=None
+    position : LongTensor of shape (n_samples,), default=None
         Where those of each row are in ``directions``, negative where it has none. None: each
         row has some.
     """
 
-    def __init__(self, rows, target, weight=None, directions=None, place=None):
+    def __init__(self, rows, target, weight=None, directions=None, position=None):
         self.rows, self.target, self.weight = rows, target, weight
-        self.directions, self.place = directions, place
+        self.directions, self.position = directions, position
 
     def __len__(self):
         return len(self.rows)
@@ -172,12 +172,14 @@ class LabelledRows:
     def _directions_at(self, index):
         if self.directions is None:
             return None, None
-        place = None
-        if self.place is not None:
-            index = self.place[index]
+        position = None
+        if self.position is not None:
+            index = self.position[index]
             has_some = index >= 0
-            index, place = index[has_some], has_some.cumsum(0) - 1
-        return self.directions.take(index).view(len(index), -1, self.n_columns), place
+            index, position = index[has_some], has_some.cumsum(0) - 1
+        # The number of directions cannot be inferred from a batch in which no row has any.
+        shape = len(index), self.directions.n_columns // self.n_columns, self.n_columns
+        return self.directions.take(index).view(shape), position
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):
@@ -218,7 +220,7 @@ def fits_float32(dtype):
     return dtype in (np.float32, np.bool_) or (dtype.kind in "iu" and dtype.itemsize <= 2)
 
 
-def map_rows(function, array, shape, place, shift=None, scale=None):
+def map_rows(function, array, shape, place, shift=None, scale=None, width=0):
     """``function(block)`` for all rows, one block at a time, as an array on the host.
 
     Parameters
@@ -232,6 +234,8 @@ def map_rows(function, array, shape, place, shift=None, scale=None):
         Where blocks are computed.
     shift, scale : Tensor of shape (n_features,), default=None
         Blocks are (x - shift) / scale.
+    width : int, default=0
+        How many numbers ``function`` holds for each row, where these are more than its result.
 
     Returns
     -------
@@ -242,7 +246,7 @@ def map_rows(function, array, shape, place, shift=None, scale=None):
     dtype = np.float32 if fits_float32(array.dtype) else np.float64
     results = np.empty((array.shape[0], *shape), dtype=dtype)
     with torch.inference_mode():
-        for start, block in rows.blocks(math.prod(shape)):
+        for start, block in rows.blocks(max(width, math.prod(shape))):
             results[start : start + len(block)] = function(block).cpu().numpy()
     return results
 

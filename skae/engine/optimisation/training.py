@@ -11,13 +11,29 @@ import torch
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.registry import Registry
 from skae.engine.optimisation.watching import Watch
 
-SCHEDULES = {
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: 1.0 - progress,
-    "cosine": lambda progress: 0.5 + 0.5 * math.cos(math.pi * progress),
-}
+SCHEDULES = Registry()
+schedule = SCHEDULES.register
+
+
+@schedule
+def constant(progress: float) -> float:
+    """Stays as it is."""
+    return 1.0
+
+
+@schedule
+def linear(progress: float) -> float:
+    """Falls to zero linearly."""
+    return 1.0 - progress
+
+
+@schedule
+def cosine(progress: float) -> float:
+    """Falls to zero along a half cosine."""
+    return 0.5 + 0.5 * math.cos(math.pi * progress)
 
 
 class Objective:
@@ -54,7 +70,14 @@ class Objective:
     state: dict
 
 
-def gradient_by_autograd(function, theta, x, generator, out, row_weight):
+def gradient_by_autograd(
+    function: Callable[..., torch.Tensor],
+    theta: Parameters,
+    x: Any,
+    generator: torch.Generator,
+    out: Parameters,
+    row_weight: torch.Tensor | None,
+) -> torch.Tensor:
     """Write the gradient of such a function as ``value`` into ``out``; return its value."""
     out.flat.zero_()
     with torch.enable_grad():
@@ -95,6 +118,14 @@ class Settings:
     def with_optimizer(self, optimizer: Any) -> "Settings":
         """The same with other steps."""
         return replace(self, optimizer=optimizer)
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate when this part of all steps is done."""
+        return self.learning_rate * SCHEDULES[self.schedule](progress)
+
+    def n_batches(self, n_rows: int) -> int:
+        """Number of batches in an epoch."""
+        return max(1, math.ceil(n_rows / self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -149,9 +180,9 @@ class Training(NamedTuple):
     itself; else 0.
     """
 
-    loss_curve: list
-    validation_curve: list
-    optimizer_state: dict
+    loss_curve: list[float]
+    validation_curve: list[float]
+    optimizer_state: dict[str, torch.Tensor]
     outcome: str
     kept_epoch: int
     setback: float = 0.0
@@ -164,10 +195,10 @@ def train(
     settings: Settings,
     generator: torch.Generator,
     *,
-    state: dict | None = None,
+    state: dict[str, torch.Tensor] | None = None,
     keeps_start: bool = False,
     project: Callable[[Parameters], None] | None = None,
-    listener: Callable[[Epoch], bool] | None = None,
+    listener: Callable[[Epoch], Any] | None = None,
 ) -> Training:
     """Minimise an objective over rows by minibatch gradient steps, in place.
 
@@ -201,50 +232,48 @@ def train(
     optimizer, gradient = settings.optimizer, theta.empty_like()
     state = initial_state(optimizer, theta.flat) if state is None else state
     index = data.index.to(theta.flat.device)
-    n_batches = max(1, math.ceil(len(index) / settings.batch_size))
-    rate = SCHEDULES[settings.schedule]
+    n_batches = settings.n_batches(len(index))
     watch = Watch(theta, objective, data, settings, keeps_start)
 
     def step(batch, progress):
         x, weight = data.batch(batch)
         value = objective.gradient(theta, x, generator, gradient, weight)
-        learning_rate = settings.learning_rate * rate(progress)
-        optimizer.update_(theta.flat, gradient.flat, state, learning_rate)
+        optimizer.update_(theta.flat, gradient.flat, state, settings.rate_at(progress))
         if project is not None:
             project(theta)
         return value
 
-    def run_epoch(epoch):
+    def run_epoch(number):
         order = torch.randperm(len(index), generator=generator, device=index.device)
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for number, batch in enumerate(torch.tensor_split(index[order], n_batches)):
-            value = step(batch, (epoch + number / n_batches) / settings.max_iter)
+        for k, batch in enumerate(torch.tensor_split(index[order], n_batches)):
+            value = step(batch, (number + k / n_batches) / settings.max_iter)
             if objective.reports_loss:
                 total += value
         return (total / n_batches).item() if objective.reports_loss else watch.probe()
 
-    outcome, started = "max_iter", time.perf_counter()
+    def run():
+        started = time.perf_counter()
+        watch.begin()
+        for number in range(settings.max_iter):
+            watch.before_epoch()
+            loss = run_epoch(number)
+            if not watch.after_epoch(loss):
+                return "diverged"
+            seconds = time.perf_counter() - started
+            report = Epoch(number + 1, settings.max_iter, loss, watch.held_out_loss, seconds)
+            if listener is not None and listener(report):
+                return "stopped"
+            if watch.is_stale:
+                return "converged"
+        return "max_iter"
+
     largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
         try:
-            watch.begin()
-            for epoch in range(settings.max_iter):
-                watch.before_epoch()
-                loss = run_epoch(epoch)
-                if not watch.after_epoch(loss):
-                    outcome = "diverged"
-                    break
-                seconds = time.perf_counter() - started
-                report = Epoch(epoch + 1, settings.max_iter, loss, watch.held_out_loss, seconds)
-                if listener is not None and listener(report):
-                    outcome = "stopped"
-                    break
-                if watch.is_stale:
-                    outcome = "converged"
-                    break
+            outcome = run()
         except KeyboardInterrupt:
             outcome = "interrupted"
         outcome, kept_epoch = watch.conclude(outcome)
-    return Training(
-        watch.loss_curve, watch.validation_curve, state, outcome, kept_epoch, watch.setback
-    )
+    curves = watch.loss_curve, watch.validation_curve
+    return Training(*curves, state, outcome, kept_epoch, watch.setback)

@@ -1,111 +1,144 @@
-"""Stacks: layers of any kind, one on the codes of the other.
+"""Stacks: models one on the other are a model.
 
 Each layer has parameters of its own, which lie together in the stack's vector under the layer's
-prefix, and an encoder and a decoder as functions of them. With z_l the columns that layer l sees,
-h_0 = x and d_l its decoder,
+prefix, "0." for layer 0. With z_l what layer l sees, h_0 = x and d_l its decoder,
 
     encode:  z_l = (h_l - shift_l) / scale_l,   h_{l+1} = encode_l(z_l)
     decode:  h_l = mean_l(d_l(h_{l+1})) * scale_l + shift_l,   l = L-1 .. 1;   a = d_0(h_1)
 
-Rows come standardised for the lowest layer, and ``a`` is the pre-activation of its output units.
-
-The criterion of a stack that is unrolled into one deep auto-encoder.
-
-Hinton & Salakhutdinov 2006: after pre-training, encoders and, in reverse order, decoders form one
-network, all of which is trained on the reconstruction of the data.
+Rows come standardised for the lowest layer, and ``a`` is the pre-activation of its units.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from skae.engine.networks.affine_maps import AffineChain, decoder_maps, encoder_maps
-from skae.engine.networks.objectives import gradient_by_autograd
+from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.rows import DenseRows
+from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
 
-class Level(NamedTuple):
-    """One layer of a stack, as functions of its own parameters.
-
-    Attributes
-    ----------
-    prefix : str
-        Of the names of its parameters in the stack's.
-    encode : callable
-        (theta of the layer, z) -> code, differentiable.
-    decode : callable
-        (theta of the layer, code) -> pre-activation of the layer's input units.
-    units : object of `skae.engine.networks.units`
-        Of the layer's input.
-    shift, scale : Tensor of shape (n_inputs,), or None
-        Of the layer's input; None where it is taken as it is.
-    encoder, decoder : tuple of AffineMap, or None
-        Both as affine maps and activations, from the input and from the code on; None where they
-        are anything else, which only autograd can follow.
-    """
-
-    prefix: str
-    encode: Callable
-    decode: Callable
-    units: object
-    shift: torch.Tensor | None = None
-    scale: torch.Tensor | None = None
-    encoder: tuple | None = None
-    decoder: tuple | None = None
-
-    def standardized(self, code):
-        """What the layer sees of the code below."""
-        return code if self.scale is None else (code - self.shift) / self.scale
-
-    def mean(self, a):
-        """The code below, as the layer's output units reconstruct it."""
-        mean = self.units.mean(a)
-        return mean if self.scale is None else mean * self.scale + self.shift
-
-
-def encode_levels(theta, x, levels):
-    """The codes of every layer, from the lowest up.
+def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None) -> Model:
+    """Models one on the other as one, which is trained to reconstruct the rows of the lowest.
 
     Parameters
     ----------
+    models : sequence of Model
+        From the rows upwards, at least one.
+    first : int, default=0
+        Number of the first of them in its stack, from which the prefixes follow.
+    n_coding : int, default=None
+        How many of them, counted from below, make the code. The others have a part in training
+        alone. None: all.
+
+    Returns
+    -------
+    model : Model
+    """
+    parts = [(f"{number}.", model) for number, model in enumerate(models, first)]
+    coding = parts[:n_coding]
+    used = [model for _, model in coding]
+    bottom, top = used[0], used[-1]
+
+    def start_(theta, rows, index, generator):
+        for (prefix, model), (_, above) in zip(parts, [*parts[1:], (None, None)], strict=True):
+            part = theta.part(prefix)
+            model.start_(part, rows, index, generator)
+            if above is not None:
+                codes = [above.standardized(model.encode(part, x)) for _, x in rows.blocks()]
+                rows = DenseRows(torch.cat(codes))
+
+    def encode(theta, x):
+        for number, (prefix, model) in enumerate(coding):
+            x = x if number == 0 else model.standardized(x)
+            x = model.encode(theta.part(prefix), x)
+        return x
+
+    def decode(theta, code):
+        for prefix, model in coding[:0:-1]:
+            code = model.mean(model.decode(theta.part(prefix), code))
+        return bottom.decode(theta.part(coding[0][0]), code)
+
+    def project(theta):
+        for prefix, model in parts:
+            if model.project is not None:
+                model.project(theta.part(prefix))
+
+    def objective():
+        return UnrolledReconstruction(whole if n_coding is None else stacked(models, first))
+
+    up, down = encoder_maps(used, first), decoder_maps(used, first)
+    whole = Model(
+        shapes={
+            prefix + name: shape for prefix, model in parts for name, shape in model.shapes.items()
+        },
+        start_=start_,
+        encode=encode,
+        decode=decode,
+        units=bottom.units,
+        n_features=bottom.n_features,
+        n_codes=top.n_codes,
+        objective=objective,
+        shift=bottom.shift,
+        scale=bottom.scale,
+        differentiable=lambda theta, x: codes_of_layers(used, theta, x, first)[-1],
+        project=project if any(model.project is not None for model in models) else None,
+        encoder=None if up is None else tuple(up),
+        decoder=None if down is None else tuple(down),
+        code_range=top.code_range,
+        no_gradient=next((model.no_gradient for model in used if model.no_gradient), None),
+        numbers_per_row=sum(model.numbers_per_row for model in models),
+    )
+    return whole
+
+
+def layerwise(models: Sequence[Model], first: int = 0) -> Model:
+    """`stacked`, whose layers learn at the same time, each by its own criterion."""
+    return replace(
+        stacked(models, first),
+        objective=lambda: Layerwise(models, [model.objective() for model in models], first),
+    )
+
+
+def codes_of_layers(
+    models: Sequence[Model],
+    theta: Parameters,
+    x: torch.Tensor,
+    first: int = 0,
+    drop: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
+) -> list[torch.Tensor]:
+    """The codes of every layer, from the lowest up, as autograd can follow them.
+
+    Parameters
+    ----------
+    models : sequence of Model
     theta : Parameters
+        Of the stack.
     x : Tensor of shape (n_samples, n_features)
-        As the lowest layer sees it.
-    levels : sequence of Level
+        As the lowest of the models sees it.
+    first : int, default=0
+        Number of the first of the models in its stack.
+    drop : callable, default=None
+        (x, number) -> what dropout leaves of the input of a layer, the lowest of these being 0,
+        before the layer standardises it.
 
     Returns
     -------
     codes : list of Tensor
     """
     codes = []
-    for number, level in enumerate(levels):
-        x = x if number == 0 else level.standardized(x)
-        x = level.encode(theta.part(level.prefix), x)
+    for number, model in enumerate(models):
+        x = x if drop is None else drop(x, number)
+        x = x if number == 0 else model.standardized(x)
+        x = model.code(theta.part(f"{first + number}."), x)
         codes.append(x)
     return codes
 
 
-def decode_levels(theta, code, levels):
-    """Pre-activation of the lowest layer's output units, from the code of the last level.
-
-    Parameters
-    ----------
-    theta : Parameters
-    code : Tensor of shape (n_samples, n_components)
-    levels : sequence of Level
-
-    Returns
-    -------
-    output : Tensor of shape (n_samples, n_features)
-    """
-    for number, level in reversed(list(enumerate(levels))):
-        output = level.decode(theta.part(level.prefix), code)
-        if number == 0:
-            return output
-        code = level.mean(output)
-
-
-class Layerwise:
+class Layerwise(Objective):
     """Sum over layers of each one's own criterion, on the codes of the layer below.
 
     The codes are constant in the gradient: every layer learns at the same time, and each by its
@@ -113,13 +146,16 @@ class Layerwise:
 
     Parameters
     ----------
-    levels : sequence of Level
-    objectives : sequence
-        The criterion of each, from `skae.engine.networks.objectives` and its relatives.
+    models : sequence of Model
+    objectives : sequence of Objective
+        The criterion of each.
+    first : int, default=0
+        Number of the first of the models in its stack.
     """
 
-    def __init__(self, levels, objectives):
-        self.levels, self.objectives = levels, objectives
+    def __init__(self, models: Sequence[Model], objectives: Sequence, first: int = 0):
+        self.models, self.objectives = models, objectives
+        self.prefixes = [f"{number}." for number in range(first, first + len(models))]
 
     @property
     def reports_loss(self):
@@ -132,40 +168,40 @@ class Layerwise:
         return any(objective.is_noisy for objective in self.objectives)
 
     @property
-    def offset(self):
-        """The part of the criterion that no parameter changes."""
-        return sum(objective.offset for objective in self.objectives)
+    def floor(self):
+        """What the criterion cannot fall below."""
+        return sum(objective.floor for objective in self.objectives)
 
     @property
     def state(self):
         """The states of all layers' objectives, their names prefixed."""
         return {
-            level.prefix + name: value
-            for level, objective in zip(self.levels, self.objectives, strict=True)
+            prefix + name: value
+            for prefix, objective in zip(self.prefixes, self.objectives, strict=True)
             for name, value in objective.state.items()
         }
 
     @state.setter
     def state(self, state):
-        for level, objective in zip(self.levels, self.objectives, strict=True):
+        for prefix, objective in zip(self.prefixes, self.objectives, strict=True):
             objective.state = {
-                name.removeprefix(level.prefix): value
+                name.removeprefix(prefix): value
                 for name, value in state.items()
-                if name.startswith(level.prefix)
+                if name.startswith(prefix)
             }
 
     def value(self, theta, x, generator, row_weight=None):
         """The sum of the layers' values on one batch, a scalar."""
         return sum(
-            objective.value(theta.part(level.prefix), z, generator, row_weight)
-            for level, objective, z in self._inputs(theta, x)
+            objective.value(theta.part(prefix), z, generator, row_weight)
+            for prefix, objective, z in self._inputs(theta, x)
         )
 
     def criteria(self, theta, x, generator, row_weight=None):
         """The criterion of every layer, a list of scalars."""
         return [
-            objective.criterion(theta.part(level.prefix), z, generator, row_weight)
-            for level, objective, z in self._inputs(theta, x)
+            objective.criterion(theta.part(prefix), z, generator, row_weight)
+            for prefix, objective, z in self._inputs(theta, x)
         ]
 
     def criterion(self, theta, x, generator, row_weight=None):
@@ -175,43 +211,45 @@ class Layerwise:
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out``; return the value, where it is reported."""
         total = 0.0
-        for level, objective, z in self._inputs(theta, x):
-            part, gradient = theta.part(level.prefix), out.part(level.prefix)
+        for prefix, objective, z in self._inputs(theta, x):
+            part, gradient = theta.part(prefix), out.part(prefix)
             value = objective.gradient(part, z, generator, gradient, row_weight)
             total = total + value if objective.reports_loss else total
         return total
 
-    def _inputs(self, theta, x):
-        """Each layer's level, objective and input, which no gradient goes through."""
-        last = len(self.levels) - 1
-        for number, (level, objective) in enumerate(zip(self.levels, self.objectives, strict=True)):
-            x = x if number == 0 else level.standardized(x)
-            yield level, objective, x
+    def _inputs(self, theta, x) -> Iterator:
+        """Each layer's prefix, objective and input, which no gradient goes through."""
+        last = len(self.models) - 1
+        layers = zip(self.prefixes, self.models, self.objectives, strict=True)
+        for number, (prefix, model, objective) in enumerate(layers):
+            x = x if number == 0 else model.standardized(x)
+            yield prefix, objective, x
             if number < last:
                 with torch.no_grad():
-                    x = level.encode(theta.part(level.prefix), x)
+                    x = model.encode(theta.part(prefix), x)
 
 
-class UnrolledReconstruction:
-    """mean_i -log P(x_i | r(x_i)), r through all layers up and down.
+class UnrolledReconstruction(Objective):
+    """mean_i -log P(x_i | r(x_i)), r through a whole model up and down.
+
+    Hinton & Salakhutdinov 2006: after pre-training, the encoders of a stack and, in reverse
+    order, its decoders form one network, all of which is trained to reconstruct the data.
 
     Parameters
     ----------
-    levels : sequence of Level
+    model : Model
+        Its gradient is a closed form where its encoder and decoder are affine maps.
     """
 
-    reports_loss = True
-    is_noisy = False
-
-    def __init__(self, levels):
-        self.levels, self.units, self.state = levels, levels[0].units, {}
-        up, down = encoder_maps(levels), decoder_maps(levels)
-        self._chain = AffineChain(up + down) if up and down else None
+    def __init__(self, model: Model):
+        self.model, self.state = model, {}
+        is_affine = model.encoder is not None and model.decoder is not None
+        self._chain = AffineChain([*model.encoder, *model.decoder]) if is_affine else None
 
     @property
-    def offset(self):
-        """The part of the value that no parameter changes."""
-        return self.units.offset
+    def floor(self):
+        """The value of perfect reconstructions."""
+        return self.model.units.constant
 
     @property
     def has_closed_form(self):
@@ -234,8 +272,8 @@ class UnrolledReconstruction:
         -------
         value : Tensor, a scalar
         """
-        output = decode_levels(theta, encode_levels(theta, x, self.levels)[-1], self.levels)
-        loss = self.units.negative_log_likelihood(output, x)
+        output = self.model.decode(theta, self.model.code(theta, x))
+        loss = self.model.units.negative_log_likelihood(output, x)
         return loss.mean() if row_weight is None else (loss * row_weight).mean()
 
     criterion = value
@@ -252,7 +290,7 @@ class UnrolledReconstruction:
         scale = 1.0 / len(x)
         output = self._chain.forward(theta, x)
         column_weight = None if row_weight is None else row_weight.unsqueeze(1).expand_as(x)
-        value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
+        value, residual = self.model.units.value_and_residual_(output, x, column_weight, scale)
         self._chain.backward_(theta, residual, out, scale)
-        share = 1.0 if row_weight is None else row_weight.mean()
-        return value + share * self.offset
+        total = 1.0 if row_weight is None else row_weight.mean()
+        return value + total * self.floor

@@ -5,73 +5,144 @@ numbers (`Gaussian`). A row without a target has zeros for it and weight 0, or, 
 alone: the sum of no terms.
 """
 
-import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from skae.engine.networks.affine_maps import AffineChain, AffineMap, encoder_maps
-from skae.engine.networks.objectives import gradient_by_autograd
 from skae.engine.optimisation.draws import random_mask
+from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.rows import Labelled
+from skae.engine.optimisation.training import Objective, gradient_by_autograd
+from skae.engine.stacks.stacking import Layerwise, codes_of_layers, stacked
 
 
-class Supervised:
+def with_output(
+    models: Sequence[Model],
+    units,
+    n_outputs: int,
+    objective: Callable[[], Objective] = Objective,
+    *,
+    first: int = 0,
+    n_features: int | None = None,
+) -> Model:
+    """Layers with an output layer on top, as one model: its code is theirs, its units the target's.
+
+    Parameters
+    ----------
+    models : sequence of Model
+        The layers, from the rows upwards. None at all makes a linear model of the rows.
+    units : object of `skae.engine.networks.units`
+        Of the target.
+    n_outputs : int
+    objective : callable, default=Objective
+        () -> a new `Supervised` of the same layers. The default is for models that only compute.
+    first : int, default=0
+        Number of the first of the layers in its stack.
+    n_features : int, default=None
+        Columns of the rows, where there is no layer that tells.
+    """
+    layers = stacked(models, first) if models else _no_layers(n_features)
+
+    def start_(theta, rows, index, generator):
+        layers.start_(theta, rows, index, generator)
+        theta["output_weight"].zero_()
+        theta["output_bias"].zero_()
+
+    output = {"output_weight": (n_outputs, layers.n_codes), "output_bias": (n_outputs,)}
+    return replace(
+        layers,
+        shapes=layers.shapes | output,
+        start_=start_,
+        decode=linear_output,
+        units=units,
+        objective=objective,
+        decoder=(AffineMap("output_weight", "output_bias"),),
+    )
+
+
+def _no_layers(n_features):
+    """The model whose code are the rows themselves."""
+    return Model(
+        shapes={},
+        start_=lambda theta, rows, index, generator: None,
+        encode=lambda theta, x: x,
+        decode=linear_output,
+        units=None,
+        n_features=n_features,
+        n_codes=n_features,
+        objective=Objective,
+        encoder=(),
+    )
+
+
+def linear_output(theta: Parameters, code: torch.Tensor) -> torch.Tensor:
+    """U h + d of each row, the pre-activation of the target's units."""
+    return torch.addmm(theta["output_bias"], code, theta["output_weight"].t())
+
+
+class Supervised(Objective):
     """mean_i w_i -log P(y_i | o(h(x_i))) + decay / 2 |U|^2 + the layers' own criteria.
 
     The output is o(h) = U h + d, with ``output_weight`` U and ``output_bias`` d.
 
     Parameters
     ----------
-    levels : sequence of Level
+    models : sequence of Model
         Layers between the rows and the output; none makes the output a linear model.
     units : object of `skae.engine.networks.units`
         Of the target.
+    first : int, default=0
+        Number of the first of the layers in its stack.
     weight_decay : float
         Weight of half the sum of the output's squared weights.
     dropout : tuple of two float
         Of the rows' columns, and of hidden units.
     weight : float
         Of the first term.
-    share : float
+    labelled_fraction : float
         Part of the rows that have a target: the first term, a mean over all rows, is divided by
         it, so that it is one over the rows with a target.
     unsupervised : Layerwise, default=None
-        The layers' own criteria, of the same levels.
+        The layers' own criteria.
     unsupervised_weight : float
-    judge : callable, default=None
-        (output, target) -> loss of each row, by which `criterion` judges; None is -log P.
-    harmless : float
+    validation_loss : callable, default=None
+        (output, target) -> loss of each row, which `criterion` is the mean of; None is -log P.
+    baseline : float
         A criterion up to which training has not exploded, however good it was at the start.
     """
 
-    reports_loss = True
-
     def __init__(
         self,
-        levels,
+        models: Sequence[Model],
         units,
         *,
-        weight_decay=0.0,
-        dropout=(0.0, 0.0),
-        weight=1.0,
-        share=1.0,
-        unsupervised=None,
-        unsupervised_weight=1.0,
-        judge=None,
-        harmless=-math.inf,
+        first: int = 0,
+        weight_decay: float = 0.0,
+        dropout: tuple[float, float] = (0.0, 0.0),
+        weight: float = 1.0,
+        labelled_fraction: float = 1.0,
+        unsupervised: Layerwise | None = None,
+        unsupervised_weight: float = 1.0,
+        validation_loss: Callable | None = None,
+        baseline: float = Objective.baseline,
     ):
-        self.levels, self.units, self.weight_decay = levels, units, weight_decay
-        self.dropout, self.judge, self.harmless = dropout, judge, harmless
-        self.weight, self.share = weight, share
+        self.models, self.units, self.first = models, units, first
+        self.weight_decay, self.dropout, self.weight = weight_decay, dropout, weight
+        self.labelled_fraction = labelled_fraction
         self.unsupervised, self.unsupervised_weight = unsupervised, unsupervised_weight
-        maps = encoder_maps(levels, dropout)
-        output = AffineMap("output_weight", "output_bias", dropout=dropout[min(len(levels), 1)])
+        self.validation_loss, self.baseline = validation_loss, baseline
+        maps = encoder_maps(models, first, dropout)
+        output = AffineMap("output_weight", "output_bias", dropout=dropout[min(len(models), 1)])
         self._chain = None if maps is None else AffineChain([*maps, output])
         self._scratch = None
 
     @property
-    def offset(self):
-        """The part of the criterion that no parameter changes."""
-        return self.weight * self.units.offset if self.judge is None else 0.0
+    def floor(self):
+        """The value of perfect predictions."""
+        return self.weight * self.units.constant if self.validation_loss is None else 0.0
 
     @property
     def is_noisy(self):
@@ -94,19 +165,25 @@ class Supervised:
         """Whether the gradient of the supervised part needs no autograd."""
         return self._chain is not None
 
-    def output(self, theta, x, generator=None):
+    def output(
+        self, theta: Parameters, x: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Pre-activation of the target's units, of shape (n_samples, n_outputs).
 
         With a generator, inputs and hidden units drop out.
         """
-        for number, level in enumerate(self.levels):
-            x = self._dropped(x, self.dropout[min(number, 1)], generator)
-            x = x if number == 0 else level.standardized(x)
-            x = level.encode(theta.part(level.prefix), x)
-        x = self._dropped(x, self.dropout[min(len(self.levels), 1)], generator)
-        return torch.addmm(theta["output_bias"], x, theta["output_weight"].t())
 
-    def value(self, theta, batch, generator, row_weight=None):
+        def drop(x, number):
+            rate = self.dropout[min(number, 1)]
+            if rate == 0 or generator is None:
+                return x
+            keep = random_mask(x, 1 - rate, generator).to(x.dtype)
+            return x * keep.mul_(1 / (1 - rate))
+
+        code = [x, *codes_of_layers(self.models, theta, x, self.first, drop)][-1]
+        return linear_output(theta, drop(code, len(self.models)))
+
+    def value(self, theta, batch: Labelled, generator, row_weight=None) -> torch.Tensor:
         """The criterion on one batch.
 
         Parameters
@@ -137,13 +214,13 @@ class Supervised:
         return value
 
     def criterion(self, theta, batch, generator, row_weight=None):
-        """How the output is judged: without dropout, penalties and the layers' own criteria.
+        """The loss of the output: without dropout, penalties and the layers' own criteria.
 
         A mean over the given rows, all of which should have a target.
         """
         output = self.output(theta, batch.x)
-        if self.judge is not None:
-            return _mean(self.judge(output, batch.target), batch.weight)
+        if self.validation_loss is not None:
+            return _mean(self.validation_loss(output, batch.target), batch.weight)
         loss = self.units.negative_log_likelihood(output, batch.target)
         return self.weight * _mean(loss, batch.weight)
 
@@ -178,30 +255,23 @@ class Supervised:
     def _target_loss(self, output, batch):
         """The first term, for the output's pre-activations."""
         loss = self.units.negative_log_likelihood(output, batch.target)
-        return self.weight / self.share * _mean(loss, batch.weight)
+        return self.weight / self.labelled_fraction * _mean(loss, batch.weight)
 
     def _loss_gradient(self, theta, batch, generator, out, row_weight):
         """The first term's gradient by backpropagation, without autograd."""
-        scale = self.weight / (self.share * len(batch.x))
+        scale = self.weight / (self.labelled_fraction * len(batch.x))
         output = self._chain.forward(theta, batch.x, generator)
         weight = batch.weight
         column_weight = None if weight is None else weight.unsqueeze(1).expand_as(output)
         value, residual = self.units.value_and_residual_(output, batch.target, column_weight, scale)
         self._chain.backward_(theta, residual, out, scale)
-        if self.units.offset:
-            offset = self.weight / self.share * self.units.offset
-            value += offset if weight is None else offset * weight.mean()
+        if self.units.constant:
+            constant = self.weight / self.labelled_fraction * self.units.constant
+            value += constant if weight is None else constant * weight.mean()
         return value
 
-    @staticmethod
-    def _dropped(x, rate, generator):
-        if rate == 0 or generator is None:
-            return x
-        keep = random_mask(x, 1 - rate, generator).to(x.dtype)
-        return x * keep.mul_(1 / (1 - rate))
 
-
-def classification_error(output, target):
+def classification_error(output: list[torch.Tensor], target: list[torch.Tensor]) -> torch.Tensor:
     """The part of a row's classes that are not the most probable, as far as they are known.
 
     Parameters

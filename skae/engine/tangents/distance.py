@@ -12,7 +12,7 @@ import torch
 _ENTRIES = 2**22
 
 
-def orthonormal_bases(directions):
+def orthonormal_bases(directions: torch.Tensor) -> torch.Tensor:
     """Orthonormal bases of what directions span, one basis for each row.
 
     Parameters
@@ -40,7 +40,9 @@ def orthonormal_bases(directions):
     return (outer @ (inner * spanned.unsqueeze(1))).mT.contiguous()
 
 
-def squared_distances_to_planes(x, rows, bases=None):
+def squared_distances_to_planes(
+    x: torch.Tensor, rows: torch.Tensor, bases: torch.Tensor | None = None
+) -> torch.Tensor:
     r"""The squared distance of each x to each plane, by matrix products.
 
     .. math:: |x - y|^2 - |Q x - Q y|^2
@@ -70,7 +72,9 @@ def squared_distances_to_planes(x, rows, bases=None):
     return squared
 
 
-def distances_between_planes(x, rows, bases, x_bases=None):
+def distances_between_planes(
+    x: torch.Tensor, rows: torch.Tensor, bases: torch.Tensor, x_bases: torch.Tensor | None = None
+) -> torch.Tensor:
     r"""The distance of each x, or of the plane at it, to each of its own planes.
 
     The nearest points are at :math:`x - P^\top s` and :math:`y + Q^\top t`, with
@@ -118,7 +122,15 @@ def _combinations(coefficients, bases):
     return (coefficients.unsqueeze(-2) @ bases).squeeze(-2)
 
 
-def nearest_planes(x, rows, bases, n_neighbors, *, x_bases=None, n_candidates=None):
+def nearest_planes(
+    x: torch.Tensor,
+    rows: torch.Tensor,
+    bases: torch.Tensor,
+    n_neighbors: int,
+    *,
+    x_bases: torch.Tensor | None = None,
+    n_candidates: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The nearest planes of each x, nearest first, and among equals the first one.
 
     Parameters

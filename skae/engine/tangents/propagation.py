@@ -12,12 +12,12 @@ from skae.engine.networks.affine_maps import AffineChain
 from skae.engine.optimisation.draws import random_mask
 
 
-def squared_change(change):
+def squared_change(change: torch.Tensor) -> torch.Tensor:
     """|da|^2 of each row (Simard et al. 1992; Rifai et al., NIPS 2011)."""
     return change.square().sum(1)
 
 
-def random_combination(directions, generator):
+def random_combination(directions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """sum_j s_j u_j of each row, with independent signs s_j.
 
     Parameters
@@ -74,7 +74,7 @@ class DirectedChain(AffineChain):
                 z = z * keep
             if step.gain is not None:
                 z = z * step.gain
-                z[:n] += step.offset
+                z[:n] += step.shift
             self._trace.append((keep, z, below))
             weight = theta[step.weight] if step.transposed else theta[step.weight].t()
             pre = torch.mm(z, weight, out=buffers[level])

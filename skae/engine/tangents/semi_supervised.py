@@ -29,19 +29,19 @@ class Span:
     directions : Tensor of shape (n_rows, n_directions, n_features)
     """
 
-    def __init__(self, directions):
+    def __init__(self, directions: torch.Tensor):
         self.directions = directions
 
-    def times(self, vectors):
+    def times(self, vectors: torch.Tensor) -> torch.Tensor:
         """B u of each row: (n_rows, m, n_in) -> (n_rows, m, n_out)."""
         return vectors @ self.directions.transpose(1, 2)
 
-    def transposed_times(self, covectors):
+    def transposed_times(self, covectors: torch.Tensor) -> torch.Tensor:
         """B^T v of each row: (n_rows, m, n_out) -> (n_rows, m, n_in)."""
         return covectors @ self.directions
 
 
-def doubtful_moves(jacobian, units, output, generator):
+def doubtful_moves(jacobian, units, output: torch.Tensor, generator) -> torch.Tensor:
     """J^T M e of each row, with normal e: moves towards what the prediction takes for likely, too.
 
     Parameters
@@ -62,31 +62,33 @@ def doubtful_moves(jacobian, units, output, generator):
     return jacobian.transposed_times(doubt).squeeze(1)
 
 
-def projected(plane, moves):
+def projected(plane, moves: torch.Tensor) -> torch.Tensor:
     """B^T B v of each row."""
     return plane.transposed_times(plane.times(moves.unsqueeze(1))).squeeze(1)
 
 
-def normalized(moves):
+def normalized(moves: torch.Tensor) -> torch.Tensor:
     """Each row divided by its norm; zero where it has none."""
     # By the largest entry first: squares of what a sure prediction answers underflow.
     moves = moves / moves.abs().amax(1, keepdim=True).clamp(min=torch.finfo(moves.dtype).tiny)
     return moves / moves.norm(dim=1, keepdim=True).clamp(min=1)
 
 
-def divergence(units, output, moved):
+def divergence(units, output: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
     """KL(P(y | output) || P(y | moved)) of each row; the first counts as given."""
     given = units.mean(output.detach())
     entropy = units.negative_log_likelihood(output.detach(), given)
     return units.negative_log_likelihood(moved, given) - entropy
 
 
-def entropy(units, output):
+def entropy(units, output: torch.Tensor) -> torch.Tensor:
     """H(P(y | output)) of each row (Grandvalet & Bengio 2005), but for the units' constant."""
-    return units.negative_log_likelihood(output, units.mean(output)) - units.offset
+    return units.negative_log_likelihood(output, units.mean(output)) - units.constant
 
 
-def imbalance(units, output, weight, prior):
+def imbalance(
+    units, output: torch.Tensor, weight: torch.Tensor, prior: torch.Tensor
+) -> torch.Tensor:
     """KL(m || prior) of the mean prediction m of some rows, a scalar.
 
     One row of the prior for every class joins them, so that few rows need not be balanced.
@@ -110,7 +112,7 @@ def imbalance(units, output, weight, prior):
     return (mean * (mean.clamp(min=tiny) / prior.clamp(min=tiny)).log()).sum()
 
 
-def shrunken_frequencies(counts):
+def shrunken_frequencies(counts: torch.Tensor) -> torch.Tensor:
     """How often classes occur, from a sample of labels: drawn towards equally often.
 
     Observed frequencies p_k of n labels have a variance of (1 - sum of p_k^2) / (n - 1) in all.
@@ -190,7 +192,7 @@ class SemiSupervised(Supervised):
 
     Parameters
     ----------
-    levels, units, **options
+    models, units, **options
         As of `Supervised`. Targets are classes.
     planes : callable or None
         (x, directions) -> the planes of tangents at some rows, with the products of a Jacobian,
@@ -207,7 +209,7 @@ class SemiSupervised(Supervised):
 
     def __init__(
         self,
-        levels,
+        models,
         units,
         *,
         planes=None,
@@ -219,7 +221,7 @@ class SemiSupervised(Supervised):
         prior=None,
         **options,
     ):
-        super().__init__(levels, units, **options)
+        super().__init__(models, units, **options)
         self.planes, self.prior = planes, prior
         self.tangent_penalty = tangent_penalty
         self.entropy_penalty, self.balance_penalty = entropy_penalty, balance_penalty
@@ -315,17 +317,17 @@ class SemiSupervised(Supervised):
         loss = self.units.negative_log_likelihood(output[:n_known], arranged.target)
         if arranged.target_weight is not None:
             loss = loss * arranged.target_weight
-        value = self.weight / (self.share * n) * loss.sum()
+        value = self.weight / (self.labelled_fraction * n) * loss.sum()
         if len(change):
             counted = squared_change(change) * arranged.target.sum(1)
-            value = value + self.tangent_penalty / (self.share * n) * counted.sum()
+            value = value + self.tangent_penalty / (self.labelled_fraction * n) * counted.sum()
         if not n_others:
             return value
         before, *after = output[n_known:].split(n_others)
         of_rows = self.entropy_penalty * entropy(self.units, before)
         for (move, _), moved in zip(self._moves, after, strict=True):
             of_rows = of_rows + move.penalty * divergence(self.units, before, moved)
-        value = value + (of_rows * arranged.other_weight).sum() / ((1 - self.share) * n)
+        value = value + (of_rows * arranged.other_weight).sum() / ((1 - self.labelled_fraction) * n)
         if self.balance_penalty > 0:
             mean = imbalance(self.units, before, arranged.other_weight, self.prior)
             value = value + self.balance_penalty * mean

@@ -1,39 +1,40 @@
 """Restricted Boltzmann machines."""
 
-import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
-from skae._validation import (
-    Interval,
-    StrOptions,
-    check_is_fitted,
-    check_number,
-    check_rows,
-    check_weights,
-)
-from skae.engine.boltzmann.energies import free_energy, hidden_input, visible_input
-from skae.engine.boltzmann.learning import ContrastiveDivergence
+from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_number
+from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.boltzmann.learning import boltzmann_machine
 from skae.engine.boltzmann.pseudo_likelihood import pseudo_log_likelihood
-from skae.engine.networks.affine_maps import network_decoder, network_encoder
-from skae.engine.networks.layers import Network, initialize
-from skae.engine.networks.penalties import CodeKL, WeightDecay
-from skae.engine.optimisation.parameters import Parameters
-from skae.estimators.boltzmann.sampling import BoltzmannSampling
-from skae.estimators.face.layers import LayerAttributes
-from skae.estimators.face.outcomes import report_frozen_chains
-from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.training import TrainingParameters
-from skae.estimators.face.transformer import TrainedTransformer
+from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
+from skae.engine.networks.units import UNITS
+from skae.estimators.boltzmann.sampling import (
+    BoltzmannSampling,
+    base_bias,
+    log_volume,
+    report_stuck,
+)
+from skae.estimators.face.parameters import (
+    attribute,
+    estimator,
+    fitted_property,
+    parameter,
+    preset,
+)
+from skae.estimators.face.training import TrainedModel
+from skae.estimators.face.transformer import Transformer, layer_weights, mean_score
+from skae.estimators.stacks.layers import LAYERS
 
 # Persistent chains beyond this number cost more than they tell.
 _MOST_CHAINS = 1000
 
 
 @estimator
-class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
+class RBM(BoltzmannSampling, Transformer):
     r"""Restricted Boltzmann machine with Bernoulli or Gaussian visible units.
 
     A model of the data's distribution, :math:`P(v) = \sum_h e^{-E(v, h)} / Z`, with binary
@@ -106,30 +107,30 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
     )
     visible: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "bernoulli", "gaussian"})],
-        doc="""{"auto", "bernoulli", "gaussian"}
+        constraints=[Registered(UNITS), StrOptions({"auto"})],
+        doc="""{"auto", "bernoulli", "gaussian", "squared_error"}
         Visible units:
 
         - "bernoulli": for values in [0, 1]; what is between counts as a probability;
         - "gaussian": columns standardised by their mean and standard deviation, which
           are estimated in `fit`: a raw table needs no scaler;
+        - "squared_error": Gaussian units of variance 1 in the data's own units;
         - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".""",
     )
     visible_variance: str = parameter(
         default="learned",
         constraints=[StrOptions({"learned", "unit"})],
         doc="""{"learned", "unit"}
-        Variance of each Gaussian unit given the hidden ones: learned, or as large as the
-        column's own.""",
+        Variance of each standardised Gaussian unit given the hidden ones: learned, or as large
+        as the column's own.""",
     )
     minimum_variance: float = parameter(
         default=0.3,
         constraints=[Interval(Real, 0, 1, closed="right")],
         doc="""float
         Lower bound of learned variances, as a fraction of the column's own, which bounds
-        them from above. Small ones
-        fit more closely, and are less stable: a unit's signal grows as its variance
-        shrinks.""",
+        them from above. Small ones fit more closely, and are less stable: a unit's signal grows
+        as its variance shrinks.""",
     )
     n_gibbs_steps: int = parameter(
         default=1,
@@ -170,7 +171,15 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         doc="""float
         Mean activity that the penalty aims at.""",
     )
-    n_scored_columns: int = parameter(
+    penalties: Sequence = parameter(
+        default=(),
+        constraints=[list, tuple],
+        doc="""list or tuple of penalties
+        More terms of the criterion, of your own, with P(h = 1 | v) as code: objects with a number
+        ``weight`` and a method ``value(theta, forward)`` that returns a scalar tensor, as those
+        of `skae.engine.networks.penalties`.""",
+    )
+    n_scored_columns: int | None = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
         doc="""int or None
@@ -179,32 +188,56 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         the exact pseudo-likelihood.""",
     )
 
-    optimizer: str = preset(TrainingParameters, "optimizer", default="sgd")
-    learning_rate: float = preset(TrainingParameters, "learning_rate", default=0.05)
-    momentum: float = preset(TrainingParameters, "momentum", default=0.5)
-    n_iter_no_change: int = preset(TrainingParameters, "n_iter_no_change", default=None)
+    optimizer: str = preset(TrainedModel, "optimizer", default="sgd")
+    learning_rate: float = preset(TrainedModel, "learning_rate", default=0.05)
+    momentum: float = preset(TrainedModel, "momentum", default=0.5)
+    n_iter_no_change: int | None = preset(TrainedModel, "n_iter_no_change", default=None)
+
+    components_ = layer_weights(
+        "weight_0",
+        """ndarray of shape (n_components, n_features_in_)
+        Weights, one filter per row, for (x - columns_.shift) / columns_.scale.""",
+    )
+    decoder_components_ = layer_weights(
+        "weight_0",
+        """ndarray of shape (n_components, n_features_in_)
+        The same: ``components_``.""",
+    )
+    intercept_hidden_ = layer_weights(
+        "hidden_bias_0",
+        """ndarray of shape (n_components,)
+        Biases of the hidden units.""",
+    )
+    intercept_visible_ = layer_weights(
+        "visible_bias_0",
+        """ndarray of shape (n_features_in_,)
+        Biases of the visible units: logits, or means in standardised units.""",
+    )
+
+    def _visible_scale(self):
+        check_is_fitted(self)
+        if self._visible.is_discrete:
+            raise AttributeError(f"the visible units of this {type(self).__name__} are binary")
+        log_variance = self.weights_.get("log_variance", 0.0)
+        return self.columns_.scale * np.exp(0.5 * np.asarray(log_variance, dtype=np.float64))
+
+    visible_scale_ = fitted_property(
+        _visible_scale,
+        doc="""ndarray of shape (n_features_in_,)
+        Standard deviations of Gaussian visible units given the hidden ones, in the units of the
+        data.""",
+    )
+
+    loss_curve_: list[float] = attribute(
+        """list of float
+        Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate from one
+        column of each of some 500 rows, the same after every epoch."""
+    )
 
     _loss_parameter = "visible"
     _collapse_remedy = (
         "Try a smaller learning_rate, more n_gibbs_steps, less weight_decay or sparsity, or "
         "visible='gaussian'."
-    )
-    _attributes_doc = """
-    components_ : ndarray of shape (n_components, n_features_in_)
-        Weights, one filter per row, for (x - columns_.shift) / columns_.scale.
-    decoder_components_ : ndarray of shape (n_components, n_features_in_)
-        The same: ``components_``.
-    intercept_hidden_ : ndarray of shape (n_components,)
-        Biases of the hidden units.
-    intercept_visible_ : ndarray of shape (n_features_in_,)
-        Biases of the visible units: logits, or means in standardised units.
-    visible_scale_ : ndarray of shape (n_features_in_,)
-        Standard deviations of Gaussian visible units given the hidden ones, in the units
-        of the data.""" + TrainedTransformer._attributes_doc.replace(
-        """Training objective of each epoch, in nats per row: a mean over the epoch's
-        batches, so it includes the epoch's progress.""",
-        """Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate
-        from one column of each of some 500 rows, the same after every epoch.""",
     )
 
     def free_energy(self, X):
@@ -221,12 +254,8 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             Lower is more probable: log P(x) = -F(x) - log Z, see
             `log_partition_function`.
         """
-        X = self._checked(X)
-
-        def energies(theta, x):
-            return free_energy(theta, x, self.columns_.units(x.device))
-
-        return self._map_rows(X, energies, (), standardize=True)
+        model, theta = fitted = self._fitted_model(X := self._checked(X))
+        return fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
 
     def score_samples(self, X, *, log_partition=None):
         """Log-likelihood of each row where log Z is given, else its pseudo-log-likelihood.
@@ -251,21 +280,19 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
             return -self.free_energy(X) - check_number(
                 "log_partition", getattr(log_partition, "value", log_partition)
             )
-        X = self._checked(X)
-        n_features, columns = self.n_features_in_, None
-        if self.n_scored_columns is not None and self.n_scored_columns < n_features:
+        model, theta = fitted = self._fitted_model(X := self._checked(X))
+        machine, columns = BipartiteMachine(theta, model.units), None
+        if self.n_scored_columns is not None and self.n_scored_columns < model.n_features:
             fixed = torch.Generator().manual_seed(0)
-            columns = torch.randperm(n_features, generator=fixed)[: self.n_scored_columns]
+            columns = torch.randperm(model.n_features, generator=fixed)[: self.n_scored_columns]
+            columns = columns.to(theta.flat.device)
 
-        def scores(theta, x):
-            units = self.columns_.units(x.device)
-            chosen = None if columns is None else columns.to(x.device)
+        def scores(x):
             # Small blocks stay in the cache while all columns are visited.
-            return torch.cat(
-                [pseudo_log_likelihood(theta, rows, units, chosen) for rows in x.split(200)]
-            )
+            blocks = x.split(200)
+            return torch.cat([pseudo_log_likelihood(machine, rows, columns) for rows in blocks])
 
-        return self._map_rows(X, scores, (), standardize=True) - self._log_volume
+        return fitted.map_rows(scores, X) - log_volume(self.columns_)
 
     def score(self, X, y=None, sample_weight=None, *, log_partition=None):
         """Mean of `score_samples` over the rows of X.
@@ -287,105 +314,60 @@ class RBM(BoltzmannSampling, LayerAttributes, TrainedTransformer):
         score : float
             In nats per row; higher is better.
         """
-        scores = self.score_samples(X, log_partition=log_partition)
-        return float(np.average(scores, weights=check_weights(sample_weight, scores)))
+        return mean_score(self.score_samples(X, log_partition=log_partition), sample_weight)
 
-    @property
-    def visible_scale_(self):
-        """Standard deviations of Gaussian visible units, in the units of the data."""
-        check_is_fitted(self)
-        if not self._is_gaussian:
-            raise AttributeError(f"the visible units of this {type(self).__name__} are binary")
-        log_variance = self.weights_.get("log_variance", 0.0)
-        return self.columns_.scale * np.exp(0.5 * np.asarray(log_variance, dtype=np.float64))
-
-    @property
-    def _is_gaussian(self):
-        return self.columns_.parts[0][0] == "gaussian"
-
-    @property
-    def _network(self):
-        return Network((self.n_features_in_, int(self.n_components)), "sigmoid", tied=True)
-
-    def _parameter_shapes(self):
-        shapes = dict(self._network.parameter_shapes)
-        if self.visible_variance == "learned" and self._is_gaussian:
-            shapes["log_variance"] = (self.n_features_in_,)
-        return shapes
-
-    def _initial_parameters(self, dtype, device, generator):
-        theta = Parameters(self._parameter_shapes(), dtype=dtype, device=device)
-        theta.flat.zero_()
-        bias = self._base_bias(theta)
-        start = initialize(self._network, bias, dtype=dtype, device=device, generator=generator)
-        for name in start:
-            theta[name].copy_(start[name])
-        # Hidden units begin at 1/2: what they add to the visible units' input is taken off
-        # again, so that these begin at the means of the data.
-        theta["visible_bias_0"].sub_(start["weight_0"].sum(0), alpha=0.5)
-        return theta
-
-    def _make_objective(self, theta):
-        penalties = []
-        if self.weight_decay > 0:
-            penalties.append(WeightDecay(self.weight_decay, self._network))
-        if self.sparsity > 0:
-            penalties.append(CodeKL(self.sparsity, self._network, self.sparsity_target))
-        # The peak of a Gaussian of the least variance is what no density of a column exceeds.
-        least = self.minimum_variance if self.visible_variance == "learned" else 1.0
-        least_loss = 0.5 * self.n_features_in_ * math.log(2 * math.pi * least)
-        return ContrastiveDivergence(
-            self.columns_.units(theta.flat.device),
-            self.n_gibbs_steps,
-            self.persistent,
-            min(self.batch_size, _MOST_CHAINS),
-            penalties,
-            self.columns_.mean_like(theta.flat) if self.centered else None,
-            self._log_volume,
-            least_loss if self._is_gaussian else 0.0,
+    def _model(self, place):
+        units, bias = self._visible, base_bias(self.columns_, place)
+        learns_variance = self.visible_variance == "learned" and units.standardizes
+        shift, scale = self.columns_.standardization(place)
+        return boltzmann_machine(
+            units,
+            self.n_features_in_,
+            int(self.n_components),
+            bias,
+            least_variance=self.minimum_variance if learns_variance else None,
+            shift=shift,
+            scale=scale,
+            report=_report_chains if self.persistent else None,
+            n_gibbs_steps=self.n_gibbs_steps,
+            persistent=self.persistent,
+            n_chains=min(self.batch_size, _MOST_CHAINS),
+            penalties=self._all_penalties(),
+            visible_offset=self.columns_.mean_like(bias) if self.centered else None,
+            log_volume=log_volume(self.columns_),
         )
 
-    def _make_projection(self, objective):
-        def project(theta):
-            theta["log_variance"].clamp_(math.log(self.minimum_variance), 0.0)
-
-        return project if "log_variance" in self._parameter_shapes() else None
-
-    def _report_objective(self, objective):
-        if self.persistent and objective.frozen_chains is not None:
-            frozen, states = objective.frozen_chains, objective.state["chains"]
-            report_frozen_chains(self, frozen, states, "persistent chains")
-
-    _codes_in_unit_interval = True
-
     @property
-    def _affine_encoder(self):
-        # Learned variances scale the data within the encoder.
-        affine = "log_variance" not in self._parameter_shapes()
-        return network_encoder(self._network) if affine else None
+    def _visible(self):
+        """The visible units."""
+        return self.columns_.units(torch.device("cpu"))
 
-    @property
-    def _affine_decoder(self):
-        return network_decoder(self._network)
+    def _all_penalties(self):
+        """Those that parameters name, and the user's own."""
+        penalties = []
+        if self.weight_decay > 0:
+            penalties.append(WeightDecay(self.weight_decay))
+        if self.sparsity > 0:
+            penalties.append(CodeKL(self.sparsity, self.sparsity_target))
+        return [*penalties, *self.penalties]
 
-    def _encode(self, theta, x):
-        return torch.sigmoid(hidden_input(theta, x))
+    def _check_parameters(self):
+        super()._check_parameters()
+        if self.visible != "auto" and not hasattr(UNITS[self.visible], "energy"):
+            names = [name for name, kind in UNITS.items() if hasattr(kind, "energy")]
+            raise ValueError(
+                f"visible={self.visible!r} cannot be the visible units of a Boltzmann machine. Use "
+                f"'auto' or one of {', '.join(map(repr, names))}."
+            )
+        check_penalties(self._all_penalties(), (0.0, 1.0))
 
-    def _decode(self, theta, code):
-        return visible_input(theta, code)
 
-    def _checked(self, X):
-        check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
-        self.columns_.check(X, self._feature_names)
-        return X
+def _report_chains(objective):
+    frozen = objective.frozen_chains
+    if frozen is None:
+        return None
+    return report_stuck(frozen, objective.state["chains"], "persistent chains")
 
-    def _base_bias(self, theta):
-        """Biases of visible units that are independent and have the data's means."""
-        mean = self.columns_.mean_like(theta.flat)
-        return self.columns_.units(theta.flat.device).bias_for_mean(mean)
 
-    @property
-    def _log_volume(self):
-        """What a log-density of standardised columns exceeds that of the data by."""
-        return float(np.log(self.columns_.scale).sum())
+# A stack has such layers by this name.
+LAYERS["rbm"] = RBM

@@ -2,35 +2,45 @@
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
-from skae._validation import (
-    check_choice,
-    check_count,
-    check_is_fitted,
-    computing_dtype,
-    make_generator,
+from skae._validation import check_choice, check_count, check_is_fitted, make_generator
+from skae.engine.boltzmann.chains import (
+    SAMPLERS,
+    Schedule,
+    check_sampler,
+    gibbs_state,
+    gibbs_step,
+    make_chains,
+    n_stuck,
+    run_chains,
 )
-from skae.engine.boltzmann.chains import Schedule, gibbs_state, gibbs_step, run_chains
-from skae.engine.boltzmann.energies import MAX_ENUMERATED, enumerable_units, log_partition
-from skae.engine.boltzmann.tempering import (
-    TemperedPath,
-    annealed_importance_sampling,
-    annealing_temperatures,
-    parallel_tempering_step,
+from skae.engine.boltzmann.energies import MAX_ENUMERATED, BipartiteMachine
+from skae.engine.boltzmann.tempering import annealed_importance_sampling, annealing_temperatures
+from skae.engine.optimisation.devices import (
+    Place,
+    place_of,
+    require_memory,
+    suitable_threads,
 )
-from skae.engine.optimisation.devices import require_memory, suitable_threads
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
-from skae.estimators.face.outcomes import report_annealing, report_frozen_chains, report_swaps
+from skae.estimators.face.outcomes import warn
 from skae.estimators.face.progress import StepLine
+from skae.estimators.face.training import usable_place
 
-_CPU = torch.device("cpu")
+_EXACT = Place(torch.float64, torch.device("cpu"))
 # After fewer steps than this, nothing can be told of how chains move.
 _TIME_TO_MOVE = 20
+# Temperatures that swap more rarely than this are too far apart.
+_SWAPPED = 0.01
+# Annealed estimates are trusted if at least this fraction of the chains carries them.
+_TRUSTED = 0.1
 
 
 class LogPartition(NamedTuple):
@@ -52,12 +62,50 @@ class LogPartition(NamedTuple):
     method: str
 
 
-class BoltzmannSampling:
-    """Methods that run chains of a fitted machine.
+def machine_of(model, place: Place | None = None) -> BipartiteMachine:
+    """The machine that a fitted estimator is.
 
-    For a `TrainedTransformer` whose parameters are a machine's. The subclass adds
-    ``_checked`` (rows of the user, in the units' domain), ``_base_bias`` and ``_log_volume``.
+    Parameters
+    ----------
+    model : RBM
+    place : Place, default=None
+        None: its device, in the precision of its weights.
     """
+    place = usable_place(model, next(iter(model.weights_.values()))) if place is None else place
+    theta = Parameters.from_numpy(model.weights_, dtype=place.dtype, device=place.device)
+    return BipartiteMachine(theta, model.columns_.units(place.device))
+
+
+def rows_of(model, X, place: Place):
+    """Rows as a fitted machine sees them."""
+    shift, scale = model.columns_.standardization(place)
+    return make_rows(X, shift, scale, dtype=place.dtype, device=place.device)
+
+
+def base_bias(columns, place: Place) -> torch.Tensor:
+    """Biases of visible units that are independent and have the data's means."""
+    return columns.units(place.device).bias_for_mean(place.tensor(columns.standardized("mean")))
+
+
+def log_volume(columns) -> float:
+    """What a log-density of standardised columns exceeds that of the data by."""
+    return float(np.log(columns.scale).sum())
+
+
+@contextlib.contextmanager
+def sampling(name: str, machine: BipartiteMachine, n_chains: int, *, shows: bool = False):
+    """The setting in which chains run; gives the listener that shows their progress, or None."""
+    line = StepLine(name)
+    threads = suitable_threads(machine.theta.flat.device, n_chains * machine.weight.numel())
+    with torch.inference_mode(), threads:
+        try:
+            yield line if shows else None
+        finally:
+            line.finish()
+
+
+class BoltzmannSampling:
+    """Methods of a `Transformer` whose parameters are a machine's: they run chains of it."""
 
     def gibbs(self, X, n_steps=1, *, random_state=None):
         """Visible states after some Gibbs steps from the rows of X.
@@ -79,17 +127,16 @@ class BoltzmannSampling:
         """
         X = self._checked(X)
         check_count("n_steps", n_steps, 1)
-        theta, units = self._machine()
-        generator = make_generator(random_state, theta.flat.device)
-        step = gibbs_step(theta, units, generator)
-        schedule = Schedule(burn_in=n_steps)
-        result = np.empty(X.shape, dtype=self.weights_["weight_0"].dtype)
-        with self._sampling(theta, X.shape[0], show=False):
-            for start, visible in self._rows(X, theta).blocks():
-                state = gibbs_state(theta, visible, generator)
-                run = run_chains(step, state, schedule, keep=_visible)
-                result[start : start + len(visible)] = self._in_data_units(run.samples[0])
-        return result
+        machine = machine_of(self)
+        generator = make_generator(random_state, machine.theta.flat.device)
+        step = gibbs_step(machine, generator)
+        result = np.empty(X.shape, dtype=self.components_.dtype)
+        with sampling(type(self).__name__, machine, X.shape[0]):
+            for start, visible in rows_of(self, X, place_of(machine.theta.flat)).blocks():
+                state = gibbs_state(machine, visible, generator)
+                run = run_chains(step, state, Schedule(burn_in=n_steps), keep=lambda s: s[0])
+                result[start : start + len(visible)] = run.samples[0].cpu().numpy()
+        return self.columns_.in_data_units(result)
 
     def sample(
         self,
@@ -100,9 +147,10 @@ class BoltzmannSampling:
         init=None,
         n_chains=None,
         n_temperatures=1,
+        method="auto",
         random_state=None,
     ):
-        """Draw rows from the model's distribution by Gibbs sampling.
+        """Draw rows from the model's distribution by chains of samples.
 
         Parameters
         ----------
@@ -122,6 +170,11 @@ class BoltzmannSampling:
             More than 1: parallel tempering. Each chain is then the cold one of so many,
             from the machine to independent units, which swap states; modes between which
             plain steps hardly ever move are all visited.
+        method : {"auto", "gibbs", "tempering"} or callable, default="auto"
+            The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs".
+            Or one of your own, a function of a machine and a generator that returns a step, a
+            function from a state (visible units, hidden units) to the next; see
+            `skae.engine.boltzmann.chains`.
         random_state : int, RandomState instance or None, default=None
             None: the estimator's own, so that two calls return the same rows.
 
@@ -145,44 +198,53 @@ class BoltzmannSampling:
             ("n_temperatures", n_temperatures, 1),
         ):
             check_count(name, value, least)
+        make = _sampler(method, n_temperatures)
         start = None if init is None else self._checked(init)
         if n_chains is None:
             n_chains = min(n_samples, 100) if start is None else min(n_samples, start.shape[0])
         check_count("n_chains", n_chains, 1)
 
-        theta, units = self._machine()
-        generator = self._seeded(random_state, theta)
-        path = TemperedPath(theta, units, self._base_bias(theta))
+        machine = machine_of(self)
+        place = place_of(machine.theta.flat)
+        generator = _generator(self, random_state, place)
+        bias = base_bias(self.columns_, place)
+        independent = machine.tempered(bias)
         schedule = Schedule(math.ceil(n_samples / n_chains), burn_in, n_steps)
         # The state, its hidden units, and a few temporaries of their size; what is kept.
         n_rows = 6 * n_chains * n_temperatures + 2 * n_chains * schedule.n_samples
-        self._require_room(n_rows, theta, "Sampling", "n_samples, n_chains or n_temperatures")
-        with self._sampling(theta, n_chains * n_temperatures) as listener:
+        _require_room(n_rows, machine, "Sampling", "n_samples, n_chains or n_temperatures")
+        name = type(self).__name__
+        setting = sampling(name, machine, n_chains * n_temperatures, shows=bool(self.verbose))
+        with setting as listener:
             if start is None:
-                visible = path.start(n_chains, generator)
+                visible = independent.start(n_chains, generator)
             else:
-                every = torch.arange(n_chains, device=theta.flat.device) % start.shape[0]
-                visible = self._rows(start, theta).take(every).clone()
+                every = torch.arange(n_chains, device=place.device) % start.shape[0]
+                visible = rows_of(self, start, place).take(every).clone()
             if n_chains == 1:
                 # A companion, thrown away: two chains that never move, in different states,
                 # are stuck; one alone may be where the only state is.
-                visible = torch.cat([visible, path.start(1, generator)])
-            if n_temperatures == 1:
-                state = gibbs_state(theta, visible, generator)
-                step, keep = gibbs_step(theta, units, generator), _visible
-                # Gaussian units move at every step, whether or not the chain does.
-                watch = _visible if units.is_discrete else _hidden
+                visible = torch.cat([visible, independent.start(1, generator)])
+            settings = {"base_bias": bias, "n_temperatures": n_temperatures}
+            chains = make_chains(make, machine, generator, **settings)
+            run = run_chains(
+                chains.step,
+                chains.start(visible),
+                schedule,
+                keep=chains.visible,
+                watch=chains.watched,
+                listener=listener,
+            )
+        trouble = None
+        if schedule.n_steps >= _TIME_TO_MOVE:
+            if hasattr(chains.step, "swap_rates"):
+                trouble = report_swaps(chains.step.swap_rates, n_temperatures)
             else:
-                betas = torch.linspace(1, 0, n_temperatures).to(visible)
-                state = (visible.unsqueeze(1).repeat(1, n_temperatures, 1),)
-                step, keep, watch = parallel_tempering_step(path, betas, generator), _coldest, None
-            run = run_chains(step, state, schedule, keep=keep, watch=watch, listener=listener)
-        if schedule.n_steps >= _TIME_TO_MOVE and n_temperatures == 1:
-            report_frozen_chains(self, ~run.moved, watch(run.state), "chains", n_chains)
-        elif schedule.n_steps >= _TIME_TO_MOVE:
-            report_swaps(self, step.swap_rates(), n_temperatures)
-        samples = run.samples[:, :n_chains].flatten(0, 1)
-        return self._in_data_units(samples[:n_samples])
+                trouble = report_stuck(~run.moved, chains.watched(run.state), "chains", n_chains)
+        if trouble is not None:
+            warn(f"{name}: {trouble}", ConvergenceWarning)
+        samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
+        return self.columns_.in_data_units(samples.cpu().numpy())
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None
@@ -221,77 +283,96 @@ class BoltzmannSampling:
         check_choice("method", method, ("auto", "exact", "ais"))
         check_count("n_chains", n_chains, 2)
         check_count("n_temperatures", n_temperatures, 4)
-        units = self.columns_.units(_CPU)
-        exact = Parameters.from_numpy(self.weights_, dtype=torch.float64, device=_CPU)
-        n_enumerated = enumerable_units(exact, units)
+        exact = machine_of(self, _EXACT)
+        n_enumerated, volume = exact.n_enumerated, log_volume(self.columns_)
         if method == "exact" and n_enumerated > MAX_ENUMERATED:
-            layer = "the smaller layer" if units.is_discrete else "the hidden layer"
+            layer = "the smaller layer" if exact.units.is_discrete else "the hidden layer"
             raise ValueError(
                 f"Exact log Z enumerates all 2^n states of {layer}, which has n={n_enumerated} "
                 f"units; at most {MAX_ENUMERATED} are possible. Use method='ais'."
             )
         if method != "ais" and n_enumerated <= MAX_ENUMERATED:
             with torch.inference_mode():
-                value = float(log_partition(exact, units))
-            return LogPartition(value + self._log_volume, 0.0, "exact")
+                return LogPartition(float(exact.log_partition()) + volume, 0.0, "exact")
 
-        theta, units = self._machine()
-        generator = self._seeded(random_state, theta)
-        path = TemperedPath(theta, units, self._base_bias(theta))
+        machine, name = machine_of(self), type(self).__name__
+        place = place_of(machine.theta.flat)
+        generator = _generator(self, random_state, place)
+        path = machine.tempered(base_bias(self.columns_, place))
         betas = annealing_temperatures(n_temperatures)
-        self._require_room(6 * n_chains, theta, "Annealing", "n_chains")
-        with self._sampling(theta, n_chains) as listener:
+        _require_room(6 * n_chains, machine, "Annealing", "n_chains")
+        with sampling(name, machine, n_chains, shows=bool(self.verbose)) as listener:
             estimate = annealed_importance_sampling(path, betas, n_chains, generator, listener)
-        report_annealing(self, estimate, n_chains, n_temperatures)
-        value = estimate.log_partition + self._log_volume
-        return LogPartition(value, estimate.standard_error, "ais")
-
-    def _machine(self):
-        """The fitted parameters on the device, in their own precision, and the visible units."""
-        device = self._usable_device()
-        dtype = computing_dtype(self.weights_["weight_0"], device)
-        return self._fitted_parameters(dtype, device), self.columns_.units(device)
-
-    def _require_room(self, n_rows, theta, purpose, remedy):
-        n_units = sum(theta["weight_0"].shape)
-        n_bytes = n_rows * n_units * theta.flat.element_size()
-        require_memory(n_bytes, theta.flat.device, purpose, f"Use a smaller {remedy}.")
-
-    def _seeded(self, random_state, theta):
-        seed = self.random_state if random_state is None else random_state
-        return make_generator(seed, theta.flat.device)
-
-    @contextlib.contextmanager
-    def _sampling(self, theta, n_chains, show=True):
-        """The setting in which chains run; gives the listener that shows their progress."""
-        line = StepLine(type(self).__name__)
-        threads = suitable_threads(theta.flat.device, n_chains * theta["weight_0"].numel())
-        with torch.inference_mode(), threads:
-            try:
-                yield line if show and self.verbose else None
-            finally:
-                line.finish()
-
-    def _rows(self, X, theta):
-        dtype, device = theta.flat.dtype, theta.flat.device
-        shift_and_scale = self.columns_.standardization(dtype, device)
-        return make_rows(X, *shift_and_scale, dtype=dtype, device=device)
-
-    def _in_data_units(self, visible):
-        samples = visible.cpu().numpy()
-        if self.columns_.is_standardized:
-            samples = samples * self.columns_.scale.astype(samples.dtype)
-            samples += self.columns_.shift.astype(samples.dtype)
-        return samples
+        if estimate.effective_chains < _TRUSTED * n_chains:
+            warn(
+                f"log Z of this {name} rests on {estimate.effective_chains:.1f} of {n_chains} "
+                "chains, so its standard error is too small. Use more n_temperatures (now "
+                f"{n_temperatures}).",
+                ConvergenceWarning,
+            )
+        return LogPartition(estimate.log_partition + volume, estimate.standard_error, "ais")
 
 
-def _visible(state):
-    return state[0]
+def report_stuck(frozen, states, what, n_chains=None) -> str | None:
+    """What to tell of chains that did not move, though there is somewhere else to be.
+
+    Parameters
+    ----------
+    frozen, states, n_chains
+        As `n_stuck` takes them.
+    what : str
+        What the chains are.
+    """
+    stuck = n_stuck(frozen, states, n_chains)
+    if not stuck:
+        return None
+    return (
+        f"{stuck} of {len(frozen[:n_chains])} {what} never left the states they started in: the "
+        "weights are so large that Gibbs steps do not move. Sample with n_temperatures > 1, or fit "
+        "with a smaller learning_rate or more weight_decay."
+    )
 
 
-def _hidden(state):
-    return state[1]
+def report_swaps(swap_rates, n_temperatures) -> str | None:
+    """What to tell where what hot chains find does not come down to the cold ones.
+
+    Parameters
+    ----------
+    swap_rates : Tensor of shape (n_temperatures - 1,)
+    n_temperatures : int
+    """
+    rate = float(swap_rates.nan_to_num(nan=1.0).min())
+    if rate >= _SWAPPED:
+        return None
+    return (
+        f"neighbouring temperatures swap states in {rate:.1%} of the steps only, so the cold "
+        "chains hardly profit from the hot ones. Use more n_temperatures (now "
+        f"{n_temperatures})."
+    )
 
 
-def _coldest(state):
-    return state[0][:, 0]
+def _sampler(method, n_temperatures) -> Callable:
+    """The sampler that was asked for; a ValueError for what is none."""
+    if isinstance(method, str):
+        check_choice("method", method, ("auto", *SAMPLERS))
+    if method == "auto":
+        method = "tempering" if n_temperatures > 1 else "gibbs"
+    make = SAMPLERS.get(method, method) if isinstance(method, str) else method
+    takes_temperatures = check_sampler(make)
+    if n_temperatures > 1 and not takes_temperatures:
+        raise ValueError(
+            f"n_temperatures={n_temperatures} is for method='tempering', not for {method!r}."
+        )
+    return make
+
+
+def _generator(model, random_state, place):
+    return make_generator(
+        model.random_state if random_state is None else random_state, place.device
+    )
+
+
+def _require_room(n_rows, machine, purpose, remedy):
+    flat = machine.theta.flat
+    n_bytes = n_rows * (machine.n_visible + machine.n_hidden) * flat.element_size()
+    require_memory(n_bytes, flat.device, purpose, f"Use a smaller {remedy}.")

@@ -22,10 +22,6 @@ _COLLAPSED = 0.5
 _EXPLAINED, _TIME_TO_LEARN = 0.01, 30
 # A training that gave back this part of what it had gained went wrong.
 _SETBACK = 0.5
-# Annealed estimates are trusted if at least this fraction of the chains carries them.
-_TRUSTED = 0.1
-# Temperatures that swap more rarely than this are too far apart.
-_SWAPPED = 0.01
 
 
 class CollapsedCodeWarning(UserWarning):
@@ -203,71 +199,6 @@ def explained(model, X):
 
     own, of_mean = fitted.map_rows(losses, X, (2,)).mean(0) - engine.units.constant
     return 1 - own / of_mean
-
-
-def report_frozen_chains(model, frozen, states, what, n_chains=None):
-    """Warn of chains that did not move, though there is somewhere else to be.
-
-    Parameters
-    ----------
-    model : estimator
-    frozen : Tensor of bool of shape (n_chains,)
-    states : Tensor of shape (n_chains, ...)
-        Where the chains are. Chains that rest in one state, all the same, may be where the
-        machine nearly always is; chains that rest in different ones are stuck.
-    what : str
-        What the chains are, for the message.
-    n_chains : int, default=None
-        How many of the first ones count; the others are there for comparison.
-    """
-    stuck = states[frozen]
-    if len(stuck) == 0 or bool((stuck == stuck[0]).all()):
-        return
-    counted = frozen[:n_chains]
-    warn(
-        f"{int(counted.sum())} of {len(counted)} {what} of this {type(model).__name__} never left "
-        "the states they started in: its weights are so large that Gibbs steps do not move. "
-        "Sample with n_temperatures > 1, or fit with a smaller learning_rate or more "
-        "weight_decay.",
-        ConvergenceWarning,
-    )
-
-
-def report_swaps(model, swap_rates, n_temperatures):
-    """Warn if what hot chains find does not come down to the cold ones.
-
-    Parameters
-    ----------
-    model : estimator
-    swap_rates : Tensor of shape (n_temperatures - 1,)
-    n_temperatures : int
-    """
-    rate = float(swap_rates.nan_to_num(nan=1.0).min())
-    if rate < _SWAPPED:
-        warn(
-            f"Neighbouring temperatures of this {type(model).__name__} swap states in {rate:.1%} "
-            "of the steps only, so the cold chains hardly profit from the hot ones. Use more "
-            f"n_temperatures (now {n_temperatures}).",
-            ConvergenceWarning,
-        )
-
-
-def report_annealing(model, estimate, n_chains, n_temperatures):
-    """Warn if a few chains decide an annealed estimate.
-
-    Parameters
-    ----------
-    model : estimator
-    estimate : AnnealedEstimate
-    n_chains, n_temperatures : int
-    """
-    if estimate.effective_chains < _TRUSTED * n_chains:
-        warn(
-            f"log Z of this {type(model).__name__} rests on {estimate.effective_chains:.1f} of "
-            f"{n_chains} chains, so its standard error is too small. Use more n_temperatures "
-            f"(now {n_temperatures}).",
-            ConvergenceWarning,
-        )
 
 
 def report_unsolved(model, n_unsolved, n_rows, tol, max_iter, is_single):

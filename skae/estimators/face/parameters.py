@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 
 from sklearn.base import BaseEstimator
 
+from skae._validation import Registered
+
 T = TypeVar("T")
 
 
@@ -32,7 +34,8 @@ def parameter(*, default: Any, constraints: list, doc: str, kw_only: bool = True
     constraints : list
         Legal values, as scikit-learn's parameter validation takes them.
     doc : str
-        First line: the type. Then what it does. The default is added.
+        First line: the type. Then what it does. The default is added. Where it says ``{names}``
+        or ``{summaries}``, those of the parts that ``constraints`` says are `Registered`.
     kw_only : bool, default=True
         Whether it has to be passed by its name.
     """
@@ -95,8 +98,57 @@ def validate_parameters(model: BaseEstimator) -> None:
     BaseEstimator._validate_params(model)
 
 
+def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
+    """What ``get_params`` returns, with the parameters of estimators in lists."""
+    params = BaseEstimator.get_params(model, deep=deep)
+    for name, value in list(params.items()) if deep else ():
+        if not (isinstance(value, list | tuple) and any(map(_is_estimator, value))):
+            continue
+        for number, part in enumerate(value):
+            params[f"{name}__{number}"] = part
+            if _is_estimator(part):
+                for below, setting in part.get_params().items():
+                    params[f"{name}__{number}__{below}"] = setting
+    return params
+
+
+def set_nested_params(model: BaseEstimator, params: dict) -> BaseEstimator:
+    """What ``set_params`` does, with the parameters of estimators in lists."""
+    in_lists = {}
+    for name in params:
+        owner, _, rest = name.partition("__")
+        number, _, below = rest.partition("__")
+        if number.isdigit() or (number and isinstance(getattr(model, owner, 0), list | tuple)):
+            in_lists[name] = owner, number, below
+    own = {name: params[name] for name in params if name not in in_lists}
+    BaseEstimator.set_params(model, **own)
+    for name in sorted(in_lists, key=len):
+        owner, number, below = in_lists[name]
+        parts = list(getattr(model, owner, None) or ())
+        if not number.isdigit() or int(number) >= len(parts):
+            raise ValueError(
+                f"{name!r} is no parameter of this {type(model).__name__}, which has "
+                f"{len(parts)} estimators in its parameter {owner}."
+            )
+        if below:
+            parts[int(number)].set_params(**{below: params[name]})
+        else:
+            parts[int(number)] = params[name]
+        setattr(model, owner, parts)
+    return model
+
+
+def _is_estimator(value):
+    return hasattr(value, "get_params") and not isinstance(value, type)
+
+
 def _documented(field):
-    kind, _, meaning = field.metadata["doc"].partition("\n")
+    doc = field.metadata["doc"]
+    for constraint in field.metadata["constraints"]:
+        if isinstance(constraint, Registered):
+            doc = doc.replace("{names}", constraint.options.names)
+            doc = doc.replace("{summaries}", constraint.options.summaries)
+    kind, _, meaning = doc.partition("\n")
     return f"{field.name} : {kind}, default={field.default!r}\n{textwrap.indent(meaning, '    ')}"
 
 

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import Interval, Registered, computing_dtype
 from skae.engine.optimisation.devices import Place, resolve_device
@@ -13,8 +14,15 @@ from skae.engine.optimisation.fitting import fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import make_rows
 from skae.engine.optimisation.training import SCHEDULES, Settings
-from skae.estimators.face.outcomes import report_outcome
-from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.face.outcomes import report_outcome, warn
+from skae.estimators.face.parameters import (
+    attribute,
+    estimator,
+    get_nested_params,
+    parameter,
+    set_nested_params,
+    validate_parameters,
+)
 from skae.estimators.face.progress import CallbackSupportMixin, ProgressLine
 
 _CPU = torch.device("cpu")
@@ -40,15 +48,18 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     learning_rate_schedule: str = parameter(
         default="constant",
         constraints=[Registered(SCHEDULES)],
-        doc="""{"constant", "linear", "cosine"}
-        Course of the learning rate over ``max_iter`` epochs: constant, or falling to
-        zero linearly or along a half cosine.""",
+        doc="""{{names}}
+        Course of the learning rate over ``max_iter`` epochs:
+
+        {summaries}""",
     )
     optimizer: str = parameter(
         default="adam",
         constraints=[Registered(OPTIMIZERS)],
-        doc="""{"adam", "sgd", "nesterov", "rmsprop", "adagrad"}
-        The rule of the gradient steps, by torch's kernels.""",
+        doc="""{{names}}
+        The rule of the gradient steps, by torch's kernels:
+
+        {summaries}""",
     )
     momentum: float = parameter(
         default=0.9,
@@ -145,6 +156,36 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         """str
         Where the model was trained."""
     )
+
+    def get_params(self, deep=True):
+        """Parameters of this estimator and of those that it is made of.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of estimators in a parameter, such as ``layer__contraction``
+            or, in a list, ``layers__0__contraction``.
+
+        Returns
+        -------
+        params : dict
+        """
+        return get_nested_params(self, deep)
+
+    def set_params(self, **params):
+        """Set parameters of this estimator or of those that it is made of.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values, those of estimators in a list as ``layers__0__contraction``.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        return set_nested_params(self, params)
 
     def _check_parameters(self):
         """Raise a ValueError for parameters that are impossible, alone or together."""
@@ -250,4 +291,7 @@ def run_training(
     )
     line.finish()
     report_outcome(estimator, fitted.training, start.was_learned, rate)
+    trouble = None if model.report is None else model.report(fitted.objective)
+    if trouble is not None:
+        warn(f"{type(estimator).__name__}: {trouble}", ConvergenceWarning)
     return fitted

@@ -6,42 +6,32 @@ from numbers import Integral
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    clone,
-)
+from sklearn.base import clone
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, computing_dtype
 from skae.engine.images.stages import patches, pool_grid
+from skae.engine.optimisation.rows import StreamedRows
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import estimator, parameter, validate_parameters
-from skae.estimators.images.sampling import (
+from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.images.shapes import (
+    ImageParameters,
     PatchSampling,
     count_patches,
     draw_patches,
-    resolve_patch_shape,
-)
-from skae.estimators.images.shapes import (
-    ImageParameters,
     remember_parameters,
     require_fitted_parameters,
     resolve_extents,
     resolve_image_shape,
-    result_dtype,
-    row_blocks,
+    resolve_patch_shape,
 )
-from skae.estimators.images.whitener import PatchWhitener
+from skae.estimators.images.stages import PatchWhitener
 
 _CPU = torch.device("cpu")
 
 
 @estimator
-class PatchFeatures(
-    PatchSampling, ImageParameters, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
-):
+class PatchFeatures(PatchSampling, ImageParameters):
     r"""Features of images by any encoder of their patches, pooled over a grid.
 
     All patches :math:`p` of an image are whitened and encoded, and for each cell :math:`C`
@@ -105,14 +95,14 @@ class PatchFeatures(
         ``DenoisingAutoEncoder(64, max_iter=10)`` with the ``random_state`` of this model.""",
         kw_only=False,
     )
-    patch_shape: tuple = parameter(
+    patch_shape: int | tuple[int, int] = parameter(
         default=(6, 6),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
         doc="""tuple of two int, or int
         Height and width of the patches, which have all channels. They are cut to the
         signals of ``image_shape=None``.""",
     )
-    stride: tuple = parameter(
+    stride: int | tuple[int, int] = parameter(
         default=1,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
         doc="""int or tuple of two int
@@ -131,7 +121,7 @@ class PatchFeatures(
         doc="""{"average", "max", "sum"}
         What is taken of the codes in each cell.""",
     )
-    pooling_grid: tuple = parameter(
+    pooling_grid: int | tuple[int, int] | None = parameter(
         default=(2, 2),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of two int, int or None
@@ -140,15 +130,17 @@ class PatchFeatures(
         filter bank of a stage that others follow.""",
     )
 
-    _attributes_doc = (
-        """
-    encoder_ : transformer
-        The fitted encoder, of whitened patches.
-    whitener_ : transformer or None
-        The fitted whitening.
-    patch_shape_ : tuple of int
+    encoder_: object = attribute(
+        """transformer
+        The fitted encoder, of whitened patches."""
+    )
+    whitener_: object = attribute(
+        """transformer or None
+        The fitted whitening."""
+    )
+    patch_shape_: tuple[int, int, int] = attribute(
+        """tuple of int
         Height, width and channels of the patches."""
-        + ImageParameters._attributes_doc
     )
 
     @all_or_nothing
@@ -189,7 +181,8 @@ class PatchFeatures(
         n_codes = self._codes(drawn[:1]).shape[1]
         counts = count_patches(self.image_shape_, self.patch_shape_, stride)
         self.output_shape_ = (*map(min, cells or counts, counts), n_codes)
-        remember_parameters(self)
+        # The encoder and the whitening are fitted clones: what was given is not read again.
+        remember_parameters(self, "encoder", "whitening")
         return self
 
     def transform(self, X):
@@ -217,30 +210,19 @@ class PatchFeatures(
         X = check_rows(self, X, reset=False)
         stride, n_values = resolve_extents("stride", self.stride), math.prod(self.patch_shape_)
         counts = count_patches(self.image_shape_, self.patch_shape_, stride)
-        result = np.empty((X.shape[0], self._n_features_out), dtype=result_dtype(X))
+        dtype = computing_dtype(X, _CPU)
+        result = torch.empty(X.shape[0], self._n_features_out, dtype=dtype).numpy()
+        rows = StreamedRows(X, None, None, dtype=dtype, device=_CPU)
         values_per_image = math.prod(counts) * max(n_values, self.output_shape_[2])
-        for rows, block in row_blocks(X, values_per_image, computing_dtype(X, _CPU), _CPU):
+        for start, block in rows.blocks(values_per_image):
             images = block.view(-1, *self.image_shape_)
             windows = patches(images, self.patch_shape_[:2], stride).reshape(-1, n_values)
             codes = np.require(self._codes(windows.numpy()), result.dtype, ["C", "W"])
             maps = torch.from_numpy(codes).view(len(block), *counts, -1)
             if self._cells is not None:
                 maps = pool_grid(maps, self.pooling, self._cells)
-            result[rows] = maps.reshape(len(block), -1)
+            result[start : start + len(block)] = maps.reshape(len(block), -1)
         return result
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-    # The encoder and the whitening are fitted clones; nothing else is read of these later.
-    _free_parameters = ("encoder", "whitening", "n_patches", "random_state")
-
-    @property
-    def _n_features_out(self):
-        return math.prod(self.output_shape_)
 
     @property
     def _cells(self):

@@ -1,4 +1,4 @@
-"""Rows of a table read as images: what shape they have, and estimators that map them.
+"""Rows of a table read as images: their shape, maps of them, and patches drawn from them.
 
 Rows are images flattened with the channels last: height, width, channels.
 """
@@ -15,11 +15,19 @@ from sklearn.base import (
     TransformerMixin,
 )
 
-from skae._validation import check_is_fitted, check_rows, computing_dtype
-from skae.engine.optimisation.devices import resolve_device
-from skae.engine.optimisation.rows import StreamedRows, block_bounds
+from skae._validation import (
+    Interval,
+    check_is_fitted,
+    check_rows,
+    computing_dtype,
+    make_generator,
+)
+from skae.engine.images.stages import Stage, draw_positions, patches
+from skae.engine.optimisation.devices import Place, resolve_device
+from skae.engine.optimisation.rows import StreamedRows, block_bounds, map_rows
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import estimator, parameter, validate_parameters
+from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.face.training import usable_place
 
 _CPU = torch.device("cpu")
 
@@ -76,11 +84,22 @@ def resolve_image_shape(image_shape, n_features, name="image_shape"):
     return tuple(resolved) if len(resolved) == 3 else (*resolved, 1)
 
 
-@estimator
-class ImageParameters:
-    """What the images are, as a constructor parameter."""
+def resolve_extents(name, extents):
+    """A window's height and width, each at least 1, from one int or two."""
+    pair = (extents, extents) if isinstance(extents, Integral) else tuple(extents)
+    if len(pair) != 2 or any(
+        not isinstance(extent, Integral) or isinstance(extent, bool) or extent < 1
+        for extent in pair
+    ):
+        raise ValueError(f"{name}={extents!r} must be (height, width), two integers of at least 1.")
+    return int(pair[0]), int(pair[1])
 
-    image_shape: tuple = parameter(
+
+@estimator
+class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A transformer of images: what they are, and what is known of them after a fit."""
+
+    image_shape: tuple[int, ...] | None = parameter(
         default=None,
         constraints=["array-like", None],
         doc="""tuple of int or None
@@ -90,30 +109,44 @@ class ImageParameters:
         takes rows as signals, (1, n_features, 1).""",
     )
 
-    _attributes_doc = """
-    n_features_in_ : int
-        Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names.
-    image_shape_ : tuple of int
-        Height, width and channels of the images that come in.
-    output_shape_ : tuple of int
+    n_features_in_: int = attribute(
+        """int
+        Number of features seen in `fit`."""
+    )
+    feature_names_in_: np.ndarray = attribute(
+        """ndarray of shape (n_features_in_,)
+        Names of the features, where X had string names."""
+    )
+    image_shape_: tuple[int, int, int] = attribute(
+        """tuple of int
+        Height, width and channels of the images that come in."""
+    )
+    output_shape_: tuple[int, int, int] = attribute(
+        """tuple of int
         Height, width and channels of the images that come out: the ``image_shape`` of
-        the next step.
-    """
+        the next step."""
+    )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self):
+        return math.prod(self.output_shape_)
 
 
 @estimator
-class ImageTransformer(
-    ImageParameters, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
-):
+class ImageTransformer(ImageParameters):
     """A transformer that maps each image to another one, one block of rows at a time.
 
-    A subclass says what it maps to by methods that return values: `_find_output_shape`
-    and `_map`; and where it learns something, `_learn`.
+    As with models that are trained, a subclass says what it is by methods that return:
+    `_model` and, where it needs them, `_check_parameters` and `_facts`.
     """
 
-    device: str = parameter(
+    device: str | torch.device = parameter(
         default="auto",
         constraints=[str, torch.device],
         doc="""str or torch.device
@@ -143,12 +176,11 @@ class ImageTransformer(
             If a parameter is out of its range; if X is empty, not numeric or not
             finite; if its rows do not fit ``image_shape``.
         """
-        validate_parameters(self)
-        resolve_device(self.device)
+        self._check_parameters()
         X = check_rows(self, X, reset=True)
         self.image_shape_ = resolve_image_shape(self.image_shape, X.shape[1])
-        self.output_shape_ = self._find_output_shape()
-        self._learn(X)
+        vars(self).update(self._facts(X))
+        self.output_shape_ = self._model(Place(torch.float64, _CPU)).output_shape
         remember_parameters(self)
         return self
 
@@ -175,9 +207,13 @@ class ImageTransformer(
         check_is_fitted(self)
         require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
-        return self._map_rows(
-            X, lambda rows: self._map(rows.view(-1, *self.image_shape_)), self._n_features_out
-        )
+        place = usable_place(self, X)
+        stage = self._model(place)
+
+        def flattened(rows):
+            return stage.apply(rows.view(-1, *self.image_shape_)).reshape(len(rows), -1)
+
+        return map_rows(flattened, X, (self._n_features_out,), place, width=stage.n_values)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns: those of X where each column has one counterpart in X.
@@ -191,68 +227,46 @@ class ImageTransformer(
         -------
         names : ndarray of str
         """
+        check_is_fitted(self)
         require_fitted_parameters(self)
-        names = OneToOneFeatureMixin if self._keeps_columns else ClassNamePrefixFeaturesOutMixin
+        keeps = self._model(Place(torch.float64, _CPU)).keeps_columns
+        names = OneToOneFeatureMixin if keeps else ClassNamePrefixFeaturesOutMixin
         return names.get_feature_names_out(self, input_features)
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+    def _check_parameters(self):
+        """Raise a ValueError for parameters that are impossible, alone or together."""
+        validate_parameters(self)
+        resolve_device(self.device)
 
-    _keeps_columns = False
-    _free_parameters = ("device",)
+    def _facts(self, X):
+        """Attributes that are learned from checked rows, a dict by name."""
+        return {}
 
-    @property
-    def _n_features_out(self):
-        return math.prod(self.output_shape_)
-
-    def _learn(self, X):
-        """Set fitted attributes from checked rows."""
-
-    @property
-    def _values_per_image(self):
-        """Values that mapping one image takes: what bounds the size of a block."""
-        return self.n_features_in_
-
-    def _blocks(self, X):
-        """(slice, tensor) for successive blocks of rows, on the device."""
-        device = _usable_device(self.device)
-        return row_blocks(X, self._values_per_image, computing_dtype(X, device), device)
-
-    def _map_rows(self, X, function, n_columns):
-        """``function(block)`` for all rows, one block at a time, as an array."""
-        result = np.empty((X.shape[0], n_columns), dtype=result_dtype(X))
-        with torch.inference_mode():
-            for rows, block in self._blocks(X):
-                result[rows] = function(block).reshape(len(block), -1).cpu().numpy()
-        return result
+    def _model(self, place) -> Stage:
+        """The `Stage` that this estimator is, for images of ``image_shape_``."""
+        raise NotImplementedError
 
 
-def remember_parameters(model):
-    """At the end of a fit: keep the parameters that the map goes by."""
-    model._fitted_parameters = _map_parameters(model)
+# What is read in a fit and not by the map that it leaves.
+_READ_BY_FIT = ("device", "n_patches", "random_state")
+
+
+def remember_parameters(model, *others):
+    """At the end of a fit: keep the parameters that the map goes by, which ``others`` are not."""
+    kept = model.get_params(deep=False).items()
+    skipped = (*_READ_BY_FIT, *others)
+    model._fitted_parameters = {name: _plain(value) for name, value in kept if name not in skipped}
 
 
 def require_fitted_parameters(model):
     """Raise a ValueError if a parameter that the map goes by has changed since the fit."""
-    now = _map_parameters(model)
     for name, before in vars(model).get("_fitted_parameters", {}).items():
-        if now[name] != before:
+        now = _plain(getattr(model, name))
+        if now != before:
             raise ValueError(
                 f"{name} has changed since this {type(model).__name__} was fitted (from "
-                f"{before!r} to {now[name]!r}). Set it back, or call fit again."
+                f"{before!r} to {now!r}). Set it back, or call fit again."
             )
-
-
-def _map_parameters(model):
-    parameters = model.get_params(deep=False)
-    return {
-        name: _plain(value)
-        for name, value in parameters.items()
-        if name not in model._free_parameters
-    }
 
 
 def _plain(value):
@@ -261,35 +275,74 @@ def _plain(value):
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def row_blocks(X, values_per_row, dtype, device, index=None):
-    """(slice, tensor) for blocks of the rows (of those of an ``index``), in order.
+@estimator
+class PatchSampling:
+    """How many patches are learned from, and which."""
 
-    A block is so small that it holds some millions of values, at so many for each row.
+    n_patches: int = parameter(
+        default=50_000,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""int
+        Patches to learn from, at most, drawn at random places of all images.""",
+    )
+    random_state: int | np.random.RandomState | None = parameter(
+        default=None,
+        constraints=["random_state"],
+        doc="""int, RandomState instance or None
+        Seed of the patches' places.""",
+    )
+
+
+def draw_patches(X, image_shape, patch_shape, stride, n_patches, random_state):
+    """Patches at random places of the images, in random order, as rows on the CPU.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+    image_shape, patch_shape : tuple of three int
+    stride : tuple of two int
+    n_patches : int
+        All of them, where there are no more.
+    random_state : int, RandomState instance or None
+
+    Returns
+    -------
+    drawn : Tensor of shape (n_drawn, n_values)
     """
-    rows = StreamedRows(X, None, None, dtype=dtype, device=device)
-    index = torch.arange(len(rows)) if index is None else index
-    for start, stop in block_bounds(len(index), values_per_row):
-        yield slice(start, stop), rows.take(index[start:stop])
+    generator, dtype = make_generator(random_state, _CPU), computing_dtype(X, _CPU)
+    counts = count_patches(image_shape, patch_shape, stride)
+    positions = draw_positions(X.shape[0] * math.prod(counts), n_patches, generator)
+    order = torch.randperm(len(positions), generator=generator)
+    image, row, column = torch.unravel_index(positions, (X.shape[0], *counts))
+    needed, image = torch.unique_consecutive(image, return_inverse=True)
+    drawn = torch.empty(len(positions), math.prod(patch_shape), dtype=dtype)
+    rows, done = StreamedRows(X, None, None, dtype=dtype, device=_CPU), 0
+    for start, stop in block_bounds(len(needed), X.shape[1]):
+        images = rows.take(needed[start:stop]).view(-1, *image_shape)
+        here = slice(done, int(torch.searchsorted(image, stop)))
+        windows = patches(images, patch_shape[:2], stride)
+        chosen = windows[image[here] - start, row[here], column[here]]
+        drawn[order[here]] = chosen.reshape(len(chosen), -1)
+        done = here.stop
+    return drawn
 
 
-def result_dtype(X):
-    """The dtype of results: float64 comes back for it even where the device has none."""
-    return np.float64 if computing_dtype(X, _CPU) == torch.float64 else np.float32
+def count_patches(image_shape, patch_shape, stride):
+    """Number of patches along height and width."""
+    return tuple(
+        1 + (extent - window) // step
+        for extent, window, step in zip(image_shape[:2], patch_shape[:2], stride, strict=True)
+    )
 
 
-def resolve_extents(name, extents):
-    """A window's height and width, each at least 1, from one int or two."""
-    pair = (extents, extents) if isinstance(extents, Integral) else tuple(extents)
-    if len(pair) != 2 or any(
-        not isinstance(extent, Integral) or isinstance(extent, bool) or extent < 1
-        for extent in pair
-    ):
-        raise ValueError(f"{name}={extents!r} must be (height, width), two integers of at least 1.")
-    return int(pair[0]), int(pair[1])
-
-
-def _usable_device(name):
-    try:
-        return resolve_device(name)
-    except ValueError:
-        return _CPU  # fitted elsewhere
+def resolve_patch_shape(model):
+    """Height, width and channels of a model's patches, cut to images that are signals."""
+    window = resolve_extents("patch_shape", model.patch_shape)
+    height, width, channels = model.image_shape_
+    cut = (min(window[0], height), min(window[1], width))
+    if cut != window and model.image_shape is not None:
+        raise ValueError(
+            f"patch_shape={model.patch_shape!r} is larger than the images, of {height} x {width} "
+            "pixels; use a smaller patch_shape."
+        )
+    return (*cut, channels)

@@ -1,12 +1,43 @@
-"""The steps between banks of filters: rectification, contrast normalisation, pooling."""
+"""Maps of images to images: what goes between banks of filters, and whitening by patches."""
 
+import math
 from numbers import Integral, Real
 
-from skae._validation import Interval, StrOptions
-from skae.engine.images.stages import local_contrast_normalize, pool, pool_grid, rectify
-from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.images.shapes import ImageTransformer, resolve_extents
+import numpy as np
+import torch
+from sklearn.utils import check_array
+from sklearn.utils.metaestimators import available_if
+from torch.nn import functional
 
+from skae._validation import Interval, StrOptions, check_is_fitted, computing_dtype
+from skae.engine.images.stages import (
+    Moments,
+    Stage,
+    center_rows,
+    local_contrast_normalize,
+    normalize_contrast,
+    patches,
+    pool,
+    pool_grid,
+    rectify,
+    whitening,
+)
+from skae.engine.optimisation.devices import require_memory
+from skae.engine.optimisation.rows import StreamedRows, map_rows
+from skae.estimators.face.parameters import attribute, estimator, parameter
+from skae.estimators.face.training import usable_place
+from skae.estimators.images.shapes import (
+    ImageTransformer,
+    PatchSampling,
+    draw_patches,
+    require_fitted_parameters,
+    resolve_extents,
+    resolve_patch_shape,
+)
+
+_CPU = torch.device("cpu")
+# Patches that whitening is learned from at once.
+_BLOCK = 10_000
 # Pixels: from about 0.026 down, exp(-1 / (2 sigma^2)) is zero in float64.
 _NARROWEST = 0.01
 
@@ -73,18 +104,14 @@ class Rectifier(ImageTransformer):
         What is taken off the magnitude: responses below it are noise.""",
     )
 
-    _attributes_doc = ImageTransformer._attributes_doc
-
-    @property
-    def _keeps_columns(self):
-        return self.kind != "split"
-
-    def _find_output_shape(self):
+    def _model(self, place):
         height, width, channels = self.image_shape_
-        return (height, width, 2 * channels if self.kind == "split" else channels)
-
-    def _map(self, images):
-        return rectify(images, self.kind, self.threshold)
+        splits = self.kind == "split"
+        return Stage(
+            (height, width, 2 * channels if splits else channels),
+            lambda images: rectify(images, self.kind, self.threshold),
+            keeps_columns=not splits,
+        )
 
 
 @estimator
@@ -144,7 +171,7 @@ class LocalContrastNormalizer(ImageTransformer):
         doc="""int
         Height and width of the window, an odd number of pixels.""",
     )
-    sigma: float = parameter(
+    sigma: float | None = parameter(
         default=None,
         constraints=[Interval(Real, 0, None, closed="neither"), None],
         doc="""float or None
@@ -152,19 +179,20 @@ class LocalContrastNormalizer(ImageTransformer):
         tiny one makes a window of one pixel.""",
     )
 
-    _attributes_doc = ImageTransformer._attributes_doc
-    _keeps_columns = True
-
-    def _find_output_shape(self):
+    def _check_parameters(self):
+        super()._check_parameters()
         if self.size % 2 == 0:
             raise ValueError(
                 f"size={self.size} has no pixel in its middle; use size={self.size + 1}."
             )
-        return self.image_shape_
 
-    def _map(self, images):
+    def _model(self, place):
         sigma = self.size / 4 if self.sigma is None else max(float(self.sigma), _NARROWEST)
-        return local_contrast_normalize(images, self.size, sigma)
+        return Stage(
+            self.image_shape_,
+            lambda images: local_contrast_normalize(images, self.size, sigma),
+            keeps_columns=True,
+        )
 
 
 @estimator
@@ -216,19 +244,19 @@ class Pooling(ImageTransformer):
     array([[13., 15.]])
     """
 
-    size: tuple = parameter(
+    size: int | tuple[int, int] = parameter(
         default=(2, 2),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
         doc="""tuple of two int, or int
         Height and width of the windows; larger ones are cut to the image.""",
     )
-    stride: tuple = parameter(
+    stride: int | tuple[int, int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of two int, int or None
         Pixels from one window to the next. None is ``size``: windows side by side.""",
     )
-    grid: tuple = parameter(
+    grid: int | tuple[int, int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of two int, int or None
@@ -242,30 +270,28 @@ class Pooling(ImageTransformer):
         What is taken of each window.""",
     )
 
-    _attributes_doc = ImageTransformer._attributes_doc
-
-    def _find_output_shape(self):
+    def _check_parameters(self):
+        super()._check_parameters()
         if self.grid is not None and self.stride is not None:
             raise ValueError(
                 f"grid={self.grid!r} says where the cells are, so that stride={self.stride!r} "
                 "has no meaning; set one of them to None."
             )
-        height, width, channels = self.image_shape_
-        if self.grid is not None:
-            rows, columns = resolve_extents("grid", self.grid)
-            return (min(rows, height), min(columns, width), channels)
-        size, stride = self._windows
-        return (*map(_count_windows, self.image_shape_, size, stride), channels)
 
-    def _map(self, images):
+    def _model(self, place):
+        *sides, channels = self.image_shape_
         if self.grid is not None:
-            return pool_grid(images, self.kind, resolve_extents("grid", self.grid))
-        return pool(images, self.kind, *self._windows)
-
-    @property
-    def _windows(self):
+            grid = resolve_extents("grid", self.grid)
+            return Stage(
+                (*map(min, grid, sides), channels),
+                lambda images: pool_grid(images, self.kind, grid),
+            )
         size = resolve_extents("size", self.size)
-        return size, size if self.stride is None else resolve_extents("stride", self.stride)
+        stride = size if self.stride is None else resolve_extents("stride", self.stride)
+        return Stage(
+            (*map(_count_windows, sides, size, stride), channels),
+            lambda images: pool(images, self.kind, size, stride),
+        )
 
 
 def _count_windows(extent, size, stride):
@@ -273,3 +299,271 @@ def _count_windows(extent, size, stride):
     n_windows = 1 - (size - extent) // stride
     # A window that would begin beyond the border is none.
     return n_windows if (n_windows - 1) * stride < extent else n_windows - 1
+
+
+def _whitens_rows(model):
+    if model.patch_shape is None:
+        return True
+    raise AttributeError(
+        f"patch_shape={model.patch_shape!r} whitens images by a convolution, which is not undone; "
+        "inverse_transform needs patch_shape=None."
+    )
+
+
+@estimator
+class PatchWhitener(PatchSampling, ImageTransformer):
+    r"""Contrast normalisation and whitening of patches, or of whole images by patches.
+
+    Each patch :math:`x` becomes, with its own mean and variance over the :math:`d` values
+    and with the mean :math:`\mu` and covariance :math:`V D V^\top` of all patches so
+    normalised,
+
+    .. math::
+
+        z = V (D + e I)^{-1/2} V^\top (\hat x - \mu), \qquad
+        \hat x = \frac{x - \bar x}{\sqrt{\operatorname{var}(x) + e_c}}
+
+    where :math:`e` and :math:`e_c` are ``epsilon`` and ``contrast_epsilon`` in units of the
+    training data. Neighbouring pixels are alike, so that without it dictionaries and
+    Boltzmann machines spend their units on smooth blobs; on whitened patches they learn
+    edges. Use it before anything that learns from patches; :class:`PatchFeatures` has it
+    built in.
+
+    Read more in the :ref:`User Guide <patches>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    LocalContrastNormalizer : Normalises each pixel by its surroundings; learns nothing.
+
+    Notes
+    -----
+    Both regularisers are relative to the data, so that pixels in [0, 1] and in
+    0, ..., 255 give the same result. The defaults are about those of Coates & Ng, who
+    add 10 to the variance of patches of pixels in 0, ..., 255, and 0.1 to the variances
+    of whitened components.
+
+    Directions in which the rows do not vary (constant columns, the mean that the contrast
+    step takes out, fewer rows than columns) are left out for ``epsilon=0``. Otherwise they
+    are divided by :math:`\sqrt e`.
+
+    References
+    ----------
+    .. [1] A. Coates, A. Ng. The importance of encoding versus training with sparse coding
+       and vector quantization. ICML 2011.
+    .. [2] A. Bell, T. Sejnowski. The "independent components" of natural scenes are edge
+       filters. Vision Research 37, 1997.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import PatchWhitener
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> Z = PatchWhitener(contrast=False).fit_transform(X)
+    >>> bool(np.abs(np.corrcoef(Z[:, 20], Z[:, 21])[0, 1]) < 0.1)
+    True
+    """
+
+    patch_shape: int | tuple[int, int] | None = parameter(
+        default=None,
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        doc="""tuple of two int, int or None
+        Height and width of the patches. None: each row is one patch, which is whitened
+        as a whole, and all rows are learned from. Otherwise each pixel of an image is
+        whitened by the patch around it: the whitening's central filter is applied as a
+        convolution, which gives an image of the same shape. Images are mirrored at
+        their borders.""",
+    )
+    method: str = parameter(
+        default="zca",
+        constraints=[StrOptions({"zca", "pca"})],
+        doc=r"""{"zca", "pca"}
+        "zca" keeps whitened patches as close as can be to the patches, so that they
+        look like images; "pca" leaves out the left factor V and gives components by
+        falling variance, for ``patch_shape=None`` only.""",
+    )
+    epsilon: float = parameter(
+        default=0.1,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
+        Added to all variances, as a part of their mean: components of less variance
+        are noise, which a full whitening would make as large as all else.""",
+    )
+    contrast: bool = parameter(
+        default=True,
+        constraints=["boolean"],
+        doc="""bool
+        Whether the mean of each patch is subtracted, and its standard deviation divided
+        by.""",
+    )
+    contrast_epsilon: float = parameter(
+        default=0.01,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
+        Added to the variance of each patch, as a part of the mean of such variances:
+        patches of less contrast stay small.""",
+    )
+
+    mean_: np.ndarray = attribute(
+        """ndarray of shape (n_values,)
+        Mean of the patches, after the contrast step."""
+    )
+    whitening_: np.ndarray = attribute(
+        """ndarray of shape (n_values, n_values)
+        The matrix W of z = W (x - mean_), one filter per row."""
+    )
+    inverse_whitening_: np.ndarray = attribute(
+        """ndarray of shape (n_values, n_values)
+        The matrix that undoes it."""
+    )
+    contrast_epsilon_: float = attribute(
+        """float
+        ``contrast_epsilon`` in squared units of the data."""
+    )
+    patch_shape_: tuple[int, int, int] = attribute(
+        """tuple of int
+        Height, width and channels of the patches."""
+    )
+
+    @available_if(_whitens_rows)
+    def inverse_transform(self, X):
+        """Patches from whitened patches.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Whitened rows.
+
+        Returns
+        -------
+        patches : ndarray of shape (n_samples, n_features)
+            In the units of the data for ``contrast=False``. The mean and the contrast of
+            each patch cannot be had back: for ``contrast=True`` these are the patches
+            after the contrast step.
+
+        Notes
+        -----
+        Only for ``patch_shape=None``: a convolution is not undone.
+        """
+        check_is_fitted(self)
+        require_fitted_parameters(self)
+        X = check_array(X, dtype=[np.float64, np.float32])
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} columns, but whitened patches have {self.n_features_in_}; "
+                "inverse_transform takes the output of transform."
+            )
+        place = usable_place(self, X)
+        inverse, mean = place.tensor(self.inverse_whitening_), place.tensor(self.mean_)
+        return map_rows(lambda z: z @ inverse.t() + mean, X, X.shape[1:], place)
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        if self.patch_shape is not None and self.method == "pca":
+            raise ValueError(
+                "method='pca' has no central filter that would give an image; use method='zca', "
+                "or patch_shape=None for rows that are patches."
+            )
+
+    def _facts(self, X):
+        whole = self.patch_shape is None
+        patch_shape = self.image_shape_ if whole else resolve_patch_shape(self)
+        n_values = math.prod(patch_shape)
+        require_memory(
+            6 * 8 * n_values**2,
+            _CPU,
+            f"Whitening patches of {n_values} values",
+            "Give a smaller patch_shape.",
+        )
+        blocks = self._training_blocks(X, patch_shape)
+        contrast_epsilon = 0.0
+        if self.contrast:
+            variances = torch.cat([center_rows(rows).square().mean(1) for rows in blocks()])
+            _require_range(
+                variances.mean(),
+                n_values * variances.max(),
+                computing_dtype(X, _CPU),
+                lambda: any(center_rows(rows).any() for rows in blocks()),
+            )
+            contrast_epsilon = self.contrast_epsilon * float(variances.mean())
+
+        def contrasted():
+            for rows in blocks():
+                yield normalize_contrast(rows, contrast_epsilon) if self.contrast else rows
+
+        moments = Moments(n_values)
+        for rows in contrasted():
+            moments.add(rows)
+        variance, first = moments.covariance.trace(), next(contrasted())[:1]
+        _require_range(
+            variance,
+            variance,
+            torch.float64,
+            lambda: any((rows != first).any() for rows in contrasted()),
+        )
+        learned = whitening(moments.covariance, self.epsilon, self.method)
+        return {
+            "patch_shape_": patch_shape,
+            "contrast_epsilon_": contrast_epsilon,
+            "mean_": moments.mean.numpy(),
+            "whitening_": learned.forward.numpy(),
+            "inverse_whitening_": learned.inverse.numpy(),
+        }
+
+    def _training_blocks(self, X, patch_shape):
+        """A function that starts to give the training patches, in blocks in float64."""
+        if self.patch_shape is None:
+            # In float32, rounding would give directions without variance some of it.
+            rows = StreamedRows(X, None, None, dtype=torch.float64, device=_CPU)
+            return lambda: (block for _, block in rows.blocks())
+        drawn = draw_patches(
+            X, self.image_shape_, patch_shape, (1, 1), self.n_patches, self.random_state
+        )
+        return lambda: (rows.double() for rows in drawn.split(_BLOCK))
+
+    def _model(self, place):
+        filters, mean = place.tensor(self.whitening_), place.tensor(self.mean_)
+
+        def whitened(rows, filters):
+            if self.contrast:
+                rows = normalize_contrast(rows, self.contrast_epsilon_)
+            return (rows - mean) @ filters.t()
+
+        if self.patch_shape is None:
+            return Stage(
+                self.image_shape_,
+                lambda images: whitened(images.flatten(1), filters),
+                keeps_columns=self.method == "zca",
+            )
+        height, width, channels = self.patch_shape_
+        above, left = height // 2, width // 2
+        border = (left, width - 1 - left, above, height - 1 - above)
+        center = (above * width + left) * channels
+
+        def convolved(images):
+            x = functional.pad(images.permute(0, 3, 1, 2), border, mode="reflect")
+            rows = patches(x.permute(0, 2, 3, 1), (height, width)).reshape(-1, len(mean))
+            return whitened(rows, filters[center : center + channels])
+
+        n_values = math.prod(self.image_shape_[:2]) * len(mean)
+        return Stage(self.image_shape_, convolved, keeps_columns=True, n_values=n_values)
+
+
+def _require_range(variance, largest, dtype, varies):
+    """Raise a ValueError if squares of the data overflow in a dtype, or vanish though it varies."""
+    limits = torch.finfo(dtype)
+    too_large = not largest <= limits.max  # NaN too
+    if too_large or (variance < limits.tiny and varies()):
+        raise ValueError(
+            f"The values of X are too {'large' if too_large else 'small'}: their variance "
+            f"{'over' if too_large else 'under'}flows in {str(dtype).removeprefix('torch.')}. "
+            "Rescale X, for example by a division by its largest absolute value."
+        )

@@ -1,70 +1,72 @@
 """The layers of a stack: how they are chosen, and what must hold before any is trained."""
 
 import copy
+from collections.abc import Sequence
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
-from skae._validation import HasMethods, Interval, StrOptions, make_generator
-from skae.engine.stacks.stacking import Level
+from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
+from skae.engine.networks.units import UNITS
+from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.registry import Registry
 from skae.estimators.auto_encoders import (
     AutoEncoder,
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
 )
-from skae.estimators.boltzmann.rbm import RBM
+from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.sparse.coder import SparseCoder
-from skae.estimators.sparse.psd import PSD
-from skae.estimators.stacks.checks import (
-    check_input,
-    check_prefit,
-    require_gradients,
-    unfrozen,
-)
+from skae.estimators.face.transformer import Transformer, as_if_fitted
 
-LAYERS = {
-    "auto": AutoEncoder,
-    "denoising": DenoisingAutoEncoder,
-    "contractive": ContractiveAutoEncoder,
-    "rbm": RBM,
-    "psd": PSD,
-}
+# Families add theirs where they are defined.
+LAYERS = Registry(
+    auto=AutoEncoder, denoising=DenoisingAutoEncoder, contractive=ContractiveAutoEncoder
+)
 _DEFAULT_SIZES = (256, 256)
-# How one layer at a time may be trained.
+# How one layer at a time may be trained, and how by a gradient through its codes.
 _MODES = ("unsupervised", "supervised", "partly_supervised", None)
+_BY_GRADIENT = ("supervised", "partly_supervised", "simultaneous")
+# Made-up codes that tell what the model of a layer will be.
+_TRIAL_ROWS = 500
+_ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
 @estimator
 class StackParameters:
-    """Constructor parameters that say which layers a stack has and how they are pre-trained."""
+    """Constructor parameters that say which layers a stack has and how they are pre-trained.
 
-    layer_sizes: tuple = parameter(
+    What is done with them are functions of this file, which take the stack.
+    """
+
+    layer_sizes: Sequence[int] | int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of int, int or None
         Numbers of units, from the data upwards. None: (256, 256), or those of ``layers``.""",
         kw_only=False,
     )
-    layer: str = parameter(
+    layer: str | Transformer = parameter(
         default="denoising",
-        constraints=[StrOptions(set(LAYERS)), HasMethods(["fit", "transform"])],
+        constraints=[Registered(LAYERS), HasMethods(["fit", "transform"])],
         doc="""{"auto", "denoising", "contractive", "rbm", "psd"} or estimator
         Kind of every layer: a name, or an estimator of which each layer is a copy with its
         number of units, so that ``layer__contraction`` is a parameter of all. "auto" is the
         plain auto-encoder. Layers chosen by name take ``batch_size``, ``max_iter``, ``device``
         and ``verbose`` from the stack, and are else the class's default.""",
     )
-    layers: list = parameter(
+    layers: Sequence | None = parameter(
         default=None,
         constraints=[list, tuple, None],
         doc="""list of estimators or None
         The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
-        kind, RBM, PSD or SparseCoder. The parameters of the first are
+        kind, RBM, PSD, SparseCoder or a family of your own. The parameters of the first are
         ``layers__0__contraction`` and the like.""",
     )
-    pretraining: str = parameter(
+    pretraining: str | Sequence | None = parameter(
         default="unsupervised",
         constraints=[
             StrOptions({"unsupervised", "supervised", "partly_supervised", "simultaneous"}),
@@ -98,166 +100,96 @@ class StackParameters:
         the layer's own is 1.""",
     )
 
-    def get_params(self, deep=True):
-        """Parameters of this estimator and of its layers.
 
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include those of the layers, as ``layers__0__contraction``.
+def make_layers(stack, X, data, *, top_activation=None):
+    """New estimators for all layers of a stack, checked before any of them is trained.
 
-        Returns
-        -------
-        params : dict
-        """
-        params = super().get_params(deep=deep)
-        if deep and isinstance(self.layers, list | tuple):
-            for number, layer in enumerate(self.layers):
-                params[f"layers__{number}"] = layer
-                if hasattr(layer, "get_params") and not isinstance(layer, type):
-                    for name, value in layer.get_params().items():
-                        params[f"layers__{number}__{name}"] = value
-        return params
+    Parameters
+    ----------
+    stack : estimator
+        With the parameters of `StackParameters`.
+    X : array-like of shape (n_samples, n_features)
+        The rows to train on, as the user passed them.
+    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
+        The same, checked.
+    top_activation : str, default=None
+        Of the top layer, where it is not that of the others.
 
-    def set_params(self, **params):
-        """Set parameters of this estimator or, as ``layers__0__contraction``, of its layers.
+    Returns
+    -------
+    layers : list of estimators
+        With ``pretraining="prefit"`` the fitted ones that were given, else not yet fitted.
+    models : list of Model
+        What each of them is, or will be.
 
-        Parameters
-        ----------
-        **params : dict
-            Names and values.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        own = {name: value for name, value in params.items() if not name.startswith("layers__")}
-        super().set_params(**own)
-        for name in sorted(set(params) - set(own), key=len):
-            number, _, below = name.removeprefix("layers__").partition("__")
-            if not number.isdigit() or int(number) >= len(self.layers or ()):
-                raise ValueError(
-                    f"{name!r} is no parameter of this {type(self).__name__}, which has "
-                    f"{len(self.layers or ())} layers in its parameter layers."
-                )
-            layers = list(self.layers)
-            if below:
-                layers[int(number)].set_params(**{below: params[name]})
-            else:
-                layers[int(number)] = params[name]
-            self.layers = layers
-        return self
-
-    @property
-    def _sizes(self):
-        """The numbers of units that were asked for, or None."""
-        if self.layer_sizes is None:
-            return None if self.layers is not None else _DEFAULT_SIZES
-        sizes = self.layer_sizes
-        return (int(sizes),) if isinstance(sizes, Integral) else tuple(sizes)
-
-    def _make_layers(self):
-        """New estimators for all layers, checked as far as that is possible without data."""
-        if self.layers is not None:
-            if self._top_activation is not None:
-                raise ValueError(
-                    "code_activation is for layers that are made by their sizes: with layers=[...],"
-                    " set the activation of the last one."
-                )
-            layers = [unfrozen(layer, number) for number, layer in enumerate(self.layers)]
-            if self.pretraining != "prefit":
-                layers = [clone(layer) for layer in layers]
-        else:
-            if self.pretraining == "prefit":
-                raise ValueError("pretraining='prefit' needs fitted estimators: layers=[...].")
-            sizes = self._checked_sizes()
-            layers = [self._make_layer(size) for size in sizes[:-1]]
-            layers.append(self._make_layer(sizes[-1], self._top_activation))
-        self._check_layers(layers)
-        if self.pretraining == "prefit":
-            return layers
-        seeds = _seeds(self.random_state, len(layers))
-        for layer, below, seed in zip(layers, [None, *layers], seeds, strict=False):
-            if layer.random_state is None:
-                layer.set_params(random_state=seed)
-            unbounded = below is not None and not below._codes_in_unit_interval
-            if unbounded and layer._loss_choice == "auto":
-                # Codes that happen to lie in [0, 1] today need not do so tomorrow.
-                layer.set_params(**{layer._loss_parameter: "gaussian"})
-        return layers
-
-    def _checked_sizes(self):
-        sizes = self._sizes
-        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+    Raises
+    ------
+    ValueError
+        If layers cannot be stacked, or not be trained as the parameters say.
+    """
+    if stack.layers is not None:
+        layers = _given_layers(stack, top_activation)
+    else:
+        layers = _layers_of_sizes(stack, top_activation)
+    modes = modes_of(stack, len(layers))
+    for layer in layers:
+        layer._check_parameters()
+    if stack.pretraining == "prefit":
+        return layers, _models_of_fitted(layers)
+    for layer, seed in zip(layers, _seeds(stack.random_state, len(layers)), strict=True):
+        if layer.random_state is None:
+            layer.set_params(random_state=seed)
+    models = _models_to_be(layers, X, data)
+    for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
+        if model.optimizer is not None and modes[number] != "unsupervised":
             raise ValueError(
-                f"layer_sizes={self.layer_sizes!r} must be integers of at least 1, one for each "
-                "layer."
+                f"Layer {number} is a {type(layer).__name__}, which learns by its own fit alone: "
+                f"pretraining={stack.pretraining!r} is not for it. Use 'unsupervised', or another "
+                "kind of layer."
             )
-        return sizes
+    trained = [number for number, mode in enumerate(modes) if mode in _BY_GRADIENT]
+    require_gradients(layers, models, trained, f"pretraining={stack.pretraining!r}")
+    return layers, models
 
-    # The activation of the top layer, where it is not that of the others.
-    _top_activation = None
 
-    def _make_layer(self, size, activation=None):
-        if isinstance(self.layer, str):
-            layer = LAYERS[self.layer](**shared_by_layers(self))
-        else:
-            layer = clone(unfrozen(self.layer, 0, "layer"))
-        if activation is not None:
-            if not isinstance(layer, AutoEncoder):
-                layer = AutoEncoder(**shared_by_layers(layer))
-            layer.set_params(activation=activation)
-        return layer.set_params(n_components=int(size))
+def modes_of(stack, n_layers):
+    """How each layer is pre-trained, a list of names or None."""
+    if stack.pretraining is None or isinstance(stack.pretraining, str):
+        return [stack.pretraining] * n_layers
+    modes = list(stack.pretraining)
+    if len(modes) != n_layers or any(mode not in _MODES for mode in modes):
+        raise ValueError(
+            f"pretraining={stack.pretraining!r} must be one name, or one of "
+            f"{', '.join(map(repr, _MODES))} for each of the {n_layers} layers."
+        )
+    return modes
 
-    def _check_layers(self, layers):
-        """Raise a ValueError for layers that cannot be stacked, and what to change."""
-        if not layers:
-            raise ValueError("layers=[] has no layer: a stack needs at least one.")
-        sizes = self._sizes
-        if self.layers is not None and sizes is not None:
-            own = tuple(layer.n_components for layer in layers)
-            if own != sizes:
-                raise ValueError(
-                    f"layer_sizes={sizes} contradicts layers, which have {own} components. Leave "
-                    "layer_sizes at None where layers are given."
-                )
-        modes = self._modes(len(layers))
-        for number, layer in enumerate(layers):
-            layer._validate_parameters()
-            if number > 0:
-                check_input(layer, number, layers[number - 1])
-            if isinstance(layer, SparseCoder) and modes[number] not in ("unsupervised", "prefit"):
-                raise ValueError(
-                    f"Layer {number} is a SparseCoder, which learns by its own fit alone: "
-                    f"pretraining={self.pretraining!r} is not for it. Use 'unsupervised', or a PSD."
-                )
-        by_gradient = ("supervised", "partly_supervised", "simultaneous")
-        trained = [
-            layer if mode in by_gradient else None
-            for layer, mode in zip(layers, modes, strict=True)
-        ]
-        require_gradients(trained, f"pretraining={self.pretraining!r}")
-        if self.pretraining == "prefit":
-            check_prefit(layers)
 
-    def _modes(self, n_layers):
-        """How each layer is pre-trained."""
-        if self.pretraining is None or isinstance(self.pretraining, str):
-            return [self.pretraining] * n_layers
-        modes = list(self.pretraining)
-        if len(modes) != n_layers or any(mode not in _MODES for mode in modes):
+def needs_targets(stack):
+    """Whether a layer is pre-trained on targets."""
+    one = stack.pretraining is None or isinstance(stack.pretraining, str)
+    modes = [stack.pretraining] if one else stack.pretraining
+    return any(mode in ("supervised", "partly_supervised") for mode in modes)
+
+
+def require_gradients(layers, models, numbers, purpose):
+    """Raise a ValueError if no gradient can go through the codes of a layer.
+
+    Parameters
+    ----------
+    layers : list of estimators
+    models : list of Model
+    numbers : iterable of int
+        Of the layers that gradients are to go through.
+    purpose : str
+        What needs them, for the message.
+    """
+    for number in numbers:
+        if models[number].no_gradient is not None:
             raise ValueError(
-                f"pretraining={self.pretraining!r} must be one name, or one of "
-                f"{', '.join(map(repr, _MODES))} for each of the {n_layers} layers."
+                f"Layer {number} ({type(layers[number]).__name__}) has no part in {purpose}, which "
+                f"needs a gradient through its codes: {models[number].no_gradient}."
             )
-        return modes
-
-    @property
-    def _needs_targets(self):
-        one = self.pretraining is None or isinstance(self.pretraining, str)
-        modes = [self.pretraining] if one else [*self.pretraining]
-        return any(mode in ("supervised", "partly_supervised") for mode in modes)
 
 
 def continued(layers, new, is_prefit):
@@ -280,11 +212,11 @@ def continued(layers, new, is_prefit):
     layers = [copy.copy(layer) for layer in layers]
     if is_prefit:
         return layers
-    sizes = [[layer.n_components for layer in part] for part in (layers, new)]
+    sizes = [_sizes_of(part) for part in (layers, new)]
     if sizes[0] != sizes[1]:
         raise ValueError(
-            f"The layers of this stack have {sizes[0]} components, but its parameters ask for "
-            f"{sizes[1]} now. Set them back, or call fit with warm_start=False."
+            f"The layers of this stack have {[*sizes[0]]} components, but its parameters ask for "
+            f"{[*sizes[1]]} now. Set them back, or call fit with warm_start=False."
         )
     for layer, other in zip(layers, new, strict=True):
         if type(layer) is type(other):
@@ -302,38 +234,201 @@ def shared_by_layers(model):
     return {name: getattr(model, name) for name in names}
 
 
-def make_levels(layers, first, dtype, device, *, differentiable):
-    """What the engine needs to know of fitted layers.
+def models_of(layers, place):
+    """The `Model` of every fitted layer."""
+    return [layer._model(place) for layer in layers]
 
-    Parameters
-    ----------
-    layers : list of estimators
-    first : int
-        Number of the first of them in its stack, from which the prefixes follow.
-    dtype, device : of the constants
-    differentiable : bool
-        Whether autograd shall be able to follow the codes.
 
-    Returns
-    -------
-    levels : list of Level
+def weights_of(layers, first=0):
+    """What layers have learned, by the number of each in its stack and the name of the weight."""
+    return {
+        f"{number}.{name}": array
+        for number, layer in enumerate(layers, first)
+        for name, array in layer.weights_.items()
+    }
+
+
+def with_weights(layers, weights, first=0):
+    """Copies of layers that have learned other weights, named as `weights_of` names them."""
+    copies = [copy.copy(layer) for layer in layers]
+    for number, layer in enumerate(copies, first):
+        prefix = f"{number}."
+        layer.weights_ = {
+            name.removeprefix(prefix): array
+            for name, array in weights.items()
+            if name.startswith(prefix)
+        }
+    return copies
+
+
+def unrolled(layer):
+    """A copy of a fitted layer with decoder weights of its own, to be trained with the others.
+
+    It encodes and decodes as the layer does. Where its weights are no others than those of an
+    auto-encoder, it is one.
     """
-    levels = []
-    for number, layer in enumerate(layers, first):
-        shift, scale = layer.columns_.standardization(dtype, device)
-        levels.append(
-            Level(
-                f"{number}.",
-                layer._differentiable_code if differentiable else layer._encode,
-                layer._decode,
-                layer.columns_.units(device),
-                shift,
-                scale,
-                layer._affine_encoder,
-                layer._affine_decoder,
-            )
+    model = layer._model(_ANYWHERE)
+    if model.untied is None:
+        return copy.copy(layer)
+    if hasattr(layer, "tied_weights"):
+        twin = copy.copy(layer)
+        twin.tied_weights = False
+    else:
+        twin = AutoEncoder(model.n_codes, tied_weights=False, **shared_by_layers(layer))
+        vars(twin).update({name: value for name, value in vars(layer).items() if name[-1] == "_"})
+        twin.columns_ = layer.columns_._replace(parameter=twin._loss_parameter)
+    twin.weights_ = model.untied(layer.weights_)
+    return twin
+
+
+def _given_layers(stack, top_activation):
+    if top_activation is not None:
+        raise ValueError(
+            "code_activation is for layers that are made by their sizes: with layers=[...], "
+            "set the activation of the last one."
         )
-    return levels
+    layers = [_unfrozen(layer, f"layers[{number}]") for number, layer in enumerate(stack.layers)]
+    if not layers:
+        raise ValueError("layers=[] has no layer: a stack needs at least one.")
+    if stack.layer_sizes is not None and _sizes_of(layers) != _sizes(stack):
+        raise ValueError(
+            f"layer_sizes={_sizes(stack)} contradicts layers, which have {_sizes_of(layers)} "
+            "components. Leave layer_sizes at None where layers are given."
+        )
+    return layers if stack.pretraining == "prefit" else [clone(layer) for layer in layers]
+
+
+def _layers_of_sizes(stack, top_activation):
+    if stack.pretraining == "prefit":
+        raise ValueError("pretraining='prefit' needs fitted estimators: layers=[...].")
+    sizes = _sizes(stack)
+    if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+        raise ValueError(
+            f"layer_sizes={stack.layer_sizes!r} must be integers of at least 1, one for each layer."
+        )
+    layers = [_new_layer(stack) for _ in sizes]
+    if top_activation is not None:
+        layers[-1] = _with_activation(layers[-1], top_activation)
+    for layer, size in zip(layers, sizes, strict=True):
+        layer.set_params(n_components=int(size))
+    return layers
+
+
+def _new_layer(stack):
+    if isinstance(stack.layer, str):
+        return LAYERS[stack.layer](**shared_by_layers(stack))
+    return clone(_unfrozen(stack.layer, "layer"))
+
+
+def _with_activation(layer, activation):
+    """The layer, or an auto-encoder in its place where it cannot have the activation."""
+    legal = layer._parameter_constraints.get("activation", ())
+    if not any(isinstance(choice, StrOptions) and activation in choice.options for choice in legal):
+        layer = AutoEncoder(**shared_by_layers(layer))
+    return layer.set_params(activation=activation)
+
+
+def _unfrozen(layer, where):
+    """A layer as it was given, out of its FrozenEstimator; ValueError if it is none of ours."""
+    if isinstance(layer, FrozenEstimator):
+        layer = layer.estimator
+    if not isinstance(layer, Transformer) or hasattr(layer, "layers"):
+        kind = f"the class {layer.__name__}" if isinstance(layer, type) else repr(layer)
+        raise ValueError(
+            f"{where} is {kind}, but a stack is made of instances of AutoEncoder, "
+            "DenoisingAutoEncoder, ContractiveAutoEncoder, RBM, PSD and SparseCoder."
+        )
+    return layer
+
+
+def _sizes(stack):
+    """The numbers of units that were asked for."""
+    sizes = _DEFAULT_SIZES if stack.layer_sizes is None else stack.layer_sizes
+    return (int(sizes),) if isinstance(sizes, Integral) else tuple(sizes)
+
+
+def _sizes_of(layers):
+    return tuple(layer.n_components for layer in layers)
+
+
+def _models_of_fitted(layers):
+    models = []
+    for number, layer in enumerate(layers):
+        if not hasattr(layer, "weights_"):
+            raise ValueError(
+                f"pretraining='prefit', but layer {number} ({type(layer).__name__}) is not fitted. "
+                "Fit it first; where the stack is cloned, as in a grid search, wrap it in "
+                "sklearn.frozen.FrozenEstimator."
+            )
+        if number > 0:
+            _check_choice(layer, number)
+            if _choice(layer) != "auto" and not _takes_codes_of(models[-1], layer.columns_):
+                raise _misfit(layers, number)
+            if layer.n_features_in_ != models[-1].n_codes:
+                raise ValueError(
+                    f"Layer {number} was fitted on {layer.n_features_in_} features, but layer "
+                    f"{number - 1} gives {models[-1].n_codes}. The numbers must agree."
+                )
+        models.append(layer._model(_ANYWHERE))
+    return models
+
+
+def _models_to_be(layers, X, data):
+    """What each layer will be, from some of the rows and made-up codes."""
+    draws, models = np.random.default_rng(0), []
+    rows, original = some_rows(data, None, _TRIAL_ROWS), X
+    for number, layer in enumerate(layers):
+        if number > 0:
+            _check_choice(layer, number)
+            width = models[-1].n_codes
+            rows = original = draws.random((_TRIAL_ROWS, width), dtype=np.float32)
+        trial = _as_if_fitted(layer, number, rows, original)
+        if number > 0 and not _takes_codes_of(models[-1], trial.columns_):
+            if _choice(layer) != "auto":
+                raise _misfit(layers, number)
+            # Codes that happen to lie in [0, 1] today need not do so tomorrow.
+            layer.set_params(**{layer._loss_parameter: "gaussian"})
+            trial = _as_if_fitted(layer, number, rows, original)
+        models.append(trial._model(_ANYWHERE))
+    return models
+
+
+def _as_if_fitted(layer, number, rows, original):
+    with of_layer(number):
+        return as_if_fitted(layer, rows, original)
+
+
+def _check_choice(layer, number):
+    """Raise a ValueError for units that codes cannot be of."""
+    choice, parameter_name = _choice(layer), layer._loss_parameter
+    if not isinstance(choice, str) or (choice in UNITS and UNITS[choice].sums_to_one):
+        raise ValueError(
+            f"Layer {number} ({type(layer).__name__}) has {parameter_name}={choice!r}, which is "
+            f"for columns of data; the codes of layer {number - 1} are of one kind. Use "
+            f"{parameter_name}='auto'."
+        )
+
+
+def _takes_codes_of(model, columns):
+    """Whether the codes of a model lie in the domain of columns, whatever the data."""
+    domains = [UNITS[name].domain for name, _ in columns.parts if UNITS[name].domain is not None]
+    least, most = model.code_range
+    return all(low <= least and most <= high for low, high in domains)
+
+
+def _misfit(layers, number):
+    layer, below = layers[number], layers[number - 1]
+    name = layer._loss_parameter
+    return ValueError(
+        f"Layer {number} ({type(layer).__name__}) has {name}={_choice(layer)!r}, but the codes of "
+        f"layer {number - 1} ({below}) are not bound to [0, 1]. Choose {name}='gaussian' for "
+        f"layer {number}, or a layer {number - 1} of sigmoid units."
+    )
+
+
+def _choice(layer):
+    """The units that a layer was told to have."""
+    return getattr(layer, layer._loss_parameter)
 
 
 def _seeds(random_state, n_layers):

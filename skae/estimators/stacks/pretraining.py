@@ -1,259 +1,245 @@
 """How the layers of a stack are trained, before it is trained as a whole."""
 
+import copy
+import math
+
 import numpy as np
 import torch
 
-from skae._validation import computing_dtype
-from skae.engine.optimisation.devices import resolve_device
+from skae._validation import make_generator
+from skae.engine.optimisation.fitting import (
+    AFRESH,
+    Start,
+    parameters_at,
+    require_memory_for,
+    rows_that_count,
+    some_of,
+    split,
+)
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Partwise
-from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import LabelledRows, make_rows
-from skae.engine.stacks.stacking import Layerwise
-from skae.engine.stacks.supervised import Supervised
-from skae.estimators.face.fitting import rows_that_count
+from skae.engine.optimisation.rows import LabelledRows
+from skae.engine.optimisation.training import Data, Training
+from skae.engine.stacks.stacking import Layerwise, layerwise
+from skae.engine.stacks.supervised import Supervised, with_output
 from skae.estimators.face.outcomes import of_layer, report_constant_units, some_rows
-from skae.estimators.stacks.layers import make_levels
+from skae.estimators.face.training import (
+    place_for,
+    rows_for,
+    run_training,
+    settings_of,
+    weights_at,
+)
+from skae.estimators.stacks.layers import models_of, modes_of, weights_of, with_weights
 
-# Rows on which the curves of layers that learn at the same time are taken.
-_CURVE_ROWS = 500
-
-
-def pretrain_in_turn(layers, modes, X, data, sample_weight, weight, targets, supervision):
-    """Train layers one after the other, each on the codes of the one below, in place.
-
-    Parameters
-    ----------
-    layers : list of estimators
-    modes : list of str or None
-        For each, "unsupervised", "supervised", "partly_supervised" or None.
-    X, sample_weight : as the user passed them
-        For the lowest layer, which may know columns by their names.
-    data, weight : the same, checked
-    targets : Targets or None
-    supervision : float
-        Weight of the supervised criterion in partly supervised training.
-    """
-    codes = data
-    for number, (layer, mode) in enumerate(zip(layers, modes, strict=True)):
-        seen = X if number == 0 else codes
-        with of_layer(number):
-            if mode == "unsupervised":
-                layer.fit(seen, sample_weight=sample_weight)
-            elif not (layer.warm_start and hasattr(layer, "weights_")):
-                start_layer(layer, seen, sample_weight)
-                if set(modes) == {None} and len(layers) > 1:
-                    _widen(layer)
-            if mode in ("supervised", "partly_supervised"):
-                own = mode == "partly_supervised"
-                _pretrain_supervised(layer, codes, weight, targets, supervision, own=own)
-        interrupted = mode is not None and layer.stopping_reason_ == "interrupted"
-        if number + 1 < len(layers):
-            if interrupted:
-                # The layers above have learned nothing: half a stack is no model.
-                raise KeyboardInterrupt
-            codes = layer._codes(codes)
+UNTRAINED = Training([], [], {}, "untrained", 0)
 
 
-def start_layer(layer, X, sample_weight=None):
-    """Give a layer the weights with which its training would begin, as if it were fitted."""
-    data, weight = layer._prepare(X, sample_weight, fresh=True)
-    device = resolve_device(layer.device)
-    dtype = computing_dtype(data, device)
-    generator = layer._generator(device)
-    layer._require_memory((), dtype, device)
-    theta = layer._initial_parameters(dtype, device, generator)
-    rows = _rows_of(layer, data, dtype, device)
-    layer._start_at_rows_(theta, rows, rows_that_count(len(rows), weight), generator)
-    layer.weights_, layer.device_ = theta.to_numpy(), str(device)
-    layer.n_iter_, layer.loss_curve_, layer.validation_curve_ = 0, [], []
-    layer.stopping_reason_ = "untrained"
-
-
-def _widen(layer):
-    """Scale initial weights to what lets signals through several layers."""
-    maps = layer._affine_encoder
-    # A layer of several maps has begun with what lets signals through.
-    if maps is not None and len(maps) == 1:
-        activation = maps[0].activation
-        factor = activation.deep_gain / activation.gain
-        layer.weights_ = {
-            name: array * array.dtype.type(factor) if "weight" in name else array
-            for name, array in layer.weights_.items()
-        }
-
-
-def _pretrain_supervised(layer, data, weight, targets, supervision, *, own):
-    """Train a layer through a temporary output layer."""
-    device = resolve_device(layer.device)
-    dtype = computing_dtype(data, device)
-    generator = layer._generator(device)
-    nothing = np.zeros((targets.values.shape[1], layer._n_features_out))
-    output = nothing, targets.start_bias(torch.device("cpu")).numpy()
-    theta = stack_parameters([layer], 0, dtype, device, output)
-    (level,) = levels = make_levels([layer], 0, dtype, device, differentiable=True)
-    criterion = layer._make_objective(theta.part(level.prefix))
-    index = rows_that_count(data.shape[0], weight) if own else torch.arange(data.shape[0])
-    labelled = torch.tensor(targets.labelled)
-    probed = index[labelled[index]]
-    index = index if own else probed
-    held_out = None
-    if layer.early_stopping:
-        probed, held_out = layer._split(probed, generator)
-        index = index[torch.tensor(~np.isin(index.numpy(), held_out.numpy()))]
-    objective = Supervised(
-        levels,
-        targets.units(device),
-        weight=supervision if own else 1.0,
-        share=len(probed) / len(index),
-        unsupervised=Layerwise(levels, [criterion]) if own else None,
-    )
-    rows = LabelledRows(_rows_of(layer, data, dtype, device), *targets.tensors(dtype, device))
-    optimizer = OPTIMIZERS[layer.optimizer](layer.momentum)
-    training = layer._descend(
-        theta,
-        objective,
-        rows,
-        weight,
-        generator,
-        index=index,
-        probed=probed,
-        held_out=held_out,
-        optimizer=optimizer,
-        max_iter=layer.max_iter,
-        project=projection([layer], 0),
-    )
-    keep_parameters([layer], levels, theta)
-    layer.n_iter_, layer.loss_curve_ = len(training.loss_curve), training.loss_curve
-    layer.validation_curve_, layer.stopping_reason_ = training.validation_curve, training.outcome
-    report_constant_units(layer, layer._codes(some_rows(data, weight)))
-
-
-def pretrain_together(stack, layers, data, weight, bridge=None):
-    """Train all layers at the same time, each by its own criterion and rule, in place.
+def pretrained(
+    stack, layers, X, data, sample_weight, weight, targets=None, *, goes_on=False, bridge=None
+):
+    """Layers as a stack's parameters say that they are trained.
 
     Parameters
     ----------
     stack : estimator
-        Whose parameters of training count, but for the rules and learning rates of steps.
+        With the parameters of `StackParameters` and of training.
     layers : list of estimators
-        With the weights to start from.
-    data : ndarray or CSR matrix of shape (n_samples, n_features)
-    weight : ndarray of shape (n_samples,), or None
+        New ones of `make_layers`, or fitted ones that go on; these may change.
+    X, sample_weight : as the user passed them
+        For the lowest layer, which may know columns by their names.
+    data, weight : the same, checked
+    targets : Targets, default=None
+        Where layers are pre-trained on some.
+    goes_on : bool, default=False
+        Whether the layers begin with what they have learned before.
     bridge : CallbackBridge, default=None
+        Of a training of all layers together.
 
     Returns
     -------
-    training : Training
-    """
-    device = resolve_device(stack.device)
-    dtype = computing_dtype(data, device)
-    generator = stack._generator(device)
-    theta = stack_parameters(layers, 0, dtype, device)
-    levels = make_levels(layers, 0, dtype, device, differentiable=True)
-    criteria = [
-        layer._make_objective(theta.part(level.prefix))
-        for layer, level in zip(layers, levels, strict=True)
-    ]
-    objective = Layerwise(levels, criteria)
-    rows = _rows_of(layers[0], data, dtype, device)
-    index, held_out = rows_that_count(data.shape[0], weight), None
-    if stack.early_stopping:
-        index, held_out = stack._split(index, generator)
-    some = index[:: max(1, len(index) // _CURVE_ROWS)]
-    curves = [[] for _ in layers]
-
-    def note(epoch):
-        for curve, loss in zip(curves, _mean_criteria(objective, theta, rows, some), strict=True):
-            curve.append(loss)
-        return False
-
-    training = stack._descend(
-        theta,
-        objective,
-        rows,
-        weight,
-        generator,
-        index=index,
-        held_out=held_out,
-        optimizer=Partwise(_rules(layers, theta, levels)),
-        learning_rate=1.0,
-        max_iter=stack.max_iter,
-        project=projection(layers, 0),
-        bridge=bridge,
-        listener=note,
-    )
-    keep_parameters(layers, levels, theta)
-    for layer, curve in zip(layers, curves, strict=True):
-        layer.n_iter_, layer.loss_curve_ = len(curve), curve
-        layer.stopping_reason_ = training.outcome
-    return training
-
-
-def _mean_criteria(objective, theta, rows, index):
-    """The criterion of every layer on some rows, with the same noise at every call."""
-    generator = torch.Generator(theta.flat.device).manual_seed(0)
-    index = index.to(theta.flat.device)
-    return [float(loss) for loss in objective.criteria(theta, rows.take(index), generator)]
-
-
-def stack_parameters(layers, first, dtype, device, output=None):
-    """The fitted parameters of layers as one vector, with those of an output layer.
-
-    Parameters
-    ----------
     layers : list of estimators
-    first : int
-        Number of the first of them in its stack.
-    dtype, device : of the parameters
-    output : tuple of ndarray, default=None
-        The output's weights and biases. None: there is no output layer.
+        Fitted.
+    training : Training
+        Of all layers together; without epochs where they are trained one after the other.
     """
-    arrays = {
-        f"{number}.{name}": array
-        for number, layer in enumerate(layers, first)
+    if stack.pretraining == "prefit":
+        if not goes_on:
+            layers = [copy.copy(layer) for layer in layers]
+            layers[0]._read(X, None, Start(layers[0].weights_))
+        return layers, UNTRAINED
+    layers = [copy.copy(layer) for layer in layers]
+    for layer in layers if goes_on else ():
+        layer.warm_start = True
+    if stack.pretraining == "simultaneous":
+        if not goes_on:
+            layers = random_layers(layers, X, data, sample_weight)
+        return _trained_together(stack, layers, data, weight, bridge)
+    modes, codes = modes_of(stack, len(layers)), data
+    if set(modes) == {None}:
+        return (layers if goes_on else random_layers(layers, X, data, sample_weight)), UNTRAINED
+    for number, mode in enumerate(modes):
+        seen = X if number == 0 else codes
+        with of_layer(number):
+            if mode == "unsupervised":
+                layers[number].fit(seen, sample_weight=sample_weight)
+            elif not goes_on:
+                layers[number] = random_layer(layers[number], seen, sample_weight)
+            if mode in ("supervised", "partly_supervised"):
+                supervision = stack.supervision if mode == "partly_supervised" else None
+                layers[number] = _trained_on(layers[number], codes, weight, targets, supervision)
+        if number + 1 < len(layers):
+            if mode is not None and layers[number].stopping_reason_ == "interrupted":
+                # The layers above have learned nothing: half a stack is no model.
+                raise KeyboardInterrupt
+            codes = layers[number]._codes(codes)
+    return layers, UNTRAINED
+
+
+def was_interrupted(stack):
+    """Whether who waited for the pre-training of a stack's last layer wants to wait no longer."""
+    trained = stack.pretraining not in ("prefit", None)
+    return trained and stack.layers_[-1].stopping_reason_ == "interrupted"
+
+
+def random_layers(layers, X, data, sample_weight=None):
+    """Layers with the weights with which the training of each would begin.
+
+    Those of several layers are scaled to what lets signals through all of them.
+    """
+    started, codes = [], data
+    for number, layer in enumerate(layers):
+        with of_layer(number):
+            layer = random_layer(layer, X if number == 0 else codes, sample_weight)
+        if len(layers) > 1:
+            layer.weights_ = _widened(layer, place_for(layer, codes))
+        started.append(layer)
+        codes = layer._codes(codes) if number + 1 < len(layers) else codes
+    return started
+
+
+def random_layer(layer, X, sample_weight=None):
+    """A layer with the weights with which its training would begin, as if it were fitted."""
+    layer = copy.copy(layer)
+    data, weight = layer._read(X, sample_weight, AFRESH)
+    place = place_for(layer, data)
+    model = layer._model(place)
+    require_memory_for(model, settings_of(layer), place, type(layer).__name__)
+    index = rows_that_count(data.shape[0], weight)
+    generator = make_generator(layer.random_state, place.device)
+    theta = parameters_at(AFRESH, model, Data(rows_for(model, data, place), index), generator)
+    layer.weights_, layer.device_ = theta.to_numpy(), str(place.device)
+    layer.n_iter_, layer.loss_curve_, layer.validation_curve_ = 0, [], []
+    layer.stopping_reason_ = UNTRAINED.outcome
+    return layer
+
+
+def _widened(layer, place):
+    encoder = layer._model(place).encoder
+    # A layer of several maps has begun with what lets signals through.
+    if encoder is None or len(encoder) > 1:
+        return layer.weights_
+    factor = encoder[0].activation.deep_gain / encoder[0].activation.gain
+    return {
+        name: array * array.dtype.type(factor) if "weight" in name else array
         for name, array in layer.weights_.items()
     }
-    if output is not None:
-        arrays["output_weight"], arrays["output_bias"] = output
-    return Parameters.from_numpy(arrays, dtype=dtype, device=device)
 
 
-def keep_parameters(layers, levels, theta):
-    """Store what was learned in the layers."""
-    for layer, level in zip(layers, levels, strict=True):
-        layer.weights_ = theta.part(level.prefix).to_numpy()
+def _trained_on(layer, X, weight, targets, supervision):
+    """A layer that is trained on targets, through a temporary output layer.
 
-
-def projection(layers, first):
-    """The layers' own constraints after every step, or None where they have none.
-
-    Parameters
-    ----------
-    layers : list of estimators
-    first : int
-        Number of the first of them in its stack.
+    ``supervision`` is the weight of the targets beside the layer's own criterion. None: that has
+    no part in the training.
     """
-    projections = [
-        (f"{number}.", project)
-        for number, layer in enumerate(layers, first)
-        if (project := layer._make_projection(None)) is not None
-    ]
+    place = place_for(layer, X)
+    generator = make_generator(layer.random_state, place.device)
+    models = models_of([layer], place)
+    has_own = supervision is not None
+    index = rows_that_count(X.shape[0], weight) if has_own else torch.arange(X.shape[0])
+    labelled, held_out = index[torch.tensor(targets.labelled)[index]], None
+    index = index if has_own else labelled
+    if layer.early_stopping:
+        labelled, held_out = split(labelled, layer.validation_fraction, generator)
+        index = index[torch.tensor(~np.isin(index.numpy(), held_out.numpy()))]
+    units, n_outputs = targets.units(place.device), targets.values.shape[1]
 
-    def project_all(theta):
-        for prefix, project in projections:
-            project(theta.part(prefix))
+    def objective():
+        return Supervised(
+            models,
+            units,
+            weight=supervision if has_own else 1.0,
+            labelled_fraction=len(labelled) / len(index),
+            unsupervised=Layerwise(models, [models[0].objective()]) if has_own else None,
+        )
 
-    return project_all if projections else None
+    output = {
+        "output_weight": np.zeros((n_outputs, models[0].n_codes)),
+        "output_bias": targets.start_bias().numpy(),
+    }
+    rows = LabelledRows(rows_for(models[0], X, place), *targets.tensors(place))
+    fitted = run_training(
+        layer,
+        with_output(models, units, n_outputs, objective),
+        Data(rows, index, some_of(labelled), held_out, weights_at(weight, place)),
+        Start(weights_of([layer]) | output),
+        generator=generator,
+        settings=settings_of(layer, optimizer=OPTIMIZERS[layer.optimizer](layer.momentum)),
+    )
+    (layer,) = with_weights([layer], fitted.weights)
+    _note(layer, fitted.training)
+    report_constant_units(layer, layer._codes(some_rows(X, weight)))
+    return layer
 
 
-def _rules(layers, theta, levels):
+def _trained_together(stack, layers, X, weight, bridge):
+    """Layers that are trained at the same time, each by its own criterion and rule.
+
+    The other parameters of the training are the stack's.
+    """
+    place = place_for(stack, X)
+    generator = make_generator(stack.random_state, place.device)
+    models = models_of(layers, place)
+    whole = layerwise(models)
+    index, held_out = rows_that_count(X.shape[0], weight), None
+    if stack.early_stopping:
+        index, held_out = split(index, stack.validation_fraction, generator)
+    rows = rows_for(whole, X, place)
+    some = some_of(index).to(place.device)
+    criteria, curves = whole.objective().criteria, [[] for _ in layers]
+
+    def note(theta, epoch):
+        same_noise = torch.Generator(place.device).manual_seed(0)
+        for curve, loss in zip(curves, criteria(theta, rows.take(some), same_noise), strict=True):
+            curve.append(float(loss))
+        return False
+
+    fitted = run_training(
+        stack,
+        whole,
+        Data(rows, index, some_of(index), held_out, weights_at(weight, place)),
+        Start(weights_of(layers)),
+        generator=generator,
+        settings=settings_of(stack, optimizer=Partwise(_rules(layers, models)), learning_rate=1.0),
+        bridge=bridge,
+        listener=note,
+        rate="that of the layers",
+    )
+    layers = with_weights(layers, fitted.weights)
+    for layer, curve in zip(layers, curves, strict=True):
+        _note(layer, fitted.training._replace(loss_curve=curve, validation_curve=[]))
+    return layers, fitted.training
+
+
+def _rules(layers, models):
+    """The rule, place and learning rate of each layer's part of the parameters."""
     start = 0
-    for layer, level in zip(layers, levels, strict=True):
-        stop = start + theta.part(level.prefix).flat.numel()
+    for layer, model in zip(layers, models, strict=True):
+        stop = start + sum(math.prod(shape) for shape in model.shapes.values())
         yield OPTIMIZERS[layer.optimizer](layer.momentum), start, stop, layer.learning_rate
         start = stop
 
 
-def _rows_of(layer, data, dtype, device):
-    shift_and_scale = layer.columns_.standardization(dtype, device)
-    return make_rows(data, *shift_and_scale, dtype=dtype, device=device)
+def _note(layer, training):
+    """Keep how a layer was trained."""
+    layer.n_iter_, layer.loss_curve_ = len(training.loss_curve), training.loss_curve
+    layer.validation_curve_, layer.stopping_reason_ = training.validation_curve, training.outcome

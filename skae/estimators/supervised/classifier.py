@@ -1,32 +1,151 @@
-"""A stack that predicts classes."""
+"""Stacks that predict classes."""
 
 from numbers import Real
 
 import numpy as np
-import torch
 from scipy import special
 from sklearn.base import ClassifierMixin
 
-from skae._validation import StrOptions, check_is_fitted
-from skae.engine.stacks.supervised import classification_error
+from skae._validation import Interval, StrOptions
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.supervised.predictors import StackedPredictor
-from skae.estimators.supervised.targets import (
-    check_class_weight,
-    checked_classes,
-    class_groups,
-    encode_classes,
-    find_classes,
-    is_known,
-)
-
-# Held-out rows are judged by their error rate and so much of their loss, up to so many nats.
-_TIE, _MOST_NATS = 1e-6, 5.0
+from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.supervised.fine_tuning import fit_part, labelled_criterion
+from skae.estimators.supervised.predictors import SupervisedStack
+from skae.estimators.supervised.targets import Classes
 
 
 @estimator
-class StackedClassifier(ClassifierMixin, StackedPredictor):
+class ClassifyingStack(ClassifierMixin, SupervisedStack):
+    """What stacks that predict classes share, whatever they descend on."""
+
+    unlabelled: float | str | None = parameter(
+        default=-1,
+        constraints=[Real, str, None],
+        doc="""int, str or None
+        The value in y that stands for an unknown class; a string where classes are strings.
+        None: there is none, every value is a class, as where classes are -1 and 1.""",
+    )
+    class_weight: dict | list | str | None = parameter(
+        default=None,
+        constraints=[dict, list, StrOptions({"balanced"}), None],
+        doc="""dict, list of dict, "balanced" or None
+        Weights of classes in the supervised criterion; one dict for each output. "balanced":
+        inversely as often as they occur among the labelled rows.""",
+    )
+
+    classes_: np.ndarray | list[np.ndarray] = attribute(
+        """ndarray of shape (n_classes,), or list of them
+        The classes; for each output, where there are several. Where these are labels that are
+        there or not (0 or 1), the numbers of the labels."""
+    )
+    output_classes_: list[np.ndarray] = attribute(
+        """list of ndarray
+        The classes of each output."""
+    )
+
+    def predict(self, X):
+        """The most probable class of every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        classes : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        return self._targets().predicted(self._outputs(X))
+
+    def predict_proba(self, X):
+        """The probability of every class for every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes), or list of them
+            One for each output, where there are several; where these are labels that are there
+            or not, the probabilities of being there, of shape (n_samples, n_labels).
+        """
+        return self._by_output(X, lambda output: special.softmax(output, axis=1))
+
+    def predict_log_proba(self, X):
+        """Logarithms of what `predict_proba` returns.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes), or list of them
+        """
+        return self._by_output(X, lambda output: special.log_softmax(output, axis=1))
+
+    def decision_function(self, X):
+        """Logits: log-probabilities up to a constant in every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples,) or (n_samples, n_classes), or list of them
+            For two classes, the log-odds of the second one; with several outputs, one for each,
+            as columns where all have two classes.
+        """
+        outputs = self._outputs(X)
+        found = [
+            output[:, 1] - output[:, 0] if output.shape[1] == 2 else output
+            for output in self._targets().by_output(outputs)
+        ]
+        if len(found) == 1:
+            return found[0]
+        return np.column_stack(found) if all(logits.ndim == 1 for logits in found) else found
+
+    def score(self, X, y, sample_weight=None):
+        """Mean accuracy: the part of the labelled rows all of whose classes are predicted.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True classes; rows with an ``unlabelled`` one are left out.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+        """
+        return self._targets().score(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _targets(self):
+        classes = getattr(self, "output_classes_", None)
+        return Classes(self.unlabelled, self.class_weight, classes)
+
+    def _by_output(self, X, function):
+        """Probabilities, or logarithms of them, as scikit-learn returns those of several outputs."""
+        outputs, kind = self._outputs(X), self._targets()
+        return kind.gathered([function(output) for output in kind.by_output(outputs)])
+
+
+@estimator
+class StackedClassifier(ClassifyingStack):
     r"""A deep net that predicts classes, whose layers are pre-trained one by one.
 
     The layers are trained as those of :class:`StackedAutoEncoder`, with the labels or without.
@@ -34,12 +153,12 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
 
     .. math::
 
-        -\log P\bigl(y \mid U h_L(x) + d\bigr) + \tfrac{\alpha}{2 n} \|U\|^2
+        -\log P\bigl(y \mid U h_L(x) + d\bigr) + \tfrac{\rho}{2 n} \|U\|^2
         + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr)
 
-    where n is the number of labelled rows, P a softmax over classes and :math:`\lambda`
-    ``unsupervised_weight``, the weight of the layers' own criteria, which take in unlabelled
-    rows. The output starts as a logistic regression on the codes of pre-training. With several
+    where n is the number of labelled rows, P a softmax over classes, :math:`\rho`
+    ``output_penalty`` and :math:`\lambda` ``unsupervised_weight``, the weight of the layers' own
+    criteria, which take in unlabelled rows. The output starts as a logistic regression on the codes of pre-training. With several
     outputs, the first term is the sum of theirs, each a mean over the rows whose class is known.
 
     Use it where labels are few beside the rows, or where a deep net without pre-training
@@ -82,29 +201,13 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
     True
     """
 
-    unlabelled: int = parameter(
-        default=-1,
-        constraints=[Real, str, None],
-        doc="""int, str or None
-        The value in y that stands for an unknown class; a string where classes are strings.
-        None: there is none, every value is a class, as where classes are -1 and 1.""",
-    )
-    class_weight: dict = parameter(
-        default=None,
-        constraints=[dict, list, StrOptions({"balanced"}), None],
-        doc="""dict, list of dict, "balanced" or None
-        Weights of classes in the supervised criterion; one dict for each output. "balanced":
-        inversely as often as they occur among the labelled rows.""",
-    )
-
-    _attributes_doc = (
-        """
-    classes_ : ndarray of shape (n_classes,), or list of them
-        The classes; for each output, where there are several. Where these are labels that are
-        there or not (0 or 1), the numbers of the labels.
-    output_classes_ : list of ndarray
-        The classes of each output."""
-        + StackedPredictor._attributes_doc
+    supervision: float = preset(StackedAutoEncoder, "supervision", default=1.0)
+    unsupervised_weight: float = parameter(
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
+        Weight of the layers' own criteria while fine-tuning; each on the codes of the one
+        below, and of all rows, labelled or not.""",
     )
 
     @all_or_nothing
@@ -143,205 +246,19 @@ class StackedClassifier(ClassifierMixin, StackedPredictor):
                 "class_weight='balanced' would depend on the rows of each call. Pass a dict: "
                 "sklearn.utils.class_weight.compute_class_weight finds the weights."
             )
-        if classes is None and not hasattr(self, "classes_"):
+        known = getattr(self, "output_classes_", None)
+        if classes is None and known is None:
             raise ValueError(
                 "The first call of partial_fit needs classes=, all classes that there will be."
             )
-        if classes is not None and hasattr(self, "classes_"):
-            several = len(self.output_classes_) > 1
-            given = [np.unique(names) for names in (classes if several else [classes])]
-            same = len(given) == len(self.output_classes_) and all(
-                np.array_equal(a, b) for a, b in zip(given, self.output_classes_, strict=True)
-            )
-            if not same:
+        if classes is not None and known is not None:
+            given = [np.unique(names) for names in (classes if len(known) > 1 else [classes])]
+            if len(given) != len(known) or not all(map(np.array_equal, given, known)):
                 raise ValueError(
                     f"classes={classes!r} are not those of the first call of partial_fit, "
-                    f"{[names.tolist() for names in self.output_classes_]}, which cannot change."
+                    f"{[names.tolist() for names in known]}, which cannot change."
                 )
-        return self._partial_fit(X, y, sample_weight, classes=classes)
+        return fit_part(self, X, y, sample_weight, classes=classes)
 
-    def predict(self, X):
-        """The most probable class of every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        classes : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        """
-        check_is_fitted(self)
-        found = [
-            names[output.argmax(1)]
-            for names, output in zip(self.output_classes_, self._by_output(X), strict=True)
-        ]
-        return found[0] if self._is_single else np.column_stack(found)
-
-    def predict_proba(self, X):
-        """The probability of every class for every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes), or list of them
-            One for each output, where there are several; where these are labels that are there
-            or not, the probabilities of being there, of shape (n_samples, n_labels).
-        """
-        check_is_fitted(self)
-        found = [special.softmax(output, axis=1) for output in self._by_output(X)]
-        return self._one_or_several(found)
-
-    def predict_log_proba(self, X):
-        """Logarithms of what `predict_proba` returns.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        log_probabilities : ndarray of shape (n_samples, n_classes), or list of them
-        """
-        check_is_fitted(self)
-        found = [special.log_softmax(output, axis=1) for output in self._by_output(X)]
-        return self._one_or_several(found)
-
-    def decision_function(self, X):
-        """Logits: log-probabilities up to a constant in every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        logits : ndarray of shape (n_samples,) or (n_samples, n_classes), or list of them
-            For two classes, the log-odds of the second one; with several outputs, one for each,
-            as columns where all have two classes.
-        """
-        check_is_fitted(self)
-        found = [
-            output[:, 1] - output[:, 0] if output.shape[1] == 2 else output
-            for output in self._by_output(X)
-        ]
-        if self._is_single:
-            return found[0]
-        return np.column_stack(found) if all(logits.ndim == 1 for logits in found) else found
-
-    def score(self, X, y, sample_weight=None):
-        """Mean accuracy: the part of the labelled rows all of whose classes are predicted.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True classes; rows with an ``unlabelled`` one are left out.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        score : float
-        """
-        check_is_fitted(self)
-        table = self._checked_targets(y)
-        known = np.all([is_known(column, self.unlabelled) for column in table.T], axis=0)
-        if not known.any():
-            raise ValueError("No row is labelled, so there is nothing to judge by.")
-        right = (np.reshape(self.predict(X), table.shape) == table).all(1)
-        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return float(np.average(right[known], weights=weight))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-    @property
-    def _is_single(self):
-        return len(self.output_classes_) == 1
-
-    @property
-    def _is_multilabel(self):
-        """Whether the outputs are labels that are there or not."""
-        several = len(self.output_classes_) > 1
-        return several and all(np.array_equal(names, [0, 1]) for names in self.output_classes_)
-
-    def _one_or_several(self, found):
-        if self._is_multilabel:
-            return np.column_stack([of_output[:, 1] for of_output in found])
-        return found[0] if self._is_single else found
-
-    def _by_output(self, X):
-        output = self._outputs(X)
-        return [output[:, columns] for columns in class_groups(self.output_classes_)]
-
-    def _checked_targets(self, y):
-        table = checked_classes(y)
-        return table.reshape(len(table), -1)
-
-    def _describe_targets(self, table, weight, classes=None):
-        check_class_weight(self.class_weight, table.shape[1])
-        if classes is None:
-            counted = table if weight is None else table[weight > 0]
-            found = find_classes(counted, self.unlabelled)
-        else:
-            several = table.shape[1] > 1
-            found = [np.unique(names) for names in (classes if several else [classes])]
-            if any(not is_known(names, self.unlabelled).all() for names in found):
-                raise ValueError(
-                    f"classes={classes!r} contains {self.unlabelled}, which stands for an unknown "
-                    "class. If it is one of the classes, set unlabelled=None."
-                )
-            if len(found) != table.shape[1] or any(len(names) < 2 for names in found):
-                raise ValueError(
-                    f"classes={classes!r} must have at least two classes for each of the "
-                    f"{table.shape[1]} outputs."
-                )
-        self.output_classes_, self.classes_ = found, found
-        if len(found) == 1:
-            self.classes_ = found[0]
-        elif self._is_multilabel:
-            self.classes_ = np.arange(len(found))
-
-    def _encode_targets(self, table, weight):
-        if table.shape[1] != len(self.output_classes_):
-            raise ValueError(
-                f"y has {table.shape[1]} outputs, but this model has {len(self.output_classes_)}."
-            )
-        return encode_classes(
-            table,
-            self.output_classes_,
-            unlabelled=self.unlabelled,
-            row_weight=weight,
-            class_weight=self.class_weight,
-        )
-
-    def _strata(self, table, n_held_out):
-        _, counts = np.unique(table[:, 0], return_counts=True)
-        few = min(n_held_out, len(table) - n_held_out) < len(counts) or counts.min() < 2
-        return None if few or table.shape[1] > 1 else table[:, 0]
-
-    def _judge(self, targets):
-        groups = [torch.tensor(columns) for columns in targets.groups]
-        units = targets.units(torch.device("cpu"))
-
-        def error(output, target):
-            wrong = classification_error(
-                [output[:, columns] for columns in groups],
-                [target[:, columns] for columns in groups],
-            )
-            # The loss decides between epochs of the same error, and never against a row.
-            loss = units.negative_log_likelihood(output, target).clamp(max=_MOST_NATS)
-            return wrong + _TIE * loss
-
-        return error
+    def _criterion(self, task):
+        return labelled_criterion(task, self.unsupervised_weight)

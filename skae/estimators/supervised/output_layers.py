@@ -10,16 +10,16 @@ from sklearn.linear_model import LogisticRegression, Ridge
 _LEAST = 1e-8
 
 
-def fit_linear_output(codes, targets, alpha, max_iter, *, is_final):
+def fit_linear_output(codes, targets, penalty, max_iter, *, is_final):
     """Weights and biases of the output that is best on given codes.
 
-    It minimises the sum of -log P(y | U h + d) over labelled rows + alpha / 2 |U|^2.
+    It minimises the sum of -log P(y | U h + d) over labelled rows + penalty / 2 |U|^2.
 
     Parameters
     ----------
     codes : ndarray of shape (n_samples, n_codes)
     targets : Targets
-    alpha : float
+    penalty : float
     max_iter : int
         Steps at most, where there is no closed form.
     is_final : bool
@@ -34,19 +34,19 @@ def fit_linear_output(codes, targets, alpha, max_iter, *, is_final):
     rows = np.flatnonzero(targets.labelled)
     if targets.groups is None:
         weight = None if targets.weight is None else targets.weight[rows]
-        model = Ridge(alpha=max(alpha, _LEAST))
+        model = Ridge(alpha=max(penalty, _LEAST))
         model.fit(codes[rows].astype(np.float64), targets.values[rows], sample_weight=weight)
         n_outputs = targets.values.shape[1]
         return np.reshape(model.coef_, (n_outputs, -1)), np.ravel(model.intercept_), 1
     parts = [
-        _fit_classes(codes, targets.values[:, columns], alpha, max_iter, is_final)
+        _fit_classes(codes, targets.values[:, columns], penalty, max_iter, is_final)
         for columns in targets.groups
     ]
     weights, biases, n_iter = zip(*parts, strict=True)
     return np.vstack(weights), np.concatenate(biases), max(n_iter)
 
 
-def _fit_classes(codes, values, alpha, max_iter, is_final):
+def _fit_classes(codes, values, penalty, max_iter, is_final):
     """The same for one output of classes, whose one-hot rows say how much they count."""
     count = values.sum(1)
     rows = np.flatnonzero(count > 0)
@@ -59,7 +59,7 @@ def _fit_classes(codes, values, alpha, max_iter, is_final):
             bias[seen] = np.log(len(rows) + 1.0)
         return weight, bias, 1
     # Two classes have one logit, whose weight is the difference of the outputs'.
-    C = (2.0 if len(seen) == 2 else 1.0) / max(alpha, _LEAST)
+    C = (2.0 if len(seen) == 2 else 1.0) / max(penalty, _LEAST)
     model = LogisticRegression(C=C, max_iter=max_iter, tol=1e-6 if is_final else 1e-4)
     with warnings.catch_warnings():
         if not is_final:

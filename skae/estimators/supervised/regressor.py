@@ -2,18 +2,17 @@
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
-from sklearn.utils import check_array
 
-from skae._validation import check_is_fitted
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import estimator
-from skae.estimators.supervised.predictors import StackedPredictor
-from skae.estimators.supervised.targets import encode_numbers, moments
+from skae.estimators.face.parameters import attribute, estimator, preset
+from skae.estimators.supervised.classifier import StackedClassifier
+from skae.estimators.supervised.fine_tuning import fit_part, labelled_criterion
+from skae.estimators.supervised.predictors import SupervisedStack
+from skae.estimators.supervised.targets import Numbers
 
 
 @estimator
-class StackedRegressor(RegressorMixin, StackedPredictor):
+class StackedRegressor(RegressorMixin, SupervisedStack):
     r"""A deep net that predicts numbers, whose layers are pre-trained one by one.
 
     The layers are trained as those of :class:`StackedAutoEncoder`. A linear output layer is
@@ -21,11 +20,12 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
 
     .. math::
 
-        \sum_k \frac{(y_k - \hat y_k(x))^2}{2 s_k^2} + \tfrac{\alpha}{2 n} \|U\|^2
+        \sum_k \frac{(y_k - \hat y_k(x))^2}{2 s_k^2} + \tfrac{\rho}{2 n} \|U\|^2
         + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr) + \text{const.}
 
     where n is the number of rows with a target, :math:`s_k` the standard deviation of target k,
-    so that targets need no scaling, and :math:`\lambda` ``unsupervised_weight``. A target that
+    so that targets need no scaling, :math:`\rho` ``output_penalty`` and :math:`\lambda`
+    ``unsupervised_weight``. A target that
     is NaN is unknown: its row takes part in pre-training, and in the layers' own criteria. The
     output starts as a ridge regression on the codes of pre-training.
 
@@ -60,13 +60,16 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
     True
     """
 
-    _attributes_doc = (
-        """
-    target_mean_ : ndarray of shape (n_outputs,)
-        Means of the targets, by which they are standardised.
-    target_scale_ : ndarray of shape (n_outputs,)
+    supervision: float = preset(StackedClassifier, "supervision", default=1.0)
+    unsupervised_weight: float = preset(StackedClassifier, "unsupervised_weight", default=0.0)
+
+    target_mean_: np.ndarray = attribute(
+        """ndarray of shape (n_outputs,)
+        Means of the targets, by which they are standardised."""
+    )
+    target_scale_: np.ndarray = attribute(
+        """ndarray of shape (n_outputs,)
         Their standard deviations; 1 for one that does not vary."""
-        + StackedPredictor._attributes_doc
     )
 
     @all_or_nothing
@@ -92,7 +95,7 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
         self : object
             The fitted estimator.
         """
-        return self._partial_fit(X, y, sample_weight)
+        return fit_part(self, X, y, sample_weight)
 
     def predict(self, X):
         """The expected target of every row.
@@ -107,11 +110,7 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
         targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             In the units of y.
         """
-        check_is_fitted(self)
-        output = self._outputs(X)
-        # float32 would lose targets that are small beside their mean.
-        found = output * self.target_scale_ + self.target_mean_
-        return found[:, 0] if self._is_single else found
+        return self._targets().predicted(self._outputs(X))
 
     def score(self, X, y, sample_weight=None):
         """Coefficient of determination, R^2, of the predictions for rows with a target.
@@ -129,34 +128,11 @@ class StackedRegressor(RegressorMixin, StackedPredictor):
         -------
         score : float
         """
-        check_is_fitted(self)
-        table = self._checked_targets(y)
-        known = ~np.isnan(table).any(1)
-        if not known.any():
-            raise ValueError("No row has a target, so there is nothing to judge by.")
-        predicted = np.reshape(self.predict(X), (len(table), -1))
-        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return r2_score(table[known], predicted[known], sample_weight=weight)
+        return self._targets().score(y, self.predict(X), sample_weight)
 
-    def _checked_targets(self, y):
-        table = check_array(
-            y, ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y"
-        )
-        return table.reshape(len(table), -1)
+    def _targets(self):
+        known = getattr(self, "target_mean_", None), getattr(self, "target_scale_", None)
+        return Numbers(*known)
 
-    def _describe_targets(self, table, weight):
-        self.target_mean_, self.target_scale_ = moments(table, weight)
-
-    def _encode_targets(self, table, weight):
-        if table.shape[1] != len(self.target_mean_):
-            raise ValueError(
-                f"y has {table.shape[1]} outputs, but this model has {len(self.target_mean_)}."
-            )
-        return encode_numbers(table, self.target_mean_, self.target_scale_, weight)
-
-    def _strata(self, table, n_held_out):
-        return None
-
-    @property
-    def _is_single(self):
-        return len(self.target_mean_) == 1
+    def _criterion(self, task):
+        return labelled_criterion(task, self.unsupervised_weight)

@@ -1,15 +1,28 @@
-"""What a supervised training is to predict: classes or numbers, as the engine's units see them."""
+"""What a supervised training is to predict: classes or numbers, as the engine's units see them.
 
+A kind of targets, `Classes` or `Numbers`, checks y, describes it (its classes; means and scales),
+encodes it as `Targets`, decodes outputs to predictions, and scores these.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.metrics import r2_score
 from sklearn.utils import check_array
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from skae.engine.networks.units import Gaussian, Mixed, Multinomial
+from skae.engine.optimisation.devices import Place
+from skae.engine.stacks.supervised import classification_error
 from skae.engine.tangents.semi_supervised import shrunken_frequencies
+
+_CPU = torch.device("cpu")
+# Held-out rows are judged by their error rate and so much of their loss, up to so many nats.
+_TIE, _MOST_NATS = 1e-6, 5.0
 
 
 class Targets(NamedTuple):
@@ -25,53 +38,55 @@ class Targets(NamedTuple):
         rows, as the sums of one-hot rows are.
     labelled : ndarray of bool of shape (n_samples,)
         Rows with a target, at least one.
-    groups : list of ndarray, or None
-        For classes, the columns of each output.
-    scale : ndarray of shape (n_outputs,), or None
-        For numbers, by what they were divided.
     total : float
         Sum of the labelled rows' weights, where those of all rows are 1 on average.
+    kind : Classes or Numbers
     """
 
     values: np.ndarray
     weight: np.ndarray | None
     labelled: np.ndarray
-    groups: list | None
-    scale: np.ndarray | None
     total: float
+    kind: "Classes | Numbers"
 
-    def units(self, device):
+    def units(self, device: torch.device):
         """The output units."""
-        return output_units(self.groups, self.scale, device)
+        return self.kind.units(device)
 
-    def tensors(self, dtype, device):
-        """Values and weights on the device."""
-        weight = self.weight
-        weight = None if weight is None else torch.tensor(weight, dtype=dtype, device=device)
-        return torch.tensor(self.values, dtype=dtype, device=device), weight
+    @property
+    def groups(self) -> list[np.ndarray] | None:
+        """For classes, the columns of each output."""
+        return self.kind.groups
 
-    def restricted(self, rows):
+    def tensors(self, place: Place) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Values and weights as tensors."""
+        weight = None if self.weight is None else place.tensor(self.weight)
+        return place.tensor(self.values), weight
+
+    def restricted(self, rows: np.ndarray) -> "Targets":
         """The same with the targets of the given rows alone."""
         keep = np.zeros(len(self.labelled), dtype=bool)
         keep[rows] = True
-        values = np.where(keep[:, None], self.values, 0.0)
-        weight = keep.astype(float) if self.weight is None else self.weight * keep
+        restricted = self._replace(
+            values=np.where(keep[:, None], self.values, 0.0), labelled=self.labelled & keep
+        )
         if self.groups is not None:
-            return self._replace(values=values, labelled=self.labelled & keep)
-        return self._replace(values=values, weight=weight, labelled=self.labelled & keep)
+            return restricted
+        weight = keep.astype(float) if self.weight is None else self.weight * keep
+        return restricted._replace(weight=weight)
 
-    def start_bias(self, device):
+    def start_bias(self) -> torch.Tensor:
         """Pre-activation at which the output is the mean of the targets, as float64."""
-        values = torch.tensor(self.values[self.labelled], dtype=torch.float64, device=device)
+        values = torch.tensor(self.values[self.labelled], dtype=torch.float64)
         if self.groups is None:
             weight = None if self.weight is None else self.weight[self.labelled]
-            return torch.tensor(np.average(values.cpu().numpy(), axis=0, weights=weight)).to(values)
+            return torch.tensor(np.average(values.numpy(), axis=0, weights=weight)).to(values)
         total = values.sum(0)
         for columns in self.groups:
             total[columns] /= total[columns].sum().clamp(min=1e-30)
-        return self.units(device).bias_for_mean(total)
+        return self.units(_CPU).bias_for_mean(total)
 
-    def class_frequencies(self, n_labels):
+    def class_frequencies(self, n_labels: float) -> torch.Tensor:
         """How often the classes of each output occur, as so many labels tell, as float64."""
         counts = torch.tensor(self.values[self.labelled].sum(0), dtype=torch.float64)
         # Values are 1 on average: that weights are repetitions, they do not say.
@@ -79,6 +94,281 @@ class Targets(NamedTuple):
         for columns in self.groups:
             counts[columns] = shrunken_frequencies(counts[columns])
         return counts
+
+
+def _table(y):
+    """One column for each output."""
+    return y.reshape(len(y), -1)
+
+
+def _require_outputs(table, n_outputs):
+    if table.shape[1] != n_outputs:
+        raise ValueError(f"y has {table.shape[1]} outputs, but this model has {n_outputs}.")
+
+
+def _of_known(known, sample_weight):
+    """The weights of the rows to judge by."""
+    if not known.any():
+        raise ValueError("No row is labelled, so there is nothing to judge by.")
+    return None if sample_weight is None else np.asarray(sample_weight)[known]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Targets that are classes, of one output or of several.
+
+    Attributes
+    ----------
+    unlabelled : number, str or None
+        The value that stands for an unknown class.
+    class_weight : dict, list of dict, "balanced" or None
+    classes : list of ndarray, default=None
+        Those of each output, once they are known.
+    """
+
+    unlabelled: float | str | None = -1
+    class_weight: dict | list | str | None = None
+    classes: list[np.ndarray] | None = None
+
+    def checked(self, y) -> np.ndarray:
+        """Labels of shape (n_samples, n_outputs), if they can be classes."""
+        return _table(checked_classes(y))
+
+    def described(self, table, weight=None, classes=None) -> "Classes":
+        """The same kind with the classes of a table, or those that were announced."""
+        check_class_weight(self.class_weight, table.shape[1])
+        if classes is None:
+            counted = table if weight is None else table[weight > 0]
+            return replace(self, classes=find_classes(counted, self.unlabelled))
+        several = table.shape[1] > 1
+        found = [np.unique(names) for names in (classes if several else [classes])]
+        if any(not is_known(names, self.unlabelled).all() for names in found):
+            raise ValueError(
+                f"classes={classes!r} contains {self.unlabelled}, which stands for an unknown "
+                "class. If it is one of the classes, set unlabelled=None."
+            )
+        if len(found) != table.shape[1] or any(len(names) < 2 for names in found):
+            raise ValueError(
+                f"classes={classes!r} must have at least two classes for each of the "
+                f"{table.shape[1]} outputs."
+            )
+        return replace(self, classes=found)
+
+    @property
+    def facts(self) -> dict:
+        """What an estimator shows of them, by the attributes' names."""
+        if self.is_single:
+            shown = self.classes[0]
+        else:
+            shown = np.arange(len(self.classes)) if self.is_multilabel else self.classes
+        return {"output_classes_": self.classes, "classes_": shown}
+
+    def encoded(self, table, row_weight=None) -> Targets:
+        """A table as targets, with row weights of mean 1 over the rows that count.
+
+        Raises
+        ------
+        ValueError
+            If the table has a class that is none of the known ones.
+        """
+        _require_outputs(table, len(self.classes))
+        counts, positions = [], []
+        for number, (column, names) in enumerate(zip(table.T, self.classes, strict=True)):
+            known = is_known(column, self.unlabelled)
+            if row_weight is not None:
+                known &= row_weight > 0
+            position = np.searchsorted(names, np.where(known, column, names[0]))
+            position = np.minimum(position, len(names) - 1)
+            wrong = known & (names[position] != column)
+            if wrong.any():
+                raise ValueError(
+                    f"y has the class {column[wrong].tolist()[0]!r}, which is none of the classes "
+                    f"{names.tolist()} of this model. Pass all classes to the first call of "
+                    "partial_fit as classes=, or call fit with warm_start=False."
+                )
+            count = known.astype(np.float64) if row_weight is None else known * row_weight
+            counts.append(self._weighed(number, count, known, column, names, position))
+            positions.append(position)
+        labelled = np.any([count > 0 for count in counts], axis=0)
+        values = []
+        for names, count, position in zip(self.classes, counts, positions, strict=True):
+            one_hot = np.zeros((len(table), len(names)))
+            # On average 1 over the labelled rows.
+            total = count.sum()
+            share = labelled.sum() / total if total else 0.0
+            one_hot[np.arange(len(table)), position] = count * share
+            values.append(one_hot)
+        total = float(np.sum(counts)) / len(counts)
+        return Targets(np.hstack(values), None, labelled, total, self)
+
+    @property
+    def groups(self) -> list[np.ndarray]:
+        """The columns of each output."""
+        ends = np.cumsum([len(names) for names in self.classes])
+        return [
+            np.arange(end - len(names), end) for names, end in zip(self.classes, ends, strict=True)
+        ]
+
+    def units(self, device: torch.device) -> Multinomial | Mixed:
+        """Output units, a softmax for each output."""
+        if self.is_single:
+            return Multinomial()
+        parts = [(Multinomial(), torch.tensor(group, device=device)) for group in self.groups]
+        return Mixed(parts)
+
+    def strata(self, table, n_held_out: int) -> np.ndarray | None:
+        """Classes that both parts of some rows should have alike, where they can."""
+        _, counts = np.unique(table[:, 0], return_counts=True)
+        few = min(n_held_out, len(table) - n_held_out) < len(counts) or counts.min() < 2
+        return None if few or table.shape[1] > 1 else table[:, 0]
+
+    def validation_loss(self) -> Callable:
+        """(output, target) -> the loss of each row by which held-out rows are judged."""
+        groups = [torch.tensor(columns) for columns in self.groups]
+        units = self.units(_CPU)
+
+        def error(output, target):
+            wrong = classification_error(
+                [output[:, columns] for columns in groups],
+                [target[:, columns] for columns in groups],
+            )
+            # The loss decides between epochs of the same error, and never against a row.
+            loss = units.negative_log_likelihood(output, target).clamp(max=_MOST_NATS)
+            return wrong + _TIE * loss
+
+        return error
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one output."""
+        return len(self.classes) == 1
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether the outputs are labels that are there or not."""
+        return not self.is_single and all(np.array_equal(names, [0, 1]) for names in self.classes)
+
+    def by_output(self, output: np.ndarray) -> list[np.ndarray]:
+        """The pre-activations of each output."""
+        return [output[:, columns] for columns in self.groups]
+
+    def gathered(self, found: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        """Probabilities of each output as scikit-learn returns them."""
+        if self.is_multilabel:
+            return np.column_stack([of_output[:, 1] for of_output in found])
+        return found[0] if self.is_single else found
+
+    def predicted(self, output: np.ndarray) -> np.ndarray:
+        """The most probable classes."""
+        found = [
+            names[part.argmax(1)]
+            for names, part in zip(self.classes, self.by_output(output), strict=True)
+        ]
+        return found[0] if self.is_single else np.column_stack(found)
+
+    def score(self, y, predicted: np.ndarray, sample_weight=None) -> float:
+        """The part of the rows all of whose classes are known, and predicted."""
+        table = self.checked(y)
+        known = np.all([is_known(column, self.unlabelled) for column in table.T], axis=0)
+        right = (np.reshape(predicted, table.shape) == table).all(1)
+        return float(np.average(right[known], weights=_of_known(known, sample_weight)))
+
+    def _weighed(self, number, count, known, column, names, position):
+        """How much the rows count for one output, by the weights of their classes."""
+        several = isinstance(self.class_weight, list)
+        one = self.class_weight[number] if several else self.class_weight
+        if one is None or not known.any():
+            return count
+        if isinstance(one, dict):
+            return count * _weights_of(names.tolist(), one)[position]
+        count[known] *= compute_sample_weight(one, column[known])
+        return count
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Targets that are numbers, one or several for each row; NaN where one is not known.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of shape (n_outputs,), default=None
+        Once they are known; 1 for the scale of a target that does not vary.
+    """
+
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+    def checked(self, y) -> np.ndarray:
+        """Numbers of shape (n_samples, n_outputs)."""
+        return _table(
+            check_array(
+                y, ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y"
+            )
+        )
+
+    def described(self, table, weight=None) -> "Numbers":
+        """The same kind with mean and scale of a table."""
+        known = ~np.isnan(table).any(1)
+        if weight is not None:
+            known &= weight > 0
+        if not known.any():
+            raise ValueError(
+                "All rows that count have a NaN among their targets, which stands for an unknown "
+                "one, so there is nothing to predict. Pass the targets of some rows, or learn "
+                "features without any."
+            )
+        y, weight = table[known], None if weight is None else weight[known]
+        mean = np.average(y, axis=0, weights=weight)
+        scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
+        varies = scale > 10 * np.finfo(np.float64).eps * np.abs(y).max(0)
+        return Numbers(mean, np.where(varies, scale, 1.0))
+
+    @property
+    def facts(self) -> dict:
+        """What an estimator shows of them, by the attributes' names."""
+        return {"target_mean_": self.mean, "target_scale_": self.scale}
+
+    def encoded(self, table, row_weight=None) -> Targets:
+        """A table as targets, with row weights of mean 1 over the rows that count."""
+        _require_outputs(table, len(self.mean))
+        labelled = ~np.isnan(table).any(1)
+        values = np.where(labelled[:, None], (table - self.mean) / self.scale, 0.0)
+        weight = labelled.astype(np.float64) if row_weight is None else labelled * row_weight
+        total = float(weight.sum())
+        if row_weight is not None:
+            labelled = labelled & (row_weight > 0)
+        if weight.all() and (weight == weight[0]).all():
+            weight = None
+        elif total > 0:
+            weight = weight * (labelled.sum() / total)
+        return Targets(values, weight, labelled, total, self)
+
+    groups = None
+
+    def units(self, device: torch.device) -> Gaussian:
+        """Output units, of numbers that were divided by the scale."""
+        return Gaussian.of_columns(torch.as_tensor(self.scale))
+
+    def strata(self, table, n_held_out: int) -> None:
+        """Numbers have no classes that two parts of the rows could have alike."""
+
+    def validation_loss(self) -> None:
+        """Held-out rows are judged by the loss of training."""
+
+    def predicted(self, output: np.ndarray) -> np.ndarray:
+        """Expected targets, in the units of y."""
+        # float32 would lose targets that are small beside their mean.
+        found = output * self.scale + self.mean
+        return found[:, 0] if len(self.mean) == 1 else found
+
+    def score(self, y, predicted: np.ndarray, sample_weight=None) -> float:
+        """R^2 of the rows all of whose targets are known."""
+        table = self.checked(y)
+        known = ~np.isnan(table).any(1)
+        weight = _of_known(known, sample_weight)
+        return r2_score(
+            table[known], np.reshape(predicted, table.shape)[known], sample_weight=weight
+        )
 
 
 def checked_classes(y):
@@ -91,21 +381,6 @@ def checked_classes(y):
         )
     check_classification_targets(y)
     return y
-
-
-def output_units(groups, scale, device):
-    """Multinomial units for every group of columns, or Gaussian ones of a scale."""
-    if groups is None:
-        return Gaussian.of_scale(torch.as_tensor(scale))
-    if len(groups) == 1:
-        return Multinomial()
-    return Mixed([(Multinomial(), torch.tensor(columns, device=device)) for columns in groups])
-
-
-def class_groups(classes):
-    """The columns of each output, for the classes of each."""
-    ends = np.cumsum([len(names) for names in classes])
-    return [np.arange(end - len(names), end) for names, end in zip(classes, ends, strict=True)]
 
 
 def find_classes(y, unlabelled, *, require_two=True):
@@ -160,62 +435,6 @@ def is_known(column, unlabelled):
     return column != unlabelled
 
 
-def encode_classes(y, classes, *, unlabelled=None, row_weight=None, class_weight=None):
-    """Classes as targets.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples, n_outputs)
-    classes : list of ndarray
-    unlabelled : int or None
-    row_weight : ndarray of shape (n_samples,), or None
-        Of mean 1 over the rows that count.
-    class_weight : dict, list of dict, "balanced" or None
-
-    Returns
-    -------
-    targets : Targets
-
-    Raises
-    ------
-    ValueError
-        If y has a class that is none of ``classes``.
-    """
-    counts, positions = [], []
-    for number, (column, names) in enumerate(zip(y.T, classes, strict=True)):
-        known = is_known(column, unlabelled)
-        if row_weight is not None:
-            known &= row_weight > 0
-        position = np.searchsorted(names, np.where(known, column, names[0]))
-        position = np.minimum(position, len(names) - 1)
-        wrong = known & (names[position] != column)
-        if wrong.any():
-            raise ValueError(
-                f"y has the class {column[wrong].tolist()[0]!r}, which is none of the classes "
-                f"{names.tolist()} of this model. Pass all classes to the first call of "
-                "partial_fit as classes=, or call fit with warm_start=False."
-            )
-        count = known.astype(np.float64) if row_weight is None else known * row_weight
-        if class_weight is not None and known.any():
-            one = class_weight[number] if isinstance(class_weight, list) else class_weight
-            if isinstance(one, dict):
-                count *= _weights_of(names.tolist(), one)[position]
-            else:
-                count[known] *= compute_sample_weight(one, column[known])
-        counts.append(count)
-        positions.append(position)
-    labelled = np.any([count > 0 for count in counts], axis=0)
-    total_weight = float(np.sum(counts)) / len(counts)
-    values = []
-    for names, count, position in zip(classes, counts, positions, strict=True):
-        one_hot = np.zeros((len(y), len(names)))
-        # On average 1 over the labelled rows.
-        total = count.sum()
-        one_hot[np.arange(len(y)), position] = count * (labelled.sum() / total if total else 0.0)
-        values.append(one_hot)
-    return Targets(np.hstack(values), None, labelled, class_groups(classes), None, total_weight)
-
-
 def check_class_weight(class_weight, n_outputs):
     """Raise a ValueError unless weights of classes are finite and at least 0, not all of them 0."""
     if isinstance(class_weight, list) and len(class_weight) != n_outputs:
@@ -245,61 +464,16 @@ def _weights_of(names, class_weight):
     return np.array([class_weight.get(name, 1.0) for name in names])
 
 
-def encode_numbers(y, mean, scale, row_weight=None):
-    """Numbers as targets, NaN where they are not known.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples, n_outputs)
-    mean, scale : ndarray of shape (n_outputs,)
-    row_weight : ndarray of shape (n_samples,), or None
-        Of mean 1 over the rows that count.
-
-    Returns
-    -------
-    targets : Targets
-    """
-    labelled = ~np.isnan(y).any(1)
-    values = np.where(labelled[:, None], (y - mean) / scale, 0.0)
-    weight = labelled.astype(np.float64) if row_weight is None else labelled * row_weight
-    total = float(weight.sum())
-    if row_weight is not None:
-        labelled = labelled & (row_weight > 0)
-    if weight.all() and (weight == weight[0]).all():
-        weight = None
-    elif total > 0:
-        weight = weight * (labelled.sum() / total)
-    return Targets(values, weight, labelled, None, scale, total)
-
-
-def moments(y, row_weight=None):
-    """Mean and scale of every output; 1 for the scale of one that does not vary."""
-    known = ~np.isnan(y).any(1)
-    if row_weight is not None:
-        known &= row_weight > 0
-    if not known.any():
-        raise ValueError(
-            "All rows that count have a NaN among their targets, which stands for an unknown one, "
-            "so there is nothing to predict. Pass the targets of some rows, or learn features "
-            "without any."
-        )
-    weight = None if row_weight is None else row_weight[known]
-    mean = np.average(y[known], axis=0, weights=weight)
-    scale = np.sqrt(np.average((y[known] - mean) ** 2, axis=0, weights=weight))
-    varies = scale > 10 * np.finfo(np.float64).eps * np.abs(y[known]).max(0)
-    return mean, np.where(varies, scale, 1.0)
-
-
-def infer_targets(y, row_weight=None, unlabelled=-1):
+def infer_targets(y, row_weight: np.ndarray | None = None, unlabelled=-1) -> Targets:
     """Targets of an estimator that is neither classifier nor regressor, by the look of y.
 
     Integers, booleans and strings are classes, other numbers are numbers.
     """
-    y = np.asarray(y)
-    table = y.reshape(len(y), -1)
-    numbers = table.dtype.kind == "f" and np.isnan(table).any()
-    if numbers or type_of_target(y).startswith("continuous"):
-        return encode_numbers(table, *moments(table, row_weight), row_weight)
-    check_classification_targets(y)
-    classes = find_classes(table, unlabelled)
-    return encode_classes(table, classes, unlabelled=unlabelled, row_weight=row_weight)
+    table = _table(y := np.asarray(y))
+    has_gaps = table.dtype.kind == "f" and np.isnan(table).any()
+    if has_gaps or type_of_target(y).startswith("continuous"):
+        kind = Numbers()
+    else:
+        check_classification_targets(y)
+        kind = Classes(unlabelled)
+    return kind.described(table, row_weight).encoded(table, row_weight)

@@ -17,13 +17,13 @@ SHALLOW = Network((N_FEATURES, 4), "sigmoid")
 SMOOTH = ["sigmoid", "tanh", "softplus", "linear"]
 UNITS = {
     "bernoulli": Bernoulli(),
-    "gaussian": Gaussian(offset=1.5),
+    "gaussian": Gaussian(constant=1.5),
     "multinomial": Multinomial(),
     "mixed": Mixed(
         [
             (Bernoulli(), torch.tensor([4, 0])),
             (Multinomial(), torch.tensor([5, 1, 3])),
-            (Gaussian(offset=0.5), torch.tensor([2])),
+            (Gaussian(constant=0.5), torch.tensor([2])),
         ]
     ),
 }
@@ -68,10 +68,8 @@ def test_reconstruction_contraction_matches_autograd(
     for row, squared_norm in enumerate(expected):
         weight = torch.zeros(len(x), dtype=x.dtype)
         weight[row] = len(x)
-        forward = Forward(
-            x=x, row_weight=weight, generator=None, hidden=hidden, decoded=decoded, output=output
-        )
-        value = ReconstructionContraction(1.0, network, units).value(theta, forward)
+        forward = Forward(network, units, x, weight, None, hidden, decoded, output)
+        value = ReconstructionContraction(1.0).value(theta, forward)
         # With all weight on one row, the mean over rows is that row's |dr/dx|_F^2.
         torch.testing.assert_close(value, squared_norm)
 

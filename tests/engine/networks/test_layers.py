@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode, initialize
+from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode, initialize_
+from skae.engine.optimisation.parameters import Parameters
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -84,9 +85,8 @@ def test_weight_matrices_lists_each_matrix_once(tied, random_theta):
 def test_initial_weights_are_uniform_in_glorots_bound(activation, generator):
     network = Network((60, 40), activation, tied=False)
     bias = torch.linspace(-1, 1, 60, dtype=torch.float64)
-    theta = initialize(
-        network, bias, dtype=torch.float64, device=torch.device("cpu"), generator=generator
-    )
+    theta = Parameters(network.parameter_shapes, dtype=torch.float64)
+    initialize_(theta, network, bias, generator)
     bound = network.nonlinearity.gain * math.sqrt(6 / 100)
     for name in ("weight_0", "decoder_weight_0"):
         weight = theta[name]
@@ -104,15 +104,9 @@ def test_initial_weights_are_uniform_in_glorots_bound(activation, generator):
 
 def test_initial_weights_are_determined_by_the_generator():
     network = Network((6, 5, 4))
-    first, second = (
-        initialize(
-            network,
-            torch.zeros(6),
-            dtype=torch.float32,
-            device=torch.device("cpu"),
-            generator=torch.Generator().manual_seed(3),
-        )
-        for _ in range(2)
-    )
+    first, second = (Parameters(network.parameter_shapes) for _ in range(2))
+    for theta in (first, second):
+        theta.flat.fill_(torch.nan)
+        initialize_(theta, network, torch.zeros(6), torch.Generator().manual_seed(3))
     # The same seed gives the same weights, bit for bit; inner biases are never left unset.
     assert torch.equal(first.flat, second.flat)

@@ -25,13 +25,13 @@ MIXED_COLUMNS = {
 }
 UNITS = {
     "bernoulli": Bernoulli(),
-    "gaussian": Gaussian(offset=1.7),
+    "gaussian": Gaussian(constant=1.7),
     "multinomial": Multinomial(),
     "mixed": Mixed(
         [
             (Bernoulli(), MIXED_COLUMNS["bernoulli"]),
             (Multinomial(), MIXED_COLUMNS["multinomial"]),
-            (Gaussian(offset=-0.6), MIXED_COLUMNS["gaussian"]),
+            (Gaussian(constant=-0.6), MIXED_COLUMNS["gaussian"]),
         ]
     ),
 }
@@ -46,11 +46,11 @@ CORRUPTIONS = {
     "gaussian": (GaussianNoise(0.3), None),
 }
 PENALTIES = {
-    "weight_decay": lambda network: WeightDecay(0.3, network),
-    "l1": lambda network: CodeL1(0.2, network),
-    "kl": lambda network: CodeKL(0.4, network, 0.1),
-    "contraction": lambda network: Contraction(0.5, network),
-    "hessian": lambda network: HessianContraction(0.6, network, 0.4, 3),
+    "weight_decay": lambda: WeightDecay(0.3),
+    "l1": lambda: CodeL1(0.2),
+    "kl": lambda: CodeKL(0.4, 0.1),
+    "contraction": lambda: Contraction(0.5),
+    "hessian": lambda: HessianContraction(0.6, 0.4, 3),
 }
 
 
@@ -75,7 +75,7 @@ def make_objective(
     layer_sizes=(N_FEATURES, N_COMPONENTS),
 ):
     network = Network(layer_sizes, activation, tied)
-    parts = [PENALTIES[name](network) for name in penalties]
+    parts = [PENALTIES[name]() for name in penalties]
     return Reconstruction(network, UNITS[units], *CORRUPTIONS[corruption], parts)
 
 
@@ -144,7 +144,7 @@ def test_buffers_of_one_batch_do_not_leak_into_the_next(random_theta, generator)
 
 
 def add_reconstruction_contraction(objective):
-    penalty = ReconstructionContraction(0.7, objective.network, objective.units)
+    penalty = ReconstructionContraction(0.7)
     objective.penalties = [*objective.penalties, penalty]
     return objective
 
@@ -245,7 +245,7 @@ def test_penalties_are_added_with_their_weights(random_theta, generator):
     theta = random_theta(objective.network)
 
     def value(**weights):
-        objective.penalties = [PENALTIES[name](objective.network) for name in weights]
+        objective.penalties = [PENALTIES[name]() for name in weights]
         for penalty, weight in zip(objective.penalties, weights.values(), strict=True):
             penalty.weight = weight
         return objective.value(theta, x, None)

@@ -29,14 +29,7 @@ def x(generator):
 def run(theta, x, network, row_weight=None, generator=None):
     hidden = encode(theta, x, network)
     decoded, output = decode(theta, hidden[-1], network)
-    return Forward(
-        x=x,
-        row_weight=row_weight,
-        generator=generator,
-        hidden=hidden,
-        decoded=decoded,
-        output=output,
-    )
+    return Forward(network, Bernoulli(), x, row_weight, generator, hidden, decoded, output)
 
 
 def encoder_jacobians(theta, x, network):
@@ -46,7 +39,7 @@ def encoder_jacobians(theta, x, network):
 @pytest.mark.parametrize("network", [SHALLOW, DEEP])
 def test_weight_decay_leaves_biases_free(network, random_theta, x):
     theta = random_theta(network)
-    penalty = WeightDecay(1.0, network)
+    penalty = WeightDecay(1.0)
     expected = sum(theta[name].square().sum() for name in theta if "bias" not in name)
     # Half the sum of all squared weights, those of the decoder included.
     value = penalty.value(theta, run(theta, x, network))
@@ -58,9 +51,7 @@ def test_l1_is_the_mean_norm_of_the_code(network, random_theta, x):
     theta = random_theta(network)
     forward = run(theta, x, network)
     # (1 / n) sum_i |h_i|_1, negative codes included.
-    torch.testing.assert_close(
-        CodeL1(1.0, network).value(theta, forward), forward.code.abs().sum() / len(x)
-    )
+    torch.testing.assert_close(CodeL1(1.0).value(theta, forward), forward.code.abs().sum() / len(x))
 
 
 def test_kl_sparsity_is_a_divergence(random_theta, x):
@@ -72,12 +63,12 @@ def test_kl_sparsity_is_a_divergence(random_theta, x):
         torch.distributions.Bernoulli(target), torch.distributions.Bernoulli(activity)
     ).sum()
     # sum_j KL(Bernoulli(target) || Bernoulli(activity_j)), by torch's own formula.
-    torch.testing.assert_close(CodeKL(1.0, SHALLOW, 0.1).value(theta, forward), expected)
+    torch.testing.assert_close(CodeKL(1.0, 0.1).value(theta, forward), expected)
 
     theta["weight_0"].zero_()
     theta["hidden_bias_0"].fill_(math.log(0.1 / 0.9))
     # With every activity at its target, a divergence is zero.
-    value = CodeKL(1.0, SHALLOW, 0.1).value(theta, run(theta, x, SHALLOW))
+    value = CodeKL(1.0, 0.1).value(theta, run(theta, x, SHALLOW))
     torch.testing.assert_close(value, torch.zeros_like(value), atol=1e-14, rtol=0)
 
 
@@ -86,11 +77,11 @@ def test_kl_sparsity_is_finite_for_saturated_units(random_theta, x):
     for bias in (800.0, -800.0):
         theta["hidden_bias_0"].fill_(bias)
         # Activities of exactly 0 or 1 would have infinite divergence; they are kept off the ends.
-        assert torch.isfinite(CodeKL(1.0, SHALLOW, 0.05).value(theta, run(theta, x, SHALLOW)))
+        assert torch.isfinite(CodeKL(1.0, 0.05).value(theta, run(theta, x, SHALLOW)))
 
 
 def test_kl_sparsity_of_a_heavy_batch_is_that_of_its_rows(random_theta, x):
-    theta, penalty = random_theta(SHALLOW), CodeKL(1.0, SHALLOW, 0.1)
+    theta, penalty = random_theta(SHALLOW), CodeKL(1.0, 0.1)
     heavy = torch.full((len(x),), 3.0, dtype=x.dtype)
     # Weights have mean 1 over the training set, not over each batch; an activity is a fraction
     # of the time, so that rows which all weigh 3 have the activity of rows which all weigh 1.
@@ -105,7 +96,7 @@ def test_contraction_is_a_mean_over_rows_of_a_sum_over_entries(network, random_t
     theta = random_theta(network)
     expected = encoder_jacobians(theta, x, network).square().sum((1, 2)).mean()
     # Frobenius norms are sums over entries, averaged over rows (not over entries).
-    value = Contraction(1.0, network).value(theta, run(theta, x, network))
+    value = Contraction(1.0).value(theta, run(theta, x, network))
     torch.testing.assert_close(value, expected)
 
 
@@ -115,7 +106,7 @@ def test_contraction_of_sigmoid_codes_is_the_published_formula(random_theta, x):
     h, norms = forward.code, theta["weight_0"].square().sum(1)
     # Rifai et al. 2011: |J|_F^2 = sum_j (h_j (1 - h_j))^2 sum_i W_ji^2.
     expected = (((h * (1 - h)) ** 2) @ norms).mean()
-    torch.testing.assert_close(Contraction(1.0, SHALLOW).value(theta, forward), expected)
+    torch.testing.assert_close(Contraction(1.0).value(theta, forward), expected)
 
 
 @pytest.mark.parametrize("layer_sizes", [(6, 4), (6, 5, 3)])
@@ -124,14 +115,14 @@ def test_hessian_contraction_of_a_linear_encoder_is_zero(layer_sizes, random_the
     theta = random_theta(network)
     forward = run(theta, x, network, generator=generator)
     # A linear map has the same Jacobian everywhere.
-    assert float(HessianContraction(1.0, network, 0.5, 2).value(theta, forward)) == 0.0
+    assert float(HessianContraction(1.0, 0.5, 2).value(theta, forward)) == 0.0
 
 
 @pytest.mark.parametrize("network", [SHALLOW, DEEP])
 def test_hessian_contraction_is_the_mean_change_of_the_jacobian(network, random_theta, x):
     theta, noise, n_samples = random_theta(network), 0.3, 3
     forward = run(theta, x, network, generator=torch.Generator().manual_seed(1))
-    value = HessianContraction(1.0, network, noise, n_samples).value(theta, forward)
+    value = HessianContraction(1.0, noise, n_samples).value(theta, forward)
 
     same = torch.Generator().manual_seed(1)
     here, total = encoder_jacobians(theta, x, network), 0.0
@@ -149,7 +140,7 @@ def test_hessian_contraction_tends_to_the_second_derivative(sizes, random_theta,
     theta = random_theta(network)
     x = torch.tensor([[0.4]], dtype=torch.float64)
     forward = run(theta, x, network, generator=generator)
-    value = HessianContraction(1.0, network, noise, n_samples).value(theta, forward)
+    value = HessianContraction(1.0, noise, n_samples).value(theta, forward)
     second = jacrev(jacrev(lambda row: encode(theta, row, network)[-1]))(x)
     # For one input, |J(x) - J(x + eps)|^2 = eps^2 |h''|^2 + o(eps^2); the mean of n
     # eps^2 / noise^2 is 1 with standard error sqrt(2 / n).
@@ -158,9 +149,9 @@ def test_hessian_contraction_tends_to_the_second_derivative(sizes, random_theta,
 
 
 PENALTIES = {
-    "l1": lambda network: CodeL1(1.0, network),
-    "contraction": lambda network: Contraction(1.0, network),
-    "reconstruction": lambda network: ReconstructionContraction(1.0, network, Bernoulli()),
+    "l1": CodeL1(1.0),
+    "contraction": Contraction(1.0),
+    "reconstruction": ReconstructionContraction(1.0),
 }
 
 
@@ -170,7 +161,7 @@ PENALTIES = {
 )
 def test_row_weights_count_rows(name, network, random_theta, x):
     theta = random_theta(network)
-    penalty = CodeKL(1.0, network, 0.1) if name == "kl" else PENALTIES[name](network)
+    penalty = CodeKL(1.0, 0.1) if name == "kl" else PENALTIES[name]
     counts = torch.tensor([1, 2, 0, 1, 3, 1, 0, 2])
     repeated = penalty.value(theta, run(theta, x.repeat_interleave(counts, 0), network))
     weight = counts.double() * len(x) / counts.sum()

@@ -17,7 +17,7 @@ def make_mixed():
         [
             (Bernoulli(), torch.tensor([0, 4])),
             (Multinomial(), torch.tensor([5, 1, 3])),
-            (Gaussian.of_scale(SCALE[:2]), torch.tensor([2, 6])),
+            (Gaussian.of_columns(SCALE[:2]), torch.tensor([2, 6])),
         ]
     )
 
@@ -25,7 +25,7 @@ def make_mixed():
 UNITS = {
     "bernoulli": Bernoulli(),
     "squared_error": Gaussian(),
-    "gaussian": Gaussian(offset=2.5),
+    "gaussian": Gaussian(constant=2.5),
     "multinomial": Multinomial(),
     "mixed": make_mixed(),
 }
@@ -58,7 +58,7 @@ def test_value_and_residual_match_autograd_of_the_likelihood(units, batch, gener
     (expected,) = torch.autograd.grad(total, leaf)
     value, residual = units.value_and_residual_(a, x, weight)
     # The value is the same sum of losses, less the offset that each row carries.
-    torch.testing.assert_close(value, total.detach() - len(x) * units.offset)
+    torch.testing.assert_close(value, total.detach() - len(x) * units.constant)
     # The residual is by definition d/da of that sum.
     torch.testing.assert_close(residual, expected)
     # "In place" promises that ``a`` itself has become the gradient.
@@ -115,7 +115,7 @@ def test_gaussian_density_integrates_to_one_in_the_units_of_the_data():
     grid = torch.cartesian_prod(mean[0] + scale[0] * steps, mean[1] + scale[1] * steps)
     cell = (scale * (steps[1] - steps[0])).prod()
     a = torch.tensor([[0.3, -0.2]], dtype=torch.float64).expand(len(grid), 2)
-    loss = Gaussian.of_scale(scale).negative_log_likelihood(a, (grid - mean) / scale)
+    loss = Gaussian.of_columns(scale).negative_log_likelihood(a, (grid - mean) / scale)
     # With its offset the loss is a density of the data's own columns, not of standardised ones
     # (the trapezoidal sum of a Gaussian on such a grid is exact to rounding).
     torch.testing.assert_close(
@@ -141,7 +141,7 @@ def test_mixed_is_the_sum_of_its_parts(generator):
     # Independent groups of columns: log-likelihoods add.
     torch.testing.assert_close(units.negative_log_likelihood(a, x), loss)
     # And so do their constants.
-    assert units.offset == sum(part.offset for part, _ in units.parts)
+    assert units.constant == sum(part.constant for part, _ in units.parts)
     for part, columns in units.parts:
         # Each group's mean comes from that group's pre-activations alone.
         torch.testing.assert_close(units.mean(a)[:, columns], part.mean(a[:, columns]))

@@ -1,5 +1,6 @@
 """The training loop: batches, schedules, stopping, what is kept when things go wrong."""
 
+import dataclasses
 import itertools
 import math
 
@@ -9,27 +10,26 @@ import torch
 from skae.engine.boltzmann.energies import free_energy, log_partition
 from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.networks.corruptions import Masking
-from skae.engine.networks.layers import Network, initialize
+from skae.engine.networks.layers import Network, initialize_
 from skae.engine.networks.objectives import Reconstruction
 from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import SCHEDULES, evaluate, train
+from skae.engine.optimisation.training import SCHEDULES, Data, Objective, Settings, train
+from skae.engine.optimisation.watching import evaluate
 
 N_ROWS = 23
 
 
-class Objective:
-    """What the loop reads of an objective whose gradient returns its criterion."""
-
-    reports_loss, is_noisy, offset = True, False, 0.0
+class Scored(Objective):
+    """An objective whose criterion is its value."""
 
     def criterion(self, theta, x, generator, row_weight=None):
         return self.value(theta, x, generator, row_weight)
 
 
-class Quadratic(Objective):
+class Quadratic(Scored):
     """1/2 |theta - x|^2, a mean over rows: its minimum is the rows' mean."""
 
     def value(self, theta, x, generator, row_weight=None):
@@ -44,7 +44,7 @@ class Quadratic(Objective):
         return self.value(theta, x, generator, row_weight)
 
 
-class Recorder(Objective):
+class Recorder(Scored):
     """An objective without gradient that remembers the batches it was shown."""
 
     def __init__(self):
@@ -60,7 +60,7 @@ class Recorder(Objective):
         return torch.zeros((), dtype=x.dtype)
 
 
-class Script(Objective):
+class Script(Scored):
     """An objective whose loss in each epoch is scripted; theta counts the steps.
 
     A scripted exception is raised instead of returned.
@@ -110,15 +110,15 @@ def rows():
 
 def run(theta, objective, rows, **changes):
     """Train with settings that suit the fake objectives: SGD, rate 1, one batch an epoch."""
-    settings = {
-        "index": torch.arange(len(rows)),
-        "generator": torch.Generator().manual_seed(0),
-        "optimizer": SGD(0.0),
-        "learning_rate": 1.0,
-        "batch_size": len(rows),
-        "max_iter": 10,
-    }
-    return train(theta, objective, rows, **settings | changes)
+    names = [field.name for field in dataclasses.fields(Settings)]
+    settings = {"optimizer": SGD(0.0), "learning_rate": 1.0, "max_iter": 10}
+    settings |= {"batch_size": len(rows)}
+    settings |= {name: changes.pop(name) for name in names if name in changes}
+    parts = {"index": torch.arange(len(rows))}
+    names = ["index", "probe", "held_out", "weight"]
+    data = Data(rows, **parts | {name: changes.pop(name) for name in names if name in changes})
+    generator = changes.pop("generator", None) or torch.Generator().manual_seed(0)
+    return train(theta, objective, data, Settings(**settings), generator, **changes)
 
 
 # Batches
@@ -153,7 +153,7 @@ def test_only_the_chosen_rows_are_visited(theta, rows):
 def test_weights_follow_their_rows(theta, rows):
     recorder = Recorder()
     weight = torch.arange(N_ROWS, dtype=torch.float64) / 11
-    run(theta, recorder, rows, row_weight=weight, batch_size=4, max_iter=2)
+    run(theta, recorder, rows, weight=weight, batch_size=4, max_iter=2)
     for batch, weights in zip(recorder.batches, recorder.weights, strict=True):
         # Row i has weight i / 11, in whatever batch it comes.
         assert weights == [weight[int(i)].item() for i in batch]
@@ -172,15 +172,10 @@ def test_a_step_is_taken_against_the_gradient(theta, rows):
 def test_all_optimizers_train_an_auto_encoder(optimizer, generator):
     network = Network((12, 4))
     x = torch.rand(60, 12, dtype=torch.float64, generator=generator).round()
-    theta = initialize(
-        network,
-        torch.zeros(12, dtype=torch.float64),
-        dtype=torch.float64,
-        device=torch.device("cpu"),
-        generator=generator,
-    )
+    theta = Parameters(network.parameter_shapes, dtype=torch.float64)
+    initialize_(theta, network, torch.zeros(12), generator)
     objective = Reconstruction(network, Bernoulli(), Masking(0.1))
-    before = evaluate(theta, objective, DenseRows(x), torch.arange(60))
+    before = evaluate(theta, objective, Data(DenseRows(x), torch.arange(60)), torch.arange(60))
     training = run(
         theta,
         objective,
@@ -191,7 +186,10 @@ def test_all_optimizers_train_an_auto_encoder(optimizer, generator):
         max_iter=40,
     )
     # Descent lowers the criterion, here on the same rows and with the same noise.
-    assert evaluate(theta, objective, DenseRows(x), torch.arange(60)) < 0.95 * before
+    assert (
+        evaluate(theta, objective, Data(DenseRows(x), torch.arange(60)), torch.arange(60))
+        < 0.95 * before
+    )
     # The curve has one loss for each epoch, and ends lower than it began.
     assert len(training.loss_curve) == 40
     assert training.loss_curve[-1] < training.loss_curve[0]
@@ -242,7 +240,7 @@ def test_training_resumes_where_it_ended(rows):
         rows,
         max_iter=3,
         generator=generator,
-        optimizer_state=first.optimizer_state,
+        state=first.optimizer_state,
         **settings,
     )
     # Parameters, moments and generator are all the state there is: two halves are the whole.
@@ -320,7 +318,7 @@ def test_validation_keeps_the_best_epochs_weights(theta, rows):
     script = Script([1.0] * 8, validation_losses=[9.0, 5.0, 3.0, 4.0, 3.5, 6.0, 7.0, 7.5])
     held_out = torch.tensor([0, 1])
     training = run(
-        theta, script, rows, index=torch.arange(2, N_ROWS), validation_index=held_out, max_iter=8
+        theta, script, rows, index=torch.arange(2, N_ROWS), held_out=held_out, max_iter=8
     )
     # Theta counts epochs: the best held-out loss was after the third.
     assert theta.flat.tolist() == [3.0, 3.0]
@@ -336,7 +334,7 @@ def test_validation_decides_on_convergence(theta, rows):
         theta,
         script,
         rows,
-        validation_index=torch.tensor([0]),
+        held_out=torch.tensor([0]),
         n_iter_no_change=3,
         max_iter=8,
     )
@@ -355,11 +353,13 @@ def test_evaluation_is_the_mean_and_repeats_its_noise(generator):
         expected = clean.value(theta, rows.tensor[index], None).item()
         # Batches weigh by their sizes, so that splitting 5 rows as 2 + 2 + 1 changes nothing.
         for batch_size in (1, 2, 5, 1024):
-            value = evaluate(theta, clean, rows, index, batch_size=batch_size)
+            value = evaluate(theta, clean, Data(rows, index), index, batch_size=batch_size)
             assert value == pytest.approx(expected, rel=1e-12)
         noisy = Reconstruction(network, Bernoulli(), Masking(0.5))
         # Validation losses of different epochs are comparable: the noise is the same.
-        assert evaluate(theta, noisy, rows, index) == evaluate(theta, noisy, rows, index)
+        assert evaluate(theta, noisy, Data(rows, index), index) == evaluate(
+            theta, noisy, Data(rows, index), index
+        )
 
 
 def test_a_listener_hears_and_stops(theta, rows):
@@ -370,7 +370,7 @@ def test_a_listener_hears_and_stops(theta, rows):
         return epoch.number == 3
 
     script = Script([5.0, 4.0, 3.0, 2.0], validation_losses=[8.0, 7.0, 6.0, 5.0])
-    training = run(theta, script, rows, validation_index=torch.tensor([0]), listener=listener)
+    training = run(theta, script, rows, held_out=torch.tensor([0]), listener=listener)
     assert training.outcome == "stopped"
     # It is told after every epoch what there is to know ...
     assert [epoch.number for epoch in heard] == [1, 2, 3]
@@ -441,8 +441,8 @@ def test_divergence_does_not_keep_worse_weights_than_the_start(theta, rows):
 @pytest.mark.parametrize("held_out", [False, True])
 def test_interruption_leaves_a_usable_model(held_out, theta, rows):
     script = Script([5.0, 4.0, KeyboardInterrupt], validation_losses=[3.0, 3.5])
-    validation_index = torch.tensor([0]) if held_out else None
-    training = run(theta, script, rows, validation_index=validation_index)
+    watched = torch.tensor([0]) if held_out else None
+    training = run(theta, script, rows, held_out=watched)
     # Ctrl-C ends a training, not a program: two epochs were run.
     assert training.outcome == "interrupted"
     assert training.loss_curve == [5.0, 4.0]
@@ -524,8 +524,8 @@ def test_criterion_on_the_probe_is_the_loss(weighted, theta, rows):
         heard.append(epoch.loss)
         points.append(theta["point"].clone())
 
-    settings = {"batch_size": 6, "learning_rate": 0.1, "max_iter": 4, "row_weight": weight}
-    training = run(theta, Silent(), rows, probe_index=PROBE, listener=listener, **settings)
+    settings = {"batch_size": 6, "learning_rate": 0.1, "max_iter": 4, "weight": weight}
+    training = run(theta, Silent(), rows, probe=PROBE, listener=listener, **settings)
     share = torch.ones(4).double() if weight is None else weight[PROBE]
     expected = [
         (0.5 * (point - rows.tensor[PROBE]).square().sum(1) * share).sum().item()
@@ -543,7 +543,7 @@ def test_criterion_on_the_probe_is_the_loss(weighted, theta, rows):
 
 
 def test_noise_of_the_criterion_is_always_the_same(theta, rows):
-    settings = {"learning_rate": 0.0, "max_iter": 3, "probe_index": PROBE}
+    settings = {"learning_rate": 0.0, "max_iter": 3, "probe": PROBE}
     training = run(theta, SilentNoise(), rows, **settings)
     # With rate 0 nothing moves, and equal noise makes equal losses: epochs are comparable.
     assert len(set(training.loss_curve)) == 1
@@ -563,7 +563,7 @@ def test_probe_is_evaluated_in_large_calls(theta, rows):
             sizes.append(len(x))
             return super().criterion(theta, x, generator, row_weight)
 
-    run(theta, Sized(), rows, batch_size=2, max_iter=2, probe_index=torch.arange(N_ROWS))
+    run(theta, Sized(), rows, batch_size=2, max_iter=2, probe=torch.arange(N_ROWS))
     # Nothing in a criterion depends on the batch's size: one call before and one after each
     # epoch, not one for each two rows.
     assert sizes == [N_ROWS] * 3
@@ -578,8 +578,8 @@ def test_held_out_rows_are_judged_by_the_criterion_too(theta, rows):
         script,
         rows,
         index=torch.arange(1, N_ROWS),
-        validation_index=torch.tensor([0]),
-        probe_index=PROBE,
+        held_out=torch.tensor([0]),
+        probe=PROBE,
         max_iter=6,
     )
     # One curve from the probe, one from the held-out rows.
@@ -592,9 +592,7 @@ def test_held_out_rows_are_judged_by_the_criterion_too(theta, rows):
 
 def test_criterion_decides_on_convergence(theta, rows):
     losses = [9.0, 5.0, 4.0, 4.0, 4.0, 1.0, 1.0]
-    training = run(
-        theta, SilentScript(losses), rows, probe_index=PROBE, n_iter_no_change=2, max_iter=7
-    )
+    training = run(theta, SilentScript(losses), rows, probe=PROBE, n_iter_no_change=2, max_iter=7)
     # Two epochs without a fall of the criterion use up the patience.
     assert (training.outcome, training.loss_curve) == ("converged", losses[:5])
     # Unlike on held-out rows, what was learned last is kept.
@@ -603,7 +601,7 @@ def test_criterion_decides_on_convergence(theta, rows):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_criterion_that_is_not_finite_is_divergence(bad, theta, rows):
-    training = run(theta, SilentScript([5.0, 4.0, bad, 1.0]), rows, probe_index=PROBE)
+    training = run(theta, SilentScript([5.0, 4.0, bad, 1.0]), rows, probe=PROBE)
     assert training.outcome == "diverged"
     # Finite epochs only; and the weights that the best of them, the second, ended with: its
     # criterion was measured after it.
@@ -613,9 +611,7 @@ def test_criterion_that_is_not_finite_is_divergence(bad, theta, rows):
 
 
 def test_explosion_of_the_criterion_is_divergence(theta, rows):
-    training = run(
-        theta, SilentScript([5.0, 4.0, 50.0, 5000.0]), rows, probe_index=PROBE, max_iter=4
-    )
+    training = run(theta, SilentScript([5.0, 4.0, 50.0, 5000.0]), rows, probe=PROBE, max_iter=4)
     # Finite, but far above where it began: the best epoch's weights are kept.
     assert training.outcome == "diverged"
     assert theta.flat.tolist() == [2.0, 2.0]
@@ -628,24 +624,24 @@ def test_weights_that_are_not_finite_are_divergence_whatever_the_criterion(theta
             if self.epoch == 3:
                 out.flat.fill_(math.nan)
 
-    training = run(theta, Overflow([5.0, 4.0, 3.0, 2.0]), rows, probe_index=PROBE)
+    training = run(theta, Overflow([5.0, 4.0, 3.0, 2.0]), rows, probe=PROBE)
     # A criterion may not see them all: a hidden unit that is off hides its weights.
     assert training.outcome == "diverged"
     assert theta.flat.tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize(
-    ("harmless", "outcome"), [(2.0, "max_iter"), (0.5, "diverged"), (None, "diverged")]
+    ("baseline", "outcome"), [(2.0, "max_iter"), (0.5, "diverged"), (None, "diverged")]
 )
-def test_a_start_that_is_nearly_perfect_may_be_left(harmless, outcome, theta, rows):
+def test_a_start_that_is_nearly_perfect_may_be_left(baseline, outcome, theta, rows):
     class GoodStart(SilentScript):
         def criterion(self, theta, x, generator, row_weight=None):
             return torch.tensor([0.1, *self.losses][self.epoch], dtype=torch.float64)
 
     script = GoodStart([0.9, 0.8, 0.7])
-    if harmless is not None:
-        script.harmless = harmless
-    training = run(theta, script, rows, probe_index=PROBE, max_iter=3)
+    if baseline is not None:
+        script.baseline = baseline
+    training = run(theta, script, rows, probe=PROBE, max_iter=3)
     # 0.7 is seven times the loss of the start, and nothing beside that of a model which knows
     # nothing, where the objective says what that is.
     assert training.outcome == outcome
@@ -661,7 +657,7 @@ def test_densities_above_one_are_no_divergence(losses, theta, rows):
             return super().criterion(theta, x, generator, row_weight)
 
     script = Continued(losses)
-    training = run(theta, script, rows, probe_index=PROBE, max_iter=3)
+    training = run(theta, script, rows, probe=PROBE, max_iter=3)
     # With learned variances a log-density may be positive, its loss negative: falling, or as
     # good as unchanged, it has not exploded.
     assert (training.outcome, theta.flat.tolist()) == ("max_iter", [3.0, 3.0])
@@ -675,8 +671,8 @@ def test_interruption_leaves_a_usable_model_without_losses(theta, rows):
             theta,
             script,
             rows,
-            probe_index=PROBE,
-            validation_index=torch.tensor([0]) if held_out else None,
+            probe=PROBE,
+            held_out=torch.tensor([0]) if held_out else None,
         )
         # Ctrl-C while the criterion is evaluated, after the third epoch's step: two were run.
         assert (training.outcome, training.loss_curve) == ("interrupted", [5.0, 4.0])
@@ -705,7 +701,7 @@ def test_contrastive_divergence_learns(generator):
         learning_rate=0.3,
         batch_size=50,
         max_iter=60,
-        probe_index=probe,
+        probe=probe,
     )
     # -log P cannot be below the entropy of the data, log 3; independent units leave more than
     # 3 nats, and the machine learns most of what is between (exactly, by enumeration).
@@ -713,7 +709,7 @@ def test_contrastive_divergence_learns(generator):
     assert -math.log(3) - 0.7 < log_likelihood() < -math.log(3) + 0.1
     # The criterion falls along with it, and its last value is that of the weights that are kept.
     assert training.loss_curve[-1] < 0.5 * training.loss_curve[0]
-    value = evaluate(theta, objective, DenseRows(x), probe)
+    value = evaluate(theta, objective, Data(DenseRows(x), probe), probe)
     assert training.loss_curve[-1] == pytest.approx(value, rel=1e-12)
 
 
@@ -732,7 +728,7 @@ def test_projection_comes_before_the_criterion(theta, rows):
             calls.append(theta.flat.max().item())
             return super().criterion(theta, x, generator, row_weight)
 
-    run(theta, Checked(), rows, batch_size=5, max_iter=3, project=project, probe_index=PROBE)
+    run(theta, Checked(), rows, batch_size=5, max_iter=3, project=project, probe=PROBE)
     # Steps of rate 1 lead to the batches' means, up to 22: neither the next gradient nor the
     # criterion ever sees weights outside the constraint ...
     assert max(calls) == 1.0
@@ -751,8 +747,8 @@ def test_projection_comes_before_the_criterion(theta, rows):
 )
 def test_setback_is_the_part_of_the_fall_that_was_lost(losses, setback, theta, rows):
     # From the 1000 of the start to the best loss, and back to the last.
-    training = run(theta, SilentScript(losses), rows, max_iter=len(losses), probe_index=PROBE)
+    training = run(theta, SilentScript(losses), rows, max_iter=len(losses), probe=PROBE)
     assert training.setback == pytest.approx(setback)
     # Steps that descend on the loss itself are judged by it as they go.
-    training = run(theta, Script(losses, losses), rows, max_iter=len(losses), probe_index=PROBE)
+    training = run(theta, Script(losses, losses), rows, max_iter=len(losses), probe=PROBE)
     assert training.setback == 0

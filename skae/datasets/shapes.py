@@ -3,8 +3,7 @@
 import numpy as np
 
 from skae._validation import check_count
-from skae.datasets._arguments import make_rng
-from skae.datasets._patches import draw_patches
+from skae.datasets.images import draw_patches, make_rng
 
 # Regions that are drawn at a time, of which many are refused.
 _CANDIDATES = 2048

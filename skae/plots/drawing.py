@@ -1,4 +1,4 @@
-"""Images as grids, and axes to draw them into."""
+"""What all displays share: some rows of the data, images as grids, axes to draw into."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 
 
 def as_images(rows, image_shape):
+    """Rows as images of (height, width), of squares for None."""
     n_features = rows.shape[1]
     if image_shape is None:
         side = math.isqrt(n_features)
@@ -34,6 +35,7 @@ def tiled(images, n_columns):
 
 
 def below_a_gap(grid):
+    """A grid of images with a line of NaN above it."""
     return np.vstack([np.full((1, grid.shape[1]), np.nan), grid])
 
 
@@ -55,5 +57,16 @@ def axes(ax, grid_shape=None):
 
 
 def draw_grid(ax, grid, *, cmap, limits):
+    """Pixels as they are, in colours between two limits, without axes."""
     ax.set_axis_off()
     return ax.imshow(grid, cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+
+
+def first_rows(X, n_rows):
+    """Some rows of the user's data, in the form that they came in."""
+    return X.iloc[:n_rows] if hasattr(X, "iloc") else X[:n_rows]
+
+
+def as_dense(X):
+    """An array of what may be a sparse matrix or a data frame."""
+    return X.toarray() if hasattr(X, "toarray") else np.asarray(X)

@@ -7,10 +7,31 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skae._validation import check_count, computing_dtype
-from skae.diagnostics._jacobians import check_differentiable, map_jacobians, scale_like
+from skae._validation import check_count, check_number, computing_dtype
+from skae.diagnostics.jacobians import (
+    check_differentiable,
+    check_spectra,
+    map_jacobians,
+    scale_like,
+)
 from skae.engine.networks import singular_vectors
 from skae.engine.optimisation.rows import block_bounds
+
+
+class TangentDefects(NamedTuple):
+    """At which rows singular values give no tangents.
+
+    Attributes
+    ----------
+    zero : ndarray of bool of shape (n_samples,)
+        The code responds to nothing: a collapsed encoder.
+    flat : ndarray of bool of shape (n_samples,)
+        The code responds alike in all directions, so that none of them is a tangent rather
+        than another.
+    """
+
+    zero: np.ndarray
+    flat: np.ndarray
 
 
 class Tangents(NamedTuple):
@@ -122,6 +143,53 @@ def leading_directions(estimator, X, n_tangents, of="encoder"):
 
     # Only the values pass through: blocks stay large, whatever the number of tangents.
     return Tangents(directions, map_jacobians(estimator, X, values, (n_tangents,), of))
+
+
+def tangent_defects(singular_values, *, scale=None, tol=1e-5, fall=0.1):
+    r"""At which rows the leading singular vectors are no tangents.
+
+    With singular values :math:`s_1 \ge \ldots \ge s_n` of a row, its spectrum is
+
+    - zero if :math:`s_1` is at most ``tol`` times ``scale``: the encoder has collapsed there;
+    - flat if it is not zero and :math:`s_n > (1 - \text{fall})\, s_1`: what was learned (if
+      anything was) prefers no direction to another.
+
+    Parameters
+    ----------
+    singular_values : array-like of shape (n_samples, n_values)
+        Decreasing. For n tangents take the n + 1 largest, so that the first direction that
+        is left out is compared with those that are not. One value alone is never flat.
+    scale : float, default=None
+        What the code is like, for example its largest absolute value. None: the largest of the
+        singular values, with which an encoder is zero at all rows only if it is exactly 0.
+    tol : float, default=1e-5
+        Response, as a fraction of ``scale``, that counts as none.
+    fall : float, default=0.1
+        Least fall from the first to the last value, as a fraction of the first.
+
+    Returns
+    -------
+    defects : TangentDefects
+        ``zero`` and ``flat``, of shape (n_samples,) each.
+
+    See Also
+    --------
+    constant_units : Which units do not respond at any row.
+
+    Examples
+    --------
+    >>> from skae.diagnostics import tangent_defects
+    >>> zero, flat = tangent_defects([[2.0, 1.0, 0.1], [0.0, 0.0, 0.0], [1.0, 1.0, 0.95]])
+    >>> zero
+    array([False,  True, False])
+    >>> flat
+    array([False, False,  True])
+    """
+    values = check_spectra(singular_values)
+    scale = values.max() if scale is None else check_number("scale", scale)
+    first, last = values[:, 0], values[:, -1]
+    zero = first <= tol * scale
+    return TangentDefects(zero, ~zero & (values.shape[1] > 1) & (last > (1 - fall) * first))
 
 
 def local_pca_tangents(X, n_tangents, *, n_neighbors=20, query=None):

@@ -11,6 +11,7 @@ from scipy import sparse
 from skae._validation import check_count, check_is_fitted, make_generator
 from skae.engine.boltzmann import exact_gradients
 from skae.engine.boltzmann.chains import gibbs_state, gibbs_step
+from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -143,26 +144,26 @@ def gradient_agreement(
     >>> bool((agreement.cosine[4] > agreement.cosine[3]).all())
     True
     """
-    theta, x, units = _small_machine(rbm, X)
+    machine, x = _small_machine(rbm, X)
     n_gibbs_steps = tuple(n_gibbs_steps)
     scales = _check_growing(n_gibbs_steps, scales, n_particles, growth)
     generator = make_generator(
         rbm.random_state if random_state is None else random_state, torch.device("cpu")
     )
     columns = []
-    for machine, particles in _grown(theta, units, scales, growth, n_particles, generator):
-        truth = exact_gradients.log_likelihood_gradient(machine, x).flat
+    for grown, particles in _grown(machine, scales, growth, n_particles, generator):
+        truth = exact_gradients.log_likelihood_gradient(grown, x).flat
         steps = [
-            exact_gradients.reconstruction_gradient(machine, x),
-            exact_gradients.first_term_gradient(machine, x),
-            exact_gradients.mean_field_gradient(machine, x),
-            *exact_gradients.contrastive_divergence_gradients(machine, x, n_gibbs_steps),
-            exact_gradients.particle_gradient(machine, x, particles),
+            exact_gradients.reconstruction_gradient(grown, x),
+            exact_gradients.first_term_gradient(grown, x),
+            exact_gradients.mean_field_gradient(grown, x),
+            *exact_gradients.contrastive_divergence_gradients(grown, x, n_gibbs_steps),
+            exact_gradients.particle_gradient(grown, x, particles),
         ]
         steps = torch.stack([step.flat for step in steps])
         cosine = (steps @ truth) / (steps.norm(dim=1) * truth.norm())
         same_sign = (steps.sign() == truth.sign()).to(truth.dtype).mean(1)
-        size = machine["weight_0"].abs().mean()
+        size = grown.weight.abs().mean()
         columns.append([part.numpy() for part in (size, truth.norm(), cosine, same_sign)])
     rules = ("reconstruction", "first_term", "mean_field", *(f"cd_{k}" for k in n_gibbs_steps))
     stacked = (np.stack(column, axis=-1) for column in zip(*columns, strict=True))
@@ -170,27 +171,27 @@ def gradient_agreement(
 
 
 def _small_machine(rbm, X):
-    """Parameters, data and units in float64 on the CPU, of a machine that can be visited."""
+    """The machine and the data in float64 on the CPU, if all its states can be visited."""
     check_is_fitted(rbm)
     if not hasattr(rbm, "free_energy"):
         raise ValueError(f"gradient_agreement is about an RBM, not {type(rbm).__name__}.")
     cpu = torch.device("cpu")
-    units = rbm.columns_.units(cpu)
-    if not units.is_discrete:
+    theta = Parameters.from_numpy(rbm.weights_, dtype=torch.float64, device=cpu)
+    machine = BipartiteMachine(theta, rbm.columns_.units(cpu))
+    if not machine.units.is_discrete:
         raise ValueError(
             "gradient_agreement needs binary visible units, and those of this "
             f"{type(rbm).__name__} are Gaussian: their states cannot be visited one by one."
         )
-    n_hidden, n_visible = rbm.weights_["weight_0"].shape
-    if max(n_hidden, n_visible) > exact_gradients.MAX_UNITS:
+    if max(machine.n_hidden, machine.n_visible) > exact_gradients.MAX_UNITS:
         raise ValueError(
             "gradient_agreement visits all 2^n states of both layers: at most "
-            f"{exact_gradients.MAX_UNITS} units each are possible, and this "
-            f"{type(rbm).__name__} has {n_visible} visible and {n_hidden} hidden ones."
+            f"{exact_gradients.MAX_UNITS} units each are possible, and this {type(rbm).__name__} "
+            f"has {machine.n_visible} visible and {machine.n_hidden} hidden ones."
         )
     X = rbm._checked(X)
     x = torch.tensor(X.toarray() if sparse.issparse(X) else X, dtype=torch.float64)
-    return Parameters.from_numpy(rbm.weights_, dtype=torch.float64, device=cpu), x, units
+    return machine, x
 
 
 def _check_growing(n_gibbs_steps, scales, n_particles, growth):
@@ -206,16 +207,15 @@ def _check_growing(n_gibbs_steps, scales, n_particles, growth):
     return scales
 
 
-def _grown(theta, units, scales, growth, n_particles, generator):
+def _grown(machine, scales, growth, n_particles, generator):
     """(machine, particles) at each scale, where particles followed it from scale 0."""
-    machine = theta.empty_like()
-    machine.flat.zero_()
-    step = gibbs_step(machine, units, generator)
-    nothing = machine.flat.new_zeros(n_particles, len(theta["visible_bias_0"]))
-    state = gibbs_state(machine, nothing, generator)
+    full, grown = machine.theta.flat, machine.over(machine.theta.empty_like())
+    grown.theta.flat.zero_()
+    step = gibbs_step(grown, generator)
+    state = gibbs_state(grown, full.new_zeros(n_particles, machine.n_visible), generator)
     for before, scale in pairwise([0.0, *scales.tolist()]):
         n_steps = math.ceil((scale - before) / growth)
-        for grown in np.linspace(before, scale, n_steps + 1)[1:].tolist():
-            torch.mul(theta.flat, grown, out=machine.flat)
+        for factor in np.linspace(before, scale, n_steps + 1)[1:].tolist():
+            torch.mul(full, factor, out=grown.theta.flat)
             state = step(state)
-        yield machine, state[0]
+        yield grown, state[0]

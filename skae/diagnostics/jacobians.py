@@ -1,10 +1,19 @@
-"""How a fitted encoder responds to its input, at rows of data."""
+"""How a fitted encoder responds to its input: norms, products and singular values of Jacobians."""
 
 import numpy as np
 import torch
 from sklearn.utils import check_array
 
-from skae._validation import check_choice, check_is_fitted, check_rows
+from skae._validation import (
+    check_choice,
+    check_count,
+    check_is_fitted,
+    check_number,
+    check_rows,
+)
+from skae.engine.networks.affine_maps import jacobian_of
+from skae.engine.networks.singular_vectors import leading_singular_vectors, spectrum
+from skae.engine.optimisation.devices import place_of
 
 # Entries of the Jacobians' row-dependent factors that are held at a time.
 _FACTOR_ENTRIES = 2**22
@@ -13,7 +22,7 @@ _FACTOR_ENTRIES = 2**22
 def check_differentiable(estimator, X, of):
     """Checked rows for an estimator whose code, or reconstruction, has a Jacobian."""
     check_choice("of", of, ("encoder", "reconstruction"))
-    if not hasattr(estimator, "_jacobian"):
+    if not hasattr(estimator, "_fitted_model"):
         raise ValueError(
             f"This {type(estimator).__name__} has no Jacobian that is known here: pass a fitted "
             "auto-encoder, RBM or stack of them, such as the stack_ of a StackedClassifier."
@@ -27,15 +36,20 @@ def map_jacobians(estimator, X, function, shape, of):
 
     The Jacobian is that of standardised columns, at the rows of a slice.
     """
+    model, theta = fitted = estimator._fitted_model(X)
+    if model.no_gradient is not None:
+        raise ValueError(
+            f"The code of this {type(estimator).__name__} has no Jacobian: {model.no_gradient}."
+        )
     start = 0
 
-    def of_block(theta, x):
+    def of_block(x):
         nonlocal start
         rows = slice(start, start + len(x))
         start += len(x)
-        return function(estimator._jacobian(theta, x, of), rows)
+        return function(jacobian_of(model, theta, x, of), rows)
 
-    return estimator._map_rows(X, of_block, shape, standardize=True)
+    return fitted.map_rows(of_block, X, shape)
 
 
 def map_parts(jacobian, function):
@@ -48,7 +62,7 @@ def map_parts(jacobian, function):
 
 def scale_like(estimator, tensor):
     """The columns' scale, as a tensor like another one; None where it is 1."""
-    return estimator.columns_.standardization(tensor.dtype, tensor.device)[1]
+    return estimator.columns_.standardization(place_of(tensor))[1]
 
 
 def is_single_layer(jacobian):
@@ -213,3 +227,138 @@ def _check_directions(directions, shape):
             f"({n_samples}, m, {n_features}) for m directions at each row."
         )
     return directions
+
+
+def jacobian_spectrum(estimator, X, n_values=None, *, of="encoder"):
+    r"""Singular values of the code's Jacobian dh/dx at each row.
+
+    With the singular value decomposition
+
+    .. math::
+
+        \frac{\partial h(x)}{\partial x} = \sum_k s_k(x)\, v_k(x)\, u_k(x)^T,
+        \qquad s_1 \ge s_2 \ge \ldots
+
+    a small step along :math:`u_k` moves the code by :math:`s_k` times its length. A
+    peaked spectrum is a low-dimensional chart: the code follows a few directions, those
+    along which the data vary, and ignores the others. The squares sum to the
+    squared Frobenius norm that ``contraction`` penalises.
+
+    Parameters
+    ----------
+    estimator : AutoEncoder, RBM, PSD, StackedAutoEncoder or the like
+        Fitted.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Data, in the units that the estimator was fitted on.
+    n_values : int, default=None
+        How many of the largest. None: all, for which each row costs a decomposition of its
+        whole Jacobian.
+    of : {"encoder", "reconstruction"}, default="encoder"
+        Whether to differentiate the code or the reconstruction.
+
+    Returns
+    -------
+    singular_values : ndarray of shape (n_samples, n_values)
+        Decreasing, with respect to the input as the network sees it,
+        (x - columns_.shift) / columns_.scale; so is the reconstruction.
+
+    Raises
+    ------
+    ValueError
+        If the code has no gradient, as that of a `SparseCoder`, or the Jacobian has fewer
+        singular values.
+
+    See Also
+    --------
+    local_rank : How many of them matter.
+    tangents : Their directions of input space.
+
+    Notes
+    -----
+    A few of many values are found by iteration, to about four digits.
+
+    References
+    ----------
+    .. [1] S. Rifai, P. Vincent, X. Muller, X. Glorot, Y. Bengio. Contractive
+       auto-encoders: explicit invariance during feature extraction. ICML 2011.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import ContractiveAutoEncoder
+    >>> from skae.diagnostics import jacobian_spectrum, local_rank
+    >>> X = load_digits().data / 16
+    >>> cae = ContractiveAutoEncoder(32, contraction=0.3, max_iter=20, random_state=0).fit(X)
+    >>> values = jacobian_spectrum(cae, X[:100])
+    >>> values.shape
+    (100, 32)
+    >>> bool(local_rank(values).mean() < 16)
+    True
+    """
+    X = check_differentiable(estimator, X, of)
+    n_out = estimator._n_features_out if of == "encoder" else X.shape[1]
+    most = min(n_out, X.shape[1])
+    if n_values is not None:
+        check_count("n_values", n_values, 1)
+        if n_values > most:
+            raise ValueError(
+                f"n_values={n_values}, but a Jacobian of {n_out} outputs and {X.shape[1]} inputs "
+                f"has {most} singular values: ask for at most {most}, or for all by None."
+            )
+
+    def values(jacobian, rows):
+        if n_values is None:
+            return spectrum(jacobian)
+        return leading_singular_vectors(jacobian, n_values).values
+
+    return map_jacobians(estimator, X, values, (n_values or most,), of)
+
+
+def local_rank(singular_values, share=0.9):
+    r"""How many directions the code follows at each row.
+
+    The least r with
+
+    .. math::
+
+        \sum_{k \le r} s_k^2 \ge \text{share} \cdot \sum_k s_k^2
+
+    and 0 where all singular values are 0.
+
+    Parameters
+    ----------
+    singular_values : array-like of shape (n_samples, n_values)
+        Decreasing. All of them, as from `jacobian_spectrum`: what is missing is taken for 0.
+    share : float, default=0.9
+        Of the squared Frobenius norm of the Jacobian; more than 0 and at most 1.
+
+    Returns
+    -------
+    ranks : ndarray of int of shape (n_samples,)
+
+    Examples
+    --------
+    >>> from skae.diagnostics import local_rank
+    >>> local_rank([[3, 3, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    array([2, 1, 0, 4])
+    """
+    values = check_spectra(singular_values)
+    share = check_number("share", share)
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share!r} must be more than 0 and at most 1.")
+    # Relative to the first, whose square neither overflows nor vanishes.
+    first = values[:, :1]
+    held = np.cumsum(np.divide(values, first, out=np.zeros_like(values), where=first > 0) ** 2, 1)
+    ranks = 1 + np.argmax(held >= share * held[:, -1:], axis=1)
+    return np.where(first[:, 0] > 0, ranks, 0)
+
+
+def check_spectra(singular_values):
+    """Singular values as float64, of shape (n_samples, n_values)."""
+    values = check_array(singular_values, dtype=np.float64, input_name="singular_values")
+    if (values < 0).any() or (np.diff(values, axis=1) > 0).any():
+        raise ValueError(
+            "Singular values are at least 0 and decrease within each row, but those that were "
+            "passed do not: pass what jacobian_spectrum or tangents returns."
+        )
+    return values

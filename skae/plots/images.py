@@ -5,8 +5,7 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skae.plots._drawing import as_images, axes, below_a_gap, draw_grid, tiled
-from skae.plots._rows import as_dense, first_rows
+from skae.plots.drawing import as_dense, as_images, axes, below_a_gap, draw_grid, first_rows, tiled
 
 
 class FilterDisplay:

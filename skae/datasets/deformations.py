@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional
 
 from skae._validation import check_count, check_number, make_generator
-from skae.datasets._arguments import check_images, check_labels, make_rng
+from skae.datasets.images import check_images, check_labels, make_rng
 
 # Images whose coordinates are held at a time: they fit into a processor's cache.
 _BLOCK = 512
