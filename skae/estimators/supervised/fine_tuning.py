@@ -44,7 +44,7 @@ from skae.estimators.stacks.layers import (
     weights_of,
     with_weights,
 )
-from skae.estimators.stacks.pretraining import pretrained, was_interrupted
+from skae.estimators.stacks.pretraining import facts_of, pretrained, was_interrupted
 from skae.estimators.supervised.output_layers import fit_linear_output
 from skae.estimators.supervised.targets import Classes, Numbers, Targets
 
@@ -398,9 +398,7 @@ def _pretrain_(stack, layers, X, read, sample_weight, targets):
     """Fit a stack by training its layers."""
     layers, training = pretrained(stack, layers, X, read.data, sample_weight, read.weight, targets)
     check_rows(stack, X, reset=True, finite=False)
-    stack._keep(layers)
-    stack.loss_curve_, stack.validation_curve_ = training.loss_curve, training.validation_curve
-    stack.n_iter_ = sum(layer.n_iter_ for layer in layers)
+    vars(stack).update(facts_of(layers, training))
     if training.loss_curve:
         report_collapse(stack, some_rows(read.data, read.weight), training)
 
