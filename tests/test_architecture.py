@@ -1,22 +1,34 @@
-"""Which module may import which, and what no module may do."""
+"""What the package is built like: which part may import which, how large what may be."""
 
 import ast
+import functools
+import importlib
+import inspect
+import io
 import os
+import pkgutil
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
+from registry import CASES
 
 import skae
+import skae.estimators
+from skae.engine.networks.corruptions import CORRUPTIONS
+from skae.engine.networks.layers import ACTIVATIONS
+from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES
+from skae.engine.networks.units import UNITS
+from skae.engine.optimisation.optimizers import OPTIMIZERS
 
 PACKAGE = Path(skae.__file__).parent
-FILES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
-# engine -> estimators -> skae/__init__; engine -> diagnostics -> plots. Each part
-# may import itself and the parts named here.
-ALLOWED = {
+# Each floor may import itself and those named here.
+FLOORS = {
     "engine": set(),
     "_validation": {"engine"},
     "datasets": {"engine", "_validation"},
@@ -24,12 +36,27 @@ ALLOWED = {
     "plots": {"engine", "diagnostics", "_validation"},
     "estimators": {"engine", "diagnostics", "_validation"},
 }
-each_file = pytest.mark.parametrize("file", sorted(FILES))
-
-
-def part_of(file):
-    """The part of the package that a file belongs to: "engine", "plots", ..."""
-    return Path(file).parts[0].removesuffix(".py")
+# So may the families of the engine ...
+ENGINE = {
+    "optimisation": set(),
+    "networks": {"optimisation"},
+    "boltzmann": {"networks", "optimisation"},
+    "sparse": {"networks", "optimisation"},
+    "images": {"networks", "optimisation", "sparse"},
+    "stacks": {"networks", "optimisation"},
+    "tangents": {"networks", "optimisation", "stacks"},
+}
+# ... and those of the estimators.
+ESTIMATORS = {
+    "face": set(),
+    "auto_encoders": {"face"},
+    "boltzmann": {"face"},
+    "images": {"face"},
+    "sparse": {"face", "images"},
+    "stacks": {"face", "auto_encoders", "boltzmann", "sparse"},
+    "supervised": {"face", "stacks"},
+    "tangents": {"face", "auto_encoders", "supervised"},
+}
 
 
 def imported_names(tree):
@@ -65,47 +92,78 @@ def is_or_is_in(name, module):
     return name == module or name.startswith(f"{module}.")
 
 
-@each_file
-def test_arrows_point_down(file):
-    part = part_of(file)
-    if part == "__init__":
-        return  # the public names: may import everything
-    # A part that is new has to find its place among the arrows first.
-    allowed = ALLOWED[part] | {part}
-    for name in imported_names(TREES[file]):
-        if is_or_is_in(name, "skae"):
-            # An arrow that points up would make the parts one lump.
-            assert name.split(".")[1] in allowed, f"{file} imports {name}"
+def arrows(floor, n_parts):
+    """(file, its part, imported part) of imports inside of a floor, for parts of some depth."""
+    for file, tree in TREES.items():
+        parts = file.removesuffix(".py").split("/")
+        if floor and parts[0] != floor:
+            continue
+        for name in imported_names(tree):
+            inner = name.split(".")
+            if inner[0] == "skae" and (not floor or inner[1] == floor) and len(inner) > n_parts:
+                yield file, parts[n_parts - 1], inner[n_parts]
 
 
-@each_file
-def test_the_engine_knows_no_scikit_learn(file):
-    if part_of(file) == "engine":
-        for name in imported_names(TREES[file]):
-            # The engine is functions on tensors: it sees no estimator.
-            assert not is_or_is_in(name, "sklearn"), f"{file} imports {name}"
+def wrong_arrows(floor, n_parts, allowed):
+    return {
+        f"{file} imports {target}"
+        for file, part, target in arrows(floor, n_parts)
+        if part != "__init__" and target not in allowed[part] | {part}
+    }
 
 
-@each_file
-def test_private_names_of_scikit_learn_are_imported_in_one_place(file):
-    if file == "_validation.py":
-        return
-    for name in imported_names(TREES[file]):
-        # Private names change between releases; one file is where to look then.
-        private = is_or_is_in(name, "sklearn") and any(p.startswith("_") for p in name.split("."))
-        assert not private, f"{file} imports {name}"
+@pytest.mark.parametrize(
+    ("floor", "n_parts", "allowed"),
+    [("", 1, FLOORS), ("engine", 2, ENGINE), ("estimators", 2, ESTIMATORS)],
+    ids=["floors", "families of the engine", "families of estimators"],
+)
+def test_arrows_point_down(floor, n_parts, allowed):
+    # An arrow that points up would make the parts one lump. A part that is new has to find its
+    # place among the arrows first.
+    assert wrong_arrows(floor, n_parts, allowed) == set()
+    # And an arrow that nothing needs leaves the list.
+    found = {(part, target) for _, part, target in arrows(floor, n_parts)}
+    listed = {(part, target) for part, targets in allowed.items() for target in targets}
+    assert listed - found == set()
 
 
-@each_file
-def test_optimisers_are_used_in_one_place(file):
-    names = {*imported_names(TREES[file]), *(name for name, _ in uses(TREES[file]))}
-    if file != "engine/optimisation/optimizers.py":
-        # One loop, one optimiser: nobody else touches torch's.
-        assert not any(is_or_is_in(name, "torch.optim") for name in names), file
-    if file != "engine/optimisation/training.py" and part_of(file) != "estimators":
-        # And only the loop, and the estimators that choose a rule by name, see ours.
-        rules = "skae.engine.optimisation.optimizers"
-        assert not any(is_or_is_in(name, rules) for name in names), file
+@pytest.mark.parametrize("allowed", [FLOORS, ENGINE, ESTIMATORS])
+def test_arrows_have_no_circle(allowed):
+    remaining = dict(allowed)
+    while remaining:
+        lowest = [part for part, targets in remaining.items() if not targets & set(remaining)]
+        # There is always a part that rests on nothing that is left.
+        assert lowest, f"a circle among {sorted(remaining)}"
+        for part in lowest:
+            del remaining[part]
+
+
+def test_the_engine_knows_no_scikit_learn():
+    for file, tree in TREES.items():
+        if file.startswith("engine/"):
+            for name in imported_names(tree):
+                # The engine is functions on tensors: it sees no estimator.
+                assert not is_or_is_in(name, "sklearn"), f"{file} imports {name}"
+
+
+def test_private_names_of_scikit_learn_are_imported_in_one_place():
+    for file, tree in TREES.items():
+        for name in imported_names(tree):
+            # Private names change between releases; one file is where to look then.
+            private = is_or_is_in(name, "sklearn") and "._" in f".{name}"
+            assert not private or file == "_validation.py", f"{file} imports {name}"
+
+
+def test_optimisers_are_used_in_one_place():
+    rules = "skae.engine.optimisation.optimizers"
+    for file, tree in TREES.items():
+        names = {*imported_names(tree), *(name for name, _ in uses(tree))}
+        if file != "engine/optimisation/optimizers.py":
+            # One loop, one optimiser: nobody else touches torch's.
+            assert not any(is_or_is_in(name, "torch.optim") for name in names), file
+        if file != "engine/optimisation/training.py" and not file.startswith("estimators/"):
+            # And only the loop, and the estimators that choose a rule by name, see ours.
+            assert not any(is_or_is_in(name, rules) for name in names), file
 
 
 FORBIDDEN = (
@@ -125,21 +183,21 @@ FORBIDDEN = (
 STATELESS = ("default_rng", "Generator", "RandomState", "SeedSequence")
 
 
-@each_file
-def test_no_global_state_is_touched(file):
-    for name, line in uses(TREES[file]):
-        # Settings of the process belong to the user; torch.compile costs half a minute.
-        assert not any(is_or_is_in(name, bad) for bad in FORBIDDEN), f"{file}:{line} {name}"
-        if is_or_is_in(name, "np.random") and name != "np.random":
-            # np.random.<draw> reads and changes NumPy's global generator.
-            assert name.split(".")[2] in STATELESS, f"{file}:{line} {name}"
-        if name == "torch.set_num_threads":
-            # The one place that restores it.
-            assert file == "engine/optimisation/devices.py", f"{file}:{line}"
-    for name in imported_names(TREES[file]):
-        # The standard library's generator is global, too.
-        assert not is_or_is_in(name, "random"), f"{file} imports {name}"
-        assert not any(is_or_is_in(name, bad) for bad in FORBIDDEN), f"{file} imports {name}"
+def test_no_global_state_is_touched():
+    for file, tree in TREES.items():
+        for name, line in uses(tree):
+            # Settings of the process belong to the user; torch.compile costs half a minute.
+            assert not any(is_or_is_in(name, bad) for bad in FORBIDDEN), f"{file}:{line} {name}"
+            if is_or_is_in(name, "np.random") and name != "np.random":
+                # np.random.<draw> reads and changes NumPy's global generator.
+                assert name.split(".")[2] in STATELESS, f"{file}:{line} {name}"
+            if name == "torch.set_num_threads":
+                # The one place that restores it.
+                assert file == "engine/optimisation/devices.py", f"{file}:{line}"
+        for name in imported_names(tree):
+            # The standard library's generator is global, too.
+            assert not is_or_is_in(name, "random"), f"{file} imports {name}"
+            assert not any(is_or_is_in(name, bad) for bad in FORBIDDEN), f"{file} imports {name}"
 
 
 TORCH_DRAWS = {
@@ -152,18 +210,18 @@ TENSOR_DRAWS = {
 }  # fmt: skip
 
 
-@each_file
-def test_every_draw_has_a_generator(file):
-    for node in ast.walk(TREES[file]):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-            continue
-        of_torch = dotted(node.func.value) == "torch"
-        if node.func.attr in (TORCH_DRAWS if of_torch else TENSOR_DRAWS):
-            given = {keyword.arg for keyword in node.keywords}
-            if dotted(node.func.value) in ("rng", "self.rng"):
+def test_every_draw_has_a_generator():
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            of = dotted(node.func.value)
+            if of in ("rng", "self.rng"):
                 continue  # a generator of NumPy
-            # Without ``generator=`` torch draws from its global one.
-            assert "generator" in given, f"{file}:{node.lineno} draws without a generator"
+            if node.func.attr in (TORCH_DRAWS if of == "torch" else TENSOR_DRAWS):
+                given = {keyword.arg for keyword in node.keywords}
+                # Without ``generator=`` torch draws from its global one.
+                assert "generator" in given, f"{file}:{node.lineno} draws without a generator"
 
 
 def module_level(tree):
@@ -176,15 +234,152 @@ def module_level(tree):
             pending.extend(ast.iter_child_nodes(node))
 
 
-@each_file
-def test_optional_packages_are_imported_where_they_are_used(file):
-    top = ast.Module([n for n in module_level(TREES[file]) if isinstance(n, ast.stmt)], [])
-    for node in top.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            for name in imported_names(node):
-                # skae must import on a machine that has none of these.
-                optional = ("matplotlib", "pandas", "polars", "rich", "skorch")
-                assert name.split(".")[0] not in optional, f"{file} imports {name} at its top"
+def test_optional_packages_are_imported_where_they_are_used():
+    # skae must import on a machine that has none of these.
+    optional = ("matplotlib", "pandas", "polars", "rich", "skorch")
+    for file, tree in TREES.items():
+        for node in module_level(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                for name in imported_names(node):
+                    assert name.split(".")[0] not in optional, f"{file} imports {name} at its top"
+
+
+# How large what may be
+
+
+def n_code_lines(path, tree):
+    """Lines that hold code: no comments, no blank lines, no strings that are statements."""
+    quiet = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    quiet |= {tokenize.ENDMARKER, tokenize.ENCODING}
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type not in quiet:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(tree):
+        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if text and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
+
+
+def test_files_are_short():
+    n_lines = {file: n_code_lines(path, TREES[file]) for file, path in FILES.items()}
+    assert {file: n for file, n in n_lines.items() if n > 300} == {}
+
+
+def test_the_package_is_small():
+    assert len(FILES) < 85
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 18_000
+
+
+def test_signatures_are_short():
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+                given = node.args
+                names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+                names = [name for name in names if name not in ("self", "cls")]
+                # What needs more is a record that has no name yet.
+                assert len(names) <= 12, f"{file}:{node.lineno} {node.name}"
+
+
+# Inheritance
+
+
+def own_classes(cls):
+    return [base for base in cls.__mro__ if is_or_is_in(base.__module__, "skae")]
+
+
+@functools.cache
+def estimator_classes():
+    """All classes of the estimators' modules, public and private."""
+    found = {}
+    for module in pkgutil.walk_packages(skae.estimators.__path__, "skae.estimators."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(value) and is_or_is_in(value.__module__, "skae"):
+                found[f"{value.__module__}.{value.__name__}"] = value
+    return list(found.values())
+
+
+def test_inheritance_is_shallow():
+    deep = {str(case): own_classes(case.cls) for case in CASES if len(own_classes(case.cls)) > 4}
+    assert deep == {}
+
+
+# What a subclass may say of itself; all of them return, and none acts.
+HOOKS = {
+    "_model",  # the engine's model that it is
+    "_describe",  # what it knows of the columns
+    "_facts",  # attributes that are known before training
+    "_check_parameters",  # refuses parameters that do not go together
+    "_loss_parameter",  # the name of the parameter that chooses units
+    "_collapse_remedy",  # what to do about a code that carries nothing
+}
+
+
+def test_hooks_are_few():
+    overridden = set()
+    for cls in estimator_classes():
+        for base in own_classes(cls)[1:]:
+            overridden |= vars(cls).keys() & vars(base).keys()
+    hooks = {
+        name
+        for name in overridden
+        if name.startswith("_")
+        and not name.startswith("__")
+        # What the class decorator and scikit-learn write.
+        and name not in ("_parameter_constraints", "_sklearn_auto_wrap_output_keys")
+    }
+    # Whoever reads a family has to know these, and no more.
+    assert hooks == HOOKS
+    assert len(HOOKS) <= 8
+
+
+# Parts are registered once
+
+REGISTERED = {
+    "engine/networks/units.py": UNITS,
+    "engine/networks/corruptions.py": CORRUPTIONS,
+    "engine/networks/penalties.py": {**SPARSITY_PENALTIES, **CONTRACTIONS},
+    "engine/networks/layers.py": ACTIVATIONS,
+    "engine/optimisation/optimizers.py": OPTIMIZERS,
+}
+# Words that mean something else as well: parts of a model, and courses of a learning rate.
+AMBIGUOUS = {"encoder", "reconstruction", "linear"}
+
+
+def compared_literals(tree):
+    """Strings that something is compared with, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    yield inner.value, inner.lineno
+
+
+def classes_asked_for(tree):
+    """Names of classes that something is tested to be of, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and dotted(node.func) in ("isinstance", "issubclass"):
+            for inner in ast.walk(node.args[1]):
+                if isinstance(inner, ast.Name | ast.Attribute):
+                    yield (dotted(inner) or "").split(".")[-1], node.lineno
+
+
+def test_nobody_asks_which_part_it_is():
+    for file, tree in TREES.items():
+        parts = {home: table for home, table in REGISTERED.items() if home != file}
+        names = {name for table in parts.values() for name in table} - AMBIGUOUS
+        classes = {getattr(part, "__name__", "") for t in parts.values() for part in t.values()}
+        # A part says what it is and can; who asks for its name or class has to be found and
+        # changed for every part that is new.
+        for literal, line in compared_literals(tree):
+            assert literal not in names, f"{file}:{line} compares with {literal!r}"
+        for name, line in classes_asked_for(tree):
+            assert name not in classes - {""}, f"{file}:{line} asks for {name}"
+
+
+# What an import and a fit do to the process
 
 
 def run_python(code):

@@ -5,7 +5,7 @@ from math import inf
 from numbers import Integral, Real
 
 from skae._validation import Interval, Registered, StrOptions
-from skae.engine.networks.corruptions import CORRUPTIONS, make_corruption
+from skae.engine.networks.corruptions import CORRUPTIONS, has_mask, make_corruption
 from skae.engine.networks.layers import ACTIVATIONS, Network
 from skae.engine.networks.objectives import Emphasis, Reconstruction, auto_encoder
 from skae.engine.networks.penalties import (
@@ -80,8 +80,10 @@ class AutoEncoder(Transformer):
     activation: str = parameter(
         default="sigmoid",
         constraints=[Registered(ACTIVATIONS)],
-        doc="""{"sigmoid", "tanh", "relu", "softplus", "linear"}
-        Activation of every layer but the output, whose units ``loss`` sets.""",
+        doc="""{{names}}
+        Activation of every layer but the output, whose units ``loss`` sets:
+
+        {summaries}""",
     )
     loss: str | Sequence = parameter(
         default="auto",
@@ -89,11 +91,7 @@ class AutoEncoder(Transformer):
         doc="""str or list of (str, columns)
         Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
-        - "bernoulli": cross-entropy, for values in [0, 1];
-        - "gaussian": columns standardised by their mean and standard deviation, which
-          are estimated in `fit`: a raw table needs no scaler;
-        - "multinomial": all columns together are one one-hot variable;
-        - "squared_error": half the squared error in the input's own units;
+        {summaries}
         - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".
 
         A list chooses by columns, given in any way that
@@ -121,9 +119,10 @@ class AutoEncoder(Transformer):
     sparsity_penalty: str = parameter(
         default="kl",
         constraints=[Registered(SPARSITY_PENALTIES)],
-        doc="""{"kl", "l1"}
-        "kl" drives each unit's mean activity to ``sparsity_target`` (sigmoid codes
-        only); "l1" is the sum of absolute values of the code.""",
+        doc="""{{names}}
+        What makes codes sparse:
+
+        {summaries}""",
     )
     sparsity_target: float = parameter(
         default=0.05,
@@ -134,11 +133,13 @@ class AutoEncoder(Transformer):
     corruption: str | Callable | None = parameter(
         default=None,
         constraints=[Registered(CORRUPTIONS), callable, None],
-        doc="""{"masking", "salt_and_pepper", "gaussian"}, callable or None
-        Noise on the input during training: components set to 0 (the mean, where columns
-        are standardised), set to their column's minimum or maximum, or Gaussian noise
-        added; or noise of your own, a function of a batch and a generator that returns the
-        corrupted batch and a boolean mask of what it changed, or None.""",
+        doc="""{{names}}, callable or None
+        Noise on the input during training:
+
+        {summaries}
+        - noise of your own: a function of a batch, in the coordinates of the network, and a
+          generator, which returns the corrupted batch and a boolean mask of what it changed, or
+          None for the mask. It leaves the batch itself as it is.""",
     )
     corruption_level: float = parameter(
         default=0.25,
@@ -164,8 +165,10 @@ class AutoEncoder(Transformer):
     contraction_target: str = parameter(
         default="encoder",
         constraints=[Registered(CONTRACTIONS)],
-        doc="""{"encoder", "reconstruction"}
-        Whether ``contraction`` penalises dh/dx or dr/dx.""",
+        doc="""{{names}}
+        Which Jacobian ``contraction`` penalises:
+
+        {summaries}""",
     )
     hessian: float = parameter(
         default=0.0,
@@ -193,7 +196,7 @@ class AutoEncoder(Transformer):
         doc="""list or tuple of penalties
         More terms of the criterion, of your own: objects with a number ``weight`` and a method
         ``value(theta, forward)`` that returns a scalar tensor, as those of
-        `skae.engine.networks.penalties`.""",
+        `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
     components_ = layer_weights(
@@ -259,13 +262,12 @@ class AutoEncoder(Transformer):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
             )
-        corruption = make_corruption(self.corruption, self.corruption_level)
-        if self.emphasis is not None and not getattr(
-            corruption or CORRUPTIONS.get(self.corruption), "has_mask", callable(corruption)
-        ):
+        make_corruption(self.corruption, self.corruption_level)
+        if self.emphasis is not None and not has_mask(self.corruption):
+            names = [repr(name) for name in CORRUPTIONS if has_mask(name)]
             raise ValueError(
                 "emphasis tells corrupted components from others, so it needs "
-                f"corruption='masking' or 'salt_and_pepper', not {self.corruption!r}."
+                f"corruption={' or '.join(names)}, not {self.corruption!r}."
             )
         if self.emphasis is not None and not (
             len(self.emphasis) == 2

@@ -1,75 +1,20 @@
-"""Small models and small data, shared by the tests of the scikit-learn face."""
+"""Small data, and mishaps that can befall any training, for the tests of the face."""
+
+import io
+import re
 
 import numpy as np
 import pytest
 import torch
+from registry import CASES
 
-from skae import (
-    PSD,
-    RBM,
-    AutoEncoder,
-    ContractiveAutoEncoder,
-    DenoisingAutoEncoder,
-    SparseCoder,
-)
-
-AUTO_ENCODERS = [AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder]
-SPARSE_CODERS = [SparseCoder, PSD]
-
-
-def small_models(model_class):
-    """A function that makes a small model of a class.
-
-    Its attribute ``units`` is the name of the parameter that chooses the output units;
-    ``is_auto_encoder`` tells whether the class has layers and corruption.
-    """
-
-    def make(**parameters):
-        small = {"n_components": 3, "max_iter": 3, "batch_size": 16, "random_state": 0}
-        return model_class(**{**small, **parameters})
-
-    make.units = "visible" if model_class is RBM else "loss"
-    make.is_auto_encoder = model_class in AUTO_ENCODERS
-    return make
-
-
-@pytest.fixture(params=[*AUTO_ENCODERS, RBM, *SPARSE_CODERS])
-def make_model(request):
-    """A function that makes a small model of each of the classes that are trained."""
-    return small_models(request.param)
-
-
-@pytest.fixture(params=[*AUTO_ENCODERS, RBM])
-def make_unit_model(request):
-    """The same for those whose output units may be binary."""
-    return small_models(request.param)
-
-
-@pytest.fixture(params=AUTO_ENCODERS)
-def make_auto_encoder(request):
-    """The same for what only auto-encoders have: losses by column, corruption, layers."""
-    return small_models(request.param)
-
-
-@pytest.fixture(params=[*AUTO_ENCODERS, RBM, PSD])
-def make_gradient_model(request):
-    """The same for those whose weights are random at first and follow a gradient."""
-    return small_models(request.param)
-
-
-@pytest.fixture
-def make_rbm():
-    """The same for what only restricted Boltzmann machines have."""
-    return small_models(RBM)
+from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 
 
 @pytest.fixture(name="X")
 def correlated_columns():
     """Forty rows of four correlated columns with different means and scales."""
-    generator = np.random.default_rng(0)
-    hidden = generator.normal(size=(40, 2))
-    noise = generator.normal(size=(40, 4))
-    return (hidden @ generator.normal(size=(2, 4)) + 0.3 * noise) * [1, 2, 5, 0.1] + [0, 3, -9, 1]
+    return next(case for case in CASES if str(case) == "AutoEncoder").X.copy()
 
 
 @pytest.fixture
@@ -88,31 +33,60 @@ def warn_every_time():
     torch.set_warn_always(before)
 
 
-class InterruptingLine:
-    """Stands in for the progress line and presses Ctrl-C in one of the trainings."""
+class FailingOutput(io.StringIO):
+    """Standard output that raises an error at one of the lines that show progress."""
 
-    training, count = 1, 0
+    def __init__(self, error, training, epoch):
+        super().__init__()
+        self.error, self.training, self.epoch, self.n_trainings = error, training, epoch, 0
 
-    def __init__(self, name):
-        InterruptingLine.count += 1
-        self.number = InterruptingLine.count
-
-    def __call__(self, epoch):
-        if self.number == self.training and epoch.number == 2:
-            raise KeyboardInterrupt
-        return False
-
-    def finish(self):
-        pass
+    def write(self, text):
+        shown = re.search(r"epoch (\d+)/", text)
+        number = int(shown[1]) if shown else 0
+        self.n_trainings += number == 1
+        if number == self.epoch and self.n_trainings == self.training:
+            raise self.error
+        return super().write(text)
 
 
 @pytest.fixture
-def interrupt(monkeypatch):
-    """A function that chooses the training, counted from 1, in which Ctrl-C is pressed."""
+def fail_in_training(monkeypatch):
+    """A function that chooses an error, and the training and epoch, counted from 1, of it.
 
-    def arrange(training):
-        monkeypatch.setattr(InterruptingLine, "training", training)
-        monkeypatch.setattr(InterruptingLine, "count", 0)
-        monkeypatch.setattr("skae.estimators.face.fitting.ProgressLine", InterruptingLine)
+    It is raised where the progress line is shown, so only in what has ``verbose=True``.
+    """
+
+    def arrange(error, training=1, epoch=2):
+        monkeypatch.setattr("sys.stdout", FailingOutput(error, training, epoch))
+
+    return arrange
+
+
+@pytest.fixture
+def interrupt(fail_in_training):
+    """A function that chooses the training, counted from 1, in which Ctrl-C is pressed."""
+    return lambda training=1, epoch=2: fail_in_training(KeyboardInterrupt, training, epoch)
+
+
+@pytest.fixture
+def explode(monkeypatch):
+    """A function that chooses a step, counted from 1, and a factor of all weights there.
+
+    It makes a rule of the steps, for ``optimizer="exploding"``.
+    """
+
+    def arrange(number, factor):
+        steps = []
+
+        class Exploding(SGD):
+            name = "exploding"
+
+            def update_(self, theta, gradient, state, learning_rate):
+                super().update_(theta, gradient, state, learning_rate)
+                steps.append(learning_rate)
+                if len(steps) == number:
+                    theta.mul_(factor)
+
+        monkeypatch.setitem(OPTIMIZERS, "exploding", Exploding)
 
     return arrange

@@ -132,6 +132,8 @@ def make_corruption(choice, level: float):
     if isinstance(choice, str):
         return CORRUPTIONS[choice](level)
     try:
+        if isinstance(choice, type):
+            raise TypeError("It is a class, not an object of it.")
         inspect.signature(choice).bind(None, None)
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -140,3 +142,61 @@ def make_corruption(choice, level: float):
             "return the corrupted batch and a boolean mask of what it changed, or None."
         ) from error
     return choice
+
+
+def has_mask(choice) -> bool:
+    """Whether a choice of a corruption may tell which components it touches."""
+    if choice is None:
+        return False
+    part = CORRUPTIONS[choice] if isinstance(choice, str) else choice
+    return getattr(part, "has_mask", True)
+
+
+def corrupted(
+    x: torch.Tensor, corruption, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a corruption makes of a batch: the corrupted batch, and its mask or None.
+
+    Raises
+    ------
+    ValueError
+        If it returns anything else, or has changed the batch itself, the target of the loss.
+    """
+    version = x._version
+    result = corruption(x, generator)
+    if x._version != version:
+        raise ValueError(
+            f"{_name(corruption)} changed the batch in place: it has to return a corrupted copy, "
+            "since the batch itself is what is to be reconstructed."
+        )
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(
+            f"{_name(corruption)} has to return two things, the corrupted batch and a boolean mask "
+            f"of what it changed, or None; not a {type(result).__name__}."
+        )
+    copy, mask = result
+    if _kind(copy) != _kind(x):
+        raise ValueError(
+            f"{_name(corruption)} has to return a corrupted batch like the one that it was given, "
+            f"a {_described(x)}; not a {_described(copy)}."
+        )
+    if mask is not None and (_kind(mask) != (x.shape, torch.bool, x.device)):
+        raise ValueError(
+            f"The mask that {_name(corruption)} returns has to be a tensor of torch.bool of shape "
+            f"{tuple(x.shape)}, as the batch is, or None; not a {_described(mask)}."
+        )
+    return copy, mask
+
+
+def _name(corruption):
+    return f"corruption={getattr(corruption, '__name__', type(corruption).__name__)}"
+
+
+def _kind(value):
+    return isinstance(value, torch.Tensor) and (value.shape, value.dtype, value.device)
+
+
+def _described(value):
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"tensor of {value.dtype} of shape {tuple(value.shape)}"

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 
 from skae.engine.networks.affine_maps import network_decoder, network_encoder
+from skae.engine.networks.corruptions import corrupted
 from skae.engine.networks.layers import Network, decode, encode, initialize_
+from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
@@ -137,15 +139,18 @@ class Reconstruction(Objective):
         -------
         value : Tensor, a scalar
         """
-        corrupted, column_weight = self._corrupt(x, generator)
-        hidden = encode(theta, corrupted, self.network)
+        noisy, column_weight = self._corrupt(x, generator)
+        hidden = encode(theta, noisy, self.network)
         decoded, output = decode(theta, hidden[-1], self.network)
         forward = Forward(
-            self.network, self.units, corrupted, row_weight, generator, hidden, decoded, output
+            self.network, self.units, noisy, row_weight, generator, hidden, decoded, output
         )
         loss = self.units.negative_log_likelihood(output, x, column_weight)
-        penalties = (p.weight * p.value(theta, forward) for p in self.penalties)
-        return sum(penalties, forward.mean(loss))
+        total = forward.mean(loss)
+        for penalty in self.penalties:
+            value = checked_value(penalty.value(theta, forward), penalty, "value")
+            total = total + penalty.weight * value
+        return total
 
     criterion = value
 
@@ -167,12 +172,12 @@ class Reconstruction(Objective):
         buffers = self._buffers_for(x, len(weight))
         scale = 1.0 / len(x)
 
-        corrupted, column_weight = self._corrupt(x, generator)
+        noisy, column_weight = self._corrupt(x, generator)
         if row_weight is not None:
             rows = row_weight.unsqueeze(1)
             column_weight = rows.expand_as(x) if column_weight is None else column_weight * rows
 
-        code = torch.addmm(theta["hidden_bias_0"], corrupted, weight.t(), out=buffers["code"])
+        code = torch.addmm(theta["hidden_bias_0"], noisy, weight.t(), out=buffers["code"])
         code = nonlinearity.function_(code)
         output = torch.addmm(theta["visible_bias_0"], code, decoder_weight, out=buffers["output"])
         value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
@@ -193,7 +198,7 @@ class Reconstruction(Objective):
             forward = Forward(
                 self.network,
                 self.units,
-                corrupted,
+                noisy,
                 row_weight,
                 generator,
                 [code],
@@ -201,18 +206,24 @@ class Reconstruction(Objective):
             )
             forward.slope, forward.delta = slope, delta
             for penalty in self.penalties:
-                value.add_(penalty.add_gradient_(theta, forward, out), alpha=penalty.weight)
-        out["weight_0"].addmm_(delta.t(), corrupted, alpha=scale)
+                term = penalty.add_gradient_(theta, forward, out)
+                value.add_(checked_value(term, penalty, "add_gradient_"), alpha=penalty.weight)
+        out["weight_0"].addmm_(delta.t(), noisy, alpha=scale)
         out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
         return value
 
     def _corrupt(self, x, generator):
         if self.corruption is None:
             return x, None
-        corrupted, mask = self.corruption(x, generator)
+        noisy, mask = corrupted(x, self.corruption, generator)
         if self.emphasis is None:
-            return corrupted, None
-        return corrupted, self.emphasis.column_weight(mask, x.dtype)
+            return noisy, None
+        if mask is None:
+            raise ValueError(
+                "emphasis tells corrupted components from others, but the corruption returns no "
+                "mask of them. Return one, or use emphasis=None."
+            )
+        return noisy, self.emphasis.column_weight(mask, x.dtype)
 
     def _buffers_for(self, x, n_components):
         # An epoch has batches of two sizes at most; their buffers are made once.

@@ -15,6 +15,10 @@ these.
 """
 
 import inspect
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 
@@ -255,7 +259,7 @@ def encoder_layers(theta, hidden, network):
     return slopes, [theta[f"weight_{level}"] for level in range(network.depth)]
 
 
-def check_penalties(penalties, code_range: tuple[float, float]) -> None:
+def check_penalties(penalties: Sequence, code_range: tuple[float, float]) -> None:
     """Raise a ValueError for what is no penalty, or none for codes of such a range.
 
     Parameters
@@ -263,17 +267,20 @@ def check_penalties(penalties, code_range: tuple[float, float]) -> None:
     penalties : sequence
     code_range : tuple of two float
     """
-    for number, penalty in enumerate(penalties):
-        value = getattr(penalty, "value", None)
+    for penalty in penalties:
         weight = getattr(penalty, "weight", None)
         try:
-            inspect.signature(value).bind(None, None)
-            float(weight)
+            inspect.signature(getattr(penalty, "value", None)).bind(None, None)  # type: ignore
+            if hasattr(penalty, "add_gradient_"):
+                inspect.signature(penalty.add_gradient_).bind(None, None, None)
+            if not isinstance(weight, Real) or not math.isfinite(weight):
+                raise TypeError(f"Its weight is {weight!r}.")
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"penalties[{number}]={penalty!r} is no penalty: it has to have a number, weight, "
-                "and a method value(theta, forward) that returns a scalar tensor, a mean over the "
-                "rows of forward.code."
+                f"penalties={penalty!r} is no penalty: it has to have a finite number, weight, and "
+                "a method value(theta, forward) that returns a scalar tensor, a mean over the rows "
+                "of forward.code; and it may have a method add_gradient_(theta, forward, gradient) "
+                "that returns the same."
             ) from error
         needed = getattr(penalty, "code_range", code_range)
         if code_range[0] < needed[0] or code_range[1] > needed[1]:
@@ -282,3 +289,20 @@ def check_penalties(penalties, code_range: tuple[float, float]) -> None:
                 "but those of this model are not bound to that: use activation='sigmoid', or "
                 "sparsity_penalty='l1'."
             )
+
+
+def checked_value(value: Any, penalty: Any, method: str) -> torch.Tensor:
+    """What a penalty's method returned, if it is a scalar.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    if isinstance(value, torch.Tensor) and value.dim() == 0:
+        return value
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+    raise ValueError(
+        f"{type(penalty).__name__}.{method} has to return a scalar tensor, a mean over the rows, "
+        f"not a {type(value).__name__}{shape}."
+    )

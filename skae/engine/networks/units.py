@@ -118,8 +118,8 @@ class Gaussian(Units):
 
     name = "gaussian"
     summary = (
-        "columns standardised by their mean and standard deviation, which are estimated in `fit`: "
-        "a raw table needs no scaler"
+        "columns standardised by their mean and standard deviation, which are estimated in `fit`, "
+        "so that a raw table needs no scaler"
     )
     standardizes = True
     is_discrete = False

@@ -35,7 +35,7 @@ class Registry(dict):
     @property
     def summaries(self) -> str:
         """A list of all names with what they stand for, for the same."""
-        return "\n".join(f'- "{name}": {_summary(part)};' for name, part in self.items())
+        return "\n".join(f'- "{name}": {_summary(part)}.' for name, part in self.items())
 
 
 def _origin(part):

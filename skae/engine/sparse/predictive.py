@@ -30,6 +30,7 @@ import torch
 
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.registry import Registry
 from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
 from skae.engine.sparse.inference import infer
@@ -49,13 +50,8 @@ _NORM_STEPS = 100
 # Codes that are computed at a time.
 _BLOCK_CODES = 2**21
 
-PREDICTORS: dict[str, type] = {}
-
-
-def predictor(cls):
-    """Register a predictor under its name."""
-    PREDICTORS[cls.name] = cls
-    return cls
+PREDICTORS = Registry()
+predictor = PREDICTORS.register
 
 
 @predictor

@@ -271,9 +271,7 @@ class Supervised(Objective):
         return value
 
 
-def classification_error(
-    output: list[torch.Tensor], target: list[torch.Tensor]
-) -> torch.Tensor:
+def classification_error(output: list[torch.Tensor], target: list[torch.Tensor]) -> torch.Tensor:
     """The part of a row's classes that are not the most probable, as far as they are known.
 
     Parameters

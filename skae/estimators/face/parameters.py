@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 
 from sklearn.base import BaseEstimator
 
+from skae._validation import Registered
+
 T = TypeVar("T")
 
 
@@ -32,7 +34,8 @@ def parameter(*, default: Any, constraints: list, doc: str, kw_only: bool = True
     constraints : list
         Legal values, as scikit-learn's parameter validation takes them.
     doc : str
-        First line: the type. Then what it does. The default is added.
+        First line: the type. Then what it does. The default is added. Where it says ``{names}``
+        or ``{summaries}``, those of the parts that ``constraints`` says are `Registered`.
     kw_only : bool, default=True
         Whether it has to be passed by its name.
     """
@@ -140,7 +143,12 @@ def _is_estimator(value):
 
 
 def _documented(field):
-    kind, _, meaning = field.metadata["doc"].partition("\n")
+    doc = field.metadata["doc"]
+    for constraint in field.metadata["constraints"]:
+        if isinstance(constraint, Registered):
+            doc = doc.replace("{names}", constraint.options.names)
+            doc = doc.replace("{summaries}", constraint.options.summaries)
+    kind, _, meaning = doc.partition("\n")
     return f"{field.name} : {kind}, default={field.default!r}\n{textwrap.indent(meaning, '    ')}"
 
 

@@ -48,15 +48,18 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     learning_rate_schedule: str = parameter(
         default="constant",
         constraints=[Registered(SCHEDULES)],
-        doc="""{"constant", "linear", "cosine"}
-        Course of the learning rate over ``max_iter`` epochs: constant, or falling to
-        zero linearly or along a half cosine.""",
+        doc="""{{names}}
+        Course of the learning rate over ``max_iter`` epochs:
+
+        {summaries}""",
     )
     optimizer: str = parameter(
         default="adam",
         constraints=[Registered(OPTIMIZERS)],
-        doc="""{"adam", "sgd", "nesterov", "rmsprop", "adagrad"}
-        The rule of the gradient steps, by torch's kernels.""",
+        doc="""{{names}}
+        The rule of the gradient steps, by torch's kernels:
+
+        {summaries}""",
     )
     momentum: float = parameter(
         default=0.9,

@@ -262,9 +262,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     @fitted_property
     def weights_(self):
-        """dict of str to ndarray
+        """Dict of str to ndarray
         All learned parameters, those of layer 0 as ``"0.weight_0"`` and the like.
-        """  # noqa: D403
+        """
         return weights_of(self.layers_)
 
     @weights_.setter
@@ -281,9 +281,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     @fitted_property
     def layer_loss_curves_(self):
-        """list of list of float
+        """List of list of float
         Training objective of each layer and epoch of pre-training.
-        """  # noqa: D403
+        """
         return [layer.loss_curve_ for layer in self.layers_]
 
     def __sklearn_tags__(self):

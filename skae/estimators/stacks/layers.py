@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.registry import Registry
 from skae.estimators.auto_encoders import (
     AutoEncoder,
     ContractiveAutoEncoder,
@@ -21,11 +22,10 @@ from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
 from skae.estimators.face.transformer import Transformer, as_if_fitted
 
-LAYERS = {
-    "auto": AutoEncoder,
-    "denoising": DenoisingAutoEncoder,
-    "contractive": ContractiveAutoEncoder,
-}
+# Families add theirs where they are defined.
+LAYERS = Registry(
+    auto=AutoEncoder, denoising=DenoisingAutoEncoder, contractive=ContractiveAutoEncoder
+)
 _DEFAULT_SIZES = (256, 256)
 # How one layer at a time may be trained, and how by a gradient through its codes.
 _MODES = ("unsupervised", "supervised", "partly_supervised", None)

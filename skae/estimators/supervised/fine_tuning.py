@@ -193,7 +193,9 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
         Parameters of the stack that are not the model's.
     """
     own = model.get_params(deep=False)
-    shared = {name: own[name] for name in StackedAutoEncoder().get_params(deep=False) if name in own}
+    shared = {
+        name: own[name] for name in StackedAutoEncoder().get_params(deep=False) if name in own
+    }
     return StackedAutoEncoder(**shared | {"warm_start": False} | changes)
 
 
@@ -353,9 +355,7 @@ def _read(model, X, y, sample_weight, *, is_fresh, **announced):
         kind = kind.described(table, weight, **announced)
         vars(model).update(kind.facts)
     targets = kind.encoded(table, weight)
-    return Read(
-        data, weight, table, kind, targets, targets.total * _mean_weight(sample_weight)
-    )
+    return Read(data, weight, table, kind, targets, targets.total * _mean_weight(sample_weight))
 
 
 def _mean_weight(sample_weight):

@@ -206,8 +206,7 @@ class Classes:
         """The columns of each output."""
         ends = np.cumsum([len(names) for names in self.classes])
         return [
-            np.arange(end - len(names), end)
-            for names, end in zip(self.classes, ends, strict=True)
+            np.arange(end - len(names), end) for names, end in zip(self.classes, ends, strict=True)
         ]
 
     def units(self, device: torch.device) -> Multinomial | Mixed:
@@ -367,7 +366,9 @@ class Numbers:
         table = self.checked(y)
         known = ~np.isnan(table).any(1)
         weight = _of_known(known, sample_weight)
-        return r2_score(table[known], np.reshape(predicted, table.shape)[known], sample_weight=weight)
+        return r2_score(
+            table[known], np.reshape(predicted, table.shape)[known], sample_weight=weight
+        )
 
 
 def checked_classes(y):

@@ -36,7 +36,9 @@ def estimate(path, n_temperatures=300, n_chains=100, seed=0, **settings):
 def test_estimates_are_within_their_error_bars(size, kind, make_machine):
     machine = make_machine(*size, kind, spread=0.5)
     exact, path = float(log_partition(*machine)), make_path(machine, base=0.3)
-    estimates = [estimate(path, 150, 100, seed) for seed in range(30)]
+    # With learned widths a few chains carry the estimate unless the temperatures are close.
+    n_temperatures = 600 if kind == "gaussian_learned" else 150
+    estimates = [estimate(path, n_temperatures, 100, seed) for seed in range(30)]
     z = torch.tensor([(e.log_partition - exact) / e.standard_error for e in estimates])
     # Each estimate is log Z give or take its standard error: 30 of them are within 4 ...
     assert z.abs().max() < 4

@@ -106,7 +106,7 @@ def test_contrast_normalisation_is_the_formula(rows):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("value", [0.1, 1e20, -3.3e-5])
+@pytest.mark.parametrize("value", [0.1, 1e20])
 def test_rows_of_one_value_become_zero(dtype, value):
     constant = torch.full((2, 97), value, dtype=dtype)
     # A mean that is rounded would leave something, which a division by it makes large.

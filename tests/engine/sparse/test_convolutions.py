@@ -8,9 +8,16 @@ import torch
 from sklearn.linear_model import Lasso
 from torch.nn.functional import conv_transpose2d
 
-from skae.engine.images.convolutions import PADDINGS, Convolution, _transposed_by_blocks
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.sparse.convolutions import PADDINGS, Convolution, _transposed_by_blocks
 from skae.engine.sparse.linear_maps import squared_norm
-from skae.engine.sparse.predictive import PREDICTORS, PredictiveDecomposition, initialize, project_
+from skae.engine.sparse.predictive import (
+    PREDICTORS,
+    PredictiveDecomposition,
+    initialize_,
+    parameter_shapes,
+    project_,
+)
 from skae.engine.sparse.problem import L1, fista, make_quadratic
 
 # Odd and even sides, one or more channels, signals, filters as large as the image.
@@ -245,8 +252,8 @@ def test_rows_do_not_depend_on_their_neighbours(generator):
 
 def random_model(activation, period, generator, tol=1e-13):
     convolution = Convolution((7, 6, 2), (3, 3), 4, period=period)
-    start = {"dtype": torch.float64, "device": "cpu", "generator": generator}
-    theta = initialize(convolution, activation, 0.3, from_zero=True, **start)
+    theta = Parameters(parameter_shapes(convolution, activation), dtype=torch.float64)
+    initialize_(theta, convolution, activation, 0.3, generator, from_zero=True)
     theta.flat.add_(draw(len(theta.flat), generator=generator), alpha=0.2)
     project_(theta)
     inference = {"tol": tol, "max_iter": 20000}

@@ -1432,8 +1432,11 @@ def test_frozen_persistent_chains_are_reported(binary_digits):
 
 
 def test_progress_that_was_lost_is_reported(binary_digits):
-    model = rbm(16, persistent=True, optimizer="sgd", momentum=0.5, learning_rate=10, max_iter=40)
-    # Chains that cannot follow such steps drive the model away from what it had learned.
+    settings = {"optimizer": "sgd", "momentum": 0.98, "learning_rate": 0.1}
+    model = rbm(128, **settings, batch_size=len(binary_digits), max_iter=50)
+    # So much momentum carries the model past the optimum: the loss falls from 25 to 20 and ends at
+    # 29.5 +- 2 over seeds. Neither a draw nor rounding decides between 23, where the warning
+    # begins, and 37, where the training counts as diverged.
     with pytest.warns(ConvergenceWarning, match="lost more than half of its progress"):
         model.fit(binary_digits)
 

@@ -15,7 +15,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae.engine.images.stages import local_contrast_normalize, pool, pool_grid, rectify
-from skae.estimators.images import shapes as _image_shapes
 from skae.estimators.images.shapes import resolve_image_shape
 from skae.estimators.images.stages import LocalContrastNormalizer, Pooling, Rectifier
 
@@ -25,10 +24,6 @@ SHAPE = (6, 5, 3)
 @pytest.fixture
 def images():
     return np.random.default_rng(0).normal(size=(7, 90))
-
-
-def blocks_of_three(n_rows, n_columns):
-    return [(start, min(start + 3, n_rows)) for start in range(0, n_rows, 3)]
 
 
 def as_images(X):
@@ -46,10 +41,8 @@ def as_images(X):
         ([3, 2, 2], 12, (3, 2, 2)),
         ((-1, 4), 12, (3, 4, 1)),
         ((3, -1, 2), 12, (3, 2, 2)),
-        ((2, 2, -1), 12, (2, 2, 3)),
         ((-1, -1, 3), 12, (2, 2, 3)),
         ((-1, -1), 9, (3, 3, 1)),
-        ((-1, -1, 64), 64, (1, 1, 64)),
         (np.array([3, 4]), 12, (3, 4, 1)),
     ],
 )
@@ -64,16 +57,11 @@ def test_shapes_are_completed(image_shape, n_features, resolved):
         ((3, 5), r"tiles=\(3, 5\) does not fit .* n_features=12 .* 3 \* 5 is not 12\. Give"),
         ((-1, 5), r"s \* 5 is not 12 for any integer s"),
         ((-1, -1, 2), r"s \* s \* 2 is not 12 for any integer s"),
-        ((-1, 24), "not 12 for any"),
-        ((3, -1, -1), "not the shape"),
         ((-1, 3, -1), "not the shape"),
-        ((-1, -1, -1), "not the shape"),
         ((0, 12), "not the shape"),
-        ((-2, -6), "not the shape"),
         ((3.0, 4.0), "not the shape"),
         ((True, 12), "not the shape"),
         ((12,), "not the shape"),
-        ((1, 3, 2, 2), "not the shape"),
         ("34", "not the shape"),
     ],
 )
@@ -117,33 +105,41 @@ KERNELS = {
 }
 
 
-@pytest.fixture(params=KERNELS)
-def case(request):
-    model, kernel, output_shape = KERNELS[request.param]
+def stage(name):
+    model, kernel, output_shape = KERNELS[name]
     return clone(model).set_params(image_shape=SHAPE), kernel, output_shape
 
 
-def test_transform_is_the_kernel(case, images):
-    model, kernel, output_shape = case
+@pytest.fixture(params=["split", "contrast", "overlapping", "grid"])
+def model(request):
+    """A stage of each kind."""
+    return stage(request.param)[0]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_transform_is_the_kernel(name, images):
+    model, kernel, output_shape = stage(name)
+    before = images.copy()
     result = model.fit_transform(images)
     # Rows are images flattened with the channels last, in and out.
     assert_array_equal(result, kernel(as_images(images)).reshape(7, -1))
+    # The data belong to the caller.
+    assert_array_equal(images, before)
     # What the next step takes as its image_shape.
     assert model.output_shape_ == output_shape
     assert model.image_shape_ == SHAPE
     assert result.shape == (7, np.prod(output_shape))
 
 
-def test_blocks_do_not_show(case, images, monkeypatch):
-    model, _, _ = case
-    expected = model.fit_transform(images)
-    monkeypatch.setattr(_image_shapes, "block_bounds", blocks_of_three)
+def test_blocks_do_not_show(model, images):
+    # More rows than are mapped at a time.
+    many = np.tile(images, (4000, 1))
+    expected = np.tile(model.fit_transform(images), (4000, 1))
     # Each image is mapped by itself.
-    assert_allclose(model.fit_transform(images), expected, rtol=1e-12, atol=1e-15)
+    assert_allclose(model.transform(many), expected, rtol=1e-12, atol=1e-15)
 
 
-def test_forms_of_data(case, images):
-    model, _, _ = case
+def test_forms_of_data(model, images):
     counts = np.round(3 * images)
     expected = model.fit_transform(counts)
     # Rows of a sparse matrix are the rows it stands for.
@@ -157,16 +153,9 @@ def test_forms_of_data(case, images):
     assert model.fit_transform((counts + 20).astype(np.uint8)).dtype == np.float32
 
 
-def test_input_is_left_as_it_was(case, images):
-    model, _, _ = case
-    before = images.copy()
-    model.fit_transform(images)
-    # The data belong to the caller.
-    assert_array_equal(images, before)
-
-
-def test_names_of_columns(case, images):
-    model, _, output_shape = case
+@pytest.mark.parametrize("name", ["abs", "split", "contrast", "pool"])
+def test_names_of_columns(name, images):
+    model, _, output_shape = stage(name)
     names = [f"pixel{i}" for i in range(90)]
     frame = model.set_output(transform="pandas").fit_transform(pd.DataFrame(images, columns=names))
     if output_shape == SHAPE:
@@ -178,13 +167,14 @@ def test_names_of_columns(case, images):
         assert list(frame.columns) == [f"{prefix}{i}" for i in range(np.prod(output_shape))]
 
 
-def test_a_copy_is_the_same_model(case, images):
-    model, _, _ = case
+def test_a_copy_is_the_same_model(model, images):
     copied = pickle.loads(pickle.dumps(model.fit(images)))
     # What is fitted travels with the model, and a clone starts without it.
     assert_array_equal(copied.transform(images), model.transform(images))
     with pytest.raises(NotFittedError):
         clone(model).transform(images)
+    with pytest.raises(NotFittedError):
+        clone(model).get_feature_names_out()
 
 
 def test_two_stages_are_a_pipeline(digits):
@@ -219,13 +209,11 @@ def test_two_stages_are_a_pipeline(digits):
         (Rectifier("square"), "'kind' parameter"),
         (Rectifier(threshold=-1.0), "'threshold' parameter"),
         (Pooling(size=(2, 0)), r"size=\(2, 0\) must be \(height, width\), two integers of at"),
-        (Pooling(size=(2, 2, 2)), r"size=\(2, 2, 2\) must be"),
         (Pooling(size=(2.0, 2)), r"size=\(2.0, 2\) must be"),
         (Pooling(stride=(1, -1)), r"stride=\(1, -1\) must be"),
         (Pooling(stride=0), "'stride' parameter"),
         (Pooling(grid=(0, 2)), r"grid=\(0, 2\) must be"),
         (Pooling(grid=2, stride=2), "stride=2 has no meaning; set one of them to None"),
-        (Pooling(kind="median"), "'kind' parameter"),
         (Pooling(device="cuda:99"), "not available"),
         (Pooling(image_shape=5), "'image_shape' parameter"),
     ],
@@ -304,7 +292,7 @@ def test_parameters_are_compared_by_value(images):
         model.transform(images)
 
 
-@pytest.mark.parametrize("sigma", [1e-320, 1e-200, np.float32(1e-40), 0.02])
+@pytest.mark.parametrize("sigma", [1e-320, np.float32(1e-40), 0.02])
 def test_the_narrowest_window_is_one_pixel(sigma, images):
     narrow = LocalContrastNormalizer(sigma=sigma, image_shape=SHAPE).fit_transform(images)
     # All weights but the middle one vanish as sigma does.
@@ -322,14 +310,9 @@ def test_missing_pixels_are_refused(model, images):
 
 @parametrize_with_checks(
     [
-        Rectifier(),
-        Rectifier("relu", threshold=0.1),
         Rectifier("split"),
-        LocalContrastNormalizer(),
         LocalContrastNormalizer(size=3, sigma=2.0, image_shape=(-1, 1)),
-        Pooling(),
-        Pooling(size=3, stride=1, kind="max"),
-        Pooling(kind="l2", image_shape=(-1, 1, 1)),
+        Pooling(size=3, stride=1, kind="l2"),
         Pooling(grid=2, kind="sum"),
     ]
 )

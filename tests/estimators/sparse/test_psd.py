@@ -66,7 +66,7 @@ def test_attributes_are_those_of_one_layer(X):
 def test_optimal_codes_are_the_lasso_on_the_learned_dictionary(X, activation):
     model = small_psd(activation=activation, inference="optimal", inference_tol=1e-14)
     model.set_params(inference_max_iter=100_000).fit(X)
-    lasso = Lasso(model.alpha / 4, fit_intercept=False, tol=1e-15, max_iter=1_000_000)
+    lasso = Lasso(model.alpha / 4, fit_intercept=False, tol=1e-10, max_iter=1_000_000)
     lasso.fit(model.decoder_components_.T, standardized(model, X).T)
     codes = model.transform(X)
     # scikit-learn's problem is ours divided by the number of columns.
@@ -107,7 +107,7 @@ def test_prediction_gap_is_the_excess_over_the_lasso(X, activation):
         square = ((x - codes @ dictionary) ** 2).sum(1)
         return 0.5 * square + model.alpha * np.abs(codes).sum(1)
 
-    lasso = Lasso(model.alpha / 4, fit_intercept=False, tol=1e-15, max_iter=1_000_000)
+    lasso = Lasso(model.alpha / 4, fit_intercept=False, tol=1e-10, max_iter=1_000_000)
     best = objective(lasso.fit(dictionary.T, x.T).coef_)
     expected = objective(model.transform(X)) / best - 1
     # Of each row, as a part of its optimum.

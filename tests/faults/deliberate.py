@@ -1,0 +1,423 @@
+"""Faults that a careless edit could make, and the tests that should notice each."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """A change of one place.
+
+    Attributes
+    ----------
+    file : str
+        Below ``skae/``.
+    what : str
+        What is wrong then.
+    snippet, replacement : str
+        What stands there, exactly once, and what is put in its place.
+    tests : tuple of str
+        The test files that should notice.
+    """
+
+    file: str
+    what: str
+    snippet: str
+    replacement: str
+    tests: tuple
+
+
+def apply(fault, source):
+    """The source with the fault in it.
+
+    Raises
+    ------
+    ValueError
+        If the snippet is not there exactly once.
+    """
+    count = source.count(fault.snippet)
+    if count != 1:
+        raise ValueError(f"{fault.file} has {fault.snippet!r} {count} times: {fault.what}")
+    return source.replace(fault.snippet, fault.replacement)
+
+
+def _in(file, *tests):
+    """A function that declares faults of one file, noticed by some tests."""
+
+    def fault(what, snippet, replacement, *others):
+        return Fault(file, what, snippet, replacement, others or tests)
+
+    return fault
+
+
+_ENGINE, _FACE = "tests/engine", "tests/estimators"
+
+_training = _in("engine/optimisation/training.py", f"{_ENGINE}/optimisation/test_training.py")
+_watching = _in("engine/optimisation/watching.py", f"{_ENGINE}/optimisation/test_training.py")
+_fitting = _in("engine/optimisation/fitting.py", f"{_FACE}/test_composition.py")
+_devices = _in("engine/optimisation/devices.py", f"{_ENGINE}/optimisation/test_devices.py")
+_rows = _in("engine/optimisation/rows.py", f"{_ENGINE}/optimisation/test_rows.py")
+_parameters = _in("engine/optimisation/parameters.py", f"{_ENGINE}/optimisation/test_parameters.py")
+_optimizers = _in("engine/optimisation/optimizers.py", f"{_ENGINE}/optimisation/test_optimizers.py")
+_draws = _in("engine/optimisation/draws.py", f"{_ENGINE}/optimisation/test_draws.py")
+_units = _in("engine/networks/units.py", f"{_ENGINE}/networks/test_units.py")
+_layers = _in("engine/networks/layers.py", f"{_ENGINE}/networks/test_layers.py")
+_corruptions = _in("engine/networks/corruptions.py", f"{_ENGINE}/networks/test_corruptions.py")
+_penalties = _in(
+    "engine/networks/penalties.py",
+    f"{_ENGINE}/networks/test_penalties.py",
+    f"{_ENGINE}/networks/test_objectives.py",
+)
+_objectives = _in("engine/networks/objectives.py", f"{_ENGINE}/networks/test_objectives.py")
+_maps = _in("engine/networks/affine_maps.py", f"{_ENGINE}/networks/test_affine_maps.py")
+_jacobians = _in("engine/networks/jacobians.py", f"{_ENGINE}/networks/test_jacobians.py")
+_columns = _in("estimators/face/columns.py", f"{_FACE}/test_data_forms.py")
+_transformer = _in("estimators/face/transformer.py", f"{_FACE}/test_composition.py")
+_outcomes = _in("estimators/face/outcomes.py", f"{_FACE}/test_bad_input.py")
+_validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
+_auto_encoders = _in("estimators/auto_encoders.py", f"{_FACE}/test_composition.py")
+
+FAULTS = [
+    # The loop
+    _training(
+        "the schedule moves once an epoch, not once a step",
+        "(epoch + number / n_batches) / settings.max_iter",
+        "epoch / settings.max_iter",
+    ),
+    _training("batches are not shuffled", "tensor_split(index[order],", "tensor_split(index,"),
+    _training(
+        "the constraint is not applied after a step",
+        "if project is not None:",
+        "if project is None:",
+    ),
+    _training(
+        "weights of the first rows count for every batch",
+        "self.weight[index]\n        return self.rows.take(index), weight",
+        "self.weight[: len(index)]\n        return self.rows.take(index), weight",
+    ),
+    _training("the loss is a sum over batches", "(total / n_batches).item()", "total.item()"),
+    _training("gradients add up from step to step", "    out.flat.zero_()\n", ""),
+    # What is watched
+    _watching(
+        "training waits one epoch too long",
+        "self.n_stale >= self.settings.n_iter_no_change",
+        "self.n_stale > self.settings.n_iter_no_change",
+    ),
+    _watching(
+        "the best weights are those after the epoch, whose loss was of those before it",
+        "            self.judged.copy_(self.theta.flat)",
+        "            pass",
+    ),
+    _watching(
+        "weights that are not finite pass where the loss is finite",
+        "if not (finite and bool(torch.isfinite(self.theta.flat).all())):",
+        "if not finite:",
+    ),
+    _watching(
+        "the criterion is judged under other noise at every call",
+        "torch.Generator(device).manual_seed(0)",
+        "torch.Generator(device).manual_seed(torch.Generator(device).seed())",
+    ),
+    _watching(
+        "weights of held-out rows are not made to mean 1",
+        "None if weight is None else weight / mean_weight",
+        "weight",
+    ),
+    _watching(
+        "early stopping keeps the last weights",
+        'if outcome == "diverged" or broken or self.validation_curve:',
+        'if outcome == "diverged" or broken:',
+    ),
+    # A fit
+    _fitting(
+        "the generator starts anew where training resumes",
+        "generator = _resumed(generator, start.state)",
+        "pass",
+    ),
+    _fitting(
+        "moments start anew where training resumes",
+        "moments = _moments(start.state, settings.optimizer, theta)",
+        "pass",
+    ),
+    _fitting(
+        "held-out rows are trained on as well",
+        "return index[order[n_held_out:]], index[order[:n_held_out]]",
+        "return index, index[order[:n_held_out]]",
+    ),
+    _fitting(
+        "the check of the last row to train on is gone",
+        "if n_held_out >= len(index):",
+        "if n_held_out > len(index):",
+        f"{_FACE}/test_bad_input.py",
+    ),
+    _fitting(
+        "rows of weight 0 are trained on",
+        "torch.arange(n_rows) if weight is None else torch.tensor(np.flatnonzero(weight))",
+        "torch.arange(n_rows)",
+    ),
+    _devices(
+        "threads are not given back after an error",
+        "    try:\n        yield\n    finally:\n        torch.set_num_threads(n_threads)",
+        "    yield\n    torch.set_num_threads(n_threads)",
+        f"{_FACE}/test_reproducibility.py",
+    ),
+    _devices(
+        "memory is not checked",
+        "if available is not None and n_bytes > available:",
+        "if available is None:",
+        f"{_FACE}/test_bad_input.py",
+    ),
+    # Rows
+    _rows(
+        "rows on the device are not centred", "(tensor - shift).div_(scale)", "tensor.div(scale)"
+    ),
+    _rows(
+        "streamed rows are not centred",
+        "tensor.sub_(self.shift).div_(self.scale)",
+        "tensor.div_(self.scale)",
+    ),
+    _rows(
+        "the spread between blocks counts too much",
+        "change**2 * (total * block_total / merged)",
+        "change**2 * block_total",
+    ),
+    _rows(
+        "the mean of a block ignores weights",
+        "block_mean = weight @ block / block_total",
+        "block_mean = block.mean(0)",
+    ),
+    _rows(
+        "zeros that a sparse matrix does not store do not vary",
+        "        square += (total - column_sums(entry_weight)) * mean**2\n",
+        "",
+    ),
+    _parameters(
+        "leaves do not write into the flat gradient",
+        "            leaf.grad = gradient[name]\n",
+        "",
+    ),
+    _optimizers(
+        "layers of a stack step at one rate", "part, rate * learning_rate)", "part, learning_rate)"
+    ),
+    _optimizers(
+        "Nesterov's momentum is plain momentum",
+        "nesterov=self.nesterov and self.momentum > 0",
+        "nesterov=False",
+    ),
+    _draws(
+        "coins are drawn by the global generator",
+        "None, generator=generator)\n    threshold",
+        "None)\n    threshold",
+    ),
+    # Units, layers, corruptions
+    _units(
+        "the slope of a Bernoulli mean misses a factor",
+        "return (r * (1 - r)).unsqueeze(-1) * matrix",
+        "return r.unsqueeze(-1) * matrix",
+        f"{_ENGINE}/networks/test_units.py",
+        f"{_ENGINE}/networks/test_objectives.py",
+    ),
+    _units(
+        "the constant of a Gaussian density counts one column",
+        "0.5 * len(scale) * math.log(2 * math.pi)",
+        "0.5 * math.log(2 * math.pi)",
+        f"{_ENGINE}/networks/test_units.py",
+        f"{_FACE}/test_composition.py",
+    ),
+    _units(
+        "weighted columns of a multinomial have the plain residual",
+        "a.mul_(target.sum(-1, keepdim=True)).sub_(target)",
+        "a.sub_(target)",
+    ),
+    _units(
+        "mixed units write the residual of the last part only",
+        "            a[:, columns] = residual\n            value = value + part",
+        "            a[:, columns] = residual\n            value = part",
+    ),
+    _layers(
+        "the sigmoid's curvature has the wrong sign", "slope, h, value=-2)", "slope, h, value=2)"
+    ),
+    _layers(
+        "deep nets start with the weights of one layer",
+        "nonlinearity.gain if network.depth == 1 else nonlinearity.deep_gain",
+        "nonlinearity.gain",
+    ),
+    _layers(
+        "the output's bias starts at zero", '    theta["visible_bias_0"].copy_(output_bias)\n', ""
+    ),
+    _corruptions(
+        "Gaussian noise comes from the global generator",
+        "torch.empty_like(x).normal_(generator=generator)",
+        "torch.randn_like(x)",
+    ),
+    _corruptions("the level of the noise is squared", "alpha=self.level)", "alpha=self.level**2)"),
+    # Penalties and criteria
+    _penalties(
+        "weight decay is twice what it should be",
+        "g.add_(w, alpha=self.weight)",
+        "g.add_(w, alpha=2 * self.weight)",
+    ),
+    _penalties(
+        "weighted activities are no fractions",
+        "return activity / forward.row_weight.mean()",
+        "return activity",
+    ),
+    _penalties(
+        "the contraction's gradient through the code misses a factor",
+        "forward.weighted_(change), norms, value=2 * self.weight)",
+        "forward.weighted_(change), norms, value=self.weight)",
+    ),
+    _penalties(
+        "the neighbour's slope is the row's own",
+        "delta = nonlinearity.curvature(code, other * change)",
+        "delta = nonlinearity.curvature(code, slope * change)",
+    ),
+    _penalties(
+        "noisy copies are not averaged",
+        "return total / self.n_samples\n\n    def add",
+        "return total\n\n    def add",
+    ),
+    _penalties(
+        "a penalty for codes of another range is taken",
+        "if code_range[0] < needed[0] or code_range[1] > needed[1]:",
+        "if code_range[0] < needed[0] and code_range[1] > needed[1]:",
+        f"{_FACE}/test_bad_input.py",
+    ),
+    _objectives(
+        "sample weights are lost where components are emphasised",
+        "else column_weight * rows",
+        "else column_weight",
+    ),
+    _objectives(
+        "the gradient of untied weights adds up from step to step",
+        '        if not self.network.tied:\n            out["weight_0"].zero_()\n',
+        "",
+    ),
+    _objectives(
+        "emphasis is the wrong way round",
+        "mul_(self.corrupted - self.untouched).add_(self.untouched)",
+        "mul_(self.untouched - self.corrupted).add_(self.corrupted)",
+    ),
+    _objectives(
+        "the closed form ignores the code's slope",
+        'out=buffers["delta"]).mul_(slope)',
+        'out=buffers["delta"])',
+    ),
+    _maps(
+        "standardisation is forgotten on the way back",
+        "                delta.mul_(step.gain)\n",
+        "                pass\n",
+    ),
+    _maps(
+        "inputs that stay are not enlarged",
+        "keep.mul_(1 / (1 - step.dropout))",
+        "keep",
+    ),
+    _jacobians(
+        "a layer's slope is on the wrong side",
+        "        if level > 0:\n            factor = factor @ weights[level]",
+        "        if level > 1:\n            factor = factor @ weights[level]",
+    ),
+    # The face
+    _columns(
+        "weights do not count in the columns' statistics",
+        "summary = summarize_columns(X, row_weight)",
+        "summary = summarize_columns(X)",
+        f"{_FACE}/test_composition.py",
+    ),
+    _columns(
+        "constant columns are divided by their rounding errors",
+        "np.where(constant, 1.0, summary.std)[columns]",
+        "np.maximum(summary.std, 1e-300)[columns]",
+    ),
+    _columns(
+        "reconstructions are not shifted back",
+        "            values += self.shift.astype(values.dtype)\n",
+        "",
+        f"{_FACE}/test_composition.py",
+    ),
+    _columns(
+        "two one-hot variables become one",
+        "len(merged) if UNITS[name].sums_to_one else None",
+        "None",
+        f"{_FACE}/test_composition.py",
+    ),
+    _columns(
+        "the domain of the units is not checked in fit",
+        "    _check_parts(parts, X, summary, feature_names, parameter)\n\n",
+        "\n",
+        f"{_FACE}/test_bad_input.py",
+    ),
+    _transformer(
+        "partial_fit forgets the curve",
+        "self.loss_curve_ = earlier + training.loss_curve",
+        "self.loss_curve_ = training.loss_curve",
+    ),
+    _transformer(
+        "fit leaves what partial_fit kept",
+        '        self.__dict__.pop("_training_state", None)\n',
+        "",
+    ),
+    _transformer(
+        "layers may change between fit and transform",
+        "if {name: array.shape for name, array in weights.items()} != dict(model.shapes):",
+        "if len(weights) != len(model.shapes):",
+    ),
+    _transformer(
+        "scores are not averaged by weights",
+        "np.average(scores, weights=check_weights(sample_weight, scores))",
+        "np.average(scores)",
+    ),
+    _transformer(
+        "rows outside of the domain are scored",
+        '        self.columns_.check(X, getattr(self, "feature_names_in_", None))\n        return X',
+        "        return X",
+        f"{_FACE}/test_bad_input.py",
+    ),
+    _outcomes(
+        "a fit that fails takes the model with it",
+        "            vars(self).update(before)\n",
+        "",
+    ),
+    _outcomes(
+        "a training that learned nothing is passed off as a model",
+        'raise ValueError(f"{message}. Nothing was learned.")',
+        "pass",
+    ),
+    _outcomes(
+        "collapsed codes are not reported",
+        "collapsed = constant.mean() >= _COLLAPSED",
+        "collapsed = constant.mean() > 1",
+        f"{_FACE}/test_collapse.py",
+    ),
+    _validation(
+        "sums of huge weights overflow",
+        "    weight = weight / weight.max()  # so that sums of huge weights do not overflow\n",
+        "",
+    ),
+    _validation(
+        "weights are not made to mean 1",
+        "return weight * (positive.sum() / weight.sum())",
+        "return weight",
+        f"{_FACE}/test_composition.py",
+    ),
+    _validation(
+        "infinite entries that a sparse matrix stores are taken",
+        "if not np.isfinite(X.data).all():",
+        "if np.isnan(X.data).any():",
+    ),
+    _validation(
+        "rows are counted from the start of their block",
+        "_raise_not_finite(block[row, column], start + row, column, feature_names)",
+        "_raise_not_finite(block[row, column], row, column, feature_names)",
+    ),
+    _auto_encoders(
+        "the user's own penalties are left out",
+        "return [*penalties, *self.penalties]",
+        "return penalties",
+        "tests/test_places_to_touch.py",
+    ),
+    _auto_encoders(
+        "salt and pepper know nothing of the columns",
+        "corruption = corruption.for_columns(*map(place.tensor, ends))",
+        "pass",
+    ),
+]

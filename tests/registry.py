@@ -1,0 +1,112 @@
+"""Every public estimator, as small and quick as its constructor allows, with data for it.
+
+The list is made from ``skae.__all__``: what becomes public is in every test that goes over it.
+A test imports what it needs::
+
+    @pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+    def test_codes(case):
+        codes = case.fit().transform(case.X)
+"""
+
+import inspect
+
+import numpy as np
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+
+import skae
+
+# A constructor that has one of these parameters gets its value.
+SMALL = {
+    "layer_sizes": (3,),
+    "n_components": 3,
+    "image_shape": (6, 6),
+    "patch_shape": (3, 3),
+    "n_patches": 200,
+    "batch_size": 16,
+    "max_iter": 3,
+    "pretraining_max_iter": 3,
+    "random_state": 0,
+}
+
+
+def _columns():
+    """Forty rows of four correlated columns with different means and scales."""
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(40, 2))
+    noise = generator.normal(size=(40, 4))
+    return (hidden @ generator.normal(size=(2, 4)) + 0.3 * noise) * [1, 2, 5, 0.1] + [0, 3, -9, 1]
+
+
+def _images():
+    """Forty images of 6 x 6 pixels: a bright bar at some place, and noise."""
+    generator = np.random.default_rng(0)
+    images = generator.normal(0.0, 0.1, size=(40, 6, 6))
+    for row, image in enumerate(images):
+        image[row % 6] += 1.0
+    return images.reshape(40, 36)
+
+
+class Case:
+    """A public estimator.
+
+    Parameters
+    ----------
+    cls : type
+
+    Attributes
+    ----------
+    X, y : ndarray
+        Data for it; ``y`` is None where it learns from X alone.
+    is_transformer, is_classifier, is_regressor : bool
+    is_trained : bool
+        Whether it makes gradient steps, epoch by epoch, and can continue.
+    """
+
+    def __init__(self, cls):
+        self.cls = cls
+        model = self.make()
+        self.is_transformer = hasattr(cls, "transform")
+        self.is_classifier, self.is_regressor = is_classifier(model), is_regressor(model)
+        self.is_trained = self.takes("max_iter")
+        self.X = _images() if self.takes("image_shape") else _columns()
+        self.y = None
+        if self.is_classifier:
+            self.y = np.array(["no", "yes"])[(self.X[:, 0] > np.median(self.X[:, 0])).astype(int)]
+        if self.is_regressor:
+            self.y = self.X @ np.arange(self.X.shape[1])
+
+    def __str__(self):
+        return self.cls.__name__
+
+    def takes(self, name):
+        """Whether the constructor has a parameter."""
+        return name in inspect.signature(self.cls).parameters
+
+    def make(self, **parameters):
+        """A small one; parameters that this class does not have are an error."""
+        small = {name: value for name, value in SMALL.items() if self.takes(name)}
+        return self.cls(**{**small, **parameters})
+
+    def fit(self, X=None, **parameters):
+        """A small one that has learned from the data."""
+        return self.make(**parameters).fit(self.X if X is None else X, self.y)
+
+    def output(self, model, X=None):
+        """What it is there for: codes, or predictions."""
+        X = self.X if X is None else X
+        return model.transform(X) if self.is_transformer else model.predict(X)
+
+
+def is_estimator(value):
+    """Whether a public name is an estimator."""
+    return isinstance(value, type) and issubclass(value, BaseEstimator)
+
+
+CASES = [Case(cls) for cls in map(vars(skae).get, skae.__all__) if is_estimator(cls)]
+TRAINED = [case for case in CASES if case.is_trained]
+TRANSFORMERS = [case for case in CASES if case.is_transformer]
+PREDICTORS = [case for case in CASES if case.is_classifier or case.is_regressor]
+# Transformers that are trained: they continue, reconstruct and score.
+LEARNERS = [case for case in TRAINED if case.is_transformer]
+# Those whose parameters reach all of training: a rule of the steps, and its rate.
+GRADIENT_LEARNERS = [case for case in LEARNERS if case.takes("learning_rate")]
