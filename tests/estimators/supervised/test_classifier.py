@@ -830,7 +830,9 @@ def test_failure_after_training_leaves_the_earlier_model(images, y):
     layer = AutoEncoder(8, activation="relu", max_iter=1, random_state=0).fit(images)
     model = StackedClassifier(layers=[layer], pretraining="prefit", max_iter=2).fit(images, y)
     before = state_of(model)
-    layer.weights_["hidden_bias_0"] -= 1e3
+    collapsed = copy.deepcopy(layer)
+    collapsed.weights_["hidden_bias_0"] -= 1e3
+    model.set_params(layers=[collapsed])
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapsedCodeWarning)
         # Rectifiers that are never positive say nothing of any class.
