@@ -401,9 +401,7 @@ def _require_use_of_others(model, is_fresh):
 
 def _pretrain_(stack, layers, X, read, sample_weight, targets):
     """Fit a stack by training its layers."""
-    layers, training = pretrained(
-        stack, layers, X, read.data, sample_weight, read.weight, targets
-    )
+    layers, training = pretrained(stack, layers, X, read.data, sample_weight, read.weight, targets)
     check_rows(stack, X, reset=True, finite=False)
     stack._keep(layers)
     stack.loss_curve_, stack.validation_curve_ = training.loss_curve, training.validation_curve

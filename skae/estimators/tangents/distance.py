@@ -330,7 +330,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
     @fitted_property
     def encoder_(self):
-        """estimator or None
+        """Estimator or None
         The fitted encoder, where tangents come from one.
         """
         return getattr(self.source_, "encoder", None)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.networks.corruptions import Masking
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode
+from skae.engine.networks.layers import ACTIVATIONS, Network, encode
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.penalties import Contraction
 from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
@@ -157,7 +157,7 @@ def test_gradient_matches_autograd(units, options, weighted, own, generator):
 @pytest.mark.parametrize("n_layers", [0, 1, 2])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradient_matches_autograd_at_every_depth(activation, n_layers, generator):
-    models, networks = make_models(n_layers, activation)
+    models, _ = make_models(n_layers, activation)
     theta = make_theta(models, generator)
     batch = make_batch("classes", generator, weighted=True)
     objective = Supervised(models, UNITS["classes"], **EVERYTHING)
@@ -296,7 +296,7 @@ def test_without_layers_the_output_sees_data_drop_out(generator):
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=str)
 @each_kind
 def test_rows_without_a_target_do_not_count(units, options, generator):
-    models, networks = make_models()
+    models, _ = make_models()
     theta = make_theta(models, generator)
     batch = make_batch(units, generator, unlabelled=True)
     other = batch._replace(x=batch.x.clone())
@@ -312,7 +312,7 @@ def test_rows_without_a_target_do_not_count(units, options, generator):
 
 @each_kind
 def test_the_mean_over_labelled_rows(units, generator):
-    models, networks = make_models()
+    models, _ = make_models()
     theta = make_theta(models, generator)
     batch = make_batch(units, generator, unlabelled=True)
     keep = torch.ones(N_ROWS, dtype=torch.bool)
@@ -393,7 +393,7 @@ def test_the_layers_own_criteria_do_not_add_up_from_batch_to_batch(generator):
 
 
 def test_parameters_of_decoders_have_no_supervised_gradient(generator):
-    models, networks = make_models()
+    models, _ = make_models()
     theta, batch = make_theta(models, generator), make_batch("multinomial", generator)
     _, out = closed(Supervised(models, Multinomial(), **EVERYTHING), theta, batch)
     decoders = [name for name in theta if "visible" in name or "decoder" in name]
@@ -403,7 +403,7 @@ def test_parameters_of_decoders_have_no_supervised_gradient(generator):
 
 
 def test_a_validation_loss_of_its_own(generator):
-    models, networks = make_models()
+    models, _ = make_models()
     theta, batch = make_theta(models, generator), make_batch("gaussian", generator, weighted=True)
 
     def absolute_error(output, target):
@@ -437,7 +437,7 @@ def test_what_it_says_of_itself():
 
 
 def test_the_state_is_that_of_the_layers_own_criteria(generator):
-    models, networks = make_models(1)
+    models, _ = make_models(1)
     theta, batch = make_theta(models, generator), make_batch("multinomial", generator)
 
     def make():

@@ -102,12 +102,16 @@ def test_nothing_but_the_output_is_logistic_regression(images, y, penalty, weigh
 @pytest.mark.parametrize("penalty", [0.1, 10.0])
 def test_two_classes_are_logistic_regression(images, y, penalty):
     some = y < 2
-    model = small_classifier(n_fine_tuned_layers=0, output_penalty=penalty).fit(images[some], y[some])
+    model = small_classifier(n_fine_tuned_layers=0, output_penalty=penalty).fit(
+        images[some], y[some]
+    )
     codes = model.stack_.transform(images[some])
     # Two weight vectors u and -u cost twice what their difference 2u costs by itself over 4:
     # penalty / 2 (|u|^2 + |u|^2) = penalty / 4 |2u|^2.
     expected = LogisticRegression(C=2 / penalty, tol=1e-8, max_iter=5000).fit(codes, y[some])
-    assert_allclose(model.output_weights_[1] - model.output_weights_[0], expected.coef_[0], rtol=2e-3, atol=2e-4)
+    assert_allclose(
+        model.output_weights_[1] - model.output_weights_[0], expected.coef_[0], rtol=2e-3, atol=2e-4
+    )
     assert_allclose(
         model.decision_function(images[some]), expected.decision_function(codes), atol=2e-3
     )
@@ -122,7 +126,10 @@ def test_gradient_steps_tend_to_logistic_regression(images, y, n_classes):
     best = StackedClassifier(**settings).fit(X, y)
     model = StackedClassifier(**settings, learning_rate=0.1, batch_size=1000, random_state=0)
     model.partial_fit(X, y, classes=np.unique(y))
-    model.output_weights_, model.output_bias_ = np.zeros_like(model.output_weights_), np.zeros_like(model.output_bias_)
+    model.output_weights_, model.output_bias_ = (
+        np.zeros_like(model.output_weights_),
+        np.zeros_like(model.output_bias_),
+    )
     n_rows = model.n_labelled_
     for _ in range(200):
         # The penalty is one part in the number of rows seen: the same rows are no new ones.
@@ -813,7 +820,9 @@ def state_of(model):
     return pickle.dumps({k: v for k, v in vars(model).items() if k.endswith("_")})
 
 
-@pytest.mark.parametrize(("method", "n_trainings"), [("fit", 3), ("partial_fit", 1), ("warm fit", 1)])
+@pytest.mark.parametrize(
+    ("method", "n_trainings"), [("fit", 3), ("partial_fit", 1), ("warm fit", 1)]
+)
 def test_failure_leaves_the_earlier_model(images, y, fail_in_training, method, n_trainings):
     model = small_classifier(verbose=True, n_iter_no_change=None).fit(images, y)
     before = state_of(model)

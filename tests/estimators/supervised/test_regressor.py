@@ -80,7 +80,10 @@ def test_gradient_steps_tend_to_ridge_regression(table):
     model = StackedRegressor(
         **settings, optimizer="nesterov", learning_rate=0.3, batch_size=1000, random_state=0
     ).partial_fit(X, y)
-    model.output_weights_, model.output_bias_ = np.zeros_like(model.output_weights_), np.ones_like(model.output_bias_)
+    model.output_weights_, model.output_bias_ = (
+        np.zeros_like(model.output_weights_),
+        np.ones_like(model.output_bias_),
+    )
     for _ in range(400):
         # The penalty is one part in the number of rows seen: the same rows are no new ones.
         model.n_labelled_ = 0.0
@@ -424,7 +427,9 @@ def test_failure_leaves_the_earlier_model(table, fail_in_training, method):
 @pytest.mark.parametrize("penalty", [0.0, 1e-3])
 def test_weak_penalties_do_not_tear_the_layers_apart(table, penalty):
     X, y = table
-    model = StackedRegressor((64, 64), output_penalty=penalty, max_iter=20, random_state=0).fit(X, y)
+    model = StackedRegressor((64, 64), output_penalty=penalty, max_iter=20, random_state=0).fit(
+        X, y
+    )
     # Codes of few epochs are nearly collinear: without any penalty the output that is best on
     # them has huge weights, and the first steps through these would explode.
     assert model.stopping_reason_ != "diverged"
