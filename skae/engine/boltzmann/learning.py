@@ -319,6 +319,7 @@ def boltzmann_machine(
         # Learned variances scale the data within the encoder.
         encoder=None if learns_variance else network_encoder(network),
         decoder=network_decoder(network),
+        untied=BipartiteMachine.untied,
         code_range=(0.0, 1.0),
         report=report,
     )

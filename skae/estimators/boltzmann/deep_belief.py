@@ -1,32 +1,61 @@
 """Deep belief networks: stacks of restricted Boltzmann machines as generative models."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from skae._validation import (
     HasMethods,
+    Interval,
     StrOptions,
     check_count,
     check_is_fitted,
     check_number,
     check_rows,
     check_weights,
-    computing_dtype,
     make_generator,
 )
 from skae.engine.boltzmann.deep_belief import sample_downwards, variational_bound
+from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.optimisation.models import FittedModel
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.rbm import RBM
-from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.boltzmann.sampling import log_volume, machine_of, rows_of, sampling
+from skae.estimators.face.outcomes import all_or_nothing, of_layer
+from skae.estimators.face.parameters import (
+    attribute,
+    estimator,
+    fitted_property,
+    get_nested_params,
+    parameter,
+    preset,
+    set_nested_params,
+    validate_parameters,
+)
+from skae.estimators.face.progress import CallbackBridge, CallbackSupportMixin, with_callbacks
+from skae.estimators.face.training import TrainedModel, usable_place
+from skae.estimators.face.transformer import Transformer, mean_score
+from skae.estimators.stacks.layers import (
+    StackParameters,
+    continued,
+    make_layers,
+    models_of,
+    weights_of,
+)
+from skae.estimators.stacks.pretraining import pretrained
 
 # Rows whose draws are made together: small blocks stay in the cache.
 _BLOCK = 1000
 
 
 @estimator
-class DeepBeliefNetwork(StackedAutoEncoder):
+class DeepBeliefNetwork(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
+):
     r"""Stack of restricted Boltzmann machines as one model of the data's distribution.
 
     The top machine gives the joint law of its two layers, each machine below it the law of its
@@ -88,7 +117,10 @@ class DeepBeliefNetwork(StackedAutoEncoder):
     >>> bound = network.score(X, log_partition=log_partition)
     """
 
-    layer: str = parameter(
+    layer_sizes: Sequence[int] | int | None = preset(
+        StackParameters, "layer_sizes", default=None, kw_only=False
+    )
+    layer: str | RBM = parameter(
         default="rbm",
         constraints=[StrOptions({"rbm"}), HasMethods(["fit", "transform"])],
         doc="""{"rbm"} or RBM
@@ -96,7 +128,7 @@ class DeepBeliefNetwork(StackedAutoEncoder):
         ``device`` and ``verbose`` from the network, or one of which each layer is a copy with its
         number of units, so that ``layer__learning_rate`` is a parameter of all.""",
     )
-    layers: list = parameter(
+    layers: Sequence[RBM] | None = parameter(
         default=None,
         constraints=[list, tuple, None],
         doc="""list of RBM or None
@@ -116,45 +148,101 @@ class DeepBeliefNetwork(StackedAutoEncoder):
           search, wrap each in :class:`sklearn.frozen.FrozenEstimator`.""",
     )
 
-    # Nothing is supervised, and the whole is not trained: the layers have these parameters.
-    supervision: ClassVar[float]
-    fine_tuning: ClassVar[bool]
-    code_activation: ClassVar[str]
-    learning_rate: ClassVar[float]
-    learning_rate_schedule: ClassVar[str]
-    optimizer: ClassVar[str]
-    momentum: ClassVar[float]
-    tol: ClassVar[float]
-    n_iter_no_change: ClassVar[int]
-    early_stopping: ClassVar[bool]
-    validation_fraction: ClassVar[float]
+    code_layer: int = parameter(
+        default=-1,
+        constraints=[Interval(Integral, None, None, closed="neither")],
+        doc="""int
+        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
+        the top one. May be set after `fit`.""",
+    )
+    batch_size: int = preset(TrainedModel, "batch_size", default=100)
+    max_iter: int = preset(TrainedModel, "max_iter", default=100)
+    warm_start: bool = preset(TrainedModel, "warm_start", default=False)
+    device: str | torch.device = preset(TrainedModel, "device", default="auto")
+    verbose: bool | int = preset(TrainedModel, "verbose", default=False)
+    random_state: int | np.random.RandomState | None = preset(
+        TrainedModel, "random_state", default=None
+    )
 
-    _attributes_doc = """
-    layers_ : list of RBM
-        The fitted machines, from the data upwards.
-    layer_loss_curves_ : list of list of float
-        Negative pseudo-log-likelihood of each machine after each epoch, in nats per row.
-    n_iter_ : int
-        Epochs of all machines.
-    weights_ : dict of str to ndarray
+    layers_: list[RBM] = attribute(
+        """list of RBM
+        The fitted machines, from the data upwards."""
+    )
+    n_features_in_: int = attribute(
+        """int
+        Number of features seen in `fit`."""
+    )
+    feature_names_in_: np.ndarray = attribute(
+        """ndarray of shape (n_features_in_,)
+        Names of the features, where X had string names."""
+    )
+
+    @fitted_property
+    def weights_(self):
+        """dict of str to ndarray
         All learned parameters, those of layer 0 as ``"0.weight_0"`` and the like.
-    columns_ : Columns
+        """  # noqa: D403
+        return weights_of(self.layers_)
+
+    @fitted_property
+    def columns_(self):
+        """Columns
         Units, shift, scale, mean and range of the data's columns; the lowest machine sees
         (x - columns_.shift) / columns_.scale.
-    n_features_in_ : int
-        Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names.
-    loss_curve_ : list of float
-        Empty, since nothing is trained as a whole. See ``layer_loss_curves_``.
-    validation_curve_ : list of float
-        Likewise.
-    stopping_reason_ : str
-        Why the training of the top machine ended: "max_iter", "converged" or "interrupted".
-    device_ : str
-        Where it was trained.
-    """
+        """
+        return self.layers_[0].columns_
 
+    @fitted_property
+    def layer_loss_curves_(self):
+        """list of list of float
+        Negative pseudo-log-likelihood of each machine after each epoch, in nats per row.
+        """  # noqa: D403
+        return [layer.loss_curve_ for layer in self.layers_]
+
+    n_iter_: int = attribute(
+        """int
+        Epochs of all machines."""
+    )
+    stopping_reason_: str = attribute(
+        """str
+        Why the training of the top machine ended: "max_iter", "converged" or "interrupted"."""
+    )
+    device_: str = attribute(
+        """str
+        Where it was trained."""
+    )
+
+    def get_params(self, deep=True):
+        """Parameters of this network and of its layers.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of the layers, as ``layers__0__learning_rate``.
+
+        Returns
+        -------
+        params : dict
+        """
+        return get_nested_params(self, deep)
+
+    def set_params(self, **params):
+        """Set parameters of this network or, as ``layers__0__learning_rate``, of its layers.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        return set_nested_params(self, params)
+
+    @with_callbacks
+    @all_or_nothing
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
 
@@ -178,8 +266,16 @@ class DeepBeliefNetwork(StackedAutoEncoder):
             Before any layer is trained: if a parameter is out of its range, layers are not
             machines that fit each other, or X is not what it should be.
         """
-        return super().fit(X, y, sample_weight)
+        goes_on = self.warm_start and hasattr(self, "layers_")
+        layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on)
+        bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
+        layers, _ = pretrained(self, layers, X, data, sample_weight, weight, goes_on=goes_on)
+        self.n_iter_ = sum(layer.n_iter_ for layer in layers)
+        self._keep(layers)
+        bridge.finish()
+        return self
 
+    @all_or_nothing
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X for every machine in turn.
 
@@ -199,7 +295,43 @@ class DeepBeliefNetwork(StackedAutoEncoder):
         self : object
             The fitted estimator.
         """
-        return super().partial_fit(X, y, sample_weight)
+        goes_on = hasattr(self, "layers_")
+        layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on, is_part=True)
+        if self.pretraining == "prefit":
+            if not goes_on:
+                layers, _ = pretrained(self, layers, X, data, sample_weight, weight)
+            n_iter = self.n_iter_ if goes_on else 0
+        else:
+            n_before, codes = _n_epochs(layers) if goes_on else 0, data
+            for number, layer in enumerate(layers):
+                with of_layer(number):
+                    layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
+                codes = layer._codes(codes) if number + 1 < len(layers) else codes
+            n_iter = (self.n_iter_ if goes_on else 0) + _n_epochs(layers) - n_before
+        self._keep(layers)
+        self.n_iter_ = n_iter
+        return self
+
+    def transform(self, X):
+        """Means of the hidden units of a layer, by the conditionals from the data upwards.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        codes : ndarray of shape (n_samples, n_units)
+            Of the layer ``code_layer``. In float32 for float32 input and small integers, else in
+            float64.
+        """
+        check_is_fitted(self)
+        return self._codes(check_rows(self, X, reset=False))
+
+    # As every transformer of this package does it, by the model and the columns.
+    inverse_transform = Transformer.inverse_transform
+    reconstruct = Transformer.reconstruct
 
     def sample(
         self,
@@ -210,6 +342,7 @@ class DeepBeliefNetwork(StackedAutoEncoder):
         init=None,
         n_chains=None,
         n_temperatures=1,
+        method="auto",
         return_means=False,
         random_state=None,
     ):
@@ -234,6 +367,8 @@ class DeepBeliefNetwork(StackedAutoEncoder):
             ``n_samples``, but at most 100.
         n_temperatures : int, default=1
             More than 1: parallel tempering of the top machine, see :meth:`RBM.sample`.
+        method : str or callable, default="auto"
+            The sampler of the top machine, see :meth:`RBM.sample`.
         return_means : bool, default=False
             Whether to return means of the visible units given the layer above them instead
             of draws: the same rows without the noise of each column, as images are shown.
@@ -253,15 +388,15 @@ class DeepBeliefNetwork(StackedAutoEncoder):
             hardly ever swap states.
         """
         check_is_fitted(self)
-        bottom, top = self.layers_[0], self.layers_[-1]
-        device = self._usable_device()
-        dtype = computing_dtype(bottom.weights_["weight_0"], device)
-        machines = self._machines(self._fitted_parameters(dtype, device))
+        kept = next(iter(self.weights_.values()))
+        place = usable_place(self, kept)
+        machines = [machine_of(layer, place) for layer in self.layers_]
         seed = self.random_state if random_state is None else random_state
-        generator = make_generator(seed, device)
+        generator = make_generator(seed, place.device)
         if init is not None:
             init = self._checked(init)
-            init = self._codes_below(init, len(machines) - 1) if len(machines) > 1 else init
+            init = self._codes(init, len(machines) - 1) if len(machines) > 1 else init
+        top = self.layers_[-1]
         states = top.sample(
             n_samples,
             n_steps=n_steps,
@@ -269,15 +404,15 @@ class DeepBeliefNetwork(StackedAutoEncoder):
             init=init,
             n_chains=n_chains,
             n_temperatures=n_temperatures,
-            random_state=int(torch.randint(2**31, (), generator=generator, device=device)),
+            method=method,
+            random_state=int(torch.randint(2**31, (), generator=generator, device=place.device)),
         )
-        units = self.columns_.units(device)
-        samples = np.empty((n_samples, self.n_features_in_), bottom.weights_["weight_0"].dtype)
-        with bottom._sampling(machines[0], n_samples, show=False):
-            for start, block in top._rows(states, machines[-1]).blocks():
-                visible = sample_downwards(machines, block, units, generator, return_means)
-                samples[start : start + len(block)] = bottom._in_data_units(visible)
-        return samples
+        samples = np.empty((n_samples, self.n_features_in_), kept.dtype)
+        with sampling(type(self).__name__, machines[0], n_samples):
+            for start, block in rows_of(top, states, place).blocks():
+                visible = sample_downwards(machines, block, generator, return_means)
+                samples[start : start + len(block)] = visible.cpu().numpy()
+        return self.columns_.in_data_units(samples)
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None
@@ -349,20 +484,26 @@ class DeepBeliefNetwork(StackedAutoEncoder):
             log_partition = self._kept_log_partition()
         value = check_number("log_partition", getattr(log_partition, "value", log_partition))
 
-        def bounds(theta, x):
-            machines, units = self._machines(theta), self.columns_.units(x.device)
-            generator = torch.Generator(x.device)
+        fitted = self._fitted_model(X, len(self.layers_))
+        theta = fitted.theta
+        machines = [
+            BipartiteMachine(theta.part(f"{number}."), layer.columns_.units(theta.flat.device))
+            for number, layer in enumerate(self.layers_)
+        ]
+        generator = torch.Generator(theta.flat.device)
+
+        def bounds(x):
             # The same random numbers for every block of rows, and at every call.
             return torch.cat(
                 [
-                    variational_bound(machines, rows, units, generator.manual_seed(0), n_draws)
+                    variational_bound(machines, rows, generator.manual_seed(0), n_draws)
                     for rows in x.split(_BLOCK)
                 ]
             )
 
         # That of the top machine is a part of its log Z.
-        log_volume = sum(layer._log_volume for layer in self.layers_[:-1])
-        return self._map_rows(X, bounds, (), standardize=True) - log_volume - value
+        volume = sum(log_volume(layer.columns_) for layer in self.layers_[:-1])
+        return fitted.map_rows(bounds, X) - volume - value
 
     def score(self, X, y=None, sample_weight=None, *, log_partition=None):
         """Mean of `score_samples` over the rows of X.
@@ -383,31 +524,68 @@ class DeepBeliefNetwork(StackedAutoEncoder):
         score : float
             In nats per row; higher is better.
         """
-        scores = self.score_samples(X, log_partition=log_partition)
-        return float(np.average(scores, weights=check_weights(sample_weight, scores)))
+        return mean_score(self.score_samples(X, log_partition=log_partition), sample_weight)
 
-    def _check_layers(self, layers):
-        for number, layer in enumerate(layers):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _layers_for(self, X, sample_weight, *, goes_on, is_part=False):
+        """Checked layers to train, with checked rows and weights."""
+        validate_parameters(self)
+        data = check_rows(self, X, reset=not (goes_on and is_part))
+        weight = check_weights(sample_weight, data)
+        layers, models = make_layers(self, X, data)
+        for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
             if not isinstance(layer, RBM):
                 raise ValueError(
                     f"Layer {number} is {layer!r}, but a DeepBeliefNetwork is made of RBMs. Use "
                     "StackedAutoEncoder for other layers."
                 )
-            if number > 0 and "gaussian" in (layer.visible, *_fitted_units(layer)):
+            if number > 0 and not model.units.is_discrete:
                 raise ValueError(
-                    f"Layer {number} has Gaussian visible units, but those are the hidden units of "
-                    f"layer {number - 1}, which are binary. Use visible='bernoulli'."
+                    f"Layer {number} has {model.units.name} visible units, but those are the "
+                    f"hidden units of layer {number - 1}, which are binary. Use "
+                    "visible='bernoulli'."
                 )
-        super()._check_layers(layers)
+        self._n_coding(len(layers))
+        if goes_on:
+            layers = continued(self.layers_, layers, self.pretraining == "prefit")
+        return layers, data, weight
 
-    def _checked(self, X):
-        X = check_rows(self, X, reset=False)
-        self.columns_.check(X, self._feature_names)
-        return X
+    def _keep(self, layers):
+        self.layers_ = layers
+        self.stopping_reason_, self.device_ = layers[-1].stopping_reason_, layers[-1].device_
 
-    def _machines(self, theta):
-        """The parameters of every layer, as views of the whole's."""
-        return [theta.part(f"{number}.") for number in range(len(self.layers_))]
+    def _n_coding(self, n_layers):
+        """How many layers, from the data upwards, make the code."""
+        if not -n_layers <= self.code_layer < n_layers:
+            raise ValueError(
+                f"code_layer={self.code_layer}, but there are {n_layers} layers, from 0 to "
+                f"{n_layers - 1}."
+            )
+        return self.code_layer % n_layers + 1
+
+    def _model(self, place, n_coding=None):
+        """The layers as one `Model`, whose code is that of the first so many."""
+        n_coding = self._n_coding(len(self.layers_)) if n_coding is None else n_coding
+        return stacked(models_of(self.layers_, place), n_coding=n_coding)
+
+    def _fitted_model(self, X, n_coding=None):
+        """That model with its parameters, to compute with such rows as X."""
+        place = usable_place(self, X)
+        theta = Parameters.from_numpy(self.weights_, dtype=place.dtype, device=place.device)
+        return FittedModel(self._model(place, n_coding), theta)
+
+    def _codes(self, X, n_coding=None):
+        """Codes of checked rows."""
+        model, theta = fitted = self._fitted_model(X, n_coding)
+        return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
+
+    _checked = Transformer._checked
+    _n_features_out = Transformer._n_features_out
 
     def _kept_log_partition(self):
         """Log Z of the top machine as it is now, computed once."""
@@ -419,5 +597,5 @@ class DeepBeliefNetwork(StackedAutoEncoder):
         return kept
 
 
-def _fitted_units(layer):
-    return [name for name, _ in layer.columns_.parts] if hasattr(layer, "columns_") else []
+def _n_epochs(layers):
+    return sum(len(layer.loss_curve_) for layer in layers)

@@ -27,6 +27,7 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer, layer_weights, mean_score
+from skae.estimators.stacks.layers import LAYERS
 
 # Persistent chains beyond this number cost more than they tell.
 _MOST_CHAINS = 1000
@@ -366,3 +367,7 @@ def _report_chains(objective):
     if frozen is None:
         return None
     return report_stuck(frozen, objective.state["chains"], "persistent chains")
+
+
+# A stack has such layers by this name.
+LAYERS["rbm"] = RBM

@@ -76,6 +76,12 @@ def machine_of(model, place: Place | None = None) -> BipartiteMachine:
     return BipartiteMachine(theta, model.columns_.units(place.device))
 
 
+def rows_of(model, X, place: Place):
+    """Rows as a fitted machine sees them."""
+    shift, scale = model.columns_.standardization(place)
+    return make_rows(X, shift, scale, dtype=place.dtype, device=place.device)
+
+
 def base_bias(columns, place: Place) -> torch.Tensor:
     """Biases of visible units that are independent and have the data's means."""
     return columns.units(place.device).bias_for_mean(place.tensor(columns.standardized("mean")))
@@ -126,7 +132,7 @@ class BoltzmannSampling:
         step = gibbs_step(machine, generator)
         result = np.empty(X.shape, dtype=self.components_.dtype)
         with sampling(type(self).__name__, machine, X.shape[0]):
-            for start, visible in _rows(self, X, machine).blocks():
+            for start, visible in rows_of(self, X, place_of(machine.theta.flat)).blocks():
                 state = gibbs_state(machine, visible, generator)
                 run = run_chains(step, state, Schedule(burn_in=n_steps), keep=lambda s: s[0])
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
@@ -214,7 +220,7 @@ class BoltzmannSampling:
                 visible = independent.start(n_chains, generator)
             else:
                 every = torch.arange(n_chains, device=place.device) % start.shape[0]
-                visible = _rows(self, start, machine).take(every).clone()
+                visible = rows_of(self, start, place).take(every).clone()
             if n_chains == 1:
                 # A companion, thrown away: two chains that never move, in different states,
                 # are stuck; one alone may be where the only state is.
@@ -370,11 +376,3 @@ def _require_room(n_rows, machine, purpose, remedy):
     flat = machine.theta.flat
     n_bytes = n_rows * (machine.n_visible + machine.n_hidden) * flat.element_size()
     require_memory(n_bytes, flat.device, purpose, f"Use a smaller {remedy}.")
-
-
-def _rows(model, X, machine):
-    """Rows as a fitted machine sees them."""
-    place = place_of(machine.theta.flat)
-    return make_rows(
-        X, *model.columns_.standardization(place), dtype=place.dtype, device=place.device
-    )

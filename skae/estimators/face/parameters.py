@@ -98,6 +98,50 @@ def validate_parameters(model: BaseEstimator) -> None:
     BaseEstimator._validate_params(model)
 
 
+def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
+    """What ``get_params`` returns, with the parameters of estimators in lists."""
+    params = BaseEstimator.get_params(model, deep=deep)
+    for name, value in list(params.items()) if deep else ():
+        if not (isinstance(value, list | tuple) and any(map(_is_estimator, value))):
+            continue
+        for number, part in enumerate(value):
+            params[f"{name}__{number}"] = part
+            if _is_estimator(part):
+                for below, setting in part.get_params().items():
+                    params[f"{name}__{number}__{below}"] = setting
+    return params
+
+
+def set_nested_params(model: BaseEstimator, params: dict) -> BaseEstimator:
+    """What ``set_params`` does, with the parameters of estimators in lists."""
+    in_lists = {}
+    for name in params:
+        owner, _, rest = name.partition("__")
+        number, _, below = rest.partition("__")
+        if number.isdigit() or (number and isinstance(getattr(model, owner, 0), list | tuple)):
+            in_lists[name] = owner, number, below
+    own = {name: params[name] for name in params if name not in in_lists}
+    BaseEstimator.set_params(model, **own)
+    for name in sorted(in_lists, key=len):
+        owner, number, below = in_lists[name]
+        parts = list(getattr(model, owner, None) or ())
+        if not number.isdigit() or int(number) >= len(parts):
+            raise ValueError(
+                f"{name!r} is no parameter of this {type(model).__name__}, which has "
+                f"{len(parts)} estimators in its parameter {owner}."
+            )
+        if below:
+            parts[int(number)].set_params(**{below: params[name]})
+        else:
+            parts[int(number)] = params[name]
+        setattr(model, owner, parts)
+    return model
+
+
+def _is_estimator(value):
+    return hasattr(value, "get_params") and not isinstance(value, type)
+
+
 def _documented(field):
     doc = field.metadata["doc"]
     for constraint in field.metadata["constraints"]:

@@ -15,7 +15,14 @@ from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import make_rows
 from skae.engine.optimisation.training import SCHEDULES, Settings
 from skae.estimators.face.outcomes import report_outcome, warn
-from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.face.parameters import (
+    attribute,
+    estimator,
+    get_nested_params,
+    parameter,
+    set_nested_params,
+    validate_parameters,
+)
 from skae.estimators.face.progress import CallbackSupportMixin, ProgressLine
 
 _CPU = torch.device("cpu")
@@ -163,16 +170,7 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         -------
         params : dict
         """
-        params = super().get_params(deep=deep)
-        for name, value in list(params.items()) if deep else ():
-            if not _holds_estimators(value):
-                continue
-            for number, part in enumerate(value):
-                params[f"{name}__{number}"] = part
-                if _is_estimator(part):
-                    for below, setting in part.get_params().items():
-                        params[f"{name}__{number}__{below}"] = setting
-        return params
+        return get_nested_params(self, deep)
 
     def set_params(self, **params):
         """Set parameters of this estimator or of those that it is made of.
@@ -187,39 +185,11 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         self : object
             The estimator.
         """
-        in_lists = {}
-        for name in params:
-            owner, _, rest = name.partition("__")
-            number, _, below = rest.partition("__")
-            if number.isdigit() or (number and isinstance(getattr(self, owner, 0), list | tuple)):
-                in_lists[name] = owner, number, below
-        super().set_params(**{name: params[name] for name in params if name not in in_lists})
-        for name in sorted(in_lists, key=len):
-            owner, number, below = in_lists[name]
-            parts = list(getattr(self, owner, None) or ())
-            if not number.isdigit() or int(number) >= len(parts):
-                raise ValueError(
-                    f"{name!r} is no parameter of this {type(self).__name__}, which has "
-                    f"{len(parts)} estimators in its parameter {owner}."
-                )
-            if below:
-                parts[int(number)].set_params(**{below: params[name]})
-            else:
-                parts[int(number)] = params[name]
-            setattr(self, owner, parts)
-        return self
+        return set_nested_params(self, params)
 
     def _check_parameters(self):
         """Raise a ValueError for parameters that are impossible, alone or together."""
         validate_parameters(self)
-
-
-def _holds_estimators(value):
-    return isinstance(value, list | tuple) and any(map(_is_estimator, value))
-
-
-def _is_estimator(value):
-    return hasattr(value, "get_params") and not isinstance(value, type)
 
 
 def settings_of(estimator, *, resumes=False, **changes):

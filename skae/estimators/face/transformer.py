@@ -1,10 +1,11 @@
 """The scikit-learn face that all learned transformers share."""
 
 import inspect
+import warnings
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted, check_rows, check_weights, make_generator
@@ -339,6 +340,20 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """Codes of checked rows."""
         model, theta = fitted = self._fitted_model(X)
         return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
+
+
+def as_if_fitted(transformer, X, original):
+    """A copy of a transformer that knows the columns of checked rows, and has learned nothing.
+
+    Its ``_model`` is the one that it will be.
+    """
+    trial = clone(transformer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own fit will warn
+        trial.n_features_in_ = X.shape[1]
+        trial.columns_ = trial._describe(X, None, original)
+        vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
+    return trial
 
 
 def mean_score(scores, sample_weight=None):

@@ -16,6 +16,7 @@ from skae.estimators.sparse.inference import (
     penalty_of,
     solve,
 )
+from skae.estimators.stacks.layers import LAYERS
 
 
 @estimator
@@ -244,3 +245,7 @@ class PSD(SparseInference, Transformer):
     @property
     def _accuracy(self):
         return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
+
+
+# A stack has such layers by this name.
+LAYERS["psd"] = PSD

@@ -1,7 +1,6 @@
 """The layers of a stack: how they are chosen, and what must hold before any is trained."""
 
 import copy
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -13,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.registry import Registry
 from skae.estimators.auto_encoders import (
     AutoEncoder,
     ContractiveAutoEncoder,
@@ -20,13 +20,12 @@ from skae.estimators.auto_encoders import (
 )
 from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.face.transformer import Transformer
+from skae.estimators.face.transformer import Transformer, as_if_fitted
 
-LAYERS = {
-    "auto": AutoEncoder,
-    "denoising": DenoisingAutoEncoder,
-    "contractive": ContractiveAutoEncoder,
-}
+# Families add theirs where they are defined.
+LAYERS = Registry(
+    auto=AutoEncoder, denoising=DenoisingAutoEncoder, contractive=ContractiveAutoEncoder
+)
 _DEFAULT_SIZES = (256, 256)
 # How one layer at a time may be trained, and how by a gradient through its codes.
 _MODES = ("unsupervised", "supervised", "partly_supervised", None)
@@ -395,14 +394,8 @@ def _models_to_be(layers, X, data):
 
 
 def _as_if_fitted(layer, number, rows, original):
-    """A copy of a layer that knows its columns."""
-    trial = clone(layer)
-    with of_layer(number), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the layer's own fit will warn
-        trial.n_features_in_ = rows.shape[1]
-        trial.columns_ = trial._describe(rows, None, original)
-        vars(trial).update(trial._facts(rows, None, trial.columns_, is_whole=True))
-    return trial
+    with of_layer(number):
+        return as_if_fitted(layer, rows, original)
 
 
 def _check_choice(layer, number):

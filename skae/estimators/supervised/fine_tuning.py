@@ -25,7 +25,7 @@ from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
-from skae.estimators.face.outcomes import report_constant_units, some_rows
+from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
 from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.training import (
     place_for,
@@ -44,6 +44,7 @@ from skae.estimators.stacks.layers import (
     weights_of,
     with_weights,
 )
+from skae.estimators.stacks.pretraining import pretrained, was_interrupted
 from skae.estimators.supervised.output_layers import fit_linear_output
 from skae.estimators.supervised.targets import Classes, Numbers, Targets
 
@@ -181,14 +182,13 @@ def labelled_criterion(task: Task, unsupervised_weight: float) -> Criterion:
     return Criterion(objective, index)
 
 
-def stack_of(model, shape: tuple[int, int], **changes) -> StackedAutoEncoder:
+def stack_of(model, data, **changes) -> StackedAutoEncoder:
     """The layers of a model as a stack that is to be trained.
 
     Parameters
     ----------
     model : SupervisedStack
-    shape : tuple of int
-        Numbers of rows and columns of the data.
+    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
     **changes
         Parameters of the stack that are not the model's.
     """
@@ -207,7 +207,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     model : SupervisedStack
     X, y, sample_weight : as the user passed them
     make_stack : callable
-        (model, shape of the data) -> the stack to be trained, a `StackedAutoEncoder`.
+        (model, data) -> the stack to be trained, a `StackedAutoEncoder`.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     model._check_parameters()
     is_fresh = not (model.warm_start and hasattr(model, "stack_"))
     read = _read(model, X, y, sample_weight, is_fresh=is_fresh)
-    stack = make_stack(model, read.data.shape)
+    stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data)
     model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
     if model.early_stopping and model.n_fine_tuned_layers != 0:
@@ -229,8 +229,8 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
 
     outcome, n_iter = "converged", 0
     if is_fresh:
-        stack._fit_layers(layers, X, read.data, sample_weight, read.weight, seen)
-        outcome = "interrupted" if stack._was_interrupted else outcome
+        _pretrain_(stack, layers, X, read, sample_weight, seen)
+        outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
         stack = model.stack_
     # Who interrupts pre-training wants to wait no longer.
@@ -277,14 +277,14 @@ def fit_part(model, X, y, sample_weight, **announced):
     model._check_parameters()
     is_fresh = not hasattr(model, "stack_")
     read = _read(model, X, y, sample_weight, is_fresh=is_fresh, **announced)
-    stack = stack_of(model, read.data.shape)
+    stack = stack_of(model, read.data)
     layers = _checked_layers(model, stack, X, read.data)
     targets = read.targets
     if not targets.labelled.any():
         _require_use_of_others(model, is_fresh)
     if is_fresh:
         model.n_labelled_, earlier = read.n_labelled, []
-        stack._fit_layers(layers, X, read.data, sample_weight, read.weight, targets)
+        _pretrain_(stack, layers, X, read, sample_weight, targets)
         is_final = model.n_fine_tuned_layers == 0
         output, _ = _start_of_output(model, stack, read.data, targets, is_final=is_final)
         state = None
@@ -313,6 +313,14 @@ def fitted_model(model, X) -> FittedModel:
     weights = _weights(layers, (model.output_weights_, model.output_bias_))
     theta = Parameters.from_numpy(weights, dtype=place.dtype, device=place.device)
     return FittedModel(with_output(models_of(layers, place), units, n_outputs), theta)
+
+
+def layers_below(stack: StackedAutoEncoder, number: int) -> StackedAutoEncoder:
+    """The layers of a fitted stack below one of them, as a stack of checked rows."""
+    below = copy.copy(stack)
+    below.layers_, below.code_layer = stack.layers_[:number], -1
+    vars(below).pop("feature_names_in_", None)
+    return below
 
 
 def _read(model, X, y, sample_weight, *, is_fresh, **announced):
@@ -386,6 +394,19 @@ def _split_labelled(model, read):
     return train_test_split(both, test_size=n_held_out, stratify=strata, random_state=seed)
 
 
+def _pretrain_(stack, layers, X, read, sample_weight, targets):
+    """Fit a stack by training its layers."""
+    layers, training = pretrained(
+        stack, layers, X, read.data, sample_weight, read.weight, targets
+    )
+    check_rows(stack, X, reset=True, finite=False)
+    stack._keep(layers)
+    stack.loss_curve_, stack.validation_curve_ = training.loss_curve, training.validation_curve
+    stack.n_iter_ = sum(layer.n_iter_ for layer in layers)
+    if training.loss_curve:
+        report_collapse(stack, some_rows(read.data, read.weight), training)
+
+
 def _start_of_output(model, stack, data, targets, *, is_final):
     """The output to begin with, or the one to end with: weights and biases, and steps."""
     if (model.pretraining is None and not is_final) or not targets.labelled.any():
@@ -405,7 +426,7 @@ def _start_of_output(model, stack, data, targets, *, is_final):
 def _task(model, read, seen, held_out, stack, n_tuned, output, *, is_fresh):
     first = len(stack.layers_) - n_tuned
     layers = stack.layers_[first:]
-    rows = read.data if first == 0 else stack._codes_below(read.data, first)
+    rows = read.data if first == 0 else layers_below(stack, first)._codes(read.data)
     place = place_for(model, rows)
     index, labelled = rows_that_count(len(seen.labelled), read.weight), seen.labelled
     if held_out is not None:

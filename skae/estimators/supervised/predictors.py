@@ -12,7 +12,6 @@ from skae.estimators.face.progress import with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.stacks.layers import get_layer_params, set_layer_params
 from skae.estimators.supervised.fine_tuning import Criterion, Task, fit_stack, fitted_model
 from skae.estimators.supervised.targets import Classes, Numbers
 
@@ -121,37 +120,6 @@ class SupervisedStack(TrainedModel):
             each other, X is not finite, or y has nothing to learn from.
         """
         return fit_stack(self, X, y, sample_weight)
-
-    def get_params(self, deep=True):
-        """Parameters of this estimator and of its layers.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include those of the layers, as ``layers__0__contraction``.
-
-        Returns
-        -------
-        params : dict
-        """
-        return get_layer_params(self, super().get_params(deep=deep), deep)
-
-    def set_params(self, **params):
-        """Set parameters of this estimator or, as ``layers__0__contraction``, of its layers.
-
-        Parameters
-        ----------
-        **params : dict
-            Names and values.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        own, of_layers = split_params(params)
-        super().set_params(**own)
-        return set_layer_params(self, of_layers)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,6 +1,6 @@
 """Nearest neighbours by tangent distance: a second reader of learned tangents."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skae._validation import (
-    HasMethods,
     Interval,
     StrOptions,
     check_count,
@@ -20,13 +19,25 @@ from skae._validation import (
 from skae.engine.optimisation.devices import require_memory, resolve_device
 from skae.engine.optimisation.rows import StreamedRows
 from skae.engine.tangents.distance import nearest_planes, orthonormal_bases
+from skae.estimators.face.columns import describe_columns
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import estimator, parameter, validate_parameters
+from skae.estimators.face.parameters import (
+    attribute,
+    estimator,
+    fitted_property,
+    parameter,
+    preset,
+    validate_parameters,
+)
+from skae.estimators.face.training import TrainedModel
+from skae.estimators.supervised.classifier import ClassifyingStack
 from skae.estimators.supervised.targets import checked_classes, find_classes, is_known
-from skae.estimators.tangents.sources import learned_source
+from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
 
 _CPU = torch.device("cpu")
 _SIDES = {"one": 1, "two": 2}
+# Neighbours of each row in local PCA.
+_N_NEIGHBORS = 15
 
 
 @estimator
@@ -112,18 +123,18 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         Labelled rows that vote.""",
         kw_only=False,
     )
-    tangent_source: str = parameter(
+    tangent_source: SourceChoice = parameter(
         default="local_pca",
-        constraints=[StrOptions({"local_pca"}), HasMethods(["fit", "transform"]), callable],
-        doc=""""local_pca", estimator or callable
+        constraints=SOURCES,
+        doc=""""local_pca", ("local_pca", int), estimator or callable
         Where tangents come from: the principal components of each row's nearest neighbours among
-        all rows of `fit`; an encoder, such as ``ContractiveAutoEncoder()``, of which a clone is
-        fitted to all rows of `fit` (one that is fitted is taken as it is if it is wrapped in
-        :class:`~sklearn.frozen.FrozenEstimator`); or a function of X, of shape
-        (n_samples, n_features), that returns directions of any lengths in the units of the data,
-        of shape (n_samples, n_tangents, n_features).""",
+        all rows of `fit`, 15 or as many as the tuple says; an encoder, such as
+        ``ContractiveAutoEncoder()``, of which a clone is fitted to all rows of `fit` (one that is
+        fitted is taken as it is if it is wrapped in :class:`~sklearn.frozen.FrozenEstimator`); or
+        a function of X, of shape (n_samples, n_features), that returns directions of any lengths
+        in the units of the data, of shape (n_samples, n_tangents, n_features).""",
     )
-    n_tangents: int = parameter(
+    n_tangents: int | str = parameter(
         default="auto",
         constraints=[Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         doc="""int or "auto"
@@ -138,7 +149,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         doc="""{"one", "two"}
         Whether only the training row has a plane, or both rows.""",
     )
-    n_candidates: int = parameter(
+    n_candidates: int | None = parameter(
         default=50,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
         doc="""int or None
@@ -152,51 +163,29 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         Weights of votes: alike, or by the inverse of the distance; where it is 0, nobody else
         votes.""",
     )
-    local_pca_neighbors: int = parameter(
-        default=15,
-        constraints=[Interval(Integral, 2, None, closed="left")],
-        doc="""int
-        Neighbours of each row in ``tangent_source="local_pca"``; all rows where there are
-        fewer.""",
-    )
-    unlabelled: int = parameter(
-        default=-1,
-        constraints=[Real, str, None],
-        doc="""int, str or None
-        The value in y that stands for an unknown class; a string where classes are strings.
-        None: there is none, every value is a class, as where classes are -1 and 1.""",
-    )
-    device: str = parameter(
-        default="auto",
-        constraints=[str, torch.device],
-        doc="""str or torch.device
-        "auto" takes CUDA, then MPS or XPU, then the CPU; or any device of torch, such
-        as "cpu" or "cuda:1".""",
-    )
+    unlabelled: float | str | None = preset(ClassifyingStack, "unlabelled", default=-1)
+    device: str | torch.device = preset(TrainedModel, "device", default="auto")
 
-    _attributes_doc = """
-    classes_ : ndarray of shape (n_classes,)
-        The classes.
-    n_tangents_ : int
-        Directions at each row.
-    labelled_ : ndarray of shape (n_labelled,)
-        Positions of the labelled rows among those of `fit`.
-    rows_ : ndarray of shape (n_labelled, n_features)
-        These rows.
-    row_classes_ : ndarray of shape (n_labelled,)
-        Their classes, as positions in ``classes_``.
-    bases_ : ndarray of shape (n_labelled, n_tangents_, n_features)
-        Orthonormal bases of their tangents. Where directions depend on each other, the last
-        ones are zero.
-    source_ : object or None
-        What finds directions at any rows; None without tangents.
-    encoder_ : estimator or None
-        The fitted encoder, where tangents come from one.
-    n_features_in_ : int
-        Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names.
-    """
+    classes_: np.ndarray = attribute(
+        """ndarray of shape (n_classes,)
+        The classes."""
+    )
+    labelled_: np.ndarray = attribute(
+        """ndarray of shape (n_labelled,)
+        Positions of the labelled rows among those of `fit`."""
+    )
+    row_classes_: np.ndarray = attribute(
+        """ndarray of shape (n_labelled,)
+        Their classes, as positions in ``classes_``."""
+    )
+    source_: object = attribute(
+        """object or None
+        What finds directions at any rows; None without tangents."""
+    )
+    n_features_in_: int = attribute(
+        """int
+        Number of features seen in `fit`."""
+    )
 
     @all_or_nothing
     def fit(self, X, y):
@@ -236,10 +225,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         self.labelled_ = np.flatnonzero(is_known(y, self.unlabelled))
         self._require_neighbours(self.n_neighbors)
         # With more directions at each of them, the planes of any two rows meet.
-        most = (data.shape[1] - 1) // _SIDES[self.sides]
-        self.source_ = learned_source(
-            self.tangent_source, self.n_tangents, most, self.local_pca_neighbors, data
-        )
+        self.source_ = self._learned_source(data, (data.shape[1] - 1) // _SIDES[self.sides])
         self.n_tangents_ = 0 if self.source_ is None else self.source_.n_tangents
         self.row_classes_ = np.searchsorted(self.classes_, y[self.labelled_])
         self._keep_rows(data, device)
@@ -342,9 +328,11 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    @property
+    @fitted_property
     def encoder_(self):
-        """The fitted encoder, where tangents come from one."""
+        """estimator or None
+        The fitted encoder, where tangents come from one.
+        """
         return getattr(self.source_, "encoder", None)
 
     def _require_neighbours(self, n_neighbors):
@@ -359,6 +347,27 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
                 f"n_neighbors={n_neighbors} rows cannot be found among n_candidates="
                 f"{n_candidates}. Use more candidates, or None for all rows."
             )
+
+    def _learned_source(self, data, most):
+        """The source of the tangents, of which there may be so many; None for no tangents."""
+        choice, n_tangents, neighbors = self.tangent_source, self.n_tangents, _N_NEIGHBORS
+        if n_tangents == 0:
+            return None
+        is_learned = isinstance(choice, str | tuple) or hasattr(choice, "fit")
+        # The user may know of more than can be learned.
+        if is_learned and n_tangents != "auto" and n_tangents > most:
+            raise ValueError(
+                f"n_tangents={n_tangents}, but in a space of n_features={data.shape[1]} planes of "
+                f"more than {most} dimensions meet, so that all distances would be 0. Use fewer "
+                "tangents, or sides='one'."
+            )
+        check_source(choice, n_tangents, data, n_neighbors=neighbors)
+        # In the units of the data.
+        columns = describe_columns(data, "squared_error", None, data)
+        source = learned_source(choice, n_tangents, data, columns, n_neighbors=neighbors)
+        if is_learned and n_tangents == "auto":
+            source.n_tangents = min(source.n_tangents, most, data.shape[0] - 1)
+        return source if source.n_tangents > 0 else None
 
     def _keep_rows(self, data, device):
         """The labelled rows, dense, and the bases of the planes at them."""

@@ -1,10 +1,12 @@
 """Where the tangents at rows of data come from: an encoder, the rows nearby, or the user.
 
 A source has ``n_tangents`` and ``directions(X)``: directions in the units of the data at checked
-rows, of shape (n_samples, n_tangents, n_features), and zero where there is none.
-
-Which source of tangents a user chose: checked before any work, then learned from the rows.
+rows, of shape (n_samples, n_tangents, n_features), and zero where there is none. `check_source`
+refuses a choice of the user before any work, and `learned_source` makes a source of it.
 """
+
+from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -13,13 +15,18 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from skae._validation import check_is_fitted
+from skae._validation import HasMethods, StrOptions, check_is_fitted
 from skae.diagnostics import local_pca_tangents, tangent_defects
 from skae.diagnostics.jacobians import map_jacobians, map_parts
 from skae.diagnostics.tangent_planes import leading_directions
 from skae.engine.networks.singular_vectors import leading_singular_vectors
-from skae.estimators.face.columns import describe_columns
+from skae.engine.optimisation.devices import Place
 from skae.estimators.face.outcomes import CollapsedCodeWarning, some_rows, warn
+from skae.estimators.face.transformer import Transformer, as_if_fitted
+
+# What `tangent_source` may be, where there is no encoder of the model's own.
+SourceChoice = str | tuple[str, int] | Transformer | Callable
+SOURCES = [StrOptions({"local_pca"}), tuple, HasMethods(["fit", "transform"]), callable]
 
 # "auto": the part of the Jacobian's squared norm that the tangents hold, found on so many rows
 # among the leading singular values: few, or where these do not hold it so many, on fewer rows.
@@ -30,6 +37,7 @@ _LOCAL_PCA = 10
 _MANY = 0.5
 # A row's response, as a fraction of that of others, which is none.
 _NOTHING = 1e-5
+_ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
 class EncoderTangents:
@@ -136,13 +144,13 @@ class GivenTangents:
         X -> directions of shape (n_samples, n_tangents, n_features).
     n_tangents : int or "auto"
         So many of them, from the first.
-    X : ndarray of shape (n_samples, n_features)
-        Checked rows, with which the function is tried.
+    X : {ndarray, CSR matrix} of shape (n_samples, n_features)
+        Checked rows, with the first of which the function is tried.
     """
 
     def __init__(self, function, n_tangents, X):
         self.function = function
-        n_given = self._given(X[:2]).shape[1]
+        n_given = self._given(X[:2].astype(np.float64)).shape[1]
         if n_tangents != "auto" and n_tangents > n_given:
             raise ValueError(
                 f"n_tangents={n_tangents}, but tangent_source returns {n_given} directions for "
@@ -194,79 +202,107 @@ def _leading_values(encoder, X, n_values):
     return both[:, :-1], both[:, -1]
 
 
-def learned_source(choice, n_tangents, most, n_neighbors, data):
-    """The source of tangents at any rows, or None for no tangents.
+def n_neighbors_of(choice: SourceChoice, default: int) -> int | None:
+    """Neighbours of each row in local PCA; None where tangents come from elsewhere."""
+    if isinstance(choice, str) and choice == "local_pca":
+        return default
+    return choice[1] if isinstance(choice, tuple) else None
+
+
+def check_source(
+    choice: SourceChoice, n_tangents: int | str, X, *, n_neighbors: int
+) -> None:
+    """Raise a ValueError for a choice that can give no such tangents, before any work.
 
     Parameters
     ----------
-    choice : "local_pca", estimator or callable
+    choice : "local_pca", ("local_pca", int), estimator or callable
         An estimator is cloned and fitted to the data unless it is frozen.
     n_tangents : int or "auto"
-    most : int
-        How many may be learned; the user may know of more.
-    n_neighbors : int
-        Of local PCA.
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
+    X : {ndarray, CSR matrix} of shape (n_samples, n_features)
         Checked rows.
-
-    Raises
-    ------
-    ValueError
-        If so many directions cannot be learned, or none, or a function returns something else.
+    n_neighbors : int
+        Of local PCA where the choice does not say.
     """
     if isinstance(choice, type):
         raise ValueError(f"tangent_source={choice!r} is a class: pass an instance of it.")
-    if n_tangents == 0:
-        return None
-    if not isinstance(choice, str) and not hasattr(choice, "fit"):
-        return GivenTangents(choice, n_tangents, data[:2].astype(np.float64))
-    _check_n_tangents(n_tangents, most, data)
-    if hasattr(choice, "fit"):
-        source = EncoderTangents(_fitted_encoder(choice, n_tangents, data), n_tangents, data)
+    if isinstance(choice, tuple):
+        _check_tuple(choice)
+    n_neighbors = n_neighbors_of(choice, n_neighbors)
+    if n_neighbors is not None:
+        _check_neighbourhood(n_tangents, n_neighbors, X.shape)
+    elif hasattr(choice, "fit"):
+        _check_encoder(choice, n_tangents, X)
     else:
-        _check_neighbourhood(n_tangents, n_neighbors, data.shape[0])
-        # In the units of the data.
-        columns = describe_columns(data, "squared_error", None, data, None)
-        source = LocalTangents(columns, n_tangents, n_neighbors, data)
-    if n_tangents == "auto":
-        source.n_tangents = min(source.n_tangents, most, data.shape[0] - 1)
-    return source if source.n_tangents > 0 else None
+        GivenTangents(choice, n_tangents, X)
 
 
-def _check_n_tangents(n_tangents, most, data):
-    if n_tangents != "auto" and n_tangents > most:
+def learned_source(choice: SourceChoice, n_tangents: int | str, X, columns, *, n_neighbors: int):
+    """The source of tangents at any rows.
+
+    Parameters
+    ----------
+    choice, n_tangents, X, n_neighbors : as of `check_source`
+    columns : Columns
+        In the units of which local PCA finds neighbours.
+
+    Returns
+    -------
+    source : EncoderTangents, LocalTangents or GivenTangents
+    """
+    n_neighbors = n_neighbors_of(choice, n_neighbors)
+    if n_neighbors is not None:
+        return LocalTangents(columns, n_tangents, n_neighbors, X)
+    if not hasattr(choice, "fit"):
+        return GivenTangents(choice, n_tangents, X)
+    is_frozen = isinstance(choice, FrozenEstimator)
+    encoder = choice.estimator if is_frozen else clone(choice).fit(X)
+    _check_code(encoder, encoder._model(_ANYWHERE), n_tangents)
+    return EncoderTangents(encoder, n_tangents, X)
+
+
+def _check_tuple(choice):
+    is_legal = (
+        len(choice) == 2
+        and choice[0] == "local_pca"
+        and isinstance(choice[1], Integral)
+        and not isinstance(choice[1], bool)
+        and choice[1] >= 2
+    )
+    if not is_legal:
         raise ValueError(
-            f"n_tangents={n_tangents}, but in a space of n_features={data.shape[1]} planes of more "
-            f"than {most} dimensions meet, so that all distances would be 0. Use fewer tangents, "
-            "or sides='one'."
+            f"tangent_source={choice!r}: a tuple must be ('local_pca', n_neighbors), with an "
+            "integer of at least 2."
         )
 
 
-def _check_neighbourhood(n_tangents, n_neighbors, n_samples):
+def _check_neighbourhood(n_tangents, n_neighbors, shape):
+    n_samples, n_features = shape
     found = min(n_neighbors, n_samples)
-    if n_tangents != "auto" and n_tangents >= found:
+    spanned = min(found - 1, n_features)
+    if n_tangents != "auto" and n_tangents > spanned:
         raise ValueError(
-            f"n_tangents={n_tangents}, but {found} neighbours span {found - 1} directions at most "
-            f"(local_pca_neighbors={n_neighbors}, n_samples={n_samples}). Use fewer tangents, more "
-            "neighbours or more rows."
+            f"n_tangents={n_tangents}, but {found} neighbours of {n_features} columns span "
+            f"{spanned} directions at most (n_samples={n_samples}). Use fewer tangents, "
+            "n_tangents='auto', more rows or more neighbours: tangent_source=('local_pca', "
+            f"{n_tangents + 1})."
         )
 
 
-def _fitted_encoder(choice, n_tangents, data):
-    frozen = isinstance(choice, FrozenEstimator)
-    encoder = choice.estimator if frozen else clone(choice)
-    if not hasattr(encoder, "_jacobian"):
+def _check_encoder(choice, n_tangents, X):
+    encoder = choice.estimator if isinstance(choice, FrozenEstimator) else choice
+    if not isinstance(encoder, Transformer):
         raise ValueError(
             f"tangent_source={choice!r} has no Jacobian that is known here. Use an auto-encoder, "
             "an RBM or a stack of them, 'local_pca', or a function of X."
         )
-    if frozen:
-        _check_frozen(encoder, data.shape[1])
-    _check_code(encoder, n_tangents)
-    if not frozen:
-        encoder.fit(data)
-        _check_code(encoder, n_tangents)
-    return encoder
+    if encoder is not choice:
+        _check_frozen(encoder, X.shape[1])
+        _check_code(encoder, encoder._model(_ANYWHERE), n_tangents)
+    elif not hasattr(encoder, "layers"):
+        # A stack knows its code once it is fitted.
+        rows = some_rows(X, None, _ROWS)
+        _check_code(encoder, as_if_fitted(encoder, rows, rows)._model(_ANYWHERE), n_tangents)
 
 
 def _check_frozen(encoder, n_features):
@@ -284,17 +320,14 @@ def _check_frozen(encoder, n_features):
         )
 
 
-def _check_code(encoder, n_tangents):
-    # A stack knows its units and what hinders them once it is fitted.
-    hindrance = getattr(encoder, "_hindered_gradient", None)
-    n_units = getattr(encoder, "_n_features_out", None)
-    if hindrance is not None:
+def _check_code(encoder, model, n_tangents):
+    if model.no_gradient is not None:
         raise ValueError(
-            f"The code of tangent_source={encoder!r} has no Jacobian: {hindrance}. Use another "
-            "encoder."
+            f"The code of tangent_source={encoder!r} has no Jacobian: {model.no_gradient}. Use "
+            "another encoder."
         )
-    if n_units is not None and n_tangents != "auto" and n_tangents > n_units:
+    if n_tangents != "auto" and n_tangents > model.n_codes:
         raise ValueError(
-            f"n_tangents={n_tangents}, but the code of {type(encoder).__name__} has {n_units} "
-            "units. Use fewer tangents, or more units."
+            f"n_tangents={n_tangents}, but the code of {type(encoder).__name__} has "
+            f"{model.n_codes} units. Use fewer tangents, or more units."
         )

@@ -1,5 +1,6 @@
 """Chains of affine maps against torch's layers and autograd."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,14 +12,13 @@ from skae.engine.networks.affine_maps import (
     AffineMap,
     decoder_maps,
     encoder_maps,
-    network_decoder,
-    network_encoder,
 )
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode
+from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.draws import random_mask
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.stacks.stacking import Level, decode_levels, encode_levels
+from skae.engine.stacks.stacking import stacked
 
 SIZES = (6, 5, 4, 3)
 FUNCTIONS = {
@@ -200,60 +200,63 @@ def test_parameters_outside_of_the_chain_are_cleared_and_no_others(x, generator)
     assert not out["gain"].any()
 
 
-def make_levels(affine=True, decodable=True):
+def make_models(affine=True, decodable=True):
     """Three layers: Bernoulli and Gaussian units between them, one standardised, one tied."""
-    levels, shapes = [], {}
+    models = []
     kinds = [("tanh", True), ("sigmoid", False), ("softplus", True)]
     for k, (activation, tied) in enumerate(kinds):
         network = Network(SIZES[k : k + 2], activation, tied)
-        level = Level(
-            f"{k}.",
-            lambda theta, x, network=network: encode(theta, x, network)[-1],
-            lambda theta, code, network=network: decode(theta, code, network)[1],
+        model = auto_encoder(
+            network,
             Gaussian(0.2) if k == 1 else Bernoulli(),
+            torch.zeros(SIZES[k]),
+            None,
             torch.linspace(-1, 1, SIZES[k], dtype=torch.float64) if k == 1 else None,
             torch.linspace(0.5, 2, SIZES[k], dtype=torch.float64) if k == 1 else None,
-            network_encoder(network) if affine or k != 1 else None,
-            network_decoder(network) if decodable or k != 1 else None,
         )
-        levels.append(level)
-        shapes |= {level.prefix + name: s for name, s in network.parameter_shapes.items()}
-    return levels, shapes
+        if k == 1 and not affine:
+            model = replace(model, encoder=None)
+        if k == 1 and not decodable:
+            model = replace(model, decoder=None)
+        models.append(model)
+    return models
 
 
-def test_maps_of_levels_are_their_encoders_and_decoders(x, generator):
-    levels, shapes = make_levels()
-    theta = Parameters(shapes, dtype=torch.float64)
+def test_maps_of_models_are_their_encoders_and_decoders(x, generator):
+    models = make_models()
+    whole = stacked(models, 4)
+    theta = Parameters(whole.shapes, dtype=torch.float64)
     theta.flat.normal_(0.0, 0.7, generator=generator)
-    code = encode_levels(theta, x, levels)[-1]
-    pre = AffineChain(encoder_maps(levels)).forward(theta, x)
+    code = whole.encode(theta, x)
+    pre = AffineChain(encoder_maps(models, 4)).forward(theta, x)
     # (h - shift) / scale is affine too; the last activation is left to the caller.
     assert_same(functional.softplus(pre), code)
     # Units' means between layers are activations, scale and shift a gain and a shift.
-    output = AffineChain(decoder_maps(levels)).forward(theta, code)
-    assert_same(output, decode_levels(theta, code, levels))
+    output = AffineChain(decoder_maps(models, 4)).forward(theta, code)
+    assert_same(output, whole.decode(theta, code))
 
 
 def test_dropout_of_the_data_and_of_hidden_units():
-    levels, _ = make_levels()
-    # The lowest level's inputs are the data, the others' are hidden units.
-    assert [step.dropout for step in encoder_maps(levels, (0.2, 0.5))] == [0.2, 0.5, 0.5]
+    models = make_models()
+    # The lowest model's inputs are the data, the others' are hidden units.
+    maps = encoder_maps(models, dropout=(0.2, 0.5))
+    assert [step.dropout for step in maps] == [0.2, 0.5, 0.5]
     # By default nothing drops out.
-    assert [step.dropout for step in encoder_maps(levels)] == [0.0, 0.0, 0.0]
+    assert [step.dropout for step in encoder_maps(models)] == [0.0, 0.0, 0.0]
 
 
-def test_levels_that_are_no_affine_maps_have_none():
-    levels, _ = make_levels(affine=False)
+def test_models_that_are_no_affine_maps_have_none():
+    models = make_models(affine=False)
     # One encoder that is no affine map makes the whole none, its decoder may still be one.
-    assert encoder_maps(levels) is None
-    assert len(decoder_maps(levels)) == 3
-    levels, _ = make_levels(decodable=False)
+    assert encoder_maps(models) is None
+    assert len(decoder_maps(models)) == 3
+    models = make_models(decodable=False)
     # And the other way round.
-    assert decoder_maps(levels) is None
-    assert len(encoder_maps(levels)) == 3
+    assert decoder_maps(models) is None
+    assert len(encoder_maps(models)) == 3
 
 
-def test_no_levels_are_no_maps():
+def test_no_models_are_no_maps():
     # An empty chain is an affine chain: the identity, which is not None.
     assert encoder_maps([]) == []
     assert decoder_maps([]) == []

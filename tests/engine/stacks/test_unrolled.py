@@ -1,20 +1,21 @@
 """The reconstruction through a whole stack: its value, and its gradient in closed form."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from skae.engine.networks.affine_maps import network_decoder, network_encoder
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode
-from skae.engine.networks.objectives import Reconstruction
+from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.stacks.stacking import Level, UnrolledReconstruction, decode_levels, encode_levels
+from skae.engine.stacks.stacking import UnrolledReconstruction, stacked
 
 N_ROWS, SIZES = 8, (6, 5, 4, 3)
 BINARY, ONE_HOT, REAL = torch.tensor([4, 0]), torch.tensor([5, 1]), torch.tensor([2, 3])
 UNITS = {
     "bernoulli": Bernoulli(),
-    "gaussian": Gaussian(offset=1.7),
+    "gaussian": Gaussian(1.7),
     "multinomial": Multinomial(),
     "mixed": Mixed([(Bernoulli(), BINARY), (Multinomial(), ONE_HOT), (Gaussian(-0.6), REAL)]),
 }
@@ -31,37 +32,31 @@ def make_x(units, generator):
     return x
 
 
-def make_level(number, network, units, *, standardised=False, affine=True):
+def make_model(network, units, *, standardised=False, affine=True):
     n = network.layer_sizes[0]
-    return Level(
-        f"{number}.",
-        lambda theta, x: encode(theta, x, network)[-1],
-        lambda theta, code: decode(theta, code, network)[1],
+    model = auto_encoder(
+        network,
         units,
+        torch.zeros(n),
+        lambda: Reconstruction(network, units),
         torch.linspace(-0.4, 0.6, n, dtype=torch.float64) if standardised else None,
         torch.linspace(0.3, 1.7, n, dtype=torch.float64) if standardised else None,
-        network_encoder(network) if affine else None,
-        network_decoder(network),
     )
+    return model if affine else replace(model, encoder=None)
 
 
-def make_levels(units="bernoulli", activation="sigmoid", tied=True, affine=True):
+def make_models(units="bernoulli", activation="sigmoid", tied=True, affine=True):
     """Three layers, one with Gaussian units on standardised codes, one with Bernoulli units."""
     networks = [Network(SIZES[k : k + 2], activation, tied) for k in range(3)]
     return [
-        make_level(0, networks[0], UNITS[units]),
-        make_level(1, networks[1], Gaussian(0.3), standardised=True, affine=affine),
-        make_level(2, networks[2], Bernoulli()),
-    ], networks
+        make_model(networks[0], UNITS[units]),
+        make_model(networks[1], Gaussian(0.3), standardised=True, affine=affine),
+        make_model(networks[2], Bernoulli()),
+    ]
 
 
-def make_theta(networks, generator, spread=0.6):
-    shapes = {
-        f"{number}.{name}": shape
-        for number, network in enumerate(networks)
-        for name, shape in network.parameter_shapes.items()
-    }
-    theta = Parameters(shapes, dtype=torch.float64)
+def make_theta(whole, generator, spread=0.6):
+    theta = Parameters(whole.shapes, dtype=torch.float64)
     theta.flat.normal_(0.0, spread, generator=generator)
     return theta
 
@@ -92,8 +87,8 @@ ties = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @ties
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case.values()))
 def test_closed_form_matches_autograd(case, tied, weighted, generator):
-    levels, networks = make_levels(tied=tied, **case)
-    objective, theta = UnrolledReconstruction(levels), make_theta(networks, generator)
+    whole = stacked(make_models(tied=tied, **case))
+    objective, theta = whole.objective(), make_theta(whole, generator)
     x, weight = make_x(case["units"], generator), make_weight(weighted, generator)
     expected_value, expected = autograd(objective, theta, x, weight)
 
@@ -115,12 +110,12 @@ def test_closed_form_matches_autograd(case, tied, weighted, generator):
 @weightings
 @ties
 @pytest.mark.parametrize("units", UNITS)
-def test_one_level_is_the_auto_encoder(units, tied, weighted, generator):
+def test_one_layer_is_the_auto_encoder(units, tied, weighted, generator):
     network = Network(SIZES[:2], "tanh", tied)
-    theta = make_theta([network], generator)
+    whole = stacked([make_model(network, UNITS[units], standardised=True)])
+    theta = make_theta(whole, generator)
     x, weight = make_x(units, generator), make_weight(weighted, generator)
-    level = make_level(0, network, UNITS[units], standardised=True)
-    stack, alone = UnrolledReconstruction([level]), Reconstruction(network, UNITS[units])
+    stack, alone = whole.objective(), Reconstruction(network, UNITS[units])
     own, out = theta.part("0."), theta.empty_like()
     expected = own.empty_like()
     with torch.no_grad():
@@ -137,58 +132,57 @@ def test_one_level_is_the_auto_encoder(units, tied, weighted, generator):
     torch.testing.assert_close(value, reported, rtol=1e-12, atol=0)
     torch.testing.assert_close(out.flat, expected.flat, rtol=1e-11, atol=1e-14)
     # With the same constant.
-    assert stack.offset == alone.offset
+    assert stack.floor == alone.floor
 
 
 def test_sigmoid_layers_are_a_deep_auto_encoder(generator):
     networks = [Network(SIZES[k : k + 2], "sigmoid", False) for k in range(3)]
-    levels = [make_level(k, network, Bernoulli()) for k, network in enumerate(networks)]
-    theta, deep = make_theta(networks, generator), Network(SIZES, "sigmoid", False)
+    whole = stacked([make_model(network, Bernoulli()) for network in networks])
+    theta, deep = make_theta(whole, generator), Network(SIZES, "sigmoid", False)
     names = [
         (f"{name.removesuffix('0')}{k}", f"{k}.{name}")
         for k, network in enumerate(networks)
         for name in network.parameter_shapes
     ]
     same = Parameters(deep.parameter_shapes, dtype=torch.float64)
-    for name, stacked in names:
-        same[name].copy_(theta[stacked])
+    for name, below in names:
+        same[name].copy_(theta[below])
     x = make_x("bernoulli", generator)
     out, expected = theta.empty_like(), same.empty_like()
     with torch.no_grad():
-        value = UnrolledReconstruction(levels).gradient(theta, x, None, out)
+        value = whole.objective().gradient(theta, x, None, out)
     reference = Reconstruction(deep, Bernoulli()).gradient(same, x, None, expected)
     # Codes that are taken as they are and units with the layers' own sigmoid: one deep network.
     torch.testing.assert_close(value, reference, rtol=1e-12, atol=0)
-    for name, stacked in names:
-        torch.testing.assert_close(out[stacked], expected[name], rtol=1e-10, atol=1e-14)
+    for name, below in names:
+        torch.testing.assert_close(out[below], expected[name], rtol=1e-10, atol=1e-14)
 
 
 @weightings
-def test_the_value_is_the_mean_loss_of_what_the_levels_reconstruct(weighted, generator):
-    levels, networks = make_levels("gaussian", "tanh")
-    theta, x = make_theta(networks, generator), make_x("gaussian", generator)
+def test_the_value_is_the_mean_loss_of_what_the_layers_reconstruct(weighted, generator):
+    whole = stacked(make_models("gaussian", "tanh"))
+    theta, x = make_theta(whole, generator), make_x("gaussian", generator)
     weight = make_weight(weighted, generator)
-    a = decode_levels(theta, encode_levels(theta, x, levels)[-1], levels)
+    a = whole.reconstruct(theta, x)
     losses = 0.5 * (x - a).square().sum(1) + 1.7
     expected = (losses if weight is None else weight * losses).sum() / N_ROWS
-    objective = UnrolledReconstruction(levels)
-    # mean_i w_i (1/2 |x_i - a_i|^2 + offset): the units of the lowest layer say what is lost, and
+    objective = whole.objective()
+    # mean_i w_i (1/2 |x_i - a_i|^2 + constant): the units of the lowest layer say what is lost, and
     # those of the others only what codes are.
     torch.testing.assert_close(objective.value(theta, x, None, weight), expected)
     # Training is judged by the same number.
     torch.testing.assert_close(objective.criterion(theta, x, None, weight), expected)
     # No parameter changes the constant of the lowest layer's units.
-    assert objective.offset == 1.7
+    assert objective.floor == 1.7
 
 
 @weightings
 @pytest.mark.parametrize("units", UNITS)
 def test_layers_that_are_no_affine_maps_have_the_same_gradient(units, weighted, generator):
-    levels, networks = make_levels(units)
-    opaque, _ = make_levels(units, affine=False)
-    theta, x = make_theta(networks, generator), make_x(units, generator)
+    whole, opaque = (stacked(make_models(units, affine=affine)) for affine in (True, False))
+    theta, x = make_theta(whole, generator), make_x(units, generator)
     weight = make_weight(weighted, generator)
-    affine, other = UnrolledReconstruction(levels), UnrolledReconstruction(opaque)
+    affine, other = whole.objective(), opaque.objective()
     # Only autograd can follow an encoder of which nothing is known.
     assert not other.has_closed_form
     results = []
@@ -203,15 +197,18 @@ def test_layers_that_are_no_affine_maps_have_the_same_gradient(units, weighted, 
 
 
 def test_a_decoder_that_is_no_affine_map_needs_autograd():
-    levels, _ = make_levels()
-    levels[1] = levels[1]._replace(decoder=None)
+    bottom, middle, top = make_models()
     # The way down is part of the network.
-    assert not UnrolledReconstruction(levels).has_closed_form
+    whole = stacked([bottom, replace(middle, decoder=None), top])
+    assert not whole.objective().has_closed_form
+    # So are means of units between layers that are no activation of each number.
+    whole = stacked([bottom, replace(middle, units=Multinomial()), top])
+    assert not whole.objective().has_closed_form
 
 
 def test_batches_of_different_sizes(generator):
-    levels, networks = make_levels("mixed")
-    objective, theta = UnrolledReconstruction(levels), make_theta(networks, generator)
+    whole = stacked(make_models("mixed"))
+    objective, theta = whole.objective(), make_theta(whole, generator)
     x, out = make_x("mixed", generator), theta.empty_like()
     for rows in (slice(0, 5), slice(5, 8), slice(2, 7), slice(4, 5)):
         with torch.no_grad():
@@ -222,22 +219,22 @@ def test_batches_of_different_sizes(generator):
 
 
 def test_other_parameters_have_no_gradient(generator):
-    levels, networks = make_levels()
-    shapes = make_theta(networks, generator).shapes | {"output_weight": (2, 3), "output_bias": (2,)}
+    whole = stacked(make_models())
+    shapes = whole.shapes | {"output_weight": (2, 3), "output_bias": (2,)}
     theta = Parameters(shapes, dtype=torch.float64)
     theta.flat.normal_(generator=generator)
     out = theta.empty_like()
     out.flat.fill_(torch.nan)
     with torch.no_grad():
-        UnrolledReconstruction(levels).gradient(theta, make_x("bernoulli", generator), None, out)
+        whole.objective().gradient(theta, make_x("bernoulli", generator), None, out)
     # A reconstruction does not depend on an output layer: its derivative is 0, not what lay there.
     assert not out["output_weight"].any()
     assert not out["output_bias"].any()
 
 
 def test_rows_of_weight_zero_do_not_count(generator):
-    levels, networks = make_levels()
-    objective, theta = UnrolledReconstruction(levels), make_theta(networks, generator)
+    whole = stacked(make_models())
+    objective, theta = whole.objective(), make_theta(whole, generator)
     x, weight = make_x("bernoulli", generator), make_weight(True, generator)
     results = []
     for _ in range(2):
@@ -252,6 +249,6 @@ def test_rows_of_weight_zero_do_not_count(generator):
 
 
 def test_what_it_says_of_itself():
-    objective = UnrolledReconstruction(make_levels()[0])
+    objective = UnrolledReconstruction(stacked(make_models()))
     # Nothing is drawn, nothing remembered, and the loss comes with the gradient.
     assert (objective.is_noisy, objective.reports_loss, objective.state) == (False, True, {})

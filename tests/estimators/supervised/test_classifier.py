@@ -1041,7 +1041,7 @@ def test_constant_codes_are_reported(images, y):
 
 def test_defaults_on_a_raw_table():
     X, y = load_wine(return_X_y=True)
-    model = StackedClassifier(max_iter=5, random_state=0).fit(X[::2], y[::2])
+    model = StackedClassifier(max_iter=10, random_state=0).fit(X[::2], y[::2])
     # Columns of any units, untouched defaults, few epochs.
     assert model.score(X[1::2], y[1::2]) > 0.9
 

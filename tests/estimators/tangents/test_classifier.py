@@ -86,7 +86,7 @@ def test_the_output_changes_less_along_penalised_directions(digits):
     def shifts(X):
         return np.broadcast_to(known, (len(X), 2, 64))
 
-    options = {**FAST, "max_iter": 30, "tangent_source": shifts, "learning_rate": 1e-3}
+    options = {**FAST, "max_iter": 30, "tangent_source": shifts, "learning_rate": 1e-2}
     free, bound = (
         ManifoldTangentClassifier((20,), tangent_penalty=b, unlabelled_penalty=b, **options).fit(
             X, y
