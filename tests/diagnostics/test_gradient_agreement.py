@@ -9,10 +9,6 @@ from skae import RBM, AutoEncoder
 from skae.diagnostics import gradient_agreement
 from skae.engine.boltzmann import exact_gradients
 from skae.engine.boltzmann.energies import BipartiteMachine
-<<<<<<< HEAD
-=======
-from skae.engine.networks.units import Bernoulli
->>>>>>> boltzmann
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -59,12 +55,8 @@ def test_shapes_and_names(agreement, rbm):
 def test_agreement_is_measured_on_the_machine_at_that_scale(agreement, rbm, X, scale):
     theta = Parameters.from_numpy(rbm.weights_, dtype=torch.float64, device="cpu")
     theta.flat.mul_(scale)
-<<<<<<< HEAD
     machine = BipartiteMachine(theta, rbm.columns_.units(torch.device("cpu")))
     x = torch.tensor(X)
-=======
-    machine, x = BipartiteMachine(theta, Bernoulli()), torch.tensor(X)
->>>>>>> boltzmann
     truth = exact_gradients.log_likelihood_gradient(machine, x).flat.numpy()
     step = exact_gradients.contrastive_divergence_gradients(machine, x, (2,))[0].flat.numpy()
     column = list(agreement.scales).index(scale)
