@@ -11,7 +11,7 @@ gradient of min_h E, since E does not change with h to first order at h*.
 D is a matrix or, for images (NIPS 2010), a convolution: a linear map of
 `skae.engine.sparse.linear_maps`. The encoder f(x) = g s(u) has products u = W x of a map of the
 same kind, with weights W of its own, and a predictor s with a gain g and more parameters for each
-unit. A predictor is registered here with `predictor`, and has
+unit. A predictor is registered in `PREDICTORS`, and has
 
 - ``name`` and ``summary``, for users;
 - the ``names`` of its parameters and their ``start``;
@@ -51,10 +51,9 @@ _NORM_STEPS = 100
 _BLOCK_CODES = 2**21
 
 PREDICTORS = Registry()
-predictor = PREDICTORS.register
 
 
-@predictor
+@PREDICTORS.register
 class Tanh:
     """g tanh(u + b), as first published: never exactly 0, and bounded."""
 
@@ -87,7 +86,7 @@ class Tanh:
         return linear_map.analyze(weight, x, bias).tanh_().mul_(linear_map.spread(gain))
 
 
-@predictor
+@PREDICTORS.register
 class Shrinkage:
     """g sign(p) max(|p| - t, 0) with p = u + b: exactly 0 below the threshold t.
 
@@ -132,7 +131,7 @@ class Shrinkage:
         return p.sub_(p.clamp(-threshold, threshold))
 
 
-@predictor
+@PREDICTORS.register
 class SmoothShrinkage:
     """g sign(u) (log(e^(c t) + e^(c |u|) - 1) / c - t), c = e^log_sharpness.
 

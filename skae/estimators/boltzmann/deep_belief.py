@@ -5,7 +5,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from skae._validation import (
     HasMethods,
@@ -36,7 +35,14 @@ from skae.estimators.face.parameters import (
     set_nested_params,
     validate_parameters,
 )
-from skae.estimators.face.progress import CallbackBridge, CallbackSupportMixin, with_callbacks
+from skae.estimators.face.progress import CallbackBridge
+from skae.estimators.face.scikit_learn import (
+    BaseEstimator,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    with_callbacks,
+)
 from skae.estimators.face.training import TrainedModel, usable_place
 from skae.estimators.face.transformer import Transformer, mean_score
 from skae.estimators.stacks.layers import (

@@ -18,9 +18,8 @@ import inspect
 import textwrap
 from typing import Any, Literal, TypeVar, dataclass_transform
 
-from sklearn.base import BaseEstimator
-
 from skae._validation import Registered
+from skae.estimators.face.scikit_learn import BaseEstimator
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from skae.engine.optimisation.fitting import Start
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
-from skae.estimators.face.progress import CallbackBridge, with_callbacks
+from skae.estimators.face.progress import CallbackBridge
+from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,

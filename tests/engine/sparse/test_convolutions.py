@@ -22,11 +22,13 @@ from skae.engine.sparse.problem import L1, fista, make_quadratic
 
 # Odd and even sides, one or more channels, signals, filters as large as the image.
 SHAPES = [((7, 6, 2), (3, 2)), ((1, 9, 1), (1, 4)), ((5, 5, 3), (5, 5)), ((8, 8, 1), (3, 3))]
+# A fifth of all combinations, in which every pair of values occurs.
 GEOMETRIES = [
     Convolution(image, side, 3, stride, padding, period)
-    for image, side in SHAPES
-    for stride, padding, period in itertools.product((1, 2), PADDINGS, (1, 2, 3, None))
-]
+    for (image, side), stride, padding, period in itertools.product(
+        SHAPES, (1, 2), PADDINGS, (1, 2, 3, None)
+    )
+][::5]
 
 
 def draw(*shape, generator):

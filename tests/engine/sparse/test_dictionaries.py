@@ -1,4 +1,4 @@
-"""Learning dictionaries: the block update, gradients, statistics, and what becomes of dead atoms."""
+"""Learning dictionaries: the block update, gradients, statistics, and what dead atoms become."""
 
 import numpy as np
 import pytest

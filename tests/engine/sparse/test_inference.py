@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from skae.engine.sparse.groups import GroupL2, map_groups
-from skae.engine.sparse.inference import SOLVERS, choose_algorithm, infer
-from skae.engine.sparse.problem import L1, fista, is_solved, make_quadratic, objective_and_gap
+from skae.engine.sparse.inference import choose_algorithm, infer
+from skae.engine.sparse.problem import (
+    L1,
+    SOLVERS,
+    fista,
+    is_solved,
+    make_quadratic,
+    objective_and_gap,
+)
 
 
 def problem(n_samples=70, n_components=24, n_features=12, seed=0, dtype=torch.float64):
