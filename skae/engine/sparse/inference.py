@@ -6,6 +6,7 @@ find codes without an optimum.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from skae.engine.sparse.problem import (
 )
 
 # A solver takes a quadratic and a penalty, ``tol``, ``max_iter`` and ``start``.
-SOLVERS = {"homotopy": homotopy, "fista": fista, "admm": admm}
+SOLVERS: dict[str, Callable[..., Any]] = {"homotopy": homotopy, "fista": fista, "admm": admm}
 
 # Rows by which a method is chosen for all.
 _PILOT_ROWS = 64
@@ -81,7 +82,7 @@ def infer(
 
 
 def choose_algorithm(
-    quadratic: Quadratic,
+    quadratic: Quadratic | OperatorQuadratic,
     penalty: Any,
     *,
     n_rows: int | None = None,
