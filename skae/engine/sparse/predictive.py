@@ -11,7 +11,7 @@ gradient of min_h E, since E does not change with h to first order at h*.
 D is a matrix or, for images (NIPS 2010), a convolution: a linear map of
 `skae.engine.sparse.linear_maps`. The encoder f(x) = g s(u) has products u = W x of a map of the
 same kind, with weights W of its own, and a predictor s with a gain g and more parameters for each
-unit. A predictor is registered here with `predictor`, and has
+unit. A predictor is registered in `PREDICTORS`, and has
 
 - ``name`` and ``summary``, for users;
 - the ``names`` of its parameters and their ``start``;

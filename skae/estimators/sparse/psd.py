@@ -237,10 +237,6 @@ class PSD(SparseInference, Transformer):
         n_components = int(self.n_components)
         return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
 
-    @property
-    def _accuracy(self):
-        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
-
 
 # A stack has such layers by this name.
 LAYERS["psd"] = PSD
