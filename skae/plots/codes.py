@@ -71,8 +71,8 @@ class SaturationDisplay:
         self.codes = codes
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, name=None, margin=0.05, bins=20, ax=None):
-        """Draw the codes of rows.
+    def from_estimator(cls, estimator, X, *, name=None, ax=None, **options):
+        """Draw the codes of rows: `from_estimators` for one model.
 
         Parameters
         ----------
@@ -82,29 +82,20 @@ class SaturationDisplay:
             Data.
         name : str, default=None
             Label of the histogram. None takes the name of the estimator's class.
-        margin : float, default=0.05
-            Distance from the ends that counts as saturated.
-        bins : int, default=20
-            Of equal width, between 0 and 1.
         ax : matplotlib Axes, default=None
             Axes to draw into. None makes a figure.
+        **options
+            Those of `plot`.
 
         Returns
         -------
         display : SaturationDisplay
-
-        Raises
-        ------
-        ValueError
-            If codes leave [0, 1], or the margin is not between 0 and 1/2.
-        ImportError
-            If matplotlib is missing.
         """
         name = type(estimator).__name__ if name is None else name
-        return cls.from_estimators({name: estimator}, X, margin=margin, bins=bins, ax=ax)
+        return cls.from_estimators({name: estimator}, X, ax=ax, **options)
 
     @classmethod
-    def from_estimators(cls, estimators, X, *, margin=0.05, bins=20, ax=None):
+    def from_estimators(cls, estimators, X, *, ax=None, **options):
         """Draw the codes of several models into one axes.
 
         Parameters
@@ -113,12 +104,10 @@ class SaturationDisplay:
             Fitted models by the name to show, with codes in [0, 1].
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
-        margin : float, default=0.05
-            Distance from the ends that counts as saturated.
-        bins : int, default=20
-            Of equal width, between 0 and 1.
         ax : matplotlib Axes, default=None
             Axes to draw into. None makes a figure.
+        **options
+            Those of `plot`.
 
         Returns
         -------
@@ -134,7 +123,7 @@ class SaturationDisplay:
         for estimator in estimators.values():
             check_is_fitted(estimator)
         codes = {name: np.asarray(e.transform(X)) for name, e in estimators.items()}
-        return cls(codes).plot(ax, margin=margin, bins=bins)
+        return cls(codes).plot(ax, **options)
 
     def plot(self, ax=None, *, margin=0.05, bins=20):
         """Draw one histogram for each model.
@@ -235,19 +224,7 @@ class SpectrumDisplay:
         self.singular_values = singular_values
 
     @classmethod
-    def from_estimator(
-        cls,
-        estimator,
-        X,
-        *,
-        n_values=None,
-        of="encoder",
-        name=None,
-        normalize=False,
-        scale="log",
-        quantiles=(0.1, 0.9),
-        ax=None,
-    ):
+    def from_estimator(cls, estimator, X, *, name=None, **options):
         """Compute `skae.diagnostics.jacobian_spectrum` and draw it.
 
         Parameters
@@ -256,57 +233,20 @@ class SpectrumDisplay:
             Fitted, with a code that has a Jacobian.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data. Some hundred rows are enough.
-        n_values : int, default=None
-            How many of the largest. None: all.
-        of : {"encoder", "reconstruction"}, default="encoder"
-            Whether to differentiate the code or the reconstruction.
         name : str, default=None
             Label of the line. None takes the name of the estimator's class.
-        normalize : bool, default=False
-            Whether to divide the values of each row by its first.
-        scale : {"log", "linear"}, default="log"
-            Of the vertical axis.
-        quantiles : tuple of (lower, upper), default=(0.1, 0.9)
-            Of rows, for the band around the mean. None: no band.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
+        **options
+            Those of `from_estimators`.
 
         Returns
         -------
         display : SpectrumDisplay
-
-        Raises
-        ------
-        ValueError
-            If the code has no gradient, the Jacobian has fewer singular values, or an
-            argument is out of its range.
-        ImportError
-            If matplotlib is missing.
         """
-        return cls.from_estimators(
-            {type(estimator).__name__ if name is None else name: estimator},
-            X,
-            n_values=n_values,
-            of=of,
-            normalize=normalize,
-            scale=scale,
-            quantiles=quantiles,
-            ax=ax,
-        )
+        name = type(estimator).__name__ if name is None else name
+        return cls.from_estimators({name: estimator}, X, **options)
 
     @classmethod
-    def from_estimators(
-        cls,
-        estimators,
-        X,
-        *,
-        n_values=None,
-        of="encoder",
-        normalize=False,
-        scale="log",
-        quantiles=(0.1, 0.9),
-        ax=None,
-    ):
+    def from_estimators(cls, estimators, X, *, n_values=None, of="encoder", ax=None, **options):
         """Draw the spectra of several models into one axes.
 
         Parameters
@@ -319,14 +259,10 @@ class SpectrumDisplay:
             How many of the largest. None: all.
         of : {"encoder", "reconstruction"}, default="encoder"
             Whether to differentiate the code or the reconstruction.
-        normalize : bool, default=False
-            Whether to divide the values of each row by its first.
-        scale : {"log", "linear"}, default="log"
-            Of the vertical axis.
-        quantiles : tuple of (lower, upper), default=(0.1, 0.9)
-            Of rows, for the band around the mean. None: no band.
         ax : matplotlib Axes, default=None
             Axes to draw into. None makes a figure.
+        **options
+            Those of `plot`.
 
         Returns
         -------
@@ -340,10 +276,8 @@ class SpectrumDisplay:
         ImportError
             If matplotlib is missing.
         """
-        display = cls(
-            {name: jacobian_spectrum(e, X, n_values, of=of) for name, e in estimators.items()}
-        )
-        return display.plot(ax, normalize=normalize, scale=scale, quantiles=quantiles)
+        values = {name: jacobian_spectrum(e, X, n_values, of=of) for name, e in estimators.items()}
+        return cls(values).plot(ax, **options)
 
     def plot(self, ax=None, *, normalize=False, scale="log", quantiles=(0.1, 0.9)):
         """Draw one line and one band for each model.

@@ -68,11 +68,6 @@ class LossCurveDisplay:
         Returns
         -------
         display : LossCurveDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is missing.
         """
         name = type(estimator).__name__ if name is None else name
         return cls.from_estimators({name: estimator}, ax=ax)
@@ -183,19 +178,7 @@ class GradientAgreementDisplay:
         self.cosine, self.sign_agreement = cosine, sign_agreement
 
     @classmethod
-    def from_estimator(
-        cls,
-        estimator,
-        X,
-        *,
-        n_gibbs_steps=(1, 2, 5, 10, 25),
-        scales=(0.25, 0.5, 1, 2, 4),
-        n_particles=1000,
-        growth=0.01,
-        random_state=None,
-        measure="cosine",
-        ax=None,
-    ):
+    def from_estimator(cls, estimator, X, *, measure="cosine", ax=None, **options):
         """Compute `skae.diagnostics.gradient_agreement` and draw it.
 
         Parameters
@@ -204,20 +187,12 @@ class GradientAgreementDisplay:
             Fitted, with at most 12 visible and 12 hidden units, all of them binary.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data, with values in [0, 1].
-        n_gibbs_steps : sequence of int, default=(1, 2, 5, 10, 25)
-            The values of k for "cd_k".
-        scales : sequence of float, default=(0.25, 0.5, 1, 2, 4)
-            What weights and biases are multiplied by, in increasing order.
-        n_particles : int, default=1000
-            Persistent particles of "pcd".
-        growth : float, default=0.01
-            By how much the scale grows from one Gibbs step of the particles to the next.
-        random_state : int, RandomState instance or None, default=None
-            Of the particles. None: the estimator's own.
         measure : {"cosine", "sign_agreement"}, default="cosine"
             What to draw.
         ax : matplotlib Axes, default=None
             Axes to draw into. None makes a figure.
+        **options
+            Those of `skae.diagnostics.gradient_agreement`.
 
         Returns
         -------
@@ -230,18 +205,8 @@ class GradientAgreementDisplay:
         ImportError
             If matplotlib is missing.
         """
-        agreement = gradient_agreement(
-            estimator,
-            X,
-            n_gibbs_steps=n_gibbs_steps,
-            scales=scales,
-            n_particles=n_particles,
-            growth=growth,
-            random_state=random_state,
-        )
-        display = cls(
-            agreement.rules, agreement.mean_weight, agreement.cosine, agreement.sign_agreement
-        )
+        found = gradient_agreement(estimator, X, **options)
+        display = cls(found.rules, found.mean_weight, found.cosine, found.sign_agreement)
         return display.plot(ax, measure=measure)
 
     def plot(self, ax=None, *, measure="cosine"):

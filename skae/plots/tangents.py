@@ -74,18 +74,7 @@ class TangentDisplay:
         self.inputs, self.directions = inputs, directions
 
     @classmethod
-    def from_estimator(
-        cls,
-        estimator,
-        X,
-        *,
-        n_tangents=5,
-        n_images=5,
-        image_shape=None,
-        name=None,
-        ax=None,
-        cmap="RdBu_r",
-    ):
+    def from_estimator(cls, estimator, X, *, name=None, **options):
         """Draw the first rows of X beside what an estimator takes for their tangents.
 
         Parameters
@@ -95,54 +84,21 @@ class TangentDisplay:
             `ManifoldTangentClassifier`.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
-        n_tangents : int, default=5
-            Tangents at each row; of a classifier that has fewer, all.
-        n_images : int, default=5
-            Rows of X to draw at most.
-        image_shape : tuple of (height, width), default=None
-            Pixels of one row of X. None takes a square, where the number of features is one.
         name : str, default=None
             Title of the tangents. None takes the name of the estimator's class.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-        cmap : str or matplotlib Colormap, default="RdBu_r"
-            Colours of tangents from -1 to 1.
+        **options
+            Those of `from_sources`.
 
         Returns
         -------
         display : TangentDisplay
-
-        Raises
-        ------
-        ValueError
-            If there are fewer directions than tangents, or the features do not fill
-            ``image_shape``, or do not fill a square.
-        ImportError
-            If matplotlib is missing.
         """
-        return cls.from_sources(
-            {type(estimator).__name__ if name is None else name: estimator},
-            X,
-            n_tangents=n_tangents,
-            n_images=n_images,
-            image_shape=image_shape,
-            ax=ax,
-            cmap=cmap,
-        )
+        name = type(estimator).__name__ if name is None else name
+        return cls.from_sources({name: estimator}, X, **options)
 
     @classmethod
     def from_local_pca(
-        cls,
-        X,
-        *,
-        query=None,
-        n_tangents=5,
-        n_neighbors=20,
-        n_images=5,
-        image_shape=None,
-        name="local PCA",
-        ax=None,
-        cmap="RdBu_r",
+        cls, X, *, query=None, n_tangents=5, n_neighbors=20, name="local PCA", **options
     ):
         """Draw rows beside the principal directions of their nearest neighbours.
 
@@ -156,16 +112,10 @@ class TangentDisplay:
             Tangents at each row; less than ``n_neighbors``.
         n_neighbors : int, default=20
             Size of a neighbourhood.
-        n_images : int, default=5
-            Rows to draw at most.
-        image_shape : tuple of (height, width), default=None
-            Pixels of one row of X. None takes a square, where the number of features is one.
         name : str, default="local PCA"
             Title of the tangents.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-        cmap : str or matplotlib Colormap, default="RdBu_r"
-            Colours of tangents from -1 to 1.
+        **options
+            Those of `from_sources`.
 
         Returns
         -------
@@ -174,24 +124,14 @@ class TangentDisplay:
         Raises
         ------
         ValueError
-            If there are too few neighbours for the tangents, or the features do not fill
-            ``image_shape``, or do not fill a square.
-        ImportError
-            If matplotlib is missing.
+            If there are too few neighbours for the tangents.
         """
 
         def local(rows):
             return local_pca_tangents(X, n_tangents, n_neighbors=n_neighbors, query=rows).directions
 
-        return cls.from_sources(
-            {name: local},
-            X if query is None else query,
-            n_tangents=n_tangents,
-            n_images=n_images,
-            image_shape=image_shape,
-            ax=ax,
-            cmap=cmap,
-        )
+        query = X if query is None else query
+        return cls.from_sources({name: local}, query, n_tangents=n_tangents, **options)
 
     @classmethod
     def from_sources(

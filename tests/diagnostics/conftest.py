@@ -15,17 +15,17 @@ MODELS = {
     "mixed outputs": AutoEncoder(
         5, loss=[("gaussian", [0, 1, 2, 4, 5]), ("bernoulli", [3])], **SMALL
     ),
-    "rbm": RBM(5, visible_variance="unit", **SMALL),
     "rbm of learned variances": RBM(5, visible_variance="learned", **SMALL),
     # Codes of tanh units leave [0, 1], so that the upper layer standardises them.
     "stack": StackedAutoEncoder(
         layers=[AutoEncoder(n, activation="tanh", **SMALL) for n in (7, 5)]
     ),
-    "stack of two kinds": StackedAutoEncoder(
-        layers=[RBM(7, visible_variance="learned", **SMALL), AutoEncoder(5, **SMALL)]
-    ),
-    "stack of shrunken codes": StackedAutoEncoder(
-        layers=[PSD(7, inference="encoder", alpha=0.1, **SMALL), AutoEncoder(5, **SMALL)]
+    "stack of three kinds": StackedAutoEncoder(
+        layers=[
+            RBM(8, visible_variance="learned", **SMALL),
+            PSD(7, inference="encoder", alpha=0.1, **SMALL),
+            AutoEncoder(5, **SMALL),
+        ]
     ),
     "psd": PSD(5, inference="encoder", alpha=0.1, **SMALL),
 }
@@ -55,15 +55,14 @@ def of(request):
 def jacobians_by_autograd():
     """A function: Jacobians of each row for standardised columns, by torch.func.jacrev."""
 
-    def jacobians(model, X, of="encoder"):
-        theta = model._fitted_parameters(torch.float64, torch.device("cpu"))
-        z = torch.tensor((X - model.columns_.shift) / model.columns_.scale)
+    def jacobians(estimator, X, of="encoder"):
+        model, theta = estimator._fitted_model(X)
 
         def function(row):
-            code = model._differentiable_code(theta, row[None])
-            units = model.columns_.units(torch.device("cpu"))
-            return (code if of == "encoder" else units.mean(model._decode(theta, code)))[0]
+            code = model.code(theta, row[None])
+            return (code if of == "encoder" else model.units.mean(model.decode(theta, code)))[0]
 
+        z = torch.tensor((X - estimator.columns_.shift) / estimator.columns_.scale)
         return torch.func.vmap(torch.func.jacrev(function))(z).detach().numpy()
 
     return jacobians

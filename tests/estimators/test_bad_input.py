@@ -411,7 +411,11 @@ def test_wrong_number_of_features_in_continued_training(case):
 @each_case
 def test_bad_targets_are_refused(case):
     if case.y is not None:
-        for y, match in ((None, "y"), (case.y[:-1], "39|inconsistent"), (case.y[:, None, None], "y|dim")):
+        for y, match in (
+            (None, "y"),
+            (case.y[:-1], "39|inconsistent"),
+            (case.y[:, None, None], "y|dim"),
+        ):
             with pytest.raises(ValueError, match=match):
                 case.make().fit(case.X, y)
 

@@ -349,8 +349,8 @@ def test_output_frames(case):
         assert codes.columns[0] == f"{str(case).lower()}0"
         # What comes out of transform goes into inverse_transform.
         assert model.inverse_transform(codes).shape == case.X.shape
-    in_polars = case.make().set_output(transform="polars").fit_transform(
-        pl.DataFrame(case.X, schema=names)
+    in_polars = (
+        case.make().set_output(transform="polars").fit_transform(pl.DataFrame(case.X, schema=names))
     )
     assert isinstance(in_polars, pl.DataFrame)
     assert_allclose(in_polars.to_numpy(), expected, **ROUNDING)

@@ -20,17 +20,9 @@ from typing import NamedTuple
 
 import torch
 
-SAMPLERS: dict[str, Callable] = {}
+from skae.engine.optimisation.registry import Registry
 
-
-def sampler(name: str) -> Callable:
-    """Register the decorated sampler under a name."""
-
-    def register(make):
-        SAMPLERS[name] = make
-        return make
-
-    return register
+SAMPLERS = Registry()
 
 
 class Schedule(NamedTuple):
@@ -157,7 +149,7 @@ def n_stuck(frozen: torch.Tensor, states: torch.Tensor, n_chains: int | None = N
     return int(frozen[:n_chains].sum())
 
 
-@sampler("gibbs")
+@SAMPLERS.named("gibbs")
 def gibbs_step(machine, generator: torch.Generator, *, visible_out=None, code_out=None):
     """A step function on states (visible, hidden) that leaves P(v, h) invariant.
 

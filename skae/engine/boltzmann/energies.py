@@ -8,9 +8,9 @@ and stacks of machines work with any object that answers the same questions. Wha
   units that did not move tell of a chain that did not;
 - tempering and annealing: ``tempered(base_bias)``, a path with the methods of `TemperedPath`;
 - learning: ``n_visible`` and ``n_hidden``; ``code(visible, out=None)``, means of the hidden units
-  given the visible ones; ``free_energy(visible)``; ``contrast_``, which writes a step;
-  ``over(theta)``; ``conditional_log_likelihood`` for the curve of the loss; with penalties
-  ``network`` and ``units``, which they read;
+  given the visible ones, and ``draw_hidden(code, generator)``; ``free_energy(visible)``;
+  ``contrast_``, which writes a step; ``conditional_log_likelihood`` for the curve of the loss; with
+  penalties ``network`` and ``units``, which they read;
 - deep belief networks: both inputs, both free energies.
 
 A machine of several layers is a bipartite one between its even and its odd layers: it is another
@@ -120,7 +120,11 @@ class BipartiteMachine:
 
     def sample_hidden(self, visible, generator, code=None) -> torch.Tensor:
         """One draw of every hidden unit given the visible ones; ``code`` is memory for P(h | v)."""
-        return bernoulli(self.code(visible, code), generator)
+        return self.draw_hidden(self.code(visible, code), generator)
+
+    def draw_hidden(self, code: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """One draw of hidden units that have such means."""
+        return bernoulli(code, generator)
 
     def sample_visible(self, hidden, generator, out=None) -> torch.Tensor:
         """One draw of every visible unit given the hidden ones."""
@@ -207,7 +211,9 @@ class BipartiteMachine:
         # again, so that these begin at the means of the data.
         self.visible_bias.sub_(self.weight.sum(0), alpha=0.5)
 
-    def contrast_(self, visible, hidden, share, out, *, delta=None, offsets=None) -> None:
+    def contrast_(
+        self, visible, hidden, share, out, *, delta=None, offsets=None
+    ) -> torch.Tensor | None:
         """Write the step of sum_i q_i (-F(v_i)) over rows into ``out``.
 
         With h = P(h = 1 | v) and q the share of each row:
@@ -231,6 +237,11 @@ class BipartiteMachine:
             What penalties add to the gradient with respect to the hidden units' pre-activation in
             the first rows. ``out`` then holds what they ask of the parameters, and is added to.
         offsets : tuple of Tensor (n_visible,) and (n_hidden,), default=None
+
+        Returns
+        -------
+        volatile : Tensor
+            The part of ``out`` whose size varies so much that it has to be kept steady, or None.
         """
         step, precision, keep = self.over(out), self.precision, 0 if delta is None else 1
         if precision is not None:
@@ -258,6 +269,7 @@ class BipartiteMachine:
         if offsets is not None:
             step.visible_bias.addmv_(step.weight.t(), offsets[1], alpha=-1)
             step.hidden_bias.addmv_(step.weight, offsets[0], alpha=-1)
+        return step.log_variance
 
 
 class TemperedPath:

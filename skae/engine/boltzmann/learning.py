@@ -21,7 +21,6 @@ from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.networks.affine_maps import network_decoder, network_encoder
 from skae.engine.networks.layers import Network
 from skae.engine.networks.objectives import Forward
-from skae.engine.optimisation.draws import bernoulli
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective
 
@@ -135,9 +134,9 @@ class ContrastiveDivergence(Objective):
             delta = self._penalty_delta(machine, x, generator, hidden[:n], row_weight, out)
         if self.visible_offset is not None:
             offsets = self.visible_offset, self._hidden_offset(hidden[:n])
-        machine.contrast_(visible, hidden, share, out, delta=delta, offsets=offsets)
-        if machine.log_variance is not None:
-            self._steady_(machine.over(out).log_variance)
+        volatile = machine.contrast_(visible, hidden, share, out, delta=delta, offsets=offsets)
+        if volatile is not None:
+            self._steady_(volatile)
 
     def criterion(self, theta, x, generator, row_weight=None):
         """An estimate of -log PL(x) in nats: one column of each row, drawn, times all.
@@ -176,7 +175,7 @@ class ContrastiveDivergence(Objective):
         # One product for both phases: at small batches it costs little more than one of them.
         machine.code(visible, out=code)
         if keep:
-            self.state["chains"] = bernoulli(particle_code, generator)
+            self.state["chains"] = machine.draw_hidden(particle_code, generator)
             self._watch(before)
         return visible, code
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.boltzmann.chains import Schedule, run_chains, sampler
+from skae.engine.boltzmann.chains import SAMPLERS, Schedule, run_chains
 
 
 class ParallelTempering:
@@ -79,7 +79,7 @@ class ParallelTempering:
         return order.flatten()
 
 
-@sampler("tempering")
+@SAMPLERS.named("tempering")
 def parallel_tempering(machine, generator, base_bias, n_temperatures) -> ParallelTempering:
     """Parallel tempering at so many temperatures, equally far apart from 1 to 0."""
     if n_temperatures < 2:

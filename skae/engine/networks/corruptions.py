@@ -24,6 +24,7 @@ corruption = CORRUPTIONS.register
 class _OfComponents:
     """What corruptions of single components, each with a probability, share."""
 
+    name: str
     has_mask = True
 
     def __init__(self, level: float):

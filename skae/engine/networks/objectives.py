@@ -102,7 +102,7 @@ class Reconstruction(Objective):
         self.state = {}
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
-        self._buffers = {}
+        self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 
     @property
     def floor(self):

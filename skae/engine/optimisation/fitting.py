@@ -1,6 +1,7 @@
 """One function fits any model: from rows, settings and a start to what was learned."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.training import Data, Settings, Training, train
+from skae.engine.optimisation.training import Data, Epoch, Settings, Training, train
 
 # Rows on which a criterion is evaluated to see how training goes.
 _PROBE_ROWS = 500
@@ -34,13 +35,15 @@ class Start:
         training that makes them worse may not replace.
     """
 
-    weights: dict | None = None
-    state: dict | None = None
+    weights: dict[str, np.ndarray] | None = None
+    state: dict[str, Any] | None = None
     resumes: bool = False
     was_learned: bool = False
 
 
 AFRESH = Start()
+# Called with the parameters and an epoch after each; a true result ends training.
+Listener = Callable[[Parameters, Epoch], Any]
 
 
 class Fitted(NamedTuple):
@@ -58,10 +61,10 @@ class Fitted(NamedTuple):
         Arrays from which a later training can resume.
     """
 
-    weights: dict
+    weights: dict[str, np.ndarray]
     training: Training
     objective: Any
-    state: dict
+    state: dict[str, Any]
 
 
 def fit_model(
@@ -71,7 +74,7 @@ def fit_model(
     start: Start = AFRESH,
     *,
     generator: torch.Generator,
-    listener=None,
+    listener: Listener | None = None,
     name: str = "a model",
 ) -> Fitted:
     """Train a model on rows.
@@ -190,13 +193,13 @@ def split(
     return index[order[n_held_out:]], index[order[:n_held_out]]
 
 
-def _resumed(generator, state):
+def _resumed(generator: torch.Generator, state: dict) -> torch.Generator:
     if state["device"] == generator.device.type:
         generator.set_state(torch.tensor(state["generator"]))
     return generator
 
 
-def _moments(state, optimizer, theta):
+def _moments(state: dict, optimizer: Any, theta: Parameters) -> dict[str, torch.Tensor] | None:
     """The optimiser's kept state, or None if there is none that fits."""
     if set(state["optimizer"]) != set(optimizer.slots):
         return None
@@ -210,12 +213,12 @@ def _moments(state, optimizer, theta):
     }
 
 
-def _to_arrays(state):
+def _to_arrays(state: dict) -> dict[str, np.ndarray]:
     """A state of tensors and counts as arrays."""
     return {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
 
 
-def _to_tensors(arrays, place):
+def _to_tensors(arrays: dict[str, np.ndarray], place: Place) -> dict[str, torch.Tensor]:
     return {
         name: torch.tensor(
             array, dtype=place.dtype if array.dtype.kind == "f" else None, device=place.device

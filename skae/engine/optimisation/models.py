@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import map_rows
+
+# From a block of rows to one result for each.
+Function = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class Model:
     scale: torch.Tensor | None = None
     differentiable: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
     project: Callable[[Parameters], None] | None = None
-    encoder: tuple | None = None
-    decoder: tuple | None = None
+    encoder: tuple[Any, ...] | None = None
+    decoder: tuple[Any, ...] | None = None
     code_range: tuple[float, float] = (-math.inf, math.inf)
     no_gradient: str | None = None
     optimizer: Callable[[Any], Any] | None = None
@@ -114,7 +118,7 @@ class FittedModel(NamedTuple):
     model: Model
     theta: Parameters
 
-    def map_rows(self, function, X, shape=()):
+    def map_rows(self, function: Function, X, shape: tuple[int, ...] = ()) -> np.ndarray:
         """``function(x)`` for blocks of rows as the model sees them, as an array.
 
         Parameters
@@ -132,7 +136,7 @@ class FittedModel(NamedTuple):
         """
         return self._mapped(function, X, shape, self.model.shift, self.model.scale)
 
-    def map_codes(self, function, codes):
+    def map_codes(self, function: Function, codes) -> np.ndarray:
         """``function(h)`` for blocks of codes, which returns rows of the data's width."""
         return self._mapped(function, codes, (self.model.n_features,), None, None)
 

@@ -1,5 +1,7 @@
 """Parts that users choose by a name: corruptions, penalties, units, activations, optimisers, ..."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,19 +15,23 @@ class Registry(dict):
     looks a part up by a name sees all that are registered by then.
     """
 
-    def register(self, part: T) -> T:
-        """Add a part under its name and return it: a decorator.
+    def register(self, part: T, *, name: str | None = None) -> T:
+        """Add a part under its name, or another one, and return it: a decorator.
 
         Raises
         ------
         ValueError
             If another part has this name.
         """
-        name = getattr(part, "name", None) or part.__name__  # type: ignore[attr-defined]
+        name = name or getattr(part, "name", None) or part.__name__  # type: ignore[attr-defined]
         if name in self and _origin(self[name]) != _origin(part):
             raise ValueError(f"{name!r} is already the name of {self[name]!r}.")
         self[name] = part
         return part
+
+    def named(self, name: str) -> Callable[[T], T]:
+        """A decorator that adds a part under a name."""
+        return partial(self.register, name=name)
 
     @property
     def names(self) -> str:

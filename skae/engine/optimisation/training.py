@@ -67,7 +67,19 @@ class Objective:
     is_noisy = False
     floor = 0.0
     baseline = -math.inf
-    state: dict
+    state: dict[str, Any]
+
+    def value(self, theta, x, generator, row_weight=None) -> torch.Tensor:
+        """The formula, differentiable."""
+        raise NotImplementedError
+
+    def gradient(self, theta, x, generator, out, row_weight=None) -> torch.Tensor | None:
+        """Write the gradient of the value into ``out``; return the criterion, or None."""
+        raise NotImplementedError
+
+    def criterion(self, theta, x, generator, row_weight=None) -> torch.Tensor:
+        """The loss by which training is judged, in nats."""
+        return self.value(theta, x, generator, row_weight)
 
 
 def gradient_by_autograd(

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skae.engine.sparse.problem import Quadratic, SparseCodes, is_solved, objective_and_gap
+from skae.engine.sparse.problem import SOLVERS, Quadratic, SparseCodes, is_solved, objective_and_gap
 
 
 class Groups(NamedTuple):
@@ -299,6 +299,7 @@ COPIES_AT_ONCE = {"cpu": 2**18}
 MANY_COPIES = 2**26
 
 
+@SOLVERS.register
 def admm(
     quadratic: Quadratic,
     penalty: Any,

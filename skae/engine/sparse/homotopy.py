@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from skae.engine.optimisation.devices import suitable_threads
-from skae.engine.sparse.problem import L1, Quadratic, SparseCodes, combine, is_solved
+from skae.engine.sparse.problem import L1, SOLVERS, Quadratic, SparseCodes, combine, is_solved
 
 # Rows that step together: as many as keep a pass over their correlations in the cache.
 _BLOCK_ENTRIES = 2**20
@@ -38,6 +38,7 @@ _CARRIED = 0.3
 _MOST_ENTRIES = 2**21
 
 
+@SOLVERS.register
 def homotopy(
     quadratic: Quadratic,
     penalty: L1,

@@ -11,20 +11,16 @@ from typing import Any
 
 import torch
 
-from skae.engine.sparse.groups import admm
-from skae.engine.sparse.homotopy import homotopy
+from skae.engine.sparse import groups, homotopy  # noqa: F401 - their solvers register themselves
 from skae.engine.sparse.problem import (
     L1,
+    SOLVERS,
     OperatorQuadratic,
     Quadratic,
     SparseCodes,
-    fista,
     is_solved,
     objective_and_gap,
 )
-
-# A solver takes a quadratic and a penalty, ``tol``, ``max_iter`` and ``start``.
-SOLVERS = {"homotopy": homotopy, "fista": fista, "admm": admm}
 
 # Rows by which a method is chosen for all.
 _PILOT_ROWS = 64

@@ -11,7 +11,7 @@ gradient of min_h E, since E does not change with h to first order at h*.
 D is a matrix or, for images (NIPS 2010), a convolution: a linear map of
 `skae.engine.sparse.linear_maps`. The encoder f(x) = g s(u) has products u = W x of a map of the
 same kind, with weights W of its own, and a predictor s with a gain g and more parameters for each
-unit. A predictor is registered here with `predictor`, and has
+unit. A predictor is registered in `PREDICTORS`, and has
 
 - ``name`` and ``summary``, for users;
 - the ``names`` of its parameters and their ``start``;
@@ -30,6 +30,7 @@ import torch
 
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.registry import Registry
 from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
 from skae.engine.sparse.inference import infer
@@ -49,16 +50,10 @@ _NORM_STEPS = 100
 # Codes that are computed at a time.
 _BLOCK_CODES = 2**21
 
-PREDICTORS: dict[str, type] = {}
+PREDICTORS = Registry()
 
 
-def predictor(cls):
-    """Register a predictor under its name."""
-    PREDICTORS[cls.name] = cls
-    return cls
-
-
-@predictor
+@PREDICTORS.register
 class Tanh:
     """g tanh(u + b), as first published: never exactly 0, and bounded."""
 
@@ -91,7 +86,7 @@ class Tanh:
         return linear_map.analyze(weight, x, bias).tanh_().mul_(linear_map.spread(gain))
 
 
-@predictor
+@PREDICTORS.register
 class Shrinkage:
     """g sign(p) max(|p| - t, 0) with p = u + b: exactly 0 below the threshold t.
 
@@ -136,7 +131,7 @@ class Shrinkage:
         return p.sub_(p.clamp(-threshold, threshold))
 
 
-@predictor
+@PREDICTORS.register
 class SmoothShrinkage:
     """g sign(u) (log(e^(c t) + e^(c |u|) - 1) / c - t), c = e^log_sharpness.
 

@@ -21,8 +21,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from skae.engine.optimisation.registry import Registry
 from skae.engine.sparse.linear_maps import Dense, largest_eigenvalue, noise_like, squared_norm
 
+# Solvers by name: each takes a quadratic and a penalty, ``tol``, ``max_iter`` and ``start``, and
+# returns `SparseCodes`.
+SOLVERS = Registry()
 # Up to so many components, all eigenvalues take no longer than the largest one by its products.
 _EXACT = 96
 
@@ -122,9 +126,8 @@ class SparseCodes(NamedTuple):
 class L1(NamedTuple):
     """The penalty alpha |h|_1, of non-negative codes if ``positive``.
 
-    A penalty names its ``solver``, a key of `skae.engine.sparse.inference.SOLVERS` that goes by
-    steps and may begin anywhere, and tells whether `homotopy` follows its minimisers,
-    ``has_paths``.
+    A penalty names its ``solver``, a key of `SOLVERS` that goes by steps and may begin anywhere,
+    and tells whether `homotopy` follows its minimisers, ``has_paths``.
     """
 
     alpha: float
@@ -276,6 +279,7 @@ def is_solved(
     return gap <= tol * objective + rounding * energy
 
 
+@SOLVERS.register
 def fista(
     quadratic: Quadratic | OperatorQuadratic,
     penalty: Any,

@@ -180,7 +180,7 @@ class Supervised(Objective):
             keep = random_mask(x, 1 - rate, generator).to(x.dtype)
             return x * keep.mul_(1 / (1 - rate))
 
-        code = ([x] + codes_of_layers(self.models, theta, x, self.first, drop))[-1]
+        code = [x, *codes_of_layers(self.models, theta, x, self.first, drop)][-1]
         return linear_output(theta, drop(code, len(self.models)))
 
     def value(self, theta, batch: Labelled, generator, row_weight=None) -> torch.Tensor:

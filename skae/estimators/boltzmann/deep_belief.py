@@ -5,7 +5,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from skae._validation import (
     HasMethods,
@@ -25,7 +24,7 @@ from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import log_volume, machine_of, rows_of, sampling
-from skae.estimators.face.outcomes import all_or_nothing, of_layer
+from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
     estimator,
@@ -36,7 +35,14 @@ from skae.estimators.face.parameters import (
     set_nested_params,
     validate_parameters,
 )
-from skae.estimators.face.progress import CallbackBridge, CallbackSupportMixin, with_callbacks
+from skae.estimators.face.progress import CallbackBridge
+from skae.estimators.face.scikit_learn import (
+    BaseEstimator,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    with_callbacks,
+)
 from skae.estimators.face.training import TrainedModel, usable_place
 from skae.estimators.face.transformer import Transformer, mean_score
 from skae.estimators.stacks.layers import (
@@ -44,9 +50,10 @@ from skae.estimators.stacks.layers import (
     continued,
     make_layers,
     models_of,
+    number_of_code,
     weights_of,
 )
-from skae.estimators.stacks.pretraining import pretrained
+from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained
 
 # Rows whose draws are made together: small blocks stay in the cache.
 _BLOCK = 1000
@@ -270,8 +277,7 @@ class DeepBeliefNetwork(
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on)
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         layers, _ = pretrained(self, layers, X, data, sample_weight, weight, goes_on=goes_on)
-        self.n_iter_ = sum(layer.n_iter_ for layer in layers)
-        self._keep(layers)
+        vars(self).update(facts_of(layers))
         bridge.finish()
         return self
 
@@ -297,19 +303,11 @@ class DeepBeliefNetwork(
         """
         goes_on = hasattr(self, "layers_")
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on, is_part=True)
-        if self.pretraining == "prefit":
-            if not goes_on:
-                layers, _ = pretrained(self, layers, X, data, sample_weight, weight)
-            n_iter = self.n_iter_ if goes_on else 0
-        else:
-            n_before, codes = _n_epochs(layers) if goes_on else 0, data
-            for number, layer in enumerate(layers):
-                with of_layer(number):
-                    layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
-                codes = layer._codes(codes) if number + 1 < len(layers) else codes
-            n_iter = (self.n_iter_ if goes_on else 0) + _n_epochs(layers) - n_before
-        self._keep(layers)
-        self.n_iter_ = n_iter
+        n_iter = self.n_iter_ if goes_on else 0
+        layers, n_passes = partly_trained(
+            self, layers, X, data, sample_weight, weight, goes_on=goes_on
+        )
+        vars(self).update(facts_of(layers) | {"n_iter_": n_iter + n_passes})
         return self
 
     def transform(self, X):
@@ -550,27 +548,15 @@ class DeepBeliefNetwork(
                     f"hidden units of layer {number - 1}, which are binary. Use "
                     "visible='bernoulli'."
                 )
-        self._n_coding(len(layers))
+        number_of_code(self, len(layers))
         if goes_on:
             layers = continued(self.layers_, layers, self.pretraining == "prefit")
         return layers, data, weight
 
-    def _keep(self, layers):
-        self.layers_ = layers
-        self.stopping_reason_, self.device_ = layers[-1].stopping_reason_, layers[-1].device_
-
-    def _n_coding(self, n_layers):
-        """How many layers, from the data upwards, make the code."""
-        if not -n_layers <= self.code_layer < n_layers:
-            raise ValueError(
-                f"code_layer={self.code_layer}, but there are {n_layers} layers, from 0 to "
-                f"{n_layers - 1}."
-            )
-        return self.code_layer % n_layers + 1
-
     def _model(self, place, n_coding=None):
         """The layers as one `Model`, whose code is that of the first so many."""
-        n_coding = self._n_coding(len(self.layers_)) if n_coding is None else n_coding
+        if n_coding is None:
+            n_coding = number_of_code(self, len(self.layers_)) + 1
         return stacked(models_of(self.layers_, place), n_coding=n_coding)
 
     def _fitted_model(self, X, n_coding=None):
@@ -595,7 +581,3 @@ class DeepBeliefNetwork(
             kept = self.log_partition_function()
             self._log_partition = weights, kept
         return kept
-
-
-def _n_epochs(layers):
-    return sum(len(layer.loss_curve_) for layer in layers)

@@ -5,6 +5,8 @@ import contextvars
 import functools
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from skae.diagnostics import constant_units
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.rows import summarize_columns
 
+F = TypeVar("F", bound=Callable[..., Any])
 _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 # A few dead units are usual in wide or relu layers; from this fraction on, warn.
 _COLLAPSED = 0.5
@@ -28,7 +31,7 @@ class CollapsedCodeWarning(UserWarning):
     """A code that carries nothing: constant units, or reconstructions that are the mean."""
 
 
-def all_or_nothing(fit):
+def all_or_nothing(fit: F) -> F:
     """Decorate a fit so that, where it raises, the model stays as it was."""
 
     @functools.wraps(fit)
@@ -42,7 +45,7 @@ def all_or_nothing(fit):
             vars(self).update(before)
             raise
 
-    return guarded
+    return cast(F, guarded)
 
 
 def _fitted_state(model):

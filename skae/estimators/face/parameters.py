@@ -18,9 +18,8 @@ import inspect
 import textwrap
 from typing import Any, Literal, TypeVar, dataclass_transform
 
-from sklearn.base import BaseEstimator
-
 from skae._validation import Registered
+from skae.estimators.face.scikit_learn import BaseEstimator
 
 T = TypeVar("T")
 
@@ -114,17 +113,19 @@ def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
 
 def set_nested_params(model: BaseEstimator, params: dict) -> BaseEstimator:
     """What ``set_params`` does, with the parameters of estimators in lists."""
-    in_lists = {}
+    in_lists, known = {}, model.get_params(deep=False)
     for name in params:
-        owner, _, rest = name.partition("__")
-        number, _, below = rest.partition("__")
-        if number.isdigit() or (number and isinstance(getattr(model, owner, 0), list | tuple)):
+        owner, separator, rest = name.partition("__")
+        value = params.get(owner, known.get(owner))
+        if separator and owner in known and not hasattr(value, "set_params"):
+            number, _, below = rest.partition("__")
             in_lists[name] = owner, number, below
     own = {name: params[name] for name in params if name not in in_lists}
     BaseEstimator.set_params(model, **own)
     for name in sorted(in_lists, key=len):
         owner, number, below = in_lists[name]
-        parts = list(getattr(model, owner, None) or ())
+        value = getattr(model, owner)
+        parts = list(value) if isinstance(value, list | tuple) else []
         if not number.isdigit() or int(number) >= len(parts):
             raise ValueError(
                 f"{name!r} is no parameter of this {type(model).__name__}, which has "

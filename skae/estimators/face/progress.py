@@ -3,17 +3,6 @@
 import sys
 import time
 
-try:  # scikit-learn 1.9 and newer; experimental there
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:
-
-    class CallbackSupportMixin:
-        """Stands in where scikit-learn has no callbacks yet."""
-
-    def with_callbacks(method):
-        """Return the method as it is: there is nothing to tear down."""
-        return method
-
 
 class Line:
     """A line of text that is rewritten in place on a terminal, else written anew.

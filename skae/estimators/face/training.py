@@ -2,18 +2,19 @@
 
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import Interval, Registered, computing_dtype
 from skae.engine.optimisation.devices import Place, resolve_device
-from skae.engine.optimisation.fitting import fit_model
+from skae.engine.optimisation.fitting import Fitted, Listener, Start, fit_model
+from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.optimizers import OPTIMIZERS
-from skae.engine.optimisation.rows import make_rows
-from skae.engine.optimisation.training import SCHEDULES, Settings
+from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
+from skae.engine.optimisation.training import SCHEDULES, Data, Settings
 from skae.estimators.face.outcomes import report_outcome, warn
 from skae.estimators.face.parameters import (
     attribute,
@@ -23,7 +24,8 @@ from skae.estimators.face.parameters import (
     set_nested_params,
     validate_parameters,
 )
-from skae.estimators.face.progress import CallbackSupportMixin, ProgressLine
+from skae.estimators.face.progress import CallbackBridge, ProgressLine
+from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
 
 _CPU = torch.device("cpu")
 
@@ -157,7 +159,7 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         Where the model was trained."""
     )
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of this estimator and of those that it is made of.
 
         Parameters
@@ -172,7 +174,7 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         """
         return get_nested_params(self, deep)
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters of this estimator or of those that it is made of.
 
         Parameters
@@ -187,12 +189,12 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         """
         return set_nested_params(self, params)
 
-    def _check_parameters(self):
+    def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""
         validate_parameters(self)
 
 
-def settings_of(estimator, *, resumes=False, **changes):
+def settings_of(estimator: TrainedModel, *, resumes: bool = False, **changes: Any) -> Settings:
     """The settings of training that an estimator's parameters are.
 
     Parameters
@@ -217,13 +219,13 @@ def settings_of(estimator, *, resumes=False, **changes):
     return replace(own, **changes)
 
 
-def place_for(estimator, X):
+def place_for(estimator: TrainedModel, X) -> Place:
     """Where an estimator computes with rows: on its device, in the precision that they need."""
     device = resolve_device(estimator.device)
     return Place(computing_dtype(X, device), device)
 
 
-def usable_place(estimator, X):
+def usable_place(estimator: TrainedModel, X) -> Place:
     """The same, on the CPU where this machine has not the device that was asked for."""
     try:
         return place_for(estimator, X)
@@ -231,28 +233,28 @@ def usable_place(estimator, X):
         return Place(computing_dtype(X, _CPU), _CPU)
 
 
-def rows_for(model, X, place):
+def rows_for(model: Model, X, place: Place) -> DenseRows | StreamedRows:
     """Rows as a model sees them."""
     return make_rows(X, model.shift, model.scale, dtype=place.dtype, device=place.device)
 
 
-def weights_at(weight, place):
+def weights_at(weight: np.ndarray | None, place: Place) -> torch.Tensor | None:
     """Sample weights as a tensor, or None."""
     return None if weight is None else place.tensor(weight)
 
 
 def run_training(
-    estimator,
-    model,
-    data,
-    start,
+    estimator: TrainedModel,
+    model: Model,
+    data: Data,
+    start: Start,
     *,
-    generator,
-    settings=None,
-    bridge=None,
-    listener=None,
-    rate=None,
-):
+    generator: torch.Generator,
+    settings: Settings | None = None,
+    bridge: CallbackBridge | None = None,
+    listener: Listener | None = None,
+    rate: str | None = None,
+) -> Fitted:
     """`fit_model`, with an estimator's progress line and callbacks; warns of how it ended.
 
     Parameters
@@ -275,7 +277,9 @@ def run_training(
     fitted : Fitted
     """
     line = ProgressLine(type(estimator).__name__)
-    listeners = [lambda theta, epoch: line(epoch)] if estimator.verbose else []
+    listeners: list[Listener] = []
+    if estimator.verbose:
+        listeners.append(lambda theta, epoch: line(epoch))
     if bridge is not None and bridge.active:
         listeners.append(bridge.listen)
     if listener is not None:

@@ -2,22 +2,28 @@
 
 import inspect
 import warnings
+from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted, check_rows, check_weights, make_generator
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.fitting import AFRESH, Start, rows_that_count, some_of, split
-from skae.engine.optimisation.models import FittedModel
+from skae.engine.optimisation.models import FittedModel, Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property
-from skae.estimators.face.progress import CallbackBridge, with_callbacks
+from skae.estimators.face.progress import CallbackBridge
+from skae.estimators.face.scikit_learn import (
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    with_callbacks,
+)
 from skae.estimators.face.training import (
     TrainedModel,
     place_for,
@@ -29,7 +35,7 @@ from skae.estimators.face.training import (
 )
 
 
-def layer_weights(name, doc, *others):
+def layer_weights(name: str, doc: str, *others: str) -> Any:
     """An attribute that is one of the learned parameters, where there is one layer."""
 
     def read(self):
@@ -76,7 +82,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     @with_callbacks
     @all_or_nothing
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
         Parameters
@@ -116,7 +122,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         return self
 
     @all_or_nothing
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
         The first call chooses the loss and the statistics of the columns from its
@@ -206,7 +212,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """
         return self.inverse_transform(self.transform(X))
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
 
         Parameters
@@ -226,7 +232,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         return -fitted.map_rows(loss, X)
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of `score_samples` over the rows of X.
 
         Parameters
@@ -252,17 +258,19 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _model(self, place):
+    def _model(self, place: Place) -> Model:
         """The `Model` that this estimator is, for ``columns_`` and its parameters."""
         raise NotImplementedError
 
-    def _describe(self, X, weight, original):
+    def _describe(self, X, weight: np.ndarray | None, original) -> Columns:
         """The `Columns` of checked rows."""
         names = getattr(self, "feature_names_in_", None)
         choice = getattr(self, self._loss_parameter)
         return describe_columns(X, choice, weight, original, names, self._loss_parameter)
 
-    def _facts(self, X, weight, columns, *, is_whole):
+    def _facts(
+        self, X, weight: np.ndarray | None, columns: Columns, *, is_whole: bool
+    ) -> dict[str, Any]:
         """More attributes that are known before training, a dict by name.
 
         ``is_whole`` tells whether these are all rows that there will be.
@@ -287,7 +295,15 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             self.columns_.check(data, getattr(self, "feature_names_in_", None))
         return data, weight
 
-    def _learn(self, X, weight, start, *, holds_out=False, bridge=None):
+    def _learn(
+        self,
+        X,
+        weight: np.ndarray | None,
+        start: Start,
+        *,
+        holds_out: bool = False,
+        bridge: CallbackBridge | None = None,
+    ) -> Training:
         """Train the model on checked rows, and keep what it learned."""
         place = place_for(self, X)
         model = self._model(place)
@@ -321,7 +337,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             self._training_state = fitted.state
         return fitted.training
 
-    def _fitted_model(self, X):
+    def _fitted_model(self, X) -> FittedModel:
         """The engine's model with its parameters, to compute with such rows as X."""
         place = usable_place(self, X)
         model = self._model(place)
@@ -336,13 +352,13 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         self.columns_.check(X, getattr(self, "feature_names_in_", None))
         return X
 
-    def _codes(self, X):
+    def _codes(self, X) -> np.ndarray:
         """Codes of checked rows."""
         model, theta = fitted = self._fitted_model(X)
         return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
 
 
-def as_if_fitted(transformer, X, original):
+def as_if_fitted(transformer: Transformer, X, original) -> Transformer:
     """A copy of a transformer that knows the columns of checked rows, and has learned nothing.
 
     Its ``_model`` is the one that it will be.
@@ -356,12 +372,14 @@ def as_if_fitted(transformer, X, original):
     return trial
 
 
-def mean_score(scores, sample_weight=None):
+def mean_score(scores: np.ndarray, sample_weight=None) -> float:
     """The mean of scores of rows, weighted if there are weights."""
     return float(np.average(scores, weights=check_weights(sample_weight, scores)))
 
 
-def check_same_weights(estimator, model, weights):
+def check_same_weights(
+    estimator: TrainedModel, model: Model, weights: dict[str, np.ndarray]
+) -> None:
     """Raise a ValueError if parameters have changed that set which weights there are."""
     if {name: array.shape for name, array in weights.items()} != dict(model.shapes):
         raise ValueError(

@@ -8,12 +8,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    OneToOneFeatureMixin,
-    TransformerMixin,
-)
 
 from skae._validation import (
     Interval,
@@ -27,6 +21,12 @@ from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.rows import StreamedRows, block_bounds, map_rows
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.face.scikit_learn import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+)
 from skae.estimators.face.training import usable_place
 
 _CPU = torch.device("cpu")

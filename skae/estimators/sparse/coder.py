@@ -219,6 +219,12 @@ class SparseCoder(SparseInference, Transformer):
         "fista" or, for groups, "admm"."""
     )
 
+    stopping_reason_: str = attribute(
+        """str
+        Why training ended: "max_iter", "converged", "stopped" (by a callback), "interrupted"
+        (Ctrl-C), "diverged", or "given": there was none, since the dictionary was given."""
+    )
+
     _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
 
     @all_or_nothing
@@ -410,10 +416,6 @@ class SparseCoder(SparseInference, Transformer):
         # Amid a training nothing is chosen yet.
         algorithm = getattr(self, "inference_algorithm_", "auto")
         return solve(self, quadratic, penalty, algorithm=algorithm, **self._accuracy)
-
-    @property
-    def _accuracy(self):
-        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
 
     def _suitable_algorithm(self, X, sample_weight):
         """The solver that suits training rows: one for all rows to come.

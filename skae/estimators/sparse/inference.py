@@ -86,6 +86,10 @@ class SparseInference:
             fitted.map_rows(lambda x: largest_useful_alpha(penalty, x @ dictionary.t()), X).max()
         )
 
+    @property
+    def _accuracy(self):
+        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
+
 
 def penalty_of(estimator, n_components: int) -> L1 | GroupL2:
     """The sparsity penalty that an estimator's parameters are, for so many components.

@@ -118,15 +118,10 @@ class PSD(SparseInference, Transformer):
     activation: str = parameter(
         default="shrinkage",
         constraints=[Registered(PREDICTORS)],
-        doc="""{{{names}}}
+        doc="""{{names}}
         The encoder's s, with parameters that each unit learns:
 
-        {kinds}""".format(
-            names=", ".join(f'"{name}"' for name in PREDICTORS),
-            kinds="\n        ".join(
-                f'- "{name}": {kind.summary}.' for name, kind in PREDICTORS.items()
-            ),
-        ),
+        {summaries}""",
     )
     loss: str = parameter(
         default="auto",
@@ -241,10 +236,6 @@ class PSD(SparseInference, Transformer):
         """The penalty and the decoder's linear map."""
         n_components = int(self.n_components)
         return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
-
-    @property
-    def _accuracy(self):
-        return {"tol": self.inference_tol, "max_iter": int(self.inference_max_iter)}
 
 
 # A stack has such layers by this name.

@@ -9,9 +9,10 @@ from skae._validation import Interval, Registered, check_rows, check_weights
 from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.optimisation.fitting import Start
 from skae.engine.stacks.stacking import stacked
-from skae.estimators.face.outcomes import all_or_nothing, of_layer, report_collapse, some_rows
+from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
-from skae.estimators.face.progress import CallbackBridge, with_callbacks
+from skae.estimators.face.progress import CallbackBridge
+from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,
@@ -19,12 +20,18 @@ from skae.estimators.stacks.layers import (
     make_layers,
     models_of,
     needs_targets,
+    number_of_code,
     require_gradients,
     unrolled,
     weights_of,
     with_weights,
 )
-from skae.estimators.stacks.pretraining import pretrained, random_layers, was_interrupted
+from skae.estimators.stacks.pretraining import (
+    facts_of,
+    partly_trained,
+    pretrained,
+    was_interrupted,
+)
 from skae.estimators.supervised.targets import infer_targets
 
 
@@ -167,8 +174,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
         layers = self._layers_for(X, data, goes_on)
         targets = self._targets(y, weight, data.shape[0]) if needs_targets(self) else None
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
-        training, n_before = None, 0
-        if not (goes_on and self.fine_tuning):
+        if goes_on and self.fine_tuning:
+            vars(self).update(facts_of(layers) | {"n_iter_": 0})
+        else:
             layers, training = pretrained(
                 self,
                 layers,
@@ -180,9 +188,8 @@ class StackedAutoEncoder(StackParameters, Transformer):
                 goes_on=goes_on,
                 bridge=bridge,
             )
-            n_before = sum(layer.n_iter_ for layer in layers)
+            vars(self).update(facts_of(layers, training))
         self.__dict__.pop("_training_state", None)
-        self._keep(layers)
         # Who interrupts the training of the last layer wants to wait no longer.
         if self.fine_tuning and (goes_on or not was_interrupted(self)):
             self.layers_ = [unrolled(layer) for layer in layers]
@@ -191,10 +198,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
             training = self._learn(
                 data, weight, start, holds_out=self.early_stopping, bridge=bridge
             )
-            n_before += len(training.loss_curve)
-        self.loss_curve_ = training.loss_curve
-        self.validation_curve_ = training.validation_curve
-        self.n_iter_ = n_before
+            self.loss_curve_ = training.loss_curve
+            self.validation_curve_ = training.validation_curve
+            self.n_iter_ += len(training.loss_curve)
         if training.loss_curve:
             report_collapse(self, some_rows(data, weight), training)
         bridge.finish()
@@ -237,21 +243,14 @@ class StackedAutoEncoder(StackParameters, Transformer):
         data = check_rows(self, X, reset=not goes_on)
         weight = check_weights(sample_weight, data)
         layers = self._layers_for(X, data, goes_on)
-        if not goes_on and self.pretraining is None:
-            layers = random_layers(layers, X, data, sample_weight)
-        elif not goes_on and self.pretraining == "prefit":
-            layers[0]._read(X, None, Start(layers[0].weights_))
-        n_before = _n_epochs(layers)
-        trains_layers = not (goes_on and self.fine_tuning)
-        if trains_layers and self.pretraining not in ("prefit", None):
-            codes = data
-            for number, layer in enumerate(layers):
-                with of_layer(number):
-                    layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
-                codes = layer._codes(codes) if number + 1 < len(layers) else codes
-        n_iter = (self.n_iter_ if goes_on else 0) + _n_epochs(layers) - n_before
-        curve = self.loss_curve_ if goes_on else []
-        self._keep(layers)
+        curve, n_iter = (self.loss_curve_, self.n_iter_) if goes_on else ([], 0)
+        # Once unrolled, the layers learn no more by themselves.
+        if not (goes_on and self.fine_tuning):
+            layers, n_passes = partly_trained(
+                self, layers, X, data, sample_weight, weight, goes_on=goes_on
+            )
+            n_iter += n_passes
+        vars(self).update(facts_of(layers))
         if self.fine_tuning:
             self.layers_ = [unrolled(layer) for layer in layers]
             state = self.__dict__.get("_training_state")
@@ -292,25 +291,16 @@ class StackedAutoEncoder(StackParameters, Transformer):
         return tags
 
     def _model(self, place):
-        n_coding = self._code_number(len(self.layers_)) + 1
+        n_coding = number_of_code(self, len(self.layers_)) + 1
         return stacked(models_of(self.layers_, place), n_coding=n_coding)
 
     def _layers_for(self, X, data, goes_on):
         """Checked layers to train: new ones, or those of before with the parameters of today."""
         layers, models = make_layers(self, X, data, top_activation=self.code_activation)
-        self._code_number(len(layers))
+        number_of_code(self, len(layers))
         if self.fine_tuning:
             require_gradients(layers, models, range(len(layers)), "fine-tuning")
         return continued(self.layers_, layers, self.pretraining == "prefit") if goes_on else layers
-
-    def _code_number(self, n_layers):
-        """The number, from 0, of the layer that `transform` returns the codes of."""
-        if not -n_layers <= self.code_layer < n_layers:
-            raise ValueError(
-                f"code_layer={self.code_layer}, but there are {n_layers} layers, from 0 to "
-                f"{n_layers - 1}."
-            )
-        return self.code_layer % n_layers
 
     def _targets(self, y, weight, n_rows):
         if y is None:
@@ -322,11 +312,3 @@ class StackedAutoEncoder(StackParameters, Transformer):
         if len(y) != n_rows:
             raise ValueError(f"y has {len(y)} entries, but X has {n_rows} rows.")
         return infer_targets(y, weight)
-
-    def _keep(self, layers):
-        self.layers_ = layers
-        self.stopping_reason_, self.device_ = layers[-1].stopping_reason_, layers[-1].device_
-
-
-def _n_epochs(layers):
-    return sum(len(getattr(layer, "loss_curve_", ())) for layer in layers)

@@ -192,6 +192,22 @@ def require_gradients(layers, models, numbers, purpose):
             )
 
 
+def number_of_code(stack, n_layers):
+    """The number, counted from 0, of the layer whose codes a stack returns.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer ``code_layer``.
+    """
+    if not -n_layers <= stack.code_layer < n_layers:
+        raise ValueError(
+            f"code_layer={stack.code_layer}, but there are {n_layers} layers, from 0 to "
+            f"{n_layers - 1}."
+        )
+    return stack.code_layer % n_layers
+
+
 def continued(layers, new, is_prefit):
     """Copies of fitted layers that go on with the parameters that new ones have.
 

@@ -95,6 +95,57 @@ def pretrained(
     return layers, UNTRAINED
 
 
+def partly_trained(stack, layers, X, data, sample_weight, weight, *, goes_on):
+    """Layers after one more pass over rows for each in turn, by its own ``partial_fit``.
+
+    Parameters
+    ----------
+    stack, layers, X, data, sample_weight, weight
+        As of `pretrained`.
+    goes_on : bool
+        Whether the layers have learned something before. Those that a stack's parameters say
+        are not trained begin as in `pretrained`, and stay as they are.
+
+    Returns
+    -------
+    layers : list of estimators
+        Fitted.
+    n_passes : int
+    """
+    if stack.pretraining in ("prefit", None):
+        if not goes_on:
+            layers, _ = pretrained(stack, layers, X, data, sample_weight, weight)
+        return layers, 0
+    n_before, codes = _n_epochs(layers), data
+    for number, layer in enumerate(layers):
+        with of_layer(number):
+            layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
+        codes = layer._codes(codes) if number + 1 < len(layers) else codes
+    return layers, _n_epochs(layers) - n_before
+
+
+def facts_of(layers, training=None):
+    """The attributes of a stack whose layers were trained, a dict by name.
+
+    Parameters
+    ----------
+    layers : list of estimators
+        Fitted.
+    training : Training, default=None
+        Of all layers together, of which there are curves.
+    """
+    facts = {
+        "layers_": layers,
+        "n_iter_": sum(layer.n_iter_ for layer in layers),
+        "stopping_reason_": layers[-1].stopping_reason_,
+        "device_": layers[-1].device_,
+    }
+    if training is not None:
+        facts["loss_curve_"] = training.loss_curve
+        facts["validation_curve_"] = training.validation_curve
+    return facts
+
+
 def was_interrupted(stack):
     """Whether who waited for the pre-training of a stack's last layer wants to wait no longer."""
     trained = stack.pretraining not in ("prefit", None)
@@ -243,3 +294,7 @@ def _note(layer, training):
     """Keep how a layer was trained."""
     layer.n_iter_, layer.loss_curve_ = len(training.loss_curve), training.loss_curve
     layer.validation_curve_, layer.stopping_reason_ = training.validation_curve, training.outcome
+
+
+def _n_epochs(layers):
+    return sum(len(getattr(layer, "loss_curve_", ())) for layer in layers)

@@ -4,11 +4,11 @@ from numbers import Real
 
 import numpy as np
 from scipy import special
-from sklearn.base import ClassifierMixin
 
 from skae._validation import Interval, StrOptions
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.scikit_learn import ClassifierMixin
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.fine_tuning import fit_part, labelled_criterion
 from skae.estimators.supervised.predictors import SupervisedStack

@@ -44,7 +44,7 @@ from skae.estimators.stacks.layers import (
     weights_of,
     with_weights,
 )
-from skae.estimators.stacks.pretraining import pretrained, was_interrupted
+from skae.estimators.stacks.pretraining import facts_of, pretrained, was_interrupted
 from skae.estimators.supervised.output_layers import fit_linear_output
 from skae.estimators.supervised.targets import Classes, Numbers, Targets
 
@@ -221,7 +221,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     layers = _checked_layers(model, stack, X, read.data)
     model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
     if model.early_stopping and model.n_fine_tuned_layers != 0:
-        index, held_out = _split_labelled(model, read)
+        index, held_out = held_out_rows(model, read.kind, read.table, read.targets)
         seen = seen.restricted(index)
     # A number that depends on the rows of an epoch is not known yet.
     n_epochs = None if isinstance(model.max_iter, str) else model.max_iter
@@ -315,6 +315,24 @@ def fitted_model(model, X) -> FittedModel:
     return FittedModel(with_output(models_of(layers, place), units, n_outputs), theta)
 
 
+def held_out_rows(
+    model, kind: Classes | Numbers, table: np.ndarray, targets: Targets
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labelled rows to train on, and those to hold out, with like parts of every class."""
+    generator = make_generator(model.random_state, _CPU)
+    labelled = torch.tensor(np.flatnonzero(targets.labelled))
+    index, held_out = split(labelled, model.validation_fraction, generator)
+    both, n_held_out = torch.cat([index, held_out]).numpy(), len(held_out)
+    strata = kind.strata(table[both], n_held_out)
+    if strata is None:
+        return index.numpy(), held_out.numpy()
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    index, held_out = train_test_split(
+        both, test_size=n_held_out, stratify=strata, random_state=seed
+    )
+    return index, held_out
+
+
 def layers_below(stack: StackedAutoEncoder, number: int) -> StackedAutoEncoder:
     """The layers of a fitted stack below one of them, as a stack of checked rows."""
     below = copy.copy(stack)
@@ -381,28 +399,11 @@ def _require_use_of_others(model, is_fresh):
         )
 
 
-def _split_labelled(model, read):
-    """Labelled rows to train on, and those to hold out, with like parts of every class."""
-    generator = make_generator(model.random_state, _CPU)
-    labelled = torch.tensor(np.flatnonzero(read.targets.labelled))
-    index, held_out = split(labelled, model.validation_fraction, generator)
-    both, n_held_out = torch.cat([index, held_out]).numpy(), len(held_out)
-    strata = read.kind.strata(read.table[both], n_held_out)
-    if strata is None:
-        return index.numpy(), held_out.numpy()
-    seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    return train_test_split(both, test_size=n_held_out, stratify=strata, random_state=seed)
-
-
 def _pretrain_(stack, layers, X, read, sample_weight, targets):
     """Fit a stack by training its layers."""
-    layers, training = pretrained(
-        stack, layers, X, read.data, sample_weight, read.weight, targets
-    )
+    layers, training = pretrained(stack, layers, X, read.data, sample_weight, read.weight, targets)
     check_rows(stack, X, reset=True, finite=False)
-    stack._keep(layers)
-    stack.loss_curve_, stack.validation_curve_ = training.loss_curve, training.validation_curve
-    stack.n_iter_ = sum(layer.n_iter_ for layer in layers)
+    vars(stack).update(facts_of(layers, training))
     if training.loss_curve:
         report_collapse(stack, some_rows(read.data, read.weight), training)
 

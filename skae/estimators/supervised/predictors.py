@@ -8,7 +8,7 @@ import numpy as np
 from skae._validation import Interval, check_is_fitted, check_pair, check_rows
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
-from skae.estimators.face.progress import with_callbacks
+from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder

@@ -1,10 +1,10 @@
 """A stack that predicts numbers."""
 
 import numpy as np
-from sklearn.base import RegressorMixin
 
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, preset
+from skae.estimators.face.scikit_learn import RegressorMixin
 from skae.estimators.supervised.classifier import StackedClassifier
 from skae.estimators.supervised.fine_tuning import fit_part, labelled_criterion
 from skae.estimators.supervised.predictors import SupervisedStack

@@ -4,7 +4,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skae._validation import (
@@ -29,6 +28,7 @@ from skae.estimators.face.parameters import (
     preset,
     validate_parameters,
 )
+from skae.estimators.face.scikit_learn import BaseEstimator, ClassifierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.supervised.classifier import ClassifyingStack
 from skae.estimators.supervised.targets import checked_classes, find_classes, is_known
@@ -330,7 +330,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
     @fitted_property
     def encoder_(self):
-        """estimator or None
+        """Estimator or None
         The fitted encoder, where tangents come from one.
         """
         return getattr(self.source_, "encoder", None)

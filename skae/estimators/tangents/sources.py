@@ -209,9 +209,7 @@ def n_neighbors_of(choice: SourceChoice, default: int) -> int | None:
     return choice[1] if isinstance(choice, tuple) else None
 
 
-def check_source(
-    choice: SourceChoice, n_tangents: int | str, X, *, n_neighbors: int
-) -> None:
+def check_source(choice: SourceChoice, n_tangents: int | str, X, *, n_neighbors: int) -> None:
     """Raise a ValueError for a choice that can give no such tangents, before any work.
 
     Parameters

@@ -92,8 +92,9 @@ def tangent_stack(model, data) -> StackedAutoEncoder:
             for width, size in zip((n_features, *sizes), sizes, strict=False)
         ]
     if uses_own_tangents(model):
-        widths = [getattr(layer, "n_components", None) or n_features for layer in stack.layers or ()]
-        _check_rank(model.n_tangents, n_features, min([n_features, *widths]))
+        widths = [getattr(layer, "n_components", None) for layer in stack.layers or ()]
+        widths += sizes if are_sizes else ()
+        _check_rank(model.n_tangents, n_features, min(filter(None, [n_features, *widths])))
     else:
         check_source(model.tangent_source, model.n_tangents, data, n_neighbors=N_NEIGHBORS)
     return stack

@@ -5,20 +5,19 @@ import math
 import pytest
 import torch
 
-from skae.engine.boltzmann.energies import log_partition
+from skae.engine.boltzmann.energies import TemperedPath
 from skae.engine.boltzmann.tempering import (
-    TemperedPath,
     _estimate,
     annealed_importance_sampling,
     annealing_temperatures,
 )
+from skae.engine.optimisation.parameters import Parameters
 
 KINDS = ["bernoulli", "gaussian", "gaussian_learned"]
 
 
 def make_path(machine, base=0.0):
-    theta, units = machine
-    return TemperedPath(theta, units, torch.full_like(theta["visible_bias_0"], base))
+    return machine.tempered(torch.full_like(machine.visible_bias, base))
 
 
 def estimate(path, n_temperatures=300, n_chains=100, seed=0, **settings):
@@ -35,7 +34,7 @@ def estimate(path, n_temperatures=300, n_chains=100, seed=0, **settings):
 @pytest.mark.parametrize("size", [(1, 1), (8, 5), (5, 8), (12, 12)])
 def test_estimates_are_within_their_error_bars(size, kind, make_machine):
     machine = make_machine(*size, kind, spread=0.5)
-    exact, path = float(log_partition(*machine)), make_path(machine, base=0.3)
+    exact, path = float(machine.log_partition()), make_path(machine, base=0.3)
     # With learned widths a few chains carry the estimate unless the temperatures are close.
     n_temperatures = 600 if kind == "gaussian_learned" else 150
     estimates = [estimate(path, n_temperatures, 100, seed) for seed in range(30)]
@@ -52,7 +51,7 @@ def test_estimates_are_within_their_error_bars(size, kind, make_machine):
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_weights_take_more_temperatures(kind, make_machine):
     machine = make_machine(12, 12, kind, spread=1.0 if kind == "bernoulli" else 0.4)
-    exact, path = float(log_partition(*machine)), make_path(machine)
+    exact, path = float(machine.log_partition()), make_path(machine)
     coarse = [estimate(path, 10, 100, seed) for seed in range(10)]
     fine = [estimate(path, 400, 100, seed) for seed in range(10)]
     errors = [
@@ -72,7 +71,7 @@ def test_large_weights_take_more_temperatures(kind, make_machine):
 def test_mean_weight_is_unbiased_however_few_the_temperatures(make_machine):
     machine = make_machine(4, 3)
     path = make_path(machine, base=-0.5)
-    exact = math.exp(float(log_partition(*machine)) - float(path.log_base_partition()))
+    exact = math.exp(float(machine.log_partition()) - float(path.log_base_partition()))
     betas = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
     result = annealed_importance_sampling(path, betas, 200_000, torch.Generator().manual_seed(1))
     weight = math.exp(result.log_partition - float(path.log_base_partition()))
@@ -97,7 +96,7 @@ def test_order_of_weighing_and_stepping(make_machine):
             return super().step(energies, beta, generator)
 
     betas = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    recorded = Recorded(path.theta, path.units, path.base_bias)
+    recorded = Recorded(path.machine, path.base_bias)
     annealed_importance_sampling(recorded, betas, 5, torch.Generator().manual_seed(1))
     # A state drawn at one beta is weighed at the next before it moves there.
     assert set(calls[:2]) == {("weigh", 0.0), ("weigh", 0.5)}
@@ -107,19 +106,19 @@ def test_order_of_weighing_and_stepping(make_machine):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_independent_units_are_exact(kind, make_machine):
-    theta, units = make_machine(6, 4, kind)
-    theta["weight_0"].zero_()
-    theta["hidden_bias_0"].zero_()
-    path = TemperedPath(theta, units, theta["visible_bias_0"].clone())
+    machine = make_machine(6, 4, kind)
+    machine.weight.zero_()
+    machine.hidden_bias.zero_()
+    path = machine.tempered(machine.visible_bias.clone())
     result = estimate(path, 20, 10)
     # Base and machine are the same law: every weight is 1.
-    assert result.log_partition == pytest.approx(float(log_partition(theta, units)), rel=1e-12)
+    assert result.log_partition == pytest.approx(float(machine.log_partition()), rel=1e-12)
     assert result.standard_error < 1e-12
     assert result.effective_chains == pytest.approx(10, rel=1e-12)
 
 
 def test_two_modes_are_weighed_though_no_chain_visits_both(two_modes):
-    exact = float(log_partition(*two_modes))
+    exact = float(two_modes.log_partition())
     result = estimate(make_path(two_modes), 2000, 400)
     # Chains settle in either mode as they cool: together they have all of Z.
     assert abs(result.log_partition - exact) < 4 * result.standard_error
@@ -128,10 +127,10 @@ def test_two_modes_are_weighed_though_no_chain_visits_both(two_modes):
 
 
 def test_single_precision_agrees_with_double(make_machine):
-    theta, units = make_machine(12, 12)
-    exact = float(log_partition(theta, units))
-    single = type(theta)(theta.shapes, theta.flat.float())
-    result = estimate(make_path((single, units)), 2000, 100)
+    machine = make_machine(12, 12)
+    exact = float(machine.log_partition())
+    single = machine.over(Parameters(machine.theta.shapes, machine.theta.flat.float()))
+    result = estimate(make_path(single), 2000, 100)
     # Thousands of rounded terms are summed in double precision: the error bar still holds.
     assert abs(result.log_partition - exact) < 4 * result.standard_error
     assert result.standard_error < 0.05

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from skae.engine.boltzmann.chains import Schedule, gibbs_state, gibbs_step, run_chains
-from skae.engine.boltzmann.energies import free_energy, hidden_input, sample_hidden, visible_input
 
 N_CHAINS = 40_000
 # Exact draws are taken for wrong ones once in 10^5 times.
@@ -17,9 +16,9 @@ def exact_draws(states, p, generator, n_chains=N_CHAINS):
     return states[torch.multinomial(p, n_chains, replacement=True, generator=generator)]
 
 
-def joint_law(theta, states, p):
+def joint_law(machine, states, p):
     """P(v, h) with v along the first axis, from P(v) and the product of P(h_j | v)."""
-    on = torch.sigmoid(hidden_input(theta, states))
+    on = torch.sigmoid(machine.hidden_input(states))
     joint = p.unsqueeze(1)
     for j in range(on.shape[1]):
         column = torch.stack([1 - on[:, j], on[:, j]], 1)
@@ -29,13 +28,13 @@ def joint_law(theta, states, p):
 
 @pytest.mark.parametrize("size", [(3, 2), (5, 4), (2, 5)])
 def test_step_leaves_the_joint_law_invariant(size, make_machine, law, p_value, generator):
-    theta, units = make_machine(*size)
-    states, p = law(theta, units)
-    joint = joint_law(theta, states, p).t().flatten()
-    state = gibbs_state(theta, exact_draws(states, p, generator), generator)
+    machine = make_machine(*size)
+    states, p = law(machine)
+    joint = joint_law(machine, states, p).t().flatten()
+    state = gibbs_state(machine, exact_draws(states, p, generator), generator)
     # Hidden units drawn given exact visible ones: an exact draw of both.
     assert p_value(torch.cat(state, 1), joint) > LIMIT
-    step = gibbs_step(theta, units, generator)
+    step = gibbs_step(machine, generator)
     for _ in range(3):
         state = step(state)
         # Each conditional draw leaves P(v, h) as it is, hence the step does.
@@ -44,35 +43,35 @@ def test_step_leaves_the_joint_law_invariant(size, make_machine, law, p_value, g
 
 @pytest.mark.parametrize("wrong", ["bias", "sign", "stale"])
 def test_the_test_of_invariance_notices_a_wrong_step(wrong, make_machine, law, p_value, generator):
-    theta, units = make_machine(5, 4)
-    states, p = law(theta, units)
-    visible, hidden = gibbs_state(theta, exact_draws(states, p, generator), generator)
-    a = visible_input(theta, hidden)
+    machine = make_machine(5, 4)
+    states, p = law(machine)
+    visible, hidden = gibbs_state(machine, exact_draws(states, p, generator), generator)
+    a = machine.visible_input(hidden)
     if wrong == "bias":
         a += 0.2
     if wrong == "sign":
-        a = 2 * theta["visible_bias_0"] - a
+        a = 2 * machine.visible_bias - a
     if wrong == "stale":
-        a = theta["visible_bias_0"].expand_as(visible)
-    visible = units.sample(a, generator)
+        a = machine.visible_bias.expand_as(visible)
+    visible = machine.units.sample(a, generator)
     # A bias off by a fifth, a wrong sign, a forgotten term: all far beyond the limit.
     assert p_value(visible, p) < 1e-20
 
 
 def test_hidden_units_are_those_of_the_new_visible_ones(make_machine, generator):
-    theta, units = make_machine(5, 4)
-    theta["weight_0"].mul_(1e4)
-    state = gibbs_state(theta, torch.zeros(50, 5).double(), generator)
-    visible, hidden = gibbs_step(theta, units, generator)(state)
+    machine = make_machine(5, 4)
+    machine.weight.mul_(1e4)
+    state = gibbs_state(machine, torch.zeros(50, 5).double(), generator)
+    visible, hidden = gibbs_step(machine, generator)(state)
     # With such weights P(h | v) is 0 or 1: the state's two parts belong together.
-    assert torch.equal(hidden, (hidden_input(theta, visible) > 0).double())
+    assert torch.equal(hidden, (machine.hidden_input(visible) > 0).double())
 
 
 def test_step_ignores_the_old_visible_units(make_machine):
-    theta, units = make_machine(5, 4)
+    machine = make_machine(5, 4)
     hidden = torch.ones(20, 4).double()
     ends = [
-        gibbs_step(theta, units, torch.Generator().manual_seed(1))((visible, hidden))
+        gibbs_step(machine, torch.Generator().manual_seed(1))((visible, hidden))
         for visible in (torch.zeros(20, 5).double(), torch.full((20, 5), math.nan).double())
     ]
     # v' ~ P(v | h) and h' ~ P(h | v') need nothing of v.
@@ -80,22 +79,22 @@ def test_step_ignores_the_old_visible_units(make_machine):
 
 
 def test_step_leaves_its_state_as_it_is(make_machine, generator):
-    theta, units = make_machine(5, 4)
-    state = gibbs_state(theta, torch.ones(20, 5).double(), generator)
+    machine = make_machine(5, 4)
+    state = gibbs_state(machine, torch.ones(20, 5).double(), generator)
     before = [part.clone() for part in state]
-    gibbs_step(theta, units, generator)(state)
+    gibbs_step(machine, generator)(state)
     # A state that was kept as a sample must not change afterwards.
     assert all(map(torch.equal, state, before))
 
 
 @pytest.mark.parametrize("size", [(6, 3), (3, 6)])
 def test_chains_from_anywhere_reach_the_law(size, make_machine, law, p_value, generator):
-    theta, units = make_machine(*size, spread=0.7)
-    _, p = law(theta, units)
+    machine = make_machine(*size, spread=0.7)
+    _, p = law(machine)
     visible = torch.ones(N_CHAINS, size[0], dtype=torch.float64)
     run = run_chains(
-        gibbs_step(theta, units, generator),
-        gibbs_state(theta, visible, generator),
+        gibbs_step(machine, generator),
+        gibbs_state(machine, visible, generator),
         Schedule(burn_in=50),
         keep=lambda state: state[0],
     )
@@ -107,19 +106,19 @@ def test_chains_from_anywhere_reach_the_law(size, make_machine, law, p_value, ge
 
 @pytest.mark.parametrize("kind", ["gaussian", "gaussian_learned"])
 def test_gaussian_units_reach_their_moments(kind, make_machine, generator):
-    theta, units = make_machine(2, 3, kind, spread=0.7)
+    machine = make_machine(2, 3, kind, spread=0.7)
     states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)
-    precision = torch.exp(-theta["log_variance"]) if "log_variance" in theta else torch.ones(2)
-    mean = visible_input(theta, states)
+    precision = torch.ones(2) if machine.precision is None else machine.precision
+    mean = machine.visible_input(states)
     # P(h) is exp(h.b) times the Gaussian integrals; written out, not asked of the units.
-    exponent = 0.5 * ((mean**2 - theta["visible_bias_0"] ** 2) * precision).sum(1)
-    p = torch.softmax(states @ theta["hidden_bias_0"] + exponent, 0)
+    exponent = 0.5 * ((mean**2 - machine.visible_bias**2) * precision).sum(1)
+    p = torch.softmax(states @ machine.hidden_bias + exponent, 0)
     first = p @ mean
     second = p @ (mean**2) + 1 / precision
 
     visible = torch.full((N_CHAINS, 2), 3.0, dtype=torch.float64)
-    step = gibbs_step(theta, units, generator)
-    state = gibbs_state(theta, visible, generator)
+    step = gibbs_step(machine, generator)
+    state = gibbs_state(machine, visible, generator)
     for _ in range(50):
         state = step(state)
     v, h = state
@@ -133,12 +132,12 @@ def test_gaussian_units_reach_their_moments(kind, make_machine, generator):
 
 
 def test_chains_depend_on_their_generator_alone(make_machine):
-    theta, units = make_machine(5, 4)
+    machine = make_machine(5, 4)
 
     def end(seed):
         generator = torch.Generator().manual_seed(seed)
-        state = gibbs_state(theta, torch.zeros(30, 5).double(), generator)
-        step = gibbs_step(theta, units, generator)
+        state = gibbs_state(machine, torch.zeros(30, 5).double(), generator)
+        step = gibbs_step(machine, generator)
         return run_chains(step, state, Schedule(burn_in=5), keep=lambda state: state[0]).samples
 
     global_state = torch.get_rng_state()
@@ -150,19 +149,17 @@ def test_chains_depend_on_their_generator_alone(make_machine):
 
 
 def test_plain_steps_stay_in_the_mode_they_start_in(two_modes, law, generator):
-    theta, units = two_modes
-    states, p = law(theta, units)
+    machine = two_modes
+    states, p = law(machine)
     # The two patterns have nearly all of the probability, half each, by enumeration ...
     assert p[0] > 0.495
     assert p[-1] > 0.495
     visible = torch.zeros(500, 8, dtype=torch.float64)
-    state = visible, sample_hidden(theta, visible, generator)
+    state = visible, machine.sample_hidden(visible, generator)
     run = run_chains(
-        gibbs_step(theta, units, generator), state, Schedule(burn_in=300), keep=lambda s: s[0]
+        gibbs_step(machine, generator), state, Schedule(burn_in=300), keep=lambda s: s[0]
     )
     # ... but one hidden unit would have to change against a field of 64: no chain ever crosses.
     assert run.samples[0].mean() < 0.01
     # (Energy alone does not tell: both modes have the same.)
-    torch.testing.assert_close(
-        free_energy(theta, states[:1], units), free_energy(theta, states[-1:], units)
-    )
+    torch.testing.assert_close(machine.free_energy(states[:1]), machine.free_energy(states[-1:]))

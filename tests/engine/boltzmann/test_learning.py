@@ -3,27 +3,21 @@
 import copy
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from skae.engine.boltzmann import learning as contrastive_divergence
-from skae.engine.boltzmann.energies import (
-    binary_states,
-    free_energy,
-    hidden_input,
-    log_partition,
-    sample_hidden,
-    sample_visible,
-)
+from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.boltzmann.pseudo_likelihood import pseudo_log_likelihood
-from skae.engine.networks import units as units_module
-from skae.engine.networks.layers import Network
 from skae.engine.networks.penalties import CodeKL, WeightDecay
 from skae.engine.networks.units import Bernoulli, Gaussian
+from skae.engine.optimisation.draws import bernoulli
 from skae.engine.optimisation.parameters import Parameters
 
+BINARY = partial(BipartiteMachine, units=Bernoulli())
 N_ROWS, N_VISIBLE, N_HIDDEN, N_CHAINS = 9, 6, 4, 5
 KINDS = ["bernoulli", "gaussian", "gaussian_learned"]
 RULES = {
@@ -32,19 +26,17 @@ RULES = {
     "pcd": {"persistent": True},
     "pcd_3": {"persistent": True, "n_gibbs_steps": 3},
 }
-NETWORK = Network((N_VISIBLE, N_HIDDEN))
+SHORT = ("cd_1", "pcd")
 PENALTIES = {
     "none": (),
-    "weight_decay": (WeightDecay(0.3, NETWORK),),
-    "kl": (CodeKL(0.4, NETWORK, 0.1),),
-    "both": (WeightDecay(0.3, NETWORK), CodeKL(0.4, NETWORK, 0.1)),
+    "weight_decay": (WeightDecay(0.3),),
+    "kl": (CodeKL(0.4, 0.1),),
+    "both": (WeightDecay(0.3), CodeKL(0.4, 0.1)),
 }
 
 
 def make_theta(kind="bernoulli", spread=0.7, size=(N_VISIBLE, N_HIDDEN)):
-    shapes = dict(Network(size).parameter_shapes)
-    if kind == "gaussian_learned":
-        shapes["log_variance"] = (size[0],)
+    shapes = BipartiteMachine.shapes(*size, learns_variance=kind == "gaussian_learned")
     theta = Parameters(shapes, dtype=torch.float64)
     theta.flat.normal_(0.0, spread, generator=torch.Generator().manual_seed(2))
     return theta
@@ -53,7 +45,9 @@ def make_theta(kind="bernoulli", spread=0.7, size=(N_VISIBLE, N_HIDDEN)):
 def make_objective(kind="bernoulli", rule="cd_1", penalties="none", **settings):
     units = Bernoulli() if kind == "bernoulli" else Gaussian()
     return ContrastiveDivergence(
-        units, penalties=PENALTIES[penalties], **{"n_chains": N_CHAINS} | RULES[rule] | settings
+        partial(BipartiteMachine, units=units),
+        penalties=PENALTIES[penalties],
+        **{"n_chains": N_CHAINS} | RULES[rule] | settings,
     )
 
 
@@ -118,11 +112,12 @@ def assert_within_standard_error(draws, expected):
 # The gradient
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
-    ("kind", "penalties"),
-    [(kind, penalties) for kind in KINDS for penalties in PENALTIES],
+    ("kind", "penalties", "rule", "weighted"),
+    [
+        *((kind, "none", rule, False) for kind in KINDS for rule in RULES),
+        *((kind, part, rule, True) for kind in KINDS for part in PENALTIES for rule in SHORT),
+    ],
 )
 def test_gradient_matches_autograd_of_the_value(kind, penalties, rule, weighted):
     theta, x, weight = make_theta(kind), make_rows(kind), make_weight(weighted)
@@ -148,11 +143,11 @@ def test_value_is_a_difference_of_free_energies(rule, kind):
     first = torch.arange(N_CHAINS) % N_ROWS if "pcd" in rule else torch.arange(N_ROWS)
     particles = x[first]
     for _ in range(objective.n_gibbs_steps):
-        hidden = sample_hidden(theta, particles, generator)
-        particles = sample_visible(theta, hidden, objective.units, generator)
+        hidden = BINARY(theta).sample_hidden(particles, generator)
+        particles = objective.machine(theta).sample_visible(hidden, generator)
     plain = objective.value(theta, x, seeded())
-    positive = free_energy(theta, x, objective.units)
-    negative = free_energy(theta, particles, objective.units)
+    positive = objective.machine(theta).free_energy(x)
+    negative = objective.machine(theta).free_energy(particles)
     # mean F(data) - mean F(particles), the particles being k Gibbs steps away from the rows.
     torch.testing.assert_close(plain, positive.mean() - negative.mean())
     weighted = objective.value(theta, x, seeded(), weight)
@@ -167,7 +162,7 @@ def test_penalties_are_added_to_the_value():
     theta, x = make_theta(), make_rows()
     plain = make_objective().value(theta, x, seeded())
     value = make_objective(penalties="both").value(theta, x, seeded())
-    activity = torch.sigmoid(hidden_input(theta, x)).mean(0)
+    activity = torch.sigmoid(BINARY(theta).hidden_input(x)).mean(0)
     divergence = 0.1 * torch.log(0.1 / activity) + 0.9 * torch.log(0.9 / (1 - activity))
     expected = 0.3 * 0.5 * theta["weight_0"].square().sum() + 0.4 * divergence.sum()
     # The weighted sum of the penalties' own formulas (up to the 1e-9 that keeps logs finite).
@@ -182,6 +177,32 @@ def test_batches_of_several_sizes_do_not_mix(rule):
         expected = autograd(objective, theta, x[rows], seeded())
         # Buffers and shares are reused between batches, but each gradient is of its own batch.
         torch.testing.assert_close(step(objective, theta, x[rows], seeded()).flat, expected)
+
+
+class CodeCube:
+    """A penalty of a user's own, on codes and on visible biases, without a closed form."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def value(self, theta, forward):
+        bias = theta["visible_bias_0"]
+        return forward.mean(forward.code.pow(3).sum(1)) + bias.pow(4).sum()
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("rule", ["cd_1", "pcd"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_penalty_of_ones_own_needs_a_value_alone(kind, rule, weighted):
+    theta, x, weight = make_theta(kind), make_rows(kind), make_weight(weighted)
+    own = CodeCube(0.7), WeightDecay(0.3)
+    objective = make_objective(kind, rule)
+    objective.penalties = own
+    gradient = autograd(objective, theta, x, seeded(), weight)
+    # What autograd makes of the value joins the closed form of the rest, in the same metric.
+    torch.testing.assert_close(
+        step(objective, theta, x, seeded(), weight).flat, in_the_metric(theta, gradient)
+    )
 
 
 # Centring
@@ -223,13 +244,11 @@ OFFSETS = (
 )
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
-    ("kind", "penalties"),
+    ("kind", "penalties", "rule", "weighted"),
     [
-        *((kind, "none") for kind in KINDS),
-        *(("bernoulli", penalties) for penalties in PENALTIES if penalties != "none"),
+        *((kind, "none", rule, False) for kind in KINDS for rule in RULES),
+        *(("bernoulli", "both", rule, True) for rule in SHORT),
     ],
 )
 def test_centred_step_is_that_of_the_centred_machine(kind, penalties, rule, weighted):
@@ -273,33 +292,42 @@ def flipped(theta, layer):
     return other
 
 
+class MirroredHidden(BipartiteMachine):
+    """The same coins, whose other side is called 1, of hidden units."""
+
+    def draw_hidden(self, code, generator):
+        return 1 - bernoulli(1 - code, generator)
+
+
+class MirroredVisible(BipartiteMachine):
+    """The same of visible units."""
+
+    def sample_visible(self, hidden, generator, out=None):
+        coins = bernoulli(1 - torch.sigmoid(self.visible_input(hidden)), generator)
+        return torch.sub(1, coins, out=out)
+
+
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("layer", ["visible", "hidden"])
-def test_centred_training_does_not_know_which_value_is_called_one(layer, centred, monkeypatch):
+def test_centred_training_does_not_know_which_value_is_called_one(layer, centred):
     theta, x = make_theta(), make_rows()
-    visible_offset, hidden_offset = OFFSETS
-    offsets = visible_offset, hidden_offset
-    mirrored_rows, mirrored_offsets = x, offsets
+    offsets = mirrored_offsets = OFFSETS
     if layer == "visible":
-        mirrored_rows, mirrored_offsets = 1 - x, (1 - visible_offset, hidden_offset)
+        mirrored_rows, mirrored_offsets = 1 - x, (1 - OFFSETS[0], OFFSETS[1])
     else:
-        mirrored_offsets = visible_offset, 1 - hidden_offset
+        mirrored_rows, mirrored_offsets = x, (OFFSETS[0], 1 - OFFSETS[1])
 
-    def steps(theta, x, offsets):
-        objective = make_objective(rule="cd_3", visible_offset=offsets[0] if centred else None)
+    def steps(machine, theta, x, offsets):
+        objective = ContrastiveDivergence(
+            partial(machine, units=Bernoulli()),
+            n_gibbs_steps=3,
+            visible_offset=offsets[0] if centred else None,
+        )
         return step(with_offset(objective, offsets[1]), theta, x, seeded())
 
-    here = steps(theta, x, offsets)
-    module = units_module if layer == "visible" else contrastive_divergence
-    draw = module.bernoulli
-    with monkeypatch.context() as patch:
-        # The same coins, whose other side is now called 1.
-        patch.setattr(
-            module,
-            "bernoulli",
-            lambda p, generator, out=None: torch.sub(1, draw(1 - p, generator), out=out),
-        )
-        there = steps(flipped(theta, layer), mirrored_rows, mirrored_offsets)
+    here = steps(BipartiteMachine, theta, x, offsets)
+    mirrored = MirroredVisible if layer == "visible" else MirroredHidden
+    there = steps(mirrored, flipped(theta, layer), mirrored_rows, mirrored_offsets)
     same = torch.allclose(there.flat, flipped(here, layer).flat, rtol=1e-9, atol=1e-12)
     # Flipping is linear in the parameters, so it maps steps as it maps machines; the centred
     # rule commutes with it, and the plain gradient, which prefers 0, does not.
@@ -312,13 +340,13 @@ def test_hidden_offsets_follow_the_mean():
     objective.value(theta, x, seeded())
     # An evaluation leaves no trace.
     assert objective.state == {}
-    first = torch.sigmoid(hidden_input(theta, x)).mean(0)
+    first = torch.sigmoid(BINARY(theta).hidden_input(x)).mean(0)
     expected = centred_step(objective, theta, x, 11, OFFSETS[0], first)
     # The first step's offset is the mean activity of its own batch ...
     torch.testing.assert_close(step(objective, theta, x, seeded()).flat, expected)
     torch.testing.assert_close(objective.state["hidden_offset"], first)
     theta.flat.mul_(-1)
-    second = torch.sigmoid(hidden_input(theta, x)).mean(0)
+    second = torch.sigmoid(BINARY(theta).hidden_input(x)).mean(0)
     step(objective, theta, x, seeded())
     # ... from which it moves to later ones' by a hundredth of the way, after the step.
     torch.testing.assert_close(objective.state["hidden_offset"], 0.99 * first + 0.01 * second)
@@ -347,12 +375,12 @@ def test_chains_advance_with_gradients_only():
 def test_chains_are_kept_by_their_hidden_units():
     theta, x, generator = make_theta(), make_rows(), seeded()
     objective = make_objective(rule="pcd_3")
-    reference = sample_hidden(theta, x[:N_CHAINS], generator_copy := seeded())
+    reference = BINARY(theta).sample_hidden(x[:N_CHAINS], generator_copy := seeded())
     for _ in range(3):
         step(objective, theta, x, generator)
         for _ in range(3):
-            visible = sample_visible(theta, reference, objective.units, generator_copy)
-            reference = sample_hidden(theta, visible, generator_copy)
+            visible = objective.machine(theta).sample_visible(reference, generator_copy)
+            reference = BINARY(theta).sample_hidden(visible, generator_copy)
         # One unbroken chain h -> v -> h of three steps for each gradient, whatever the theta.
         assert torch.equal(objective.state["chains"], reference)
         theta.flat.mul_(0.9)
@@ -384,10 +412,10 @@ def test_number_of_chains_does_not_depend_on_the_batch(n_chains):
     other = make_objective(rule="pcd", n_chains=n_chains)
     step(other, theta, x[:3], seeded())
     generator, first = seeded(), torch.arange(n_chains) % 3
-    start = sample_hidden(theta, x[first], generator)
-    visible = sample_visible(theta, start, other.units, generator)
+    start = BINARY(theta).sample_hidden(x[first], generator)
+    visible = BINARY(theta).sample_visible(start, generator)
     # They start at the rows of the first batch, in turn where there are more chains than rows.
-    assert torch.equal(other.state["chains"], sample_hidden(theta, visible, generator))
+    assert torch.equal(other.state["chains"], BINARY(theta).sample_hidden(visible, generator))
 
 
 def test_chains_of_an_earlier_setting_go_on():
@@ -485,11 +513,11 @@ def test_equal_weights_scale_the_gradient(rule):
 # Limits
 
 
-def exact_gradient(theta, x, units):
+def exact_gradient(theta, x, machine=BINARY):
     """The gradient of -mean log P(x)."""
     flat = theta.flat.clone().requires_grad_()
-    machine = Parameters(theta.shapes, flat)
-    loss = free_energy(machine, x, units).mean() + log_partition(machine, units)
+    followed = machine(Parameters(theta.shapes, flat))
+    loss = followed.free_energy(x).mean() + followed.log_partition()
     return torch.autograd.grad(loss, flat)[0]
 
 
@@ -503,7 +531,7 @@ def test_many_steps_give_the_gradient_of_the_likelihood(persistent, kind):
         objective.state = {}  # independent chains each time
         draws.append(step(objective, theta, x, generator).flat)
     draws = torch.stack(draws)
-    expected = in_the_metric(theta, exact_gradient(theta, x, objective.units))
+    expected = in_the_metric(theta, exact_gradient(theta, x, objective.machine))
     if kind == "gaussian_learned":
         n_variances = len(theta["log_variance"])
         # (No clipping here, of which the mean of clipped draws would be the victim.)
@@ -513,7 +541,7 @@ def test_many_steps_give_the_gradient_of_the_likelihood(persistent, kind):
     assert_within_standard_error(draws, expected)
     error = draws.std(0) / math.sqrt(len(draws))
     flat = theta.flat.clone().requires_grad_()
-    data = free_energy(Parameters(theta.shapes, flat), x, objective.units).mean()
+    data = objective.machine(Parameters(theta.shapes, flat)).free_energy(x).mean()
     # The test can tell: without the particles' part, steps would be far off.
     of_data = in_the_metric(theta, torch.autograd.grad(data, flat)[0])
     assert ((of_data - expected).abs() > 10 * error).any()
@@ -528,12 +556,12 @@ def test_persistent_chains_reach_the_model_though_each_takes_one_step():
             last = step(objective, theta, x, generator).flat
         draws.append(last)
     # With theta at rest the chains equilibrate over the steps, unlike CD-1's.
-    assert_within_standard_error(torch.stack(draws), exact_gradient(theta, x, Bernoulli()))
+    assert_within_standard_error(torch.stack(draws), exact_gradient(theta, x))
 
 
 def test_bias_falls_with_the_number_of_steps():
     theta, x = make_theta(spread=2.0), make_rows(n_rows=200)
-    expected, biases, errors = exact_gradient(theta, x, Bernoulli()), [], []
+    expected, biases, errors = exact_gradient(theta, x), [], []
     for n_gibbs_steps in (1, 5, 50):
         objective, generator = make_objective(n_gibbs_steps=n_gibbs_steps), seeded()
         draws = torch.stack([step(objective, theta, x, generator).flat for _ in range(40)])
@@ -550,7 +578,7 @@ def test_bias_falls_with_the_number_of_steps():
 def test_the_truth_is_a_fixed_point(rule):
     theta = make_theta(spread=1.0)
     states = torch.cat(list(binary_states(N_VISIBLE, theta.flat)))
-    p = torch.softmax(-free_energy(theta, states, Bernoulli()), 0)
+    p = torch.softmax(-BINARY(theta).free_energy(states), 0)
     generator, draws = seeded(), []
     for _ in range(200):
         rows = states[torch.multinomial(p, 400, replacement=True, generator=generator)]
@@ -569,7 +597,7 @@ def test_criterion_estimates_the_pseudo_likelihood(kind, weighted):
     theta, x, weight = make_theta(kind), make_rows(kind), make_weight(weighted)
     objective, generator = make_objective(kind, log_volume=3.5, least_loss=-2.0), seeded()
     draws = torch.stack([objective.criterion(theta, x, generator, weight) for _ in range(500)])
-    losses = 3.5 - pseudo_log_likelihood(theta, x, objective.units)
+    losses = 3.5 - pseudo_log_likelihood(objective.machine(theta), x)
     expected = losses.mean() if weight is None else (losses * weight).mean()
     # A column drawn uniformly, times their number, is an unbiased estimate of the sum over all;
     # the offset belongs to each row's loss.
@@ -617,7 +645,7 @@ def test_gradient_depends_on_its_generator_alone(rule):
 def test_what_the_training_loop_reads():
     objective = make_objective(log_volume=1.5, least_loss=-0.25)
     # The value says nothing of progress; the criterion is drawn.
-    assert (objective.reports_loss, objective.is_noisy, objective.offset) == (False, True, 1.25)
+    assert (objective.reports_loss, objective.is_noisy, objective.floor) == (False, True, 1.25)
     with torch.no_grad():
         result = objective.gradient(
             theta := make_theta(), make_rows(), seeded(), theta.empty_like()

@@ -6,14 +6,8 @@ import pytest
 import torch
 
 from skae.engine.boltzmann.chains import Schedule, gibbs_state, gibbs_step, run_chains
-from skae.engine.boltzmann.energies import (
-    binary_states,
-    energy,
-    log_partition,
-    precision_of,
-    visible_energy,
-)
-from skae.engine.boltzmann.tempering import TemperedPath, parallel_tempering_step
+from skae.engine.boltzmann.energies import TemperedPath, binary_states
+from skae.engine.boltzmann.tempering import ParallelTempering
 from skae.engine.optimisation.parameters import Parameters
 
 N_CHAINS = 40_000
@@ -23,21 +17,20 @@ BETAS = [0.0, 0.3, 0.8, 1.0]
 
 
 def make_path(make_machine, n_visible, n_hidden, kind="bernoulli", spread=1.0):
-    theta, units = make_machine(n_visible, n_hidden, kind, spread)
+    machine = make_machine(n_visible, n_hidden, kind, spread)
     generator = torch.Generator().manual_seed(9)
-    return TemperedPath(
-        theta, units, torch.randn(n_visible, dtype=torch.float64, generator=generator)
-    )
+    return machine.tempered(torch.randn(n_visible, dtype=torch.float64, generator=generator))
 
 
 def tempered_energies(path, visible, beta):
     """E_beta of each row with each hidden state, by its definition."""
-    hidden = torch.cat(list(binary_states(len(path.theta["hidden_bias_0"]), visible)))
-    base = Parameters(path.theta.shapes, path.theta.flat.clone())
-    base["visible_bias_0"].copy_(path.base_bias)
+    hidden = torch.cat(list(binary_states(len(path.machine.hidden_bias), visible)))
+    theta = path.machine.theta
+    base = path.machine.over(Parameters(theta.shapes, theta.flat.clone()))
+    base.visible_bias.copy_(path.base_bias)
     columns = [
-        (1 - beta) * visible_energy(base, visible, path.units)
-        + beta * energy(path.theta, visible, h.expand(len(visible), -1), path.units)
+        (1 - beta) * base.visible_energy(visible)
+        + beta * path.machine.energy(visible, h.expand(len(visible), -1))
         for h in hidden
     ]
     return torch.stack(columns, 1)
@@ -88,7 +81,7 @@ def test_log_partitions_at_both_ends(size, make_machine):
     )
     # At 1 it is the machine's own.
     torch.testing.assert_close(
-        log_partition(path.theta, path.units), torch.logsumexp(path.log_density(energies, 1.0), 0)
+        path.machine.log_partition(), torch.logsumexp(path.log_density(energies, 1.0), 0)
     )
 
 
@@ -100,7 +93,7 @@ def test_gaussian_log_partitions_at_both_ends(kind, make_machine):
     energies = path.energies(visible)
     for beta, expected in (
         (0.0, path.log_base_partition()),
-        (1.0, log_partition(path.theta, path.units)),
+        (1.0, path.machine.log_partition()),
     ):
         total = torch.logsumexp(path.log_density(energies, beta), 0) + math.log(0.4 * scale)
         # The integral over v, by quadrature.
@@ -168,14 +161,14 @@ def test_gaussian_step_leaves_the_tempered_law_invariant(beta, kind, make_machin
 def test_at_one_a_step_is_a_gibbs_step(kind, make_machine, generator):
     path = make_path(make_machine, 6, 4, kind)
     visible = path.start(30, generator)
-    state = gibbs_state(path.theta, visible, torch.Generator().manual_seed(5))
+    state = gibbs_state(path.machine, visible, torch.Generator().manual_seed(5))
     hot = path.step(path.energies(visible), 1.0, torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
-    gibbs_state(path.theta, visible, generator)
+    gibbs_state(path.machine, visible, generator)
     cold = path.units.sample(
-        torch.addmm(path.theta["visible_bias_0"], state[1], path.theta["weight_0"]),
+        torch.addmm(path.machine.visible_bias, state[1], path.machine.weight),
         generator,
-        precision_of(path.theta),
+        path.machine.precision,
     )
     # h | v and v' | h of the machine itself, with the same draws.
     torch.testing.assert_close(hot, cold)
@@ -195,7 +188,7 @@ def test_product_of_the_tempered_laws_is_invariant(
     path, betas = make_path(make_machine, 4, 5), ladder(n_temperatures)
     laws = [tempered_law(path, float(beta)) for beta in betas]
     visible = torch.stack([exact_draws(*law, generator) for law in laws], 1)
-    step, state = parallel_tempering_step(path, betas, generator), (visible,)
+    step, state = ParallelTempering(path, betas, generator), (visible,)
     for _ in range(5):
         state = step(state)
         for i, (_, p) in enumerate(laws):
@@ -236,17 +229,17 @@ def test_the_test_of_invariance_notices_wrong_swaps(wrong, make_machine, p_value
 
 
 def test_cold_chain_finds_both_modes_where_plain_steps_do_not(two_modes, law, p_value, generator):
-    theta, units = two_modes
-    _, p = law(theta, units)
-    path, betas = TemperedPath(theta, units, torch.zeros(8, dtype=torch.float64)), ladder(12)
+    machine = two_modes
+    _, p = law(machine)
+    path, betas = machine.tempered(torch.zeros(8, dtype=torch.float64)), ladder(12)
     visible = torch.zeros(1500, 8, dtype=torch.float64)
     plain = run_chains(
-        gibbs_step(theta, units, generator),
-        gibbs_state(theta, visible, generator),
+        gibbs_step(machine, generator),
+        gibbs_state(machine, visible, generator),
         Schedule(burn_in=150),
         keep=lambda state: state[0],
     )
-    step = parallel_tempering_step(path, betas, generator)
+    step = ParallelTempering(path, betas, generator)
     tempered = run_chains(
         step,
         (visible.unsqueeze(1).repeat(1, 12, 1),),
@@ -259,7 +252,7 @@ def test_cold_chain_finds_both_modes_where_plain_steps_do_not(two_modes, law, p_
     # Hot chains cross, and hand down what they find: the cold law is the enumerated one.
     assert p_value(tempered.samples[0], p) > LIMIT
     # Every pair of neighbours swaps, or nothing would reach the cold one.
-    assert (step.swap_rates() > 0.05).all()
+    assert (step.swap_rates > 0.05).all()
 
 
 def test_swap_rates_are_the_expected_ones(make_machine, generator):
@@ -267,13 +260,13 @@ def test_swap_rates_are_the_expected_ones(make_machine, generator):
     laws = [tempered_law(path, float(beta)) for beta in betas]
     states = laws[0][0]
     log_density = [path.log_density(path.energies(states), float(beta)) for beta in betas]
-    step = parallel_tempering_step(path, betas, generator)
+    step = ParallelTempering(path, betas, generator)
     # No steps, no rates.
-    assert step.swap_rates().isnan().all()
+    assert step.swap_rates.isnan().all()
     state = (torch.stack([exact_draws(*law, generator, 10_000) for law in laws], 1),)
     for _ in range(10):
         state = step(state)
-    for i, rate in enumerate(step.swap_rates()):
+    for i, rate in enumerate(step.swap_rates):
         change = log_density[i] - log_density[i + 1]
         accept = torch.exp((change.unsqueeze(0) - change.unsqueeze(1)).clamp(max=0))
         expected = (laws[i][1].unsqueeze(1) * accept * laws[i + 1][1]).sum()
@@ -284,13 +277,13 @@ def test_swap_rates_are_the_expected_ones(make_machine, generator):
 
 def test_even_and_odd_pairs_take_turns(make_machine, generator):
     path = make_path(make_machine, 4, 3)
-    path.theta.flat.zero_()
+    path.machine.theta.flat.zero_()
     path.base_bias.zero_()
-    step = parallel_tempering_step(path, ladder(5), generator)
+    step = ParallelTempering(path, ladder(5), generator)
     state, rates = (path.start(7 * 5, generator).view(7, 5, 4),), []
     for _ in range(2):
         state = step(state)
-        rates.append(step.swap_rates().nan_to_num(nan=-1.0).tolist())
+        rates.append(step.swap_rates.nan_to_num(nan=-1.0).tolist())
     # All temperatures are the same law here, so that each swap that is tried is made: those of
     # pairs 0 and 2 in the first step, of all after the second.
     assert rates == [[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, 1.0, 1.0]]
@@ -298,7 +291,7 @@ def test_even_and_odd_pairs_take_turns(make_machine, generator):
 
 def test_swapped_rows_go_to_their_neighbours(make_machine, generator):
     path = make_path(make_machine, 4, 3)
-    path.theta.flat.zero_()
+    path.machine.theta.flat.zero_()
     path.base_bias.zero_()
     moves = []
 
@@ -313,8 +306,8 @@ def test_swapped_rows_go_to_their_neighbours(make_machine, generator):
         def log_density(self, energies, beta):
             return super().log_density(energies[:3], beta)
 
-    still = Still(path.theta, path.units, path.base_bias)
-    step = parallel_tempering_step(still, ladder(4), generator)
+    still = Still(path.machine, path.base_bias)
+    step = ParallelTempering(still, ladder(4), generator)
     state = (path.start(12, generator).view(3, 4, 4),)
     for _ in range(2):
         state = step(state)
@@ -329,8 +322,8 @@ def test_swapped_rows_go_to_their_neighbours(make_machine, generator):
 
 def test_chains_do_not_mix(make_machine):
     path = make_path(make_machine, 4, 3)
-    path.theta["weight_0"].mul_(0)
-    path.theta["visible_bias_0"].fill_(0)
+    path.machine.weight.mul_(0)
+    path.machine.visible_bias.fill_(0)
     path.base_bias.fill_(0)
     seen = []
 
@@ -344,8 +337,8 @@ def test_chains_do_not_mix(make_machine):
             chain = torch.arange(len(visible)) // 3
             return base * 0 + chain, machine * 0 + chain, a
 
-    watched = Watched(path.theta, path.units, path.base_bias)
-    step = parallel_tempering_step(watched, ladder(3), torch.Generator().manual_seed(0))
+    watched = Watched(path.machine, path.base_bias)
+    step = ParallelTempering(watched, ladder(3), torch.Generator().manual_seed(0))
     state = (torch.zeros(5, 3, 4).double(),)
     for _ in range(2):
         state = step(state)
@@ -354,14 +347,14 @@ def test_chains_do_not_mix(make_machine):
         torch.equal(chain, torch.arange(5.0).double().unsqueeze(1).expand(5, 3)) for chain in seen
     )
     # Swaps there were.
-    assert (step.swap_rates() > 0).all()
+    assert (step.swap_rates > 0).all()
 
 
 def test_state_is_left_as_it_is(make_machine, generator):
     path = make_path(make_machine, 4, 3)
     state = (path.start(20, generator).view(5, 4, 4),)
     before = state[0].clone()
-    parallel_tempering_step(path, ladder(4), generator)(state)
+    ParallelTempering(path, ladder(4), generator)(state)
     # A state that was kept as a sample must not change afterwards.
     assert torch.equal(state[0], before)
 
@@ -371,7 +364,7 @@ def test_tempering_depends_on_its_generator_alone(make_machine):
 
     def end(seed):
         generator = torch.Generator().manual_seed(seed)
-        step = parallel_tempering_step(path, ladder(4), generator)
+        step = ParallelTempering(path, ladder(4), generator)
         state = (path.start(20, generator).view(5, 4, 4),)
         return run_chains(step, state, Schedule(burn_in=4), keep=lambda state: state[0]).samples
 

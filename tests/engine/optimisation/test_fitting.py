@@ -160,9 +160,7 @@ def test_what_the_objective_knows_outlives_a_training_where_the_model_says_so(ke
             self.state = {"seen": self.state.get("seen", 0) + len(x)}
             return super().gradient(theta, x, generator, out, row_weight)
 
-    model = make_model(
-        objective=lambda: Remembering(NETWORK, Bernoulli()), keeps_state=keeps_state
-    )
+    model = make_model(objective=lambda: Remembering(NETWORK, Bernoulli()), keeps_state=keeps_state)
     first = fit_model(model, data, settings(max_iter=1), generator=seeded())
     start = Start(first.weights, first.state)
     second = fit_model(model, data, settings(max_iter=1), start, generator=seeded())

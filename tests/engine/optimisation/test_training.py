@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from skae.engine.boltzmann.energies import free_energy, log_partition
+from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.networks.corruptions import Masking
 from skae.engine.networks.layers import Network, initialize_
@@ -683,16 +683,18 @@ def test_interruption_leaves_a_usable_model_without_losses(theta, rows):
 def test_contrastive_divergence_learns(generator):
     patterns = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0]])
     x = patterns[torch.randint(3, (300,), generator=generator)].double()
-    network = Network((6, 4))
-    theta = Parameters(network.parameter_shapes, dtype=torch.float64)
+    theta = Parameters(BipartiteMachine.shapes(6, 4), dtype=torch.float64)
     theta.flat.normal_(0, 0.1, generator=generator)
 
+    def machine(theta):
+        return BipartiteMachine(theta, Bernoulli())
+
     def log_likelihood():
-        log_z = log_partition(theta, Bernoulli())
-        return (-free_energy(theta, x, Bernoulli()).mean() - log_z).item()
+        log_z = machine(theta).log_partition()
+        return (-machine(theta).free_energy(x).mean() - log_z).item()
 
     before = log_likelihood()
-    objective = ContrastiveDivergence(Bernoulli(), persistent=True, n_chains=50)
+    objective = ContrastiveDivergence(machine, persistent=True, n_chains=50)
     probe = torch.arange(0, 300, 3)
     training = run(
         theta,

@@ -1,15 +1,20 @@
-"""Learning dictionaries: the block update, gradients, statistics and the redrawing of atoms."""
+"""Learning dictionaries: the block update, gradients, statistics, and what dead atoms become."""
 
 import numpy as np
 import pytest
 import torch
 
+from skae.engine.optimisation.optimizers import OPTIMIZERS, initial_state
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.rows import make_rows
 from skae.engine.sparse.dictionaries import (
-    BlockUpdate,
     DictionaryLearning,
+    DictionarySteps,
+    Successors,
     draw_atoms,
+    draw_successors,
     normalize_atoms_,
+    sparse_coding,
     update_atoms_,
 )
 from skae.engine.sparse.groups import GroupL2, map_groups
@@ -51,9 +56,10 @@ def learning(penalty=None, **options):
 
 def statistics_of(theta, batches, weights=None):
     objective, out = learning(), theta.empty_like()
+    generator = torch.Generator().manual_seed(0)
     for number, batch in enumerate(batches):
         weight = None if weights is None else weights[number]
-        objective.gradient(theta, batch, None, out, weight)
+        objective.gradient(theta, batch, generator, out, weight)
     return objective.state
 
 
@@ -217,7 +223,7 @@ def test_the_gradient_is_that_of_the_value_with_codes_held_fixed(
     theta, x, generator, weighted, groups, ridge
 ):
     penalty = GroupL2(0.1, map_groups((2, 3), 2)) if groups else L1(0.2)
-    options = {"tol": 1e-9, "ridge": ridge, "offset": 1.5}
+    options = {"tol": 1e-9, "ridge": ridge, "floor": 1.5}
     row_weight = torch.rand(40, dtype=torch.float64, generator=generator) if weighted else None
     out = theta.empty_like()
     objective = learning(penalty, **options)
@@ -249,7 +255,7 @@ def test_the_value_is_the_formula(theta, x, generator):
     code = fista(make_quadratic(D, x, ridge=ridge), L1(alpha), tol=1e-12, max_iter=50_000).codes
     loss = 0.5 * (x - code @ D).square().sum(1) + alpha * code.abs().sum(1)
     loss += 0.5 * ridge * code.square().sum(1)
-    value = learning(ridge=ridge, offset=2.0).value(theta, x, generator)
+    value = learning(ridge=ridge, floor=2.0).value(theta, x, generator)
     # 1/2 |x - h D|^2 + alpha |h|_1 + ridge / 2 |h|^2, plus what no dictionary changes.
     torch.testing.assert_close(value, loss.mean() + 2.0, rtol=1e-9, atol=0)
 
@@ -293,28 +299,41 @@ def test_a_weight_is_a_number_of_repetitions(theta, x):
     assert_same_statistics(weighted, repeated)
 
 
-def test_no_statistics_are_kept_for_steps_along_the_gradient(theta, x):
+def test_no_statistics_are_kept_for_steps_along_the_gradient(theta, x, generator):
     objective = learning(keeps_statistics=False)
-    objective.gradient(theta, x, None, theta.empty_like())
+    objective.gradient(theta, x, generator, theta.empty_like())
     # They would be n_components^2 numbers for nothing.
     assert set(objective.state) == {"n_seen", "idle"}
     objective.keeps_statistics = True
-    objective.gradient(theta, x, None, theta.empty_like())
+    objective.gradient(theta, x, generator, theta.empty_like())
     # A training that goes on by the block update begins them.
     assert {"code_gram", "code_data"} < set(objective.state)
 
 
-def test_a_block_step_is_an_update_by_the_statistics(theta, x):
+def test_a_step_without_a_rule_solves_by_the_statistics(theta, x, generator):
     objective, gradient = learning(), theta.empty_like()
-    objective.gradient(theta, x, None, gradient)
+    objective.gradient(theta, x, generator, gradient)
     expected = theta["dictionary"].clone()
     update_atoms_(expected, objective.state["code_gram"], objective.state["code_data"])
-    before = float(objective.value(theta, x, None))
-    BlockUpdate(objective).update_(theta.flat, gradient.flat, {}, 1e9)
+    before = float(objective.value(theta, x, generator))
+    DictionarySteps(objective).update_(theta.flat, gradient.flat, {}, 1e9)
     # The learning rate has no say.
     torch.testing.assert_close(theta["dictionary"], expected)
     # From statistics of these very rows, the objective falls.
-    assert float(objective.value(theta, x, None)) < before
+    assert float(objective.value(theta, x, generator)) < before
+
+
+def test_a_step_with_a_rule_is_the_rules(theta, x, generator):
+    objective, gradient = learning(keeps_statistics=False), theta.empty_like()
+    objective.gradient(theta, x, generator, gradient)
+    rule = OPTIMIZERS["sgd"](0.5)
+    steps = DictionarySteps(objective, rule)
+    # Its moments are kept under its own names.
+    assert steps.slots == rule.slots
+    expected = theta.flat - 0.1 * gradient.flat
+    state = initial_state(steps, theta.flat)
+    steps.update_(theta.flat, gradient.flat, state, 0.1)
+    torch.testing.assert_close(theta.flat, expected)
 
 
 # Dead atoms
@@ -330,11 +349,20 @@ def dead_ends(generator):
     return theta, x
 
 
+class Still:
+    """A rule that moves nothing."""
+
+    slots = ()
+
+    def update_(self, theta, gradient, state, learning_rate):
+        pass
+
+
 def step(objective, theta, x, generator, n_steps=1):
     out = theta.empty_like()
     for _ in range(n_steps):
         objective.gradient(theta, x, generator, out)
-        objective.refresh_(theta)
+        DictionarySteps(objective, Still()).update_(theta.flat, out.flat, {}, 1.0)
 
 
 @pytest.mark.parametrize("keeps_statistics", [False, True])
@@ -343,7 +371,7 @@ def test_dead_atoms_become_rows_that_are_reconstructed_badly(generator, keeps_st
     objective = learning(keeps_statistics=keeps_statistics)
     step(objective, theta, x, generator, 200)
     D = theta["dictionary"]
-    # Those in use stay where they are: `refresh_` normalises, and nothing else moved them.
+    # Those in use stay where they are: nothing moved them.
     torch.testing.assert_close(D[:2], torch.eye(6).double()[:2])
     # Nearly all of the error is in two rows, each of which is orthogonal to all atoms.
     torch.testing.assert_close(D[2:].abs().sum(0), torch.eye(6).double()[2:4].sum(0))
@@ -351,15 +379,15 @@ def test_dead_atoms_become_rows_that_are_reconstructed_badly(generator, keeps_st
     assert (objective.state["idle"] == 0).all()
 
 
-def test_redrawn_atoms_start_without_statistics(generator):
+def test_successors_start_without_statistics(generator):
     theta, x = dead_ends(generator)
     objective = learning()
-    step(objective, theta, x[:50], generator)  # the rows that say where to are not there yet
-    for name in ("code_gram", "code_data"):
+    step(objective, theta, x[:50], generator)
+    for name in ("code_gram", "code_data", "idle"):
         objective.state[name].fill_(1.0)
-    objective.state["idle"][3] = 1e9
-    objective._batch = x, x.square().sum(1), generator
-    objective.refresh_(theta)
+    objective.successors = Successors(torch.tensor([3]), x[51:52] / 100)
+    objective.replace_dead_(theta["dictionary"])
+    torch.testing.assert_close(theta["dictionary"][3], torch.eye(6).double()[3])
     # What was summed up belongs to the atom that is gone; the others keep what is theirs.
     state = objective.state
     assert not state["code_gram"][3].any()
@@ -367,6 +395,11 @@ def test_redrawn_atoms_start_without_statistics(generator):
     assert not state["code_data"][3].any()
     assert (state["code_gram"][:3, :3] == 1).all()
     assert (state["code_data"][:3] == 1).all()
+    assert state["idle"].tolist() == [1, 1, 1, 0]
+    # A place is taken once.
+    theta["dictionary"].zero_()
+    objective.replace_dead_(theta["dictionary"])
+    assert not theta["dictionary"].any()
 
 
 def test_patience_does_not_depend_on_the_batch_size():
@@ -384,48 +417,57 @@ def test_patience_does_not_depend_on_the_batch_size():
     assert first[0] == first[1]
 
 
-def test_no_atom_is_redrawn_while_all_codes_vanish(generator):
+def test_no_atom_is_replaced_while_all_codes_vanish(generator):
     theta, x = dead_ends(generator)
     before = theta["dictionary"].clone()
     step(learning(L1(1e3)), theta, x, generator, 500)
-    # None is used less than the others: alpha is too large, which no redrawing mends.
+    # None is used less than the others: alpha is too large, which no successors mend.
     torch.testing.assert_close(theta["dictionary"], before)
 
 
-def test_no_atom_is_redrawn_where_nothing_is_reconstructed_badly(generator):
-    theta, x = dead_ends(generator)
-    objective = learning()
-    step(objective, theta, x[:50], generator)
-    objective.state["idle"][2] = 1e9
-    objective._batch = x, torch.zeros(60).double(), generator
-    before = theta["dictionary"].clone()
-    objective.refresh_(theta)
-    # There is no row that an atom is missing for.
-    torch.testing.assert_close(theta["dictionary"], before)
+def test_nobody_succeeds_where_nothing_is_missed(x, generator):
+    idle, error = torch.zeros(4), torch.ones(40).double()
+    # No atom is dead ...
+    assert draw_successors(idle, x, error, generator) is None
+    idle[2] = 1e9
+    # ... no row is reconstructed badly ...
+    assert draw_successors(idle, x, 0 * error, generator) is None
+    # ... or those that are have no direction.
+    assert draw_successors(idle, 0 * x, error, generator) is None
+    assert draw_successors(idle, x, error, generator).dead.tolist() == [2]
 
 
-def test_few_atoms_are_redrawn_at_a_time(generator, x):
-    theta = random_theta(generator, 40, 5)
-    objective = learning()
-    step(objective, theta, x, generator)
-    before = theta["dictionary"].clone()
-    objective.state["idle"].fill_(1e9)
-    objective.refresh_(theta)
-    changed = ((theta["dictionary"] - before).abs() > 1e-12).any(1)
-    # More at once would all go for the same bad rows.
-    assert int(changed.sum()) == 8
-    # Each became a row, and no two the same.
-    drawn = theta["dictionary"][changed]
+def test_few_atoms_are_replaced_at_a_time(x, generator):
+    idle = 1e9 + torch.arange(40).double()
+    dead, atoms = draw_successors(idle, x, x.square().sum(1), generator)
+    # More at once would all go for the same bad rows; those first that were idle for longest.
+    assert dead.tolist() == list(range(39, 31, -1))
     unit = x / x.norm(dim=1, keepdim=True)
-    assert len((drawn @ unit.t()).argmax(1).unique()) == 8
-    torch.testing.assert_close((drawn @ unit.t()).amax(1), torch.ones(8).double())
+    # Each is a row, and no two are the same.
+    torch.testing.assert_close((atoms @ unit.t()).amax(1), torch.ones(8).double())
+    assert len((atoms @ unit.t()).argmax(1).unique()) == 8
 
 
-def test_refreshing_normalises(theta, x):
-    objective = learning()
-    objective.gradient(theta, x, None, theta.empty_like())
+# The model
+
+
+def test_the_model_starts_at_rows_and_keeps_norms(x, generator):
+    model = sparse_coding(
+        6, 5, L1(0.2), lambda D, x: x @ D.t(), units=None, objective=None, split_sign=True
+    )
+    theta = Parameters(model.shapes, dtype=torch.float64)
+    rows = make_rows(x.numpy(), None, None, dtype=torch.float64, device=torch.device("cpu"))
+    model.start_(theta, rows, torch.arange(20, 40), generator)
+    unit = x / x.norm(dim=1, keepdim=True)
+    # Atoms are rows of the index.
+    assert ((theta["dictionary"] @ unit.t()).argmax(1) >= 20).all()
     directions = theta["dictionary"].clone()
     theta["dictionary"].mul_(torch.arange(1, 7).unsqueeze(1))
-    objective.refresh_(theta)
     # Steps along the gradient leave the spheres; the constraint holds after the step.
+    model.project(theta)
     torch.testing.assert_close(theta["dictionary"], directions)
+    # Split signs are put together again.
+    assert model.n_codes == 12
+    torch.testing.assert_close(
+        model.reconstruct(theta, x), x @ theta["dictionary"].t() @ theta["dictionary"]
+    )

@@ -122,7 +122,7 @@ def test_codes_are_those_of_the_proximal_gradient_method(name, positive):
 
 
 @each_sign
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_gap_is_reached_and_bounds(seed, positive):
     rng = np.random.default_rng(seed)
     n_features = int(rng.integers(1, 20))

@@ -3,10 +3,16 @@
 import pytest
 import torch
 
-from skae.engine.sparse import inference
 from skae.engine.sparse.groups import GroupL2, map_groups
 from skae.engine.sparse.inference import choose_algorithm, infer
-from skae.engine.sparse.problem import L1, fista, is_solved, make_quadratic, objective_and_gap
+from skae.engine.sparse.problem import (
+    L1,
+    SOLVERS,
+    fista,
+    is_solved,
+    make_quadratic,
+    objective_and_gap,
+)
 
 
 def problem(n_samples=70, n_components=24, n_features=12, seed=0, dtype=torch.float64):
@@ -23,7 +29,7 @@ def calls(monkeypatch):
     names = []
 
     def spy(name):
-        solve = getattr(inference, name)
+        solve = SOLVERS[name]
 
         def solver(quadratic, *args, **kwargs):
             names.append((name, len(quadratic.linear)))
@@ -31,8 +37,8 @@ def calls(monkeypatch):
 
         return solver
 
-    for name in ("homotopy", "fista", "admm"):
-        monkeypatch.setattr(inference, name, spy(name))
+    for name in list(SOLVERS):
+        monkeypatch.setitem(SOLVERS, name, spy(name))
     return names
 
 
@@ -59,9 +65,9 @@ def test_groups_are_for_admm(calls):
     penalty = GroupL2(0.1, map_groups((4, 6), 3))
     # Neither of the others knows the prox of overlapping groups.
     assert choose_algorithm(quadratic, penalty) == "admm"
-    for algorithm in ("auto", "admm", "fista"):
+    for algorithm in ("auto", "admm", "fista", "homotopy"):
         infer(quadratic, penalty, algorithm=algorithm)
-    assert calls == [("admm", 9)] * 3
+    assert calls == [("admm", 9)] * 4
 
 
 def test_short_paths_are_followed_and_long_ones_are_not():
@@ -86,7 +92,7 @@ def test_the_choice_is_one_of_two_for_any_number_of_rows():
 
 def test_rows_that_a_path_leaves_unsolved_go_on_by_steps(calls, monkeypatch):
     quadratic, penalty = make_quadratic(*problem()), L1(0.05)
-    follow = inference.homotopy
+    follow = SOLVERS["homotopy"]
 
     def cut_off(part, penalty, **options):
         result = follow(part, penalty, **options)
@@ -97,7 +103,7 @@ def test_rows_that_a_path_leaves_unsolved_go_on_by_steps(calls, monkeypatch):
         result.objective[20:35], result.gap[20:35] = objective[20:35], gap[20:35]
         return result
 
-    monkeypatch.setattr(inference, "homotopy", cut_off)
+    monkeypatch.setitem(SOLVERS, "homotopy", cut_off)
     result = infer(quadratic, penalty, tol=1e-8, max_iter=20_000, algorithm="homotopy")
     best = fista(quadratic, penalty, tol=1e-12, max_iter=50_000)
     # The gap tells which rows are not solved, and another solver finds the minimum from there.

@@ -13,7 +13,7 @@ from skae.engine.sparse.predictive import (
     PREDICTORS,
     PredictiveDecomposition,
     excess_of_prediction,
-    initialize,
+    initialize_,
     parameter_shapes,
     predict,
     project_,
@@ -41,6 +41,12 @@ def random_parameters(activation, generator):
     if "threshold" in theta:
         theta["threshold"].abs_()
     project_(theta)
+    return theta
+
+
+def started(activation, alpha, generator, *, from_zero=False, dtype=torch.float64):
+    theta = Parameters(parameter_shapes(DENSE, activation), dtype=dtype)
+    initialize_(theta, DENSE, activation, alpha, generator, from_zero=from_zero)
     return theta
 
 
@@ -200,9 +206,8 @@ def test_projection_keeps_directions_and_signs(theta, activation):
 
 
 def test_start_is_a_step_of_iterated_shrinkage(x):
-    alpha, generator = 0.3, torch.Generator().manual_seed(3)
-    start = {"dtype": torch.float64, "device": "cpu", "generator": generator}
-    theta = initialize(DENSE, "shrinkage", alpha, **start)
+    alpha = 0.3
+    theta = started("shrinkage", alpha, torch.Generator().manual_seed(3))
     dictionary = theta["decoder_weight_0"]
     step = 1 / torch.linalg.matrix_norm(dictionary, ord=2) ** 2
     expected = L1(alpha).shrink(step * x @ dictionary.t(), float(step))
@@ -215,14 +220,8 @@ def test_start_is_a_step_of_iterated_shrinkage(x):
 @pytest.mark.parametrize("from_zero", [False, True])
 def test_start_is_the_same_in_both_dtypes(from_zero, activation):
     starts = [
-        initialize(
-            DENSE,
-            activation,
-            0.3,
-            from_zero=from_zero,
-            dtype=dtype,
-            device="cpu",
-            generator=torch.Generator().manual_seed(0),
+        started(
+            activation, 0.3, torch.Generator().manual_seed(0), from_zero=from_zero, dtype=dtype
         ).flat.double()
         for dtype in (torch.float32, torch.float64)
     ]
@@ -231,9 +230,8 @@ def test_start_is_the_same_in_both_dtypes(from_zero, activation):
 
 
 def test_every_start_learns(x, activation, generator):
-    start = {"dtype": torch.float64, "device": "cpu", "generator": generator}
     for from_zero in (False, True):
-        theta = initialize(DENSE, activation, 0.3, from_zero=from_zero, **start)
+        theta = started(activation, 0.3, generator, from_zero=from_zero)
         out = theta.empty_like()
         PredictiveDecomposition(DENSE, L1(0.3), 1.0, activation).gradient(theta, x, None, out)
         # A hard threshold above all products would have no slope to leave by: then W is not 0.

@@ -167,8 +167,8 @@ def test_the_correlation_may_be_handed_in():
 
 
 @each_solver
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("alpha", [1e-3, 0.03, 0.3])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("alpha", [1e-3, 0.1])
 def test_random_problems_with_degenerate_atoms_satisfy_the_conditions(solver, seed, alpha):
     rng = np.random.default_rng(seed)
     n_components, n_features = rng.integers(3, 25, 2)

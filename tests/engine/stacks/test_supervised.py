@@ -1,28 +1,31 @@
 """The supervised criterion of a stack: closed form against autograd, targets, both paths."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import ContrastiveDivergence
-from skae.engine.networks.affine_maps import network_encoder
 from skae.engine.networks.corruptions import Masking
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode
-from skae.engine.networks.objectives import Reconstruction
+from skae.engine.networks.layers import ACTIVATIONS, Network, encode
+from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.penalties import Contraction
 from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
 from skae.engine.optimisation.draws import random_mask
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
-from skae.engine.stacks.stacking import Layerwise, Level, encode_levels
-from skae.engine.stacks.supervised import Supervised, classification_error
+from skae.engine.optimisation.training import Objective
+from skae.engine.stacks.stacking import Layerwise, codes_of_layers
+from skae.engine.stacks.supervised import Supervised, classification_error, with_output
 
 N_ROWS, N_OUTPUTS, SIZES = 9, 5, (6, 5, 4, 3)
 FIRST, SECOND = torch.tensor([3, 0]), torch.tensor([1, 4, 2])
 UNITS = {
     "bernoulli": Bernoulli(),
-    "gaussian": Gaussian(offset=1.7),
+    "gaussian": Gaussian(constant=1.7),
     "multinomial": Multinomial(),
     "classes": Mixed([(Multinomial(), FIRST), (Multinomial(), SECOND)]),
     "mixed": Mixed([(Gaussian(-0.6), FIRST), (Multinomial(), SECOND)]),
@@ -30,48 +33,35 @@ UNITS = {
 UNLABELLED = torch.tensor([2, 7])
 
 
-def make_levels(n_levels=3, activation="sigmoid", affine=True):
-    """Layers of which the middle one sees standardised codes."""
-    levels, networks = [], []
-    for k in range(n_levels):
+def make_models(n_layers=3, activation="sigmoid", affine=True):
+    """Layers of which the middle one sees standardised codes, and their networks."""
+    models, networks = [], []
+    for k in range(n_layers):
         network, n = Network(SIZES[k : k + 2], activation, k % 2 == 0), SIZES[k]
-        level = Level(
-            f"{k}.",
-            lambda theta, x, network=network: encode(theta, x, network)[-1],
-            lambda theta, code, network=network: decode(theta, code, network)[1],
+        model = auto_encoder(
+            network,
             Gaussian(0.3) if k == 1 else Bernoulli(),
+            torch.zeros(n, dtype=torch.float64),
+            Objective,
             torch.linspace(-0.4, 0.6, n, dtype=torch.float64) if k == 1 else None,
             torch.linspace(0.3, 1.7, n, dtype=torch.float64) if k == 1 else None,
-            network_encoder(network) if affine else None,
         )
-        levels.append(level)
+        models.append(model if affine else replace(model, encoder=None))
         networks.append(network)
-    return levels, networks
+    return models, networks
 
 
-def make_layerwise(levels, networks, *, noisy=True):
-    return Layerwise(
-        levels,
-        [
-            Reconstruction(
-                network,
-                level.units,
-                Masking(0.4) if noisy else None,
-                penalties=[Contraction(0.2, network)],
-            )
-            for level, network in zip(levels, networks, strict=True)
-        ],
-    )
+def make_layerwise(models, networks, *, noisy=True):
+    corruption = Masking(0.4) if noisy else None
+    criteria = [
+        Reconstruction(network, model.units, corruption, penalties=[Contraction(0.2)])
+        for model, network in zip(models, networks, strict=True)
+    ]
+    return Layerwise(models, criteria)
 
 
-def make_theta(networks, generator):
-    shapes = {
-        f"{number}.{name}": shape
-        for number, network in enumerate(networks)
-        for name, shape in network.parameter_shapes.items()
-    }
-    shapes["output_weight"] = (N_OUTPUTS, SIZES[len(networks)])
-    shapes["output_bias"] = (N_OUTPUTS,)
+def make_theta(models, generator):
+    shapes = with_output(models, None, N_OUTPUTS, n_features=SIZES[0]).shapes
     theta = Parameters(shapes, dtype=torch.float64)
     theta.flat.normal_(0.0, 0.7, generator=generator)
     return theta
@@ -142,13 +132,13 @@ each_kind = pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @each_kind
 def test_gradient_matches_autograd(units, options, weighted, own, generator):
-    levels, networks = make_levels()
-    theta = make_theta(networks, generator)
+    models, networks = make_models()
+    theta = make_theta(models, generator)
     batch = make_batch(units, generator, weighted=weighted, unlabelled=True)
     rows = 2 * torch.rand(N_ROWS, dtype=torch.float64, generator=generator) if weighted else None
-    criteria = make_layerwise(levels, networks) if own else None
+    criteria = make_layerwise(models, networks) if own else None
     objective = Supervised(
-        levels, UNITS[units], **options, unsupervised=criteria, unsupervised_weight=0.6
+        models, UNITS[units], **options, unsupervised=criteria, unsupervised_weight=0.6
     )
     before = [tensor.clone() for tensor in (theta.flat, batch.x, batch.target)]
     _, expected = autograd(objective, theta, batch, rows)
@@ -156,7 +146,7 @@ def test_gradient_matches_autograd(units, options, weighted, own, generator):
     # The gradient is that of ``value`` with the same masks and the same corruption: both draw
     # first for the dropout from the data upwards, then for each layer's own criterion.
     assert_same(out.flat, expected)
-    alone = Supervised(levels, UNITS[units], **options)
+    alone = Supervised(models, UNITS[units], **options)
     # What is reported is the supervised part alone.
     assert_same(value, alone.value(theta, batch, seeded(), rows))
     # A gradient is an observation: neither the parameters nor the batch may change.
@@ -164,13 +154,13 @@ def test_gradient_matches_autograd(units, options, weighted, own, generator):
         assert torch.equal(tensor, kept)
 
 
-@pytest.mark.parametrize("n_levels", [0, 1, 2])
+@pytest.mark.parametrize("n_layers", [0, 1, 2])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradient_matches_autograd_at_every_depth(activation, n_levels, generator):
-    levels, networks = make_levels(n_levels, activation)
-    theta = make_theta(networks, generator)
+def test_gradient_matches_autograd_at_every_depth(activation, n_layers, generator):
+    models, _ = make_models(n_layers, activation)
+    theta = make_theta(models, generator)
     batch = make_batch("classes", generator, weighted=True)
-    objective = Supervised(levels, UNITS["classes"], **EVERYTHING)
+    objective = Supervised(models, UNITS["classes"], **EVERYTHING)
     expected_value, expected = autograd(objective, theta, batch)
     value, out = closed(objective, theta, batch)
     # The same for any number of layers of any activation.
@@ -180,9 +170,9 @@ def test_gradient_matches_autograd_at_every_depth(activation, n_levels, generato
 
 @each_kind
 def test_layers_that_are_no_affine_maps_have_the_same_gradient(units, generator):
-    levels, networks = make_levels()
-    opaque, _ = make_levels(affine=False)
-    theta, batch = make_theta(networks, generator), make_batch(units, generator, weighted=True)
+    models, networks = make_models()
+    opaque, _ = make_models(affine=False)
+    theta, batch = make_theta(models, generator), make_batch(units, generator, weighted=True)
     objectives = [
         Supervised(
             each,
@@ -191,7 +181,7 @@ def test_layers_that_are_no_affine_maps_have_the_same_gradient(units, generator)
             unsupervised=make_layerwise(each, networks),
             unsupervised_weight=0.6,
         )
-        for each in (levels, opaque)
+        for each in (models, opaque)
     ]
     # Backpropagation needs affine maps, without which there is autograd.
     assert [objective.has_closed_form for objective in objectives] == [True, False]
@@ -218,20 +208,20 @@ def hand_written_losses(units, a, y):
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @each_kind
 def test_the_value_is_the_formula(units, weighted, generator):
-    levels, networks = make_levels()
-    theta, batch = make_theta(networks, generator), make_batch(units, generator, weighted=weighted)
-    criteria = make_layerwise(levels, networks, noisy=False)
+    models, networks = make_models()
+    theta, batch = make_theta(models, generator), make_batch(units, generator, weighted=weighted)
+    criteria = make_layerwise(models, networks, noisy=False)
     rows = 2 * torch.rand(N_ROWS, dtype=torch.float64, generator=generator)
     objective = Supervised(
-        levels,
+        models,
         UNITS[units],
         weight_decay=0.3,
         weight=2.5,
-        share=0.4,
+        labelled_fraction=0.4,
         unsupervised=criteria,
         unsupervised_weight=0.6,
     )
-    code = encode_levels(theta, batch.x, levels)[-1]
+    code = codes_of_layers(models, theta, batch.x)[-1]
     output = functional.linear(code, theta["output_weight"], theta["output_bias"])
     losses = hand_written_losses(units, output, batch.target)
     loss = (losses if batch.weight is None else losses * batch.weight).sum() / N_ROWS
@@ -240,7 +230,7 @@ def test_the_value_is_the_formula(units, weighted, generator):
         + 0.3 / 2 * theta["output_weight"].square().sum()
         + 0.6 * criteria.value(theta, batch.x, seeded(), rows)
     )
-    # weight / share * mean_i w_i -log P(y_i | o_i) + decay / 2 |U|^2 + lambda * the layers' own
+    # weight / fraction * mean_i w_i -log P(y_i | o_i) + decay / 2 |U|^2 + lambda * the layers' own
     # criteria, in which rows have weights of their own.
     torch.testing.assert_close(objective.value(theta, batch, seeded(), rows), expected)
     # Training is judged by the first term, of rows that all have a target.
@@ -267,9 +257,9 @@ def test_no_layers_are_logistic_regression(generator):
 
 
 def test_data_and_hidden_units_drop_out_at_their_rates(generator):
-    levels, networks = make_levels(2)
-    theta, batch = make_theta(networks, generator), make_batch("gaussian", generator)
-    objective = Supervised(levels, UNITS["gaussian"], dropout=(0.2, 0.5))
+    models, networks = make_models(2)
+    theta, batch = make_theta(models, generator), make_batch("gaussian", generator)
+    objective = Supervised(models, UNITS["gaussian"], dropout=(0.2, 0.5))
     same = seeded()
 
     def dropped(h, rate):
@@ -277,14 +267,14 @@ def test_data_and_hidden_units_drop_out_at_their_rates(generator):
 
     x = dropped(batch.x, 0.2)
     h = encode(theta.part("0."), x, networks[0])[-1]
-    h = (dropped(h, 0.5) - levels[1].shift) / levels[1].scale
+    h = (dropped(h, 0.5) - models[1].shift) / models[1].scale
     h = dropped(encode(theta.part("1."), h, networks[1])[-1], 0.5)
     expected = functional.linear(h, theta["output_weight"], theta["output_bias"])
     # Srivastava et al. 2014: inputs are zeroed, others divided by the probability to stay; a
     # hidden unit that is left out is so before the next layer's standardisation.
     torch.testing.assert_close(objective.output(theta, batch.x, seeded()), expected)
     # Without a generator nothing drops out,
-    h = encode_levels(theta, batch.x, levels)[-1]
+    h = codes_of_layers(models, theta, batch.x)[-1]
     whole = functional.linear(h, theta["output_weight"], theta["output_bias"])
     torch.testing.assert_close(objective.output(theta, batch.x), whole)
     # as where training is judged.
@@ -306,12 +296,12 @@ def test_without_layers_the_output_sees_data_drop_out(generator):
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=str)
 @each_kind
 def test_rows_without_a_target_do_not_count(units, options, generator):
-    levels, networks = make_levels()
-    theta = make_theta(networks, generator)
+    models, _ = make_models()
+    theta = make_theta(models, generator)
     batch = make_batch(units, generator, unlabelled=True)
     other = batch._replace(x=batch.x.clone())
     other.x[UNLABELLED] = 1 - other.x[UNLABELLED]
-    objective = Supervised(levels, UNITS[units], **options)
+    objective = Supervised(models, UNITS[units], **options)
     value, out = closed(objective, theta, batch)
     changed_value, changed = closed(objective, theta, other)
     # A sum of no terms, or of terms that count 0 times, is no function of the row.
@@ -322,8 +312,8 @@ def test_rows_without_a_target_do_not_count(units, options, generator):
 
 @each_kind
 def test_the_mean_over_labelled_rows(units, generator):
-    levels, networks = make_levels()
-    theta = make_theta(networks, generator)
+    models, _ = make_models()
+    theta = make_theta(models, generator)
     batch = make_batch(units, generator, unlabelled=True)
     keep = torch.ones(N_ROWS, dtype=torch.bool)
     keep[UNLABELLED] = False
@@ -332,10 +322,10 @@ def test_the_mean_over_labelled_rows(units, generator):
     )
     share = N_ROWS / int(keep.sum())
     value, out = closed(
-        Supervised(levels, UNITS[units], weight=share, weight_decay=0.3), theta, batch
+        Supervised(models, UNITS[units], weight=share, weight_decay=0.3), theta, batch
     )
     expected_value, expected = closed(
-        Supervised(levels, UNITS[units], weight_decay=0.3), theta, some
+        Supervised(models, UNITS[units], weight_decay=0.3), theta, some
     )
     # A weight of n / n_labelled makes the mean over all rows that over labelled ones; the penalty
     # is of parameters, which are as many as before.
@@ -344,13 +334,13 @@ def test_the_mean_over_labelled_rows(units, generator):
 
 
 def test_rows_without_a_target_count_in_the_layers_own_criteria(generator):
-    levels, networks = make_levels()
-    theta = make_theta(networks, generator)
+    models, networks = make_models()
+    theta = make_theta(models, generator)
     batch = make_batch("multinomial", generator, unlabelled=True)
     batch.target.zero_()
-    criteria = make_layerwise(levels, networks)
+    criteria = make_layerwise(models, networks)
     objective = Supervised(
-        levels, Multinomial(), unsupervised=criteria, unsupervised_weight=0.6, weight_decay=0.0
+        models, Multinomial(), unsupervised=criteria, unsupervised_weight=0.6, weight_decay=0.0
     )
     value, out = closed(objective, theta, batch)
     own = theta.empty_like()
@@ -363,35 +353,35 @@ def test_rows_without_a_target_count_in_the_layers_own_criteria(generator):
 
 
 def test_the_layers_own_criteria_are_added_to_each_layer_alone(generator):
-    levels, networks = make_levels()
-    theta, batch = make_theta(networks, generator), make_batch("multinomial", generator)
-    alone = Supervised(levels, Multinomial())
-    criteria = make_layerwise(levels, networks)
-    both = Supervised(levels, Multinomial(), unsupervised=criteria, unsupervised_weight=0.6)
+    models, networks = make_models()
+    theta, batch = make_theta(models, generator), make_batch("multinomial", generator)
+    alone = Supervised(models, Multinomial())
+    criteria = make_layerwise(models, networks)
+    both = Supervised(models, Multinomial(), unsupervised=criteria, unsupervised_weight=0.6)
     (_, without), (_, out) = closed(alone, theta, batch), closed(both, theta, batch)
     x, same = batch.x, seeded()
-    for level, own in zip(levels, criteria.objectives, strict=True):
-        part = theta.part(level.prefix)
-        z = level.standardized(x) if level.prefix == "1." else x
+    for number, (model, own) in enumerate(zip(models, criteria.objectives, strict=True)):
+        part = theta.part(f"{number}.")
+        z = model.standardized(x) if number == 1 else x
         expected = part.empty_like()
         own.gradient(part, z, same, expected)
-        added = out.part(level.prefix).flat - without.part(level.prefix).flat
+        added = out.part(f"{number}.").flat - without.part(f"{number}.").flat
         # No term is there from the criteria of the layers above.
         assert_same(added, 0.6 * expected.flat)
-        x = level.encode(part, z)
+        x = model.encode(part, z)
     # The output has no criterion of that kind.
     assert torch.equal(out["output_weight"], without["output_weight"])
     assert torch.equal(out["output_bias"], without["output_bias"])
 
 
 def test_the_layers_own_criteria_do_not_add_up_from_batch_to_batch(generator):
-    levels, networks = make_levels()
-    theta = make_theta(networks, generator)
+    models, networks = make_models()
+    theta = make_theta(models, generator)
     objective = Supervised(
-        levels,
+        models,
         Multinomial(),
         **EVERYTHING,
-        unsupervised=make_layerwise(levels, networks),
+        unsupervised=make_layerwise(models, networks),
         unsupervised_weight=0.6,
     )
     batch = make_batch("multinomial", generator)
@@ -403,40 +393,40 @@ def test_the_layers_own_criteria_do_not_add_up_from_batch_to_batch(generator):
 
 
 def test_parameters_of_decoders_have_no_supervised_gradient(generator):
-    levels, networks = make_levels()
-    theta, batch = make_theta(networks, generator), make_batch("multinomial", generator)
-    _, out = closed(Supervised(levels, Multinomial(), **EVERYTHING), theta, batch)
+    models, _ = make_models()
+    theta, batch = make_theta(models, generator), make_batch("multinomial", generator)
+    _, out = closed(Supervised(models, Multinomial(), **EVERYTHING), theta, batch)
     decoders = [name for name in theta if "visible" in name or "decoder" in name]
     # Predictions do not depend on the way down, so its parameters stay as they are.
     assert len(decoders) == 4
     assert not any(out[name].any() for name in decoders)
 
 
-def test_a_judge_of_its_own(generator):
-    levels, networks = make_levels()
-    theta, batch = make_theta(networks, generator), make_batch("gaussian", generator, weighted=True)
+def test_a_validation_loss_of_its_own(generator):
+    models, _ = make_models()
+    theta, batch = make_theta(models, generator), make_batch("gaussian", generator, weighted=True)
 
-    def judge(output, target):
+    def absolute_error(output, target):
         return (output - target).abs().sum(1)
 
-    objective = Supervised(levels, UNITS["gaussian"], **EVERYTHING, judge=judge)
+    objective = Supervised(models, UNITS["gaussian"], **EVERYTHING, validation_loss=absolute_error)
     output = objective.output(theta, batch.x)
     expected = (batch.weight * (output - batch.target).abs().sum(1)).mean()
     # Judged by the given loss, rows weighted as in training;
     torch.testing.assert_close(objective.criterion(theta, batch, seeded()), expected)
     # which has none of the constant of -log P.
-    assert (objective.offset, Supervised(levels, UNITS["gaussian"]).offset) == (0.0, 1.7)
-    plain = Supervised(levels, UNITS["gaussian"], **EVERYTHING)
+    assert (objective.floor, Supervised(models, UNITS["gaussian"]).floor) == (0.0, 1.7)
+    plain = Supervised(models, UNITS["gaussian"], **EVERYTHING)
     # What is minimised is still -log P.
     assert torch.equal(closed(objective, theta, batch)[1].flat, closed(plain, theta, batch)[1].flat)
 
 
 def test_what_it_says_of_itself():
-    levels, networks = make_levels()
-    quiet, noisy = (make_layerwise(levels, networks, noisy=noisy) for noisy in (False, True))
+    models, networks = make_models()
+    quiet, noisy = (make_layerwise(models, networks, noisy=noisy) for noisy in (False, True))
 
     def is_noisy(**options):
-        return Supervised(levels, Multinomial(), **options).is_noisy
+        return Supervised(models, Multinomial(), **options).is_noisy
 
     # Masks and corruption depend on the generator, and nothing else does.
     assert not is_noisy()
@@ -447,12 +437,12 @@ def test_what_it_says_of_itself():
 
 
 def test_the_state_is_that_of_the_layers_own_criteria(generator):
-    levels, networks = make_levels(1)
-    theta, batch = make_theta(networks, generator), make_batch("multinomial", generator)
+    models, _ = make_models(1)
+    theta, batch = make_theta(models, generator), make_batch("multinomial", generator)
 
     def make():
-        rbm = ContrastiveDivergence(Bernoulli(), 1, True, 4)
-        return Supervised(levels, Multinomial(), unsupervised=Layerwise(levels, [rbm]))
+        rbm = ContrastiveDivergence(lambda part: BipartiteMachine(part, Bernoulli()), 1, True, 4)
+        return Supervised(models, Multinomial(), unsupervised=Layerwise(models, [rbm]))
 
     objective, again = make(), make()
     closed(objective, theta, batch)
@@ -464,7 +454,7 @@ def test_the_state_is_that_of_the_layers_own_criteria(generator):
     }
     # Given the state, the next step is the same bit for bit.
     assert torch.equal(closed(objective, theta, batch)[1].flat, closed(again, theta, batch)[1].flat)
-    plain = Supervised(levels, Multinomial())
+    plain = Supervised(models, Multinomial())
     plain.state = {}
     # Without such criteria nothing is remembered.
     assert plain.state == {}

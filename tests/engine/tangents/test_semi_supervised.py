@@ -1,50 +1,48 @@
 """The semi-supervised criterion: closed forms against the formula, and the formula's terms."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from skae.engine.networks.affine_maps import encoder_maps, linearized, network_encoder
-from skae.engine.networks.layers import Network, encode
+from skae.engine.networks.affine_maps import jacobian_of
+from skae.engine.networks.layers import Network
+from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
-from skae.engine.stacks.stacking import Level
+from skae.engine.optimisation.training import Objective
+from skae.engine.stacks.stacking import stacked
+from skae.engine.stacks.supervised import with_output
 from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
 
 SIZES = (6, 5, 4)
 
 
-def make_levels(activation, affine):
+def make_models(activation, affine):
     """Two layers, the upper one on standardised codes."""
-    levels = []
+    models = []
     for k in range(2):
-        network = Network(SIZES[k : k + 2], activation)
-        n = SIZES[k]
-        level = Level(
-            f"{k}.",
-            lambda theta, x, network=network: encode(theta, x, network)[-1],
-            None,
+        network, n = Network(SIZES[k : k + 2], activation), SIZES[k]
+        model = auto_encoder(
+            network,
             Bernoulli(),
+            torch.zeros(n, dtype=torch.float64),
+            Objective,
             torch.linspace(-0.4, 0.6, n, dtype=torch.float64) if k == 1 else None,
             torch.linspace(0.3, 1.7, n, dtype=torch.float64) if k == 1 else None,
-            network_encoder(network) if affine else None,
         )
-        levels.append(level)
-    return levels, [Network(SIZES[k : k + 2], activation) for k in range(2)]
+        models.append(model if affine else replace(model, encoder=None))
+    return models
 
 
 @pytest.fixture(
     name="case", params=[("sigmoid", True), ("tanh", True), ("softplus", True), ("tanh", False)]
 )
-def levels_and_batch(request):
+def models_and_batch(request):
     generator = torch.Generator().manual_seed(0)
-    levels, networks = make_levels(*request.param)
-    shapes = {
-        level.prefix + name: shape
-        for level, network in zip(levels, networks, strict=True)
-        for name, shape in network.parameter_shapes.items()
-    }
-    shapes |= {"output_weight": (3, SIZES[-1]), "output_bias": (3,)}
+    models = make_models(*request.param)
+    shapes = with_output(models, Multinomial(), 3).shapes
     theta = Parameters(shapes, dtype=torch.float64, device="cpu")
     theta.flat.normal_(generator=generator)
     width = SIZES[0]
@@ -52,15 +50,15 @@ def levels_and_batch(request):
     directions = torch.randn(7, 2, width, dtype=torch.float64, generator=generator)
     target = torch.zeros(7, 3, dtype=torch.float64)
     target[0, 0], target[1, 2], target[2, 1] = 1, 1, 0.5
-    return levels, theta, Labelled(x, target, None, directions)
+    return models, theta, Labelled(x, target, None, directions)
 
 
-def planes_of(theta, levels):
+def planes_of(theta, models):
     """Tangent planes by an encoder that stays as it is, where its maps are known."""
-    maps, frozen = encoder_maps(levels), Parameters(theta.shapes, theta.flat.clone())
-    if maps is None:
+    layers, frozen = stacked(models), Parameters(theta.shapes, theta.flat.clone())
+    if layers.encoder is None:
         return lambda x, directions: Span(directions())
-    return lambda x, directions: linearized(frozen, x, maps)[1]
+    return lambda x, directions: jacobian_of(layers, frozen, x)
 
 
 ALL = {
@@ -84,14 +82,14 @@ def held_still(objective, theta, batch, seed):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("tangent_penalty", [0.0, 0.3])
 def test_gradient_is_that_of_the_value(case, dropout, tangent_penalty):
-    levels, theta, batch = case
+    models, theta, batch = case
 
     def make():
         return SemiSupervised(
-            levels,
+            models,
             Multinomial(),
-            planes=planes_of(theta, levels),
-            share=3 / 7,
+            planes=planes_of(theta, models),
+            labelled_fraction=3 / 7,
             dropout=(dropout, dropout),
             weight_decay=0.1,
             **{**ALL, "tangent_penalty": tangent_penalty},
@@ -112,9 +110,9 @@ def test_gradient_is_that_of_the_value(case, dropout, tangent_penalty):
 
 
 def test_terms_are_those_of_the_formula(case):
-    levels, theta, batch = case
+    models, theta, batch = case
     objective = SemiSupervised(
-        levels, Multinomial(), planes=planes_of(theta, levels), share=3 / 7, **ALL
+        models, Multinomial(), planes=planes_of(theta, models), labelled_fraction=3 / 7, **ALL
     )
     with torch.no_grad():
         held_still(objective, theta, batch, seed=0)
@@ -140,9 +138,9 @@ def test_terms_are_those_of_the_formula(case):
 
 
 def test_moves_have_their_length_and_lie_in_their_plane(case):
-    levels, theta, batch = case
+    models, theta, batch = case
     objective = SemiSupervised(
-        levels,
+        models,
         Multinomial(),
         planes=lambda x, directions: Span(directions()),
         within=Moves(1.0, 0.5),
@@ -160,11 +158,11 @@ def test_moves_have_their_length_and_lie_in_their_plane(case):
 
 
 def test_batches_of_one_kind_alone_have_a_gradient(case):
-    levels, theta, batch = case
+    models, theta, batch = case
     for rows in (slice(0, 3), slice(3, 7)):
         part = Labelled(batch.x[rows], batch.target[rows], None, batch.directions[rows])
         objective = SemiSupervised(
-            levels, Multinomial(), planes=planes_of(theta, levels), share=0.5, **ALL
+            models, Multinomial(), planes=planes_of(theta, models), labelled_fraction=0.5, **ALL
         )
         out = theta.empty_like()
         with torch.no_grad():
@@ -175,9 +173,9 @@ def test_batches_of_one_kind_alone_have_a_gradient(case):
 
 
 def test_random_combinations_give_the_sum_over_directions(case):
-    levels, theta, batch = case
+    models, theta, batch = case
     batch = batch._replace(target=torch.ones_like(batch.target) / 3)
-    options = {"levels": levels, "units": Multinomial(), "share": 1.0}
+    options = {"models": models, "units": Multinomial(), "labelled_fraction": 1.0}
     plain = SemiSupervised(**options)
     penalised = SemiSupervised(tangent_penalty=1.0, **options)
     generator = torch.Generator().manual_seed(0)

@@ -2,20 +2,28 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
 
 from skae import (
     PSD,
     CollapsedCodeWarning,
     ContractiveAutoEncoder,
     ManifoldTangentClassifier,
+    SparseCoder,
     StackedClassifier,
 )
 from skae.diagnostics import jacobian_spectrum, local_pca_tangents, principal_angles, tangents
-from skae.engine.tangents.semi_supervised import SemiSupervised
+from skae.engine.optimisation.optimizers import Adam
+from skae.estimators.supervised.targets import Classes
 from skae.estimators.tangents.sources import EncoderTangents
 
-FAST = {"pretraining_max_iter": 3, "max_iter": 3, "random_state": 0}
+# Layers that are hardly trained: what is tested here is what comes after them.
+SHORT = ContractiveAutoEncoder(
+    contraction=0.05, max_iter=3, learning_rate=2e-3, learning_rate_schedule="linear"
+)
+FAST = {"layer": SHORT, "max_iter": 3, "random_state": 0}
 
 
 @pytest.fixture(scope="module", name="digits")
@@ -33,9 +41,9 @@ def test_without_penalties_it_is_the_stack(digits):
         "learning_rate": 3e-4,
         "learning_rate_schedule": "linear",
         "batch_size": 30,
-        "alpha": 0.5,
+        "output_penalty": 0.5,
     }
-    names = ("tangent", "unlabelled", "adversarial", "entropy", "balance")
+    names = ("tangent", "unlabelled", "entropy", "balance")
     nothing = {f"{name}_penalty": 0 for name in names}
     model = ManifoldTangentClassifier(**options, **settings, **nothing).fit(X, y)
     stack = StackedClassifier(**options, **settings).fit(X, y)
@@ -88,9 +96,9 @@ def test_the_output_changes_less_along_penalised_directions(digits):
 
     options = {**FAST, "max_iter": 30, "tangent_source": shifts, "learning_rate": 1e-2}
     free, bound = (
-        ManifoldTangentClassifier((20,), tangent_penalty=b, unlabelled_penalty=b, **options).fit(
-            X, y
-        )
+        ManifoldTangentClassifier(
+            (20,), tangent_penalty=b, unlabelled_penalty=(b, 1.0), **options
+        ).fit(X, y)
         for b in (0, 1000.0)
     )
     # That is what the penalty is for.
@@ -104,6 +112,59 @@ def test_local_pca_tangents_are_those_of_the_diagnostic(digits):
     expected = local_pca_tangents(X, 3, n_neighbors=30, query=X[:20]).directions
     # The same neighbours span the same planes.
     assert principal_angles(found, expected).max() < 1e-6
+    found = model.set_params(tangent_source=("local_pca", 8)).fit(X, y).tangents(X[:20])
+    expected = local_pca_tangents(X, 3, n_neighbors=8, query=X[:20]).directions
+    # As many of them as the tuple says.
+    assert principal_angles(found, expected).max() < 1e-6
+
+
+def test_another_encoder_is_a_source_of_tangents(digits):
+    X, y = digits
+    encoder = ContractiveAutoEncoder(10, max_iter=3, random_state=0)
+    model = ManifoldTangentClassifier((20,), tangent_source=encoder, n_tangents=4, **FAST)
+    found = model.fit(X, y).tangents(X[:20])
+    # Of a clone that saw the same rows; what the user passed is left as it was.
+    np.testing.assert_array_equal(found, tangents(clone(encoder).fit(X), X[:20], 4).directions)
+    assert not hasattr(encoder, "weights_")
+
+
+def test_one_number_is_for_both_kinds_of_moves(digits):
+    X, y = digits
+    one, both, other = (
+        ManifoldTangentClassifier((20,), unlabelled_penalty=p, unlabelled_step=s, **FAST)
+        .fit(X, y)
+        .predict_proba(X)
+        for p, s in ((0.5, 0.3), ((0.5, 0.5), (0.3, 0.3)), ((0.5, 0.1), (0.3, 0.3)))
+    )
+    np.testing.assert_array_equal(one, both)
+    # The second number is that of moves in any direction.
+    assert np.abs(one - other).max() > 1e-6
+
+
+def test_pairs_can_be_searched(digits):
+    X, _ = digits
+    y = load_digits().target[:300]
+    grid = {"unlabelled_penalty": [0.0, (100.0, 0.0), (0.0, 100.0)]}
+    model = ManifoldTangentClassifier((20,), **{**FAST, "max_iter": 20})
+    # Folds have no unlabelled rows but these.
+    y = np.where(np.arange(300) % 3 == 0, y, -1)
+    search = GridSearchCV(model, grid, cv=2, scoring=mean_confidence).fit(X, y)
+    # Numbers and tuples arrive: three different models came out.
+    assert len(set(search.cv_results_["mean_test_score"])) == 3
+
+
+def mean_confidence(model, X, y):
+    return model.predict_proba(X).max(1).mean()
+
+
+@pytest.mark.parametrize("tangent_source", ["encoder", "local_pca"])
+def test_held_out_rows_without_tangents_are_judged(digits, tangent_source):
+    X, y = digits
+    model = ManifoldTangentClassifier(
+        (20,), early_stopping=True, tangent_source=tangent_source, **FAST
+    ).fit(X, y)
+    # Batches of held-out rows, none of which has directions, are batches.
+    assert len(model.validation_curve_) == len(model.loss_curve_) == 3
 
 
 def test_the_same_seed_gives_the_same_bits(digits):
@@ -125,12 +186,20 @@ def test_partial_fit_is_refused_with_a_reason():
         ({"n_tangents": 65}, "at most 20"),
         ({"n_tangents": 21}, "at most 20"),
         ({"n_tangents": 30, "tangent_source": "local_pca"}, "span 29 directions"),
+        ({"n_tangents": 8, "tangent_source": ("local_pca", 8)}, "8 neighbours .* span 7"),
+        ({"tangent_source": ("local_pca", 1)}, "must be .'local_pca', n_neighbors"),
+        ({"tangent_source": ("encoder", 9)}, "must be .'local_pca', n_neighbors"),
+        ({"tangent_source": ContractiveAutoEncoder}, "is a class: pass an instance"),
+        ({"tangent_source": SparseCoder(3)}, "has no Jacobian.*Use another encoder"),
+        ({"unlabelled_penalty": (1.0, -1.0)}, "'unlabelled_penalty' parameter.*tuple of two"),
+        ({"unlabelled_step": (0.1, 0.2, 0.3)}, "'unlabelled_step' parameter.*tuple of two"),
         ({"pretraining": None}, "random layers"),
         ({"tangent_source": lambda X: X}, "are needed"),
     ],
 )
-def test_bad_parameters_name_the_remedy(digits, options, message):
-    # What cannot work is refused, with what to do instead.
+def test_bad_parameters_name_the_remedy(digits, options, message, monkeypatch):
+    monkeypatch.delattr(Adam, "update_")
+    # What cannot work is refused before any training, with what to do instead.
     with pytest.raises(ValueError, match=message):
         ManifoldTangentClassifier((20,), **{**FAST, **options}).fit(*digits)
 
@@ -145,34 +214,32 @@ def test_no_labels_and_one_class_are_refused(digits):
         ManifoldTangentClassifier((20,), **FAST).fit(X, np.where(y == 1, 1, -1))
 
 
-def test_epochs_follow_the_number_of_rows(digits):
+# Three columns have little to say to a second layer.
+@pytest.mark.filterwarnings("ignore:.*hardly better than the mean")
+def test_layers_and_epochs_follow_the_data(digits):
     X, y = digits
-    model = ManifoldTangentClassifier((4,), random_state=0).fit(X[:60], y[:60])
-    # 60 rows are one batch, and 10,000 and 3,000 epochs would be more than the bounds.
-    assert model.encoder_.layers_[0].n_iter_ == 400
+    model = ManifoldTangentClassifier(random_state=0).fit(X[:60, 27:30], y[:60])
+    # Four units for each of 3 columns, but 100 at least, in both layers and in what the stack says.
+    layers = model.encoder_.layers_
+    assert [layer.n_components for layer in layers] == [100, 100]
+    assert model.stack_.layer_sizes == (100, 100)
+    # Each layer's contraction is for each of its own inputs.
+    assert [layer.contraction for layer in layers] == pytest.approx([3e-3, 0.1])
+    # 60 rows are one batch, and 10,000 and 2,000 epochs would be more than the bounds.
+    assert [layer.n_iter_ for layer in layers] == [400, 400]
     assert model.n_iter_ == 200
-    given = ManifoldTangentClassifier((4,), **FAST).fit(X, y)
-    # What the user says, counts.
-    assert given.encoder_.layers_[0].n_iter_ == 3
+    given = ManifoldTangentClassifier(**FAST).fit(X, y)
+    # What the user says, counts; four units for each of 64 columns.
+    assert [layer.n_iter_ for layer in given.encoder_.layers_] == [3, 3]
+    assert [layer.n_components for layer in given.encoder_.layers_] == [256, 256]
     assert given.n_iter_ == 3
-
-
-@pytest.mark.parametrize(("n_columns", "n_units"), [(3, 100), (64, 256)])
-def test_layers_are_as_wide_as_the_data_ask_for(digits, n_columns, n_units):
-    X, y = digits
-    model = ManifoldTangentClassifier(**FAST).fit(X[:, 64 - n_columns :], y)
-    # Four units a column, but 100 at least, in both layers and in what the stack says of itself.
-    assert [layer.n_components for layer in model.stack_.layers_] == [n_units, n_units]
-    assert model.stack_.layer_sizes == (n_units, n_units)
-    # The second layer's contraction is for each of its own inputs.
-    assert model.stack_.layers_[1].contraction == pytest.approx(1e-3 * n_units)
 
 
 def test_layers_are_never_wider_than_a_thousand(digits):
     X, y = digits
     wide = np.repeat(X, 5, axis=1)
     none = {"n_fine_tuned_layers": 0, "tangent_penalty": 0, "unlabelled_penalty": 0}
-    options = {**FAST, **none, "pretraining_max_iter": 1, "n_tangents": 2}
+    options = {**FAST, **none, "layer": clone(SHORT).set_params(max_iter=1), "n_tangents": 2}
     model = ManifoldTangentClassifier(**options).fit(wide, y)
     # Four units for each of 320 columns would be 1280: the cost would grow with their square.
     assert [layer.n_components for layer in model.stack_.layers_] == [1000, 1000]
@@ -181,12 +248,12 @@ def test_layers_are_never_wider_than_a_thousand(digits):
 def test_a_prototype_is_checked_at_the_width_that_its_layers_will_have(digits):
     X, y = digits
     prototype = PSD(100, map_shape=(10, 10), group_shape=3, max_iter=1)
-    model = ManifoldTangentClassifier(layer=prototype, **FAST).fit(X[:, 30:33], y)
+    model = ManifoldTangentClassifier(**{**FAST, "layer": prototype}).fit(X[:, 30:33], y)
     # Three columns ask for 100 units, which the map has, ...
     assert [layer.n_components for layer in model.stack_.layers_] == [100, 100]
     # ... and 64 for 256, which it has not: nothing is trained before that is said.
     with pytest.raises(ValueError, match="256"):
-        ManifoldTangentClassifier(layer=prototype, **FAST).fit(X, y)
+        ManifoldTangentClassifier(**{**FAST, "layer": prototype}).fit(X, y)
 
 
 def mean_prediction(model, X, y):
@@ -214,25 +281,18 @@ def test_balance_brings_classes_to_their_frequency(digits):
     assert away[1] < 0.5 * away[0]
 
 
-def test_frequencies_of_classes_take_weights_as_repetitions(digits, monkeypatch):
-    X, _ = digits
+def test_frequencies_of_classes_take_weights_as_repetitions():
     y = np.repeat([0, 1, -1], [6, 14, 280])
-    priors = []
 
-    class Recorded(SemiSupervised):
-        def __init__(self, *args, prior, **options):
-            priors.append(prior.numpy())
-            super().__init__(*args, prior=prior, **options)
+    def frequency(y, weight=1.0):
+        kind, table = Classes(), y[:, np.newaxis]
+        targets = kind.described(table).encoded(table)
+        return targets.class_frequencies(weight * targets.total)[0]
 
-    monkeypatch.setattr("skae.estimators.tangents.classifier.SemiSupervised", Recorded)
-    model = ManifoldTangentClassifier((20,), **FAST)
-    model.fit(X, y)
-    model.fit(X, y, sample_weight=np.full(300, 5.0))
-    model.fit(np.tile(X, (5, 1)), np.tile(y, 5))
-    once, weighted, repeated = priors
-    np.testing.assert_allclose(weighted, repeated)
+    once, weighted, repeated = frequency(y), frequency(y, 5.0), frequency(np.tile(y, 5))
+    assert weighted == pytest.approx(repeated)
     # Five times the labels leave less to chance: 0.3 itself is further from one half.
-    assert 0.3 < weighted[0] < once[0] < 0.5
+    assert 0.3 < weighted < once < 0.5
 
 
 @pytest.mark.parametrize("tangent_source", ["encoder", "local_pca"])

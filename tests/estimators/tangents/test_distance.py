@@ -123,7 +123,11 @@ def test_a_known_invariance_is_one(X, y, queries, sides):
 def test_the_second_side_takes_rows_nearer(X, y, queries):
     distances = [
         TangentDistanceClassifier(
-            3, sides=sides, n_tangents=n_tangents, local_pca_neighbors=6, n_candidates=None
+            3,
+            sides=sides,
+            n_tangents=n_tangents,
+            tangent_source=("local_pca", 6),
+            n_candidates=None,
         )
         .fit(X, y)
         .kneighbors(queries)[0]
@@ -135,7 +139,7 @@ def test_the_second_side_takes_rows_nearer(X, y, queries):
 
 
 def test_local_pca_is_that_of_all_rows(X, y):
-    model = TangentDistanceClassifier(1, n_tangents=3, local_pca_neighbors=8).fit(X, y)
+    model = TangentDistanceClassifier(1, n_tangents=3, tangent_source=("local_pca", 8)).fit(X, y)
     expected = local_pca_tangents(X, 3, n_neighbors=8).directions[y != -1]
     # Unlabelled rows are neighbours, too. Bases differ by a rotation; projections do not.
     assert_allclose(
@@ -143,7 +147,7 @@ def test_local_pca_is_that_of_all_rows(X, y):
         expected.transpose(0, 2, 1) @ expected,
         atol=1e-10,
     )
-    alone = TangentDistanceClassifier(1, n_tangents=3, local_pca_neighbors=8).fit(
+    alone = TangentDistanceClassifier(1, n_tangents=3, tangent_source=("local_pca", 8)).fit(
         X[y != -1], y[y != -1]
     )
     # Without the unlabelled ones the planes are others.
@@ -274,7 +278,9 @@ def test_numbers_of_tangents_can_be_searched():
     [
         ({"n_tangents": 6}, "n_features=6 planes of more than 5 dimensions meet"),
         ({"n_tangents": 3, "sides": "two"}, "more than 2 dimensions meet.*sides='one'"),
-        ({"n_tangents": 4, "local_pca_neighbors": 4}, "4 neighbours span 3 directions"),
+        ({"n_tangents": 4, "tangent_source": ("local_pca", 4)}, "4 neighbours .*span 3 directions"),
+        ({"tangent_source": ("local_pca", 2.5)}, "must be .'local_pca', n_neighbors"),
+        ({"tangent_source": "encoder"}, "tangent_source"),
         ({"n_neighbors": 41}, r"only 40 rows \(n_samples=40\) are labelled.*fewer neighbours"),
         ({"sides": "two", "n_candidates": 4}, "n_candidates=4.*None for all rows"),
         ({"tangent_source": ContractiveAutoEncoder}, "is a class: pass an instance"),

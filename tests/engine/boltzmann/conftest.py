@@ -4,24 +4,22 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from skae.engine.boltzmann.energies import binary_states, free_energy
-from skae.engine.networks.layers import Network
+from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.parameters import Parameters
 
 
 @pytest.fixture
 def make_machine():
-    """Makes (theta, units) with N(0, spread^2) parameters, the same for the same arguments."""
+    """Makes machines with N(0, spread^2) parameters, the same for the same arguments."""
 
     def make(n_visible, n_hidden, kind="bernoulli", spread=1.0, seed=0):
-        shapes = dict(Network((n_visible, n_hidden)).parameter_shapes)
-        if kind == "gaussian_learned":
-            shapes["log_variance"] = (n_visible,)
+        learned = kind == "gaussian_learned"
+        shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learned)
         theta = Parameters(shapes, dtype=torch.float64)
         generator = torch.Generator().manual_seed(1000 * seed + 100 * n_visible + n_hidden)
         theta.flat.normal_(0.0, spread, generator=generator)
-        return theta, Bernoulli() if kind == "bernoulli" else Gaussian()
+        return BipartiteMachine(theta, Bernoulli() if kind == "bernoulli" else Gaussian())
 
     return make
 
@@ -33,20 +31,21 @@ def two_modes():
     The two patterns are equally likely. From either, the hidden unit would have to change
     against a field of 64, which it does once in exp(64) steps.
     """
-    theta = Parameters(Network((8, 1)).parameter_shapes, dtype=torch.float64)
-    theta["weight_0"].fill_(16.0)
-    theta["visible_bias_0"].fill_(-8.0)
-    theta["hidden_bias_0"].fill_(-64.0)
-    return theta, Bernoulli()
+    theta = Parameters(BipartiteMachine.shapes(8, 1), dtype=torch.float64)
+    machine = BipartiteMachine(theta, Bernoulli())
+    machine.weight.fill_(16.0)
+    machine.visible_bias.fill_(-8.0)
+    machine.hidden_bias.fill_(-64.0)
+    return machine
 
 
 @pytest.fixture
 def law():
     """All states of binary visible units and P(v), by enumeration."""
 
-    def enumerate_(theta, units):
-        states = torch.cat(list(binary_states(theta["weight_0"].shape[1], theta.flat)))
-        return states, torch.softmax(-free_energy(theta, states, units), 0)
+    def enumerate_(machine):
+        states = torch.cat(list(binary_states(machine.n_visible, machine.theta.flat)))
+        return states, torch.softmax(-machine.free_energy(states), 0)
 
     return enumerate_
 

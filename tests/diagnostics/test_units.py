@@ -1,10 +1,10 @@
-"""Which units respond, and what charts have in common."""
+"""Units that vary, that are saturated, that respond, and what charts have in common."""
 
 import numpy as np
 import pytest
 
 from skae import AutoEncoder
-from skae.diagnostics import _jacobians, active_units, chart_overlap
+from skae.diagnostics import active_units, chart_overlap, constant_units, saturation
 
 
 @pytest.fixture(name="X")
@@ -12,19 +12,35 @@ def data(skewed_columns):
     return skewed_columns
 
 
-@pytest.mark.parametrize("threshold", [0, 0.1, 0.5])
-def test_active_units_agree_with_autograd(fitted, X, threshold, jacobians_by_autograd):
+def test_constant_units():
+    codes = np.array([[0.0, 5.0, 1.0], [1e-9, 5.0, 2.0]])
+    # The first moves by rounding alone, the second not at all.
+    np.testing.assert_array_equal(constant_units(codes), [True, True, False])
+
+
+def test_saturation_counts_both_ends():
+    codes = np.array([[0.01, 0.99, 0.5, 0.5], [0.2, 0.8, 0.3, 0.96]])
+    # Two entries of the first row are within 0.05 of an end, and one of the second.
+    np.testing.assert_array_equal(saturation(codes), [0.5, 0.25])
+
+
+def test_active_units_agree_with_autograd(fitted, X, jacobians_by_autograd):
     norms = np.linalg.norm(jacobians_by_autograd(fitted, X), axis=2)
-    expected = norms > threshold * norms.max(axis=1, keepdims=True)
-    # A unit's gradient is its row of the matrix of all partial derivatives.
-    np.testing.assert_array_equal(active_units(fitted, X, threshold=threshold), expected)
+    for threshold in (0, 0.1, 0.5):
+        expected = norms > threshold * norms.max(axis=1, keepdims=True)
+        # A unit's gradient is its row of the matrix of all partial derivatives.
+        np.testing.assert_array_equal(active_units(fitted, X, threshold=threshold), expected)
 
 
-def test_active_units_do_not_depend_on_the_blocks(fitted, X, monkeypatch):
-    whole = active_units(fitted, X, threshold=0.3)
-    monkeypatch.setattr(_jacobians, "_FACTOR_ENTRIES", 100)  # a few rows at a time
-    # Each row is compared with itself alone.
-    np.testing.assert_array_equal(active_units(fitted, X, threshold=0.3), whole)
+def test_active_units_do_not_depend_on_the_blocks(X):
+    model = AutoEncoder(
+        30, hidden_layer_sizes=(20,), tied_weights=False, max_iter=2, random_state=0
+    ).fit(X)
+    # More rows than have their Jacobians in memory at a time; each is compared with itself alone.
+    np.testing.assert_array_equal(
+        active_units(model, np.tile(X, (300, 1)), threshold=0.3),
+        np.tile(active_units(model, X, threshold=0.3), (300, 1)),
+    )
 
 
 def test_units_that_are_off_are_not_active(X):
@@ -44,7 +60,7 @@ def test_saturated_units_are_not_active(X):
     assert active_units(model, X)[:, 2:].any(axis=1).all()
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1, np.nan])
+@pytest.mark.parametrize("threshold", [-0.1, 1])
 def test_thresholds_outside_of_the_unit_interval_are_refused(X, threshold):
     model = AutoEncoder(5, max_iter=1, random_state=0).fit(X)
     # No unit responds more than the one that responds most.

@@ -1,0 +1,170 @@
+"""What static tools see: constructors, attributes and annotations, of users' code and of skae."""
+
+import collections.abc
+import inspect
+import re
+import subprocess
+import sys
+import types
+import typing
+from numbers import Integral, Real
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+
+import skae
+
+ROOT = Path(__file__).parents[1]
+ESTIMATORS = [
+    member
+    for member in (getattr(skae, name) for name in skae.__all__)
+    if isinstance(member, type) and issubclass(member, BaseEstimator)
+]
+
+# A user's script. A comment says what mypy has to say of its line; of the others nothing.
+SNIPPET = """
+from skae import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+
+model = AutoEncoder(64, weight_decay=0.1, hidden_layer_sizes=(32,), loss="bernoulli")
+AutoEncoder()
+AutoEncoder(n_components=64, n_iter_no_change=None, device="cpu", random_state=0)
+reveal_type(model)  # note: skae.estimators.auto_encoders.AutoEncoder
+reveal_type(model.fit([[0.0]]))  # note: skae.estimators.auto_encoders.AutoEncoder
+reveal_type(model.max_iter)  # note: "int"
+reveal_type(model.n_iter_no_change)  # note: "int | None"
+reveal_type(model.n_iter_)  # note: "int"
+reveal_type(model.loss_curve_)  # note: "list[float]"
+reveal_type(model.score([[0.0]]))  # note: "float"
+reveal_type(ContractiveAutoEncoder().set_params(contraction=1.0).fit([[0.0]]))  # note: Contractive
+model.n_iters_  # error: has no attribute "n_iters_"
+AutoEncoder(64, (32,))  # error: Too many positional arguments
+AutoEncoder(alpha=0.1)  # error: Unexpected keyword argument "alpha"
+AutoEncoder(n_iter_=3)  # error: Unexpected keyword argument "n_iter_"
+AutoEncoder(weights_={})  # error: Unexpected keyword argument "weights_"
+AutoEncoder("many")  # error: expected "int"
+AutoEncoder(n_components=None)  # error: expected "int"
+AutoEncoder(max_iter=2.5)  # error: expected "int"
+AutoEncoder(loss=None)  # error: expected "str | Sequence
+ContractiveAutoEncoder(contraction="much")  # error: expected "float"
+DenoisingAutoEncoder(emphasis=2.0)  # error: expected "Sequence[float] | None"
+DenoisingAutoEncoder(corruption=3)  # error: expected "str | Callable[..., Any] | None"
+
+
+def noise(x, generator):
+    return x, None
+
+
+DenoisingAutoEncoder(corruption=noise).fit([[0.0]]).transform([[0.0]])
+"""
+
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    """What mypy says of the snippet and of the package: (file, line, kind, text)."""
+    folder = tmp_path_factory.mktemp("mypy")
+    snippet = folder / "snippet.py"
+    snippet.write_text(SNIPPET)
+    settings = ["--config-file", "pyproject.toml", "--cache-dir", str(folder / "cache")]
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", *settings, "skae", str(snippet)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert run.returncode in (0, 1), run.stderr
+    found = re.findall(r"^(.*?):(\d+): (error|note): (.*)$", run.stdout, re.MULTILINE)
+    return [(Path(file).name, file, int(line), kind, text) for file, line, kind, text in found]
+
+
+def test_a_users_script_is_checked(mypy):
+    said = [entry[2:] for entry in mypy if entry[0] == "snippet.py"]
+    for number, line in enumerate(SNIPPET.splitlines(), 1):
+        expected = re.search(r"# (error|note): (.*)$", line)
+        found = [(kind, text) for at, kind, text in said if at == number]
+        if expected is None:
+            # Legal code is not found fault with.
+            assert found == [], line
+        else:
+            # Constructors know their parameters, by name and type; a fitted model its attributes.
+            assert any(
+                kind == expected.group(1) and expected.group(2) in text for kind, text in found
+            ), (line, found)
+
+
+def test_the_package_is_what_its_annotations_say(mypy):
+    errors = [
+        f"{file}:{line}: {text}"
+        for name, file, line, kind, text in mypy
+        if name != "snippet.py" and kind == "error"
+    ]
+    assert errors == [], "\n" + "\n".join(errors)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_completion_shows_every_parameter(kind):
+    parameters = list(inspect.signature(kind).parameters.values())
+    assert parameters
+    for number, one in enumerate(parameters):
+        # By keyword, but for the first one; with a type and a default.
+        positional = one.kind is one.POSITIONAL_OR_KEYWORD
+        assert positional if number == 0 and positional else one.kind is one.KEYWORD_ONLY
+        assert one.annotation is not one.empty, one.name
+        assert one.default is not one.empty, one.name
+    # What `fit` leaves is annotated, and no parameter.
+    hints = typing.get_type_hints(kind)
+    names = [one.name for one in parameters]
+    assert set(names) <= set(hints)
+    assert not [name for name in names if name.endswith("_")]
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_annotations_are_true(kind):
+    hints = typing.get_type_hints(kind)
+    for name, one in inspect.signature(kind).parameters.items():
+        types_of = _alternatives(hints[name])
+        # A default is of its type ...
+        assert any(_is_of(one.default, each) for each in types_of), (name, one.default, types_of)
+        for constraint in kind._parameter_constraints[name]:
+            # ... and so is whatever `fit` accepts.
+            assert _admits(types_of, constraint), (name, constraint, types_of)
+
+
+def _alternatives(hint):
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _is_of(value, hint):
+    if hint is float:
+        return isinstance(value, Real)
+    if hint is typing.Any:
+        return True
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    origin = typing.get_origin(hint) or hint
+    return isinstance(value, origin)
+
+
+def _admits(hints, constraint):
+    origins = {typing.get_origin(hint) or hint for hint in hints}
+    if typing.Any in origins or object in origins:
+        return True
+    if constraint is None:
+        return type(None) in origins
+    if isinstance(constraint, StrOptions) or constraint is str:
+        return bool(origins & {str, typing.Literal})
+    if isinstance(constraint, Interval):
+        return bool(origins & ({int, float} if constraint.type is Integral else {float}))
+    if constraint is callable:
+        return collections.abc.Callable in origins
+    if constraint == "boolean":
+        return bool in origins
+    if constraint == "array-like":
+        return bool(origins & {collections.abc.Sequence, tuple, list})
+    if isinstance(constraint, type) and constraint in (list, tuple, torch.device):
+        return any(issubclass(constraint, each) for each in origins if isinstance(each, type))
+    return True
