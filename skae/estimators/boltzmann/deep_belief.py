@@ -35,7 +35,6 @@ from skae.estimators.face.parameters import (
     set_nested_params,
     validate_parameters,
 )
-from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.scikit_learn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -43,7 +42,7 @@ from skae.estimators.face.scikit_learn import (
     TransformerMixin,
     with_callbacks,
 )
-from skae.estimators.face.training import TrainedModel, usable_place
+from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
 from skae.estimators.face.transformer import Transformer, mean_score
 from skae.estimators.stacks.layers import (
     StackParameters,

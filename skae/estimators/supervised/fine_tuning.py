@@ -18,16 +18,22 @@ from sklearn.utils import check_consistent_length
 
 from skae._validation import check_rows, check_weights, make_generator
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.fitting import Start, rows_that_count, some_of, split
-from skae.engine.optimisation.models import FittedModel, Model
+from skae.engine.optimisation.models import (
+    FittedModel,
+    Model,
+    Start,
+    rows_that_count,
+    some_of,
+    split,
+)
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
 from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
-from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.training import (
+    CallbackBridge,
     place_for,
     rows_for,
     run_training,
