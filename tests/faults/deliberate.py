@@ -411,7 +411,7 @@ FAULTS = [
     ),
     _auto_encoders(
         "the user's own penalties are left out",
-        "return [*penalties, *self.penalties]",
+        "return [*penalties, *model.penalties]",
         "return penalties",
         "tests/test_places_to_touch.py",
     ),

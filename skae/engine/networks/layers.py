@@ -345,27 +345,18 @@ def decoder_maps(models, first=0):
     return maps
 
 
-def network_encoder(network):
-    """The encoder of a network as affine maps, from the input on."""
-    return tuple(
-        AffineMap(f"weight_{level}", f"hidden_bias_{level}", network.nonlinearity)
-        for level in range(network.depth)
-    )
-
-
-def network_decoder(network):
-    """Its decoder as affine maps, from the code down."""
+def affine_chains(network: Network) -> tuple[tuple[AffineMap, ...], tuple[AffineMap, ...]]:
+    """A network as affine maps: its encoder, from the input on, and its decoder, from the code."""
+    encoder: list[AffineMap] = []
+    decoder: list[AffineMap] = []
     matrix = "weight" if network.tied else "decoder_weight"
-    linear = ACTIVATIONS["linear"]
-    return tuple(
-        AffineMap(
-            f"{matrix}_{level}",
-            f"visible_bias_{level}",
-            network.nonlinearity if level > 0 else linear,
-            transposed=True,
-        )
-        for level in reversed(range(network.depth))
-    )
+    for level in range(network.depth):
+        function = network.nonlinearity
+        encoder.append(AffineMap(f"weight_{level}", f"hidden_bias_{level}", function))
+        function = ACTIVATIONS["linear"] if level == 0 else function
+        names = f"{matrix}_{level}", f"visible_bias_{level}"
+        decoder.insert(0, AffineMap(*names, function, transposed=True))
+    return tuple(encoder), tuple(decoder)
 
 
 def linearized(theta, x, maps):

@@ -9,11 +9,10 @@ import torch
 from skae.engine.networks.corruptions import corrupted
 from skae.engine.networks.layers import (
     Network,
+    affine_chains,
     decode,
     encode,
     initialize_,
-    network_decoder,
-    network_encoder,
 )
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
@@ -91,26 +90,16 @@ class Reconstruction(Objective):
         self.state = {}
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
+        # The value of perfect reconstructions, and whether `value` depends on the generator.
+        self.floor = units.constant
+        self.is_noisy = corruption is not None or any(
+            getattr(penalty, "is_noisy", False) for penalty in penalties
+        )
+        # Whether `gradient` needs no autograd.
+        self.has_closed_form = network.depth == 1 and all(
+            hasattr(penalty, "add_gradient_") for penalty in penalties
+        )
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
-
-    @property
-    def floor(self):
-        """The value of perfect reconstructions."""
-        return self.units.constant
-
-    @property
-    def is_noisy(self):
-        """Whether `value` depends on the generator."""
-        return self.corruption is not None or any(
-            getattr(penalty, "is_noisy", False) for penalty in self.penalties
-        )
-
-    @property
-    def has_closed_form(self):
-        """Whether `gradient` needs no autograd."""
-        return self.network.depth == 1 and all(
-            hasattr(penalty, "add_gradient_") for penalty in self.penalties
-        )
 
     def value(self, theta, x, generator, row_weight=None):
         """The criterion on one batch; the generator is of the corruption and the penalties'
@@ -216,6 +205,7 @@ def auto_encoder(network: Network, units, output_bias, objective, shift=None, sc
 
     ``output_bias`` is that with which training begins; ``objective()`` is a new `Reconstruction`.
     """
+    encoder, decoder = affine_chains(network)
     return Model(
         shapes=network.parameter_shapes,
         start_=lambda theta, rows, index, generator: initialize_(
@@ -229,8 +219,8 @@ def auto_encoder(network: Network, units, output_bias, objective, shift=None, sc
         objective=objective,
         shift=shift,
         scale=scale,
-        encoder=network_encoder(network),
-        decoder=network_decoder(network),
+        encoder=encoder,
+        decoder=decoder,
         untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,
     )

@@ -108,6 +108,10 @@ class FittedModel(NamedTuple):
         place = place_of(self.theta.flat)
         return map_rows(function, X, shape, place, self.model.shift, self.model.scale)
 
+    def codes(self, X) -> np.ndarray:
+        """The rows' codes, of shape (n_samples, n_codes)."""
+        return self.map_rows(lambda x: self.model.encode(self.theta, x), X, (self.model.n_codes,))
+
     def map_codes(self, function: Function, codes) -> np.ndarray:
         """``function(h)`` for blocks of codes, which returns rows of the data's width."""
         return map_rows(function, codes, (self.model.n_features,), place_of(self.theta.flat))
@@ -219,7 +223,7 @@ def parameters_at(start: Start, model: Model, data: Data, generator: torch.Gener
 
 def require_memory_for(model: Model, settings: Settings, place: Place, name: str) -> None:
     """Raise a MemoryError if the model could not be trained at a place."""
-    n_parameters = sum(math.prod(shape) for shape in model.shapes.values())
+    n_parameters = sum(map(math.prod, model.shapes.values()))
     copies = 3 + len(settings.optimizer.slots)  # theta, its gradient, the best so far, moments
     size = place.dtype.itemsize
     require_memory(n_parameters * copies * size, place.device, f"Training {name}")

@@ -328,14 +328,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         rows = rows_for(model, X, place)
         data = Data(rows, index, some_of(index), held_out, weights_at(weight, place))
         changes = {"max_iter": 1} if start.resumes else {}
+        settings = settings_of(self, resumes=start.resumes, **changes)
         fitted = run_training(
-            self,
-            model,
-            data,
-            start,
-            generator=generator,
-            settings=settings_of(self, resumes=start.resumes, **changes),
-            bridge=bridge,
+            self, model, data, start, generator=generator, settings=settings, bridge=bridge
         )
         self.weights_, self.device_ = fitted.weights, str(place.device)
         self.stopping_reason_ = fitted.training.outcome
@@ -361,8 +356,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def _codes(self, X) -> np.ndarray:
         """Codes of checked rows."""
-        model, theta = fitted = self._fitted_model(X)
-        return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
+        return self._fitted_model(X).codes(X)
 
 
 def as_if_fitted(transformer: Transformer, X, original) -> Transformer:
