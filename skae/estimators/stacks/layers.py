@@ -138,7 +138,7 @@ def make_layers(stack, X, data, *, top_activation=None):
         return layers, _models_of_fitted(layers)
     for layer, seed in zip(layers, _seeds(stack.random_state, len(layers)), strict=True):
         if layer.random_state is None:
-            layer.set_params(random_state=seed)
+            layer.random_state = seed
     models = _models_to_be(layers, X, data)
     for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
         if model.optimizer is not None and modes[number] != "unsupervised":
@@ -403,7 +403,7 @@ def _models_to_be(layers, X, data):
             if _choice(layer) != "auto":
                 raise _misfit(layers, number)
             # Codes that happen to lie in [0, 1] today need not do so tomorrow.
-            layer.set_params(**{layer._loss_parameter: "gaussian"})
+            setattr(layer, layer._loss_parameter, "gaussian")
             trial = _as_if_fitted(layer, number, rows, original)
         models.append(trial._model(_ANYWHERE))
     return models
