@@ -87,9 +87,9 @@ for seed in range(N_DRAWS):
     plain = KNeighborsClassifier(1).fit(rows[known], classes[known])
     errors.setdefault("no tangents", []).append(1 - plain.score(test, y_test))
     for name, source in sources.items():
-        model = TangentDistanceClassifier(
-            1, tangent_source=source, n_tangents=N_TANGENTS
-        ).fit(rows, some)
+        model = TangentDistanceClassifier(1, tangent_source=source, n_tangents=N_TANGENTS).fit(
+            rows, some
+        )
         errors.setdefault(name, []).append(1 - model.score(test, y_test))
 for name, found in errors.items():
     print(f"{name:<22}{np.mean(found):6.1%}   " + "  ".join(f"{e:5.1%}" for e in found))

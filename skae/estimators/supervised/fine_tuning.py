@@ -44,7 +44,6 @@ from skae.estimators.supervised.tasks import (
     weights_with_output,
 )
 
-_CPU = torch.device("cpu")
 # Steps of the linear model that the output starts from, and of one that is the result.
 _START_STEPS, _LINEAR_STEPS = 100, 1000
 # The least penalty on the weights of the first.
