@@ -310,7 +310,5 @@ def test_a_family_that_cannot_be_trained_through(X):
 
     layers = [AutoEncoder(3, **SMALL), Rounded(2, **SMALL)]
     StackedAutoEncoder(layers=layers).fit(X)
-    with pytest.raises(
-        ValueError, match=r"Layer 1 \(Rounded\) has no part.*rounded"
-    ):
+    with pytest.raises(ValueError, match=r"Layer 1 \(Rounded\) has no part.*rounded"):
         StackedAutoEncoder(layers=layers, fine_tuning=True).fit(X)

@@ -462,7 +462,7 @@ def test_too_little_memory(case, n_components):
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.takes("layer_sizes")], ids=str)
 def test_too_little_memory_for_layers(case):
-    model = case.make(layer_sizes=(10**7, 10**7))
+    model = case.make(layer_sizes=(10**9,))
     assert_refused(model, case.X, "GiB", MemoryError, y=case.y)
 
 

@@ -3,29 +3,26 @@
 import inspect
 import re
 
-import numpy as np
 import pytest
-from sklearn.base import BaseEstimator
+from registry import CASES
 
 import skae
-from skae import ManifoldTangentClassifier, TangentDistanceClassifier
-from skae.estimators.face.transformer import TrainedTransformer
-from skae.estimators.stacks.layers import StackParameters
-from skae.estimators.supervised.predictors import StackedPredictor
+from skae.estimators.face.parameters import fitted_property
 
-ESTIMATORS = [
-    getattr(skae, name) for name in skae.__all__ if issubclass(getattr(skae, name), BaseEstimator)
-]
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-def methods_of(cls):
+def methods_of(case):
     """What a user of a class may call; maps of images have nothing to continue or to score."""
-    if issubclass(cls, (ManifoldTangentClassifier, TangentDistanceClassifier)):
-        return {"fit", "predict"}
-    if issubclass(cls, StackedPredictor):
-        return {"fit", "partial_fit", "predict"}
-    if issubclass(cls, TrainedTransformer):
-        return {"fit", "transform", "partial_fit", "inverse_transform", "score", "score_samples"}
+    if not case.is_transformer:
+        return (
+            {"fit", "partial_fit", "predict"}
+            if case.takes("unsupervised_weight")
+            else {"fit", "predict"}
+        )
+    if case.is_trained:
+        learns = {"partial_fit"} if hasattr(case.make(), "partial_fit") else set()
+        return {"fit", "transform", "inverse_transform", "score", "score_samples"} | learns
     return {"fit", "transform"}
 
 
@@ -70,11 +67,11 @@ def test_classes_have_numpydoc_docstrings(name):
     assert problems(f"skae.{name}") == []
 
 
-@pytest.mark.parametrize("cls", ESTIMATORS)
-def test_methods_have_numpydoc_docstrings(cls):
-    methods = public_methods(cls)
+@each_case
+def test_methods_have_numpydoc_docstrings(case):
+    cls, methods = case.cls, public_methods(case.cls)
     # What a user calls is defined here, and so documented here.
-    assert methods_of(cls) <= set(methods)
+    assert methods_of(case) <= set(methods)
     found = {name: problems(f"skae.{cls.__name__}.{name}") for name in methods}
     assert {name: errors for name, errors in found.items() if errors} == {}
     assert all(getattr(cls, name).__doc__ for name in methods)
@@ -85,45 +82,58 @@ def documented_defaults(cls):
     return dict(re.findall(r"^(\w+) : .*, default=(.+)$", section, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("cls", ESTIMATORS)
-def test_every_parameter_is_documented_with_its_default(cls):
-    parameters = inspect.signature(cls).parameters
+@each_case
+def test_every_parameter_is_documented_with_its_default(case):
+    parameters = inspect.signature(case.cls).parameters
     # A docstring that names another default than the code's is worse than none.
-    assert documented_defaults(cls) == {
+    assert documented_defaults(case.cls) == {
         name: repr(parameter.default) for name, parameter in parameters.items()
     }
 
 
-@pytest.mark.parametrize("cls", ESTIMATORS)
-def test_one_parameter_is_positional_at_most(cls):
-    positional = [
-        name
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-    ]
+@each_case
+def test_constructors_are_plain(case):
+    parameters = inspect.signature(case.cls).parameters.values()
+    positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    first = {"layer_sizes", "n_components"} & {p.name for p in parameters}
     # Keywords keep calls readable, and let parameters be added and reordered.
-    first = ["n_components"] if issubclass(cls, TrainedTransformer) else positional[:1]
-    assert positional == (["layer_sizes"] if issubclass(cls, StackParameters) else first)
-
-
-@pytest.mark.parametrize("cls", ESTIMATORS)
-def test_defaults_are_plain(cls):
+    assert len(positional) <= 1
+    assert first <= set(positional)
     # Defaults are shared by all instances and shown in documentation: nothing mutable.
-    for parameter in inspect.signature(cls).parameters.values():
+    for parameter in parameters:
         assert isinstance(parameter.default, (type(None), str, int, float, bool, tuple))
 
 
-@pytest.mark.parametrize("cls", ESTIMATORS)
-def test_fitted_attributes_are_documented(cls, X):
-    trained = issubclass(cls, (TrainedTransformer, StackedPredictor))
-    model = (cls(4, max_iter=1, random_state=0) if trained else cls()).fit(X, np.arange(40) % 2)
-    fitted = {name for name in vars(model) if name.endswith("_")}
-    section = cls.__doc__.split("Attributes\n----------\n")[1]
+def declared_attributes(cls):
+    """Names of the attributes that the class says `fit` leaves, and of those it computes."""
+    fields = {name for name, field in cls.__dataclass_fields__.items() if not field.init}
+    computed = {name for name, _ in inspect.getmembers_static(cls, _is_computed)}
+    return fields, computed
+
+
+def _is_computed(member):
+    return isinstance(member, fitted_property)
+
+
+@each_case
+def test_fitted_attributes_are_documented(case):
+    model = case.fit()
+    fitted = {name for name in vars(model) if name.endswith("_") and not name.startswith("_")}
+    section = case.cls.__doc__.split("Attributes\n----------\n")[1].split("\n\n")[0]
     documented = set(re.findall(r"^(\w+_) : ", section, flags=re.MULTILINE))
-    # Everything that fit leaves is public, so everything is explained ...
+    fields, computed = declared_attributes(case.cls)
+    # Everything that fit leaves is public, so everything is declared and explained ...
+    assert documented == fields | computed
     assert fitted <= documented
     # ... and everything that is explained exists (names of features: with a DataFrame).
-    assert all(hasattr(model, name) for name in documented - {"feature_names_in_"})
+    missing = {name for name in documented if not hasattr(model, name)}
+    assert missing <= {"feature_names_in_"}
+    # Type checkers see it, too.
+    assert all(name in _annotations(case.cls) for name in fields)
+
+
+def _annotations(cls):
+    return {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
 
 
 def test_public_names():

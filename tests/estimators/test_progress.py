@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from registry import GRADIENT_LEARNERS, LEARNERS, TRAINED
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -20,14 +21,23 @@ LINE = re.compile(
 )
 
 
-def test_silent_by_default(make_model, X, capsys):
-    make_model().fit(X).partial_fit(X)
+each_trained = pytest.mark.parametrize("case", TRAINED, ids=str)
+each_learner = pytest.mark.parametrize("case", LEARNERS, ids=str)
+# Those that are one training, not one after the other for each layer.
+SINGLE = [case for case in LEARNERS if not case.takes("layer_sizes")]
+each_single = pytest.mark.parametrize("case", SINGLE, ids=str)
+
+
+@each_trained
+def test_silent_by_default(case, capsys):
+    case.fit()
     assert capsys.readouterr() == ("", "")
 
 
+@each_single
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_verbose_prints_a_line_for_each_epoch(make_model, X, capsys, early_stopping):
-    model = make_model(verbose=True, early_stopping=early_stopping).fit(X)
+def test_verbose_prints_a_line_for_each_epoch(case, capsys, early_stopping):
+    model = case.fit(verbose=True, early_stopping=early_stopping)
     output, errors = capsys.readouterr()
     assert errors == ""
     lines = [LINE.fullmatch(line) for line in output.splitlines()]
@@ -35,7 +45,7 @@ def test_verbose_prints_a_line_for_each_epoch(make_model, X, capsys, early_stopp
     assert all(lines)
     assert [int(line["number"]) for line in lines] == [1, 2, 3]
     assert {line["of"] for line in lines} == {"3"}
-    assert {line["name"] for line in lines} == {type(model).__name__}
+    assert {line["name"] for line in lines} == {str(case)}
     # The numbers are those of the curves, to the digits that are printed.
     assert_allclose([float(line["loss"]) for line in lines], model.loss_curve_, rtol=1e-5)
     if early_stopping:
@@ -45,6 +55,15 @@ def test_verbose_prints_a_line_for_each_epoch(make_model, X, capsys, early_stopp
         assert all(line["validation"] is None for line in lines)
     # After the last epoch no time is left.
     assert lines[-1]["left"] == "0.0"
+
+
+@each_trained
+def test_verbose_shows_every_training_and_changes_nothing(case, capsys):
+    model = case.fit(verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(LINE.fullmatch(line) for line in lines)
+    assert_array_equal(case.output(model), case.output(case.fit(verbose=0)))
 
 
 class Terminal(io.StringIO):
@@ -81,19 +100,14 @@ def test_line_is_rewritten_on_a_terminal(n_epochs):
     assert terminal.getvalue().count("\n") == 1
 
 
-def test_line_is_ended_by_fit(make_model, X, monkeypatch):
+def test_line_is_ended_by_fit(X, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
-    make_model(verbose=True, max_iter=50, learning_rate=1e-9, n_iter_no_change=1, tol=1.0).fit(X)
+    settings = {"max_iter": 50, "learning_rate": 1e-9, "n_iter_no_change": 1, "tol": 1.0}
+    AutoEncoder(3, verbose=True, **settings).fit(X)
     # Converged before max_iter: the line is ended all the same.
     assert terminal.getvalue().endswith("s left\n")
     assert terminal.getvalue().count("\n") == 1
-
-
-def test_verbose_changes_nothing_but_the_output(make_model, X):
-    assert_array_equal(
-        make_model(verbose=1).fit(X).transform(X), make_model(verbose=0).fit(X).transform(X)
-    )
 
 
 # scikit-learn's callbacks, from 1.9
@@ -132,59 +146,57 @@ class Recorder:
 
 
 @needs_callbacks
-def test_callback_hears_of_every_epoch(make_model, X):
+@each_single
+def test_callback_hears_of_every_epoch(case):
     recorder = Recorder()
-    model = make_model().set_callbacks(recorder).fit(X)
+    model = case.make().set_callbacks(recorder).fit(case.X)
     epochs = [f"{when} epoch {i}" for i in range(3) for when in ("begin", "end")]
     # In scikit-learn's order: the fit around its epochs, set up before and torn down after.
     assert recorder.events == ["setup", "begin fit 0", *epochs, "end fit 0", "teardown"]
     # The estimator passed to a callback is usable at each epoch; the last is the result.
     assert np.isfinite(recorder.scores).all()
-    assert recorder.scores[-1] == model.score(X)
+    assert recorder.scores[-1] == model.score(case.X)
     assert len(set(recorder.scores[:3])) == 3
+    # The hooks change nothing, and leave nothing behind on the estimator.
+    assert_array_equal(case.output(model), case.output(case.fit()))
+    assert not hasattr(model, "_callback_fit_ctx")
 
 
 @needs_callbacks
-def test_callback_stops_training(make_model, X):
+@each_single
+def test_callback_stops_training(case):
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
-    model = make_model(max_iter=1000, **settings).set_callbacks(Recorder(stop_after=3)).fit(X)
-    assert model.stopping_reason_ == "stopped"
-    assert model.n_iter_ == 3
-    # Stopped after three epochs is three epochs of training.
-    expected = make_model(max_iter=3, **settings).fit(X)
-    assert_array_equal(model.transform(X), expected.transform(X))
+    model = case.make(max_iter=1000, **settings).set_callbacks(Recorder(stop_after=2)).fit(case.X)
+    assert (model.stopping_reason_, model.n_iter_) == ("stopped", 2)
+    # Stopped after two epochs is two epochs of training.
+    assert_array_equal(case.output(model), case.output(case.fit(max_iter=2, **settings)))
 
 
 @needs_callbacks
-def test_callbacks_change_nothing(make_model, X):
-    watched = make_model().set_callbacks(Recorder()).fit(X)
-    assert_array_equal(watched.transform(X), make_model().fit(X).transform(X))
-    # The hooks leave nothing behind on the estimator.
-    assert not hasattr(watched, "_callback_fit_ctx")
-
-
-@needs_callbacks
-def test_callback_is_torn_down_after_an_error(make_model, X):
+@pytest.mark.parametrize("case", GRADIENT_LEARNERS, ids=str)
+def test_callback_is_torn_down_after_an_error(case, explode):
     recorder = Recorder()
-    model = make_model(batch_size=1, optimizer="sgd", learning_rate=1e300)
+    model = case.make(optimizer="exploding")
+    explode(1, np.nan)
     with pytest.raises(ValueError, match="learning_rate"):
-        model.set_callbacks(recorder).fit(X)
+        model.set_callbacks(recorder).fit(case.X)
     # A bar that stays open would corrupt the terminal.
     assert recorder.events[-1] == "teardown"
     assert not hasattr(model, "_callback_fit_ctx")
 
 
 @needs_callbacks
-def test_error_in_a_callback_leaves_a_fitted_model_as_it_was(make_model, X):
+@each_single
+def test_error_in_a_callback_leaves_a_fitted_model_as_it_was(case):
     class Failing(Recorder):
         def on_fit_task_end(self, estimator, context):
             raise RuntimeError("disk is full")
 
-    model = make_model().fit(X)
-    codes = model.transform(X)
+    model = case.fit()
+    codes = case.output(model)
     with pytest.raises(RuntimeError, match="disk is full"):
-        model.set_callbacks(Failing()).fit(X + 100)
-    assert_array_equal(model.transform(X), codes)
+        model.set_callbacks(Failing()).fit(case.X + 100)
+    assert_array_equal(case.output(model), codes)
 
 
 def likelihood_monitor():
@@ -193,9 +205,9 @@ def likelihood_monitor():
 
 
 @needs_callbacks
-def test_scoring_monitor(make_model, X):
+def test_scoring_monitor(X):
     monitor = likelihood_monitor()
-    model = make_model().set_callbacks(monitor).fit(X, X[:, 0])
+    model = AutoEncoder(3, max_iter=3).set_callbacks(monitor).fit(X, X[:, 0])
     epochs = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     # The likelihood at each epoch, the last of them that of the result.
     assert len(epochs) == 3

@@ -10,25 +10,24 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from registry import CASES, LEARNERS, TRAINED
+from sklearn.base import clone
 
-from skae import (
-    PSD,
-    RBM,
-    AutoEncoder,
-    ContractiveAutoEncoder,
-    ConvolutionalPSD,
-    DenoisingAutoEncoder,
-    SparseCoder,
-)
+from skae import AutoEncoder
 
-# Sources of randomness beside the weights, the batches and the rows that are held out.
-CORRUPTION = {"corruption": "masking", "hessian": 0.01}
-CHAINS = {"n_gibbs_steps": 2, "persistent": True}
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_trained = pytest.mark.parametrize("case", TRAINED, ids=str)
+each_learner = pytest.mark.parametrize("case", LEARNERS, ids=str)
 
-
-@pytest.fixture(params=[np.float64, np.float32])
-def data(request, X):
-    return X.astype(request.param)
+# Sources of randomness beside the weights and the batches.
+NOISE = {
+    "corruption": "masking",
+    "hessian": 0.01,
+    "n_gibbs_steps": 2,
+    "persistent": True,
+    "dropout": 0.2,
+    "early_stopping": True,
+}
 
 
 @pytest.fixture
@@ -39,77 +38,89 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def noisy(make_model, **parameters):
-    """A model with every source of randomness: weights, batches, noise, held-out rows."""
-    noise = CORRUPTION if make_model.is_auto_encoder else {}
-    noise = CHAINS if make_model.units == "visible" else noise
-    return make_model(**{**noise, "early_stopping": True, **parameters})
+def noisy(case, **parameters):
+    """A model with every source of randomness that it has."""
+    noise = {name: value for name, value in NOISE.items() if case.takes(name)}
+    return case.make(**{**noise, **parameters})
 
 
-def first_weights(model):
-    return next(iter(model.weights_.values()))
+def fitted(case, **parameters):
+    return noisy(case, **parameters).fit(case.X, case.y)
 
 
-def assert_same_bits(model, other):
-    for name, weight in model.weights_.items():
-        assert_array_equal(weight, other.weights_[name])
-    assert model.loss_curve_ == other.loss_curve_
-    assert model.validation_curve_ == other.validation_curve_
+def results(model, case):
+    """Everything that the seed has a say in."""
+    yield from getattr(model, "weights_", {}).values()
+    for name in ("loss_curve_", "validation_curve_"):
+        yield getattr(model, name, [])
+    yield case.output(model)
 
 
-def test_same_seed_same_bits(make_model, data):
-    first = noisy(make_model).fit(data)
-    assert_same_bits(first, noisy(make_model).fit(data))
-    # A fit forgets an earlier one of the same object, also in its random state.
-    assert_same_bits(first.fit(data), noisy(make_model).fit(data))
-    assert_array_equal(first.transform(data), first.transform(data))
+def assert_same_bits(model, other, case):
+    for mine, its in zip(results(model, case), results(other, case), strict=True):
+        assert_array_equal(mine, its)
 
 
-def test_other_seed_other_bits(make_model, data):
-    first, second = noisy(make_model).fit(data), noisy(make_model, random_state=1).fit(data)
-    assert (first_weights(first) != first_weights(second)).all()
+def differ(model, other, case):
+    first, second = (next(results(one, case)) for one in (model, other))
+    return (np.asarray(first) != np.asarray(second)).any()
 
 
-def test_global_seeds_do_not_matter(make_model, data):
-    first = noisy(make_model).fit(data)
+@each_case
+def test_same_seed_same_bits(case):
+    first = fitted(case)
+    assert_same_bits(first, fitted(case), case)
     np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
     random.seed(7)
     torch.rand(10)
-    # Weights, batches and noise come from random_state alone.
-    assert_same_bits(noisy(make_model).fit(data), first)
+    # Weights, batches and noise come from random_state alone; a fit forgets an earlier one of
+    # the same object, also in its random state.
+    assert_same_bits(first.fit(case.X, case.y), fitted(case), case)
 
 
-def noisy_models():
-    settings = {"max_iter": 3, "batch_size": 16, "random_state": 0}
-    classes = (AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder)
-    coders = [
-        model(3, early_stopping=True, **settings) for model in (SparseCoder, PSD, ConvolutionalPSD)
-    ]
-    machines = [
-        RBM(16, persistent=persistent, early_stopping=True, **settings)
-        for persistent in (False, True)
-    ]
-    auto_encoders = [cls(3, **CORRUPTION, early_stopping=True, **settings) for cls in classes]
-    return auto_encoders + machines + coders
+@each_trained
+def test_other_seed_other_bits(case):
+    assert differ(fitted(case), fitted(case, random_state=1), case)
+
+
+@each_trained
+def test_random_state_instances(case):
+    first = fitted(case, random_state=np.random.RandomState(3))
+    second = noisy(case, random_state=np.random.RandomState(3))
+    assert_same_bits(second.fit(case.X, case.y), first, case)
+    # As everywhere in scikit-learn: an instance moves on, so a second fit differs.
+    assert differ(second.fit(case.X, case.y), first, case)
+
+
+@each_trained
+def test_no_seed_differs_from_fit_to_fit(case):
+    models = []
+    for _ in range(2):
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+        models.append(fitted(case, random_state=None))
+    # Fresh entropy, whatever anyone did to the global states.
+    assert differ(*models, case)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_same_bits_in_another_process(X, tmp_path):
-    np.save(tmp_path / "X.npy", X)
-    models = [model.fit(X) for model in noisy_models()]
-    joblib.dump(models, tmp_path / "models.joblib")
+def test_same_bits_in_another_process(tmp_path):
+    models = [(case, fitted(case)) for case in CASES]
+    saved = [(model, case.X, case.y, list(results(model, case))) for case, model in models]
+    joblib.dump(saved, tmp_path / "models.joblib")
     script = f"""
         import torch
         torch.set_num_threads(1)
-        import joblib, numpy
+        import joblib
+        from numpy.testing import assert_array_equal
         from sklearn.base import clone
-        X = numpy.load({str(tmp_path / "X.npy")!r})
-        for model in joblib.load({str(tmp_path / "models.joblib")!r}):
-            again = clone(model).fit(X)
-            for name, weight in model.weights_.items():
-                assert (again.weights_[name] == weight).all()
-            assert again.loss_curve_ == model.loss_curve_
+        for model, X, y, expected in joblib.load({str(tmp_path / "models.joblib")!r}):
+            again = clone(model).fit(X, y)
+            for weight, mine in zip(getattr(again, "weights_", {{}}).values(), expected):
+                assert_array_equal(weight, mine)
+            output = again.transform(X) if hasattr(again, "transform") else again.predict(X)
+            assert_array_equal(output, expected[-1])
         """
     # Neither the hash seed of a process nor what it imported first has a say.
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
@@ -117,33 +128,13 @@ def test_same_bits_in_another_process(X, tmp_path):
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_same_bits_in_joblib_workers(X, backend):
-    expected = [model.fit(X) for model in noisy_models()]
-    jobs = [joblib.delayed(type(model).fit)(model, X) for model in noisy_models()]
+def test_same_bits_in_joblib_workers(backend):
+    expected = [fitted(case) for case in CASES]
+    jobs = [joblib.delayed(type(m).fit)(clone(m), c.X, c.y) for c, m in zip(CASES, expected)]
+    models = joblib.Parallel(n_jobs=2, backend=backend)(jobs)
     # A search gives the same models in parallel as one by one.
-    for model, other in zip(
-        joblib.Parallel(n_jobs=2, backend=backend)(jobs), expected, strict=True
-    ):
-        assert_same_bits(model, other)
-
-
-def test_random_state_instances(make_model, data):
-    first = noisy(make_model, random_state=np.random.RandomState(3)).fit(data)
-    state = np.random.RandomState(3)
-    second = noisy(make_model, random_state=state)
-    assert_same_bits(second.fit(data), first)
-    # As everywhere in scikit-learn: an instance moves on, so a second fit differs.
-    assert (first_weights(second.fit(data)) != first_weights(first)).all()
-
-
-def test_no_seed_differs_from_fit_to_fit(make_model, data):
-    models = []
-    for _ in range(2):
-        np.random.seed(0)  # noqa: NPY002
-        torch.manual_seed(0)
-        models.append(noisy(make_model, random_state=None).fit(data))
-    # Fresh entropy, whatever anyone did to the global states.
-    assert (first_weights(models[0]) != first_weights(models[1])).all()
+    for case, model, other in zip(CASES, models, expected, strict=True):
+        assert_same_bits(model, other, case)
 
 
 def global_state():
@@ -162,94 +153,71 @@ def global_state():
     }
 
 
+def use_everything(case, **parameters):
+    model = fitted(case, **parameters)
+    output = case.output(model)
+    if case in LEARNERS:
+        model.inverse_transform(output)
+        model.score(case.X)
+    if hasattr(model, "partial_fit"):
+        model.partial_fit(case.X, case.y)
+
+
+@each_case
 @pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("random_state", [None, 0])
-def test_global_states_are_left_alone(make_model, data, n_threads, random_state):
+def test_global_states_are_left_alone(case, n_threads):
     threads_before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
         before = global_state()
-        model = noisy(make_model, random_state=random_state).fit(data)
-        model.partial_fit(data)
-        codes = model.transform(data)
-        model.inverse_transform(codes)
-        model.score(data)
+        for parameters in ({}, {"random_state": None})[: 1 + case.takes("random_state")]:
+            use_everything(case, **parameters)
         # A model is a guest in its user's process.
         assert global_state() == before
     finally:
         torch.set_num_threads(threads_before)
 
 
-def test_global_states_are_left_alone_on_errors(make_model, X, monkeypatch):
+@each_trained
+def test_global_states_are_left_alone_on_errors(case, fail_in_training):
     threads_before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         before = global_state()
-
-        def failing(*args):
-            raise RuntimeError("no more memory")
-
-        monkeypatch.setattr("skae.engine.optimisation.optimizers.Adam.update_", failing)
-        # The limit of threads was set when the step failed: it must be given back.
+        model = case.make(verbose=True)
+        fail_in_training(RuntimeError("no more memory"))
+        # The limit of threads was set when the epoch ended: it must be given back.
         with pytest.raises(RuntimeError, match="no more memory"):
-            make_model(optimizer="adam").fit(X)
+            model.fit(case.X, case.y)
         with pytest.raises(ValueError, match="NaN"):
-            make_model().fit(X * np.nan)
+            case.make().fit(case.X * np.nan, case.y)
         assert global_state() == before
     finally:
         torch.set_num_threads(threads_before)
 
 
-def test_default_dtype_of_torch_does_not_matter(make_model, data):
-    expected = noisy(make_model).fit(data)
-    codes = expected.transform(data)
+@each_case
+def test_defaults_of_torch_do_not_matter(case):
+    expected = fitted(case)
     torch.set_default_dtype(torch.float64)
     try:
-        model = noisy(make_model).fit(data)
-        other_codes = model.transform(data)
+        model = fitted(case)
+        # The data choose the precision, not a global setting.
+        assert_same_bits(model, expected, case)
     finally:
         torch.set_default_dtype(torch.float32)
-    # The data choose the precision, not a global setting.
-    assert_same_bits(model, expected)
-    assert_array_equal(other_codes, codes)
-
-
-def test_user_without_gradients(make_model, X):
-    layers = {"hidden_layer_sizes": (4,)} if make_model.is_auto_encoder else {}
-    expected = make_model(**layers).fit(X)
     with torch.no_grad():
-        model = make_model(**layers).fit(X)
-    # Training turns gradients on where it needs them.
-    assert_same_bits(model, expected)
+        # Training turns gradients on where it needs them.
+        assert_same_bits(fitted(case), expected, case)
 
 
 def test_number_of_threads_changes_rounding_only(X):
-    settings = {"n_components": 3, "max_iter": 5, "random_state": 0}
     threads_before = torch.get_num_threads()
     models = []
     try:
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
-            models.append(AutoEncoder(**settings).fit(X))
+            models.append(AutoEncoder(3, max_iter=5, random_state=0).fit(X))
     finally:
         torch.set_num_threads(threads_before)
     np.testing.assert_allclose(models[0].transform(X), models[1].transform(X), rtol=1e-8)
-
-
-def test_importing_has_no_side_effects():
-    script = """
-        import random, threading
-        import numpy, torch
-        import sklearn.base, sklearn.utils, sklearn.callback
-        before = random.getstate(), torch.get_rng_state(), torch.get_num_threads()
-        state = numpy.random.get_state()[1].copy()
-        import skae
-        assert random.getstate() == before[0]
-        assert (torch.get_rng_state() == before[1]).all()
-        assert torch.get_num_threads() == before[2]
-        assert (numpy.random.get_state()[1] == state).all()
-        assert not torch.cuda.is_initialized()
-        assert threading.active_count() == 1
-        """
-    # Nothing is seeded, started or initialised until fit is called.
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)

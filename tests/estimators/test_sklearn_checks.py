@@ -102,10 +102,10 @@ STACKS = [
     # Combinations of several tangents have random signs, by which repeated rows are not heavier
     # ones; those of one tangent do not depend on them.
     ManifoldTangentClassifier(
-        (6,), n_tangents=1, pretraining_max_iter=2, max_iter=2, unlabelled=None
+        (6,), layer=ContractiveAutoEncoder(max_iter=2), n_tangents=1, max_iter=2, unlabelled=None
     ),
     StackedRegressor((64,), max_iter=20),
-    StackedRegressor((64,), layer="auto", alpha=1e-3, max_iter=20),
+    StackedRegressor((64,), layer="auto", output_penalty=1e-3, max_iter=20),
     StackedRegressor((64,), layer="auto", pretraining="simultaneous", max_iter=20),
 ]
 UNLABELLED = {"check_classifiers_classes": "its classes are -1 and 1, and -1 stands for unknown"}

@@ -31,7 +31,7 @@ _DEFAULT_SIZES = (256, 256)
 _MODES = ("unsupervised", "supervised", "partly_supervised", None)
 _BY_GRADIENT = ("supervised", "partly_supervised", "simultaneous")
 # Made-up codes that tell what the model of a layer will be.
-_TRIAL_ROWS = 500
+_TRIAL_ROWS, _TRIAL_NUMBERS = 500, 2**22
 _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
@@ -397,7 +397,8 @@ def _models_to_be(layers, X, data):
         if number > 0:
             _check_choice(layer, number)
             width = models[-1].n_codes
-            rows = original = draws.random((_TRIAL_ROWS, width), dtype=np.float32)
+            n_rows = max(2, min(_TRIAL_ROWS, _TRIAL_NUMBERS // width))
+            rows = original = draws.random((n_rows, width), dtype=np.float32)
         trial = _as_if_fitted(layer, number, rows, original)
         if number > 0 and not _takes_codes_of(models[-1], trial.columns_):
             if _choice(layer) != "auto":
