@@ -47,14 +47,13 @@ def draw(seed):
 
 NO_OTHERS = {
     "unlabelled_penalty": 0,
-    "adversarial_penalty": 0,
     "entropy_penalty": 0,
     "balance_penalty": 0,
 }
 VARIANTS = {
     "all terms": {},
     "without balance": {"balance_penalty": 0},
-    "without moves": {"unlabelled_penalty": 0, "adversarial_penalty": 0},
+    "without moves": {"unlabelled_penalty": 0},
     "labelled rows alone": NO_OTHERS,
 }
 

@@ -81,15 +81,15 @@ for seed in range(N_DRAWS):
     some[known] = classes[known]
     sources = {
         "one encoder": tangents_of_one(rows),
-        "local PCA": "local_pca",
+        "local PCA": ("local_pca", N_NEIGHBORS),
         "encoders of clusters": tangents_of_clusters(rows),
     }
     plain = KNeighborsClassifier(1).fit(rows[known], classes[known])
     errors.setdefault("no tangents", []).append(1 - plain.score(test, y_test))
     for name, source in sources.items():
-        model = TangentDistanceClassifier(
-            1, tangent_source=source, n_tangents=N_TANGENTS, local_pca_neighbors=N_NEIGHBORS
-        ).fit(rows, some)
+        model = TangentDistanceClassifier(1, tangent_source=source, n_tangents=N_TANGENTS).fit(
+            rows, some
+        )
         errors.setdefault(name, []).append(1 - model.score(test, y_test))
 for name, found in errors.items():
     print(f"{name:<22}{np.mean(found):6.1%}   " + "  ".join(f"{e:5.1%}" for e in found))

@@ -24,7 +24,6 @@ SMALL = {
     "n_patches": 200,
     "batch_size": 16,
     "max_iter": 3,
-    "pretraining_max_iter": 3,
     "encoder": skae.AutoEncoder(3, max_iter=3, random_state=0),
     "random_state": 0,
 }

@@ -42,7 +42,7 @@ ENGINE = {
     "networks": {"optimisation"},
     "boltzmann": {"networks", "optimisation"},
     "sparse": {"networks", "optimisation"},
-    "images": {"networks", "optimisation", "sparse"},
+    "images": set(),
     "stacks": {"networks", "optimisation"},
     "tangents": {"networks", "optimisation", "stacks"},
 }
@@ -51,7 +51,7 @@ ESTIMATORS = {
     "face": set(),
     "auto_encoders": {"face"},
     "boltzmann": {"face"},
-    "images": {"face"},
+    "images": {"face", "auto_encoders"},
     "sparse": {"face", "images"},
     "stacks": {"face", "auto_encoders", "boltzmann", "sparse"},
     "supervised": {"face", "stacks"},

@@ -4,6 +4,7 @@ Each test adds a part at run time, here and nowhere else, and uses it as a user 
 """
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skae import AutoEncoder
+from skae import AutoEncoder, StackedAutoEncoder
 from skae.engine.networks import corruptions, layers, penalties, units
 from skae.engine.optimisation import optimizers, training
 from skae.engine.optimisation.models import Model
@@ -282,3 +283,32 @@ def test_a_family_has_the_whole_contract(X):
     assert pipeline.predict(X).shape == (40,)
     with pytest.raises(ValueError, match="NaN in row 0"):
         model.fit(X * np.nan)
+
+
+@pytest.mark.parametrize("pretraining", ["unsupervised", "partly_supervised", "simultaneous"])
+def test_a_family_is_a_layer(X, pretraining):
+    stack = StackedAutoEncoder(
+        layers=[ToyPCA(2, **SMALL), AutoEncoder(3, **SMALL), ToyPCA(1, **SMALL)],
+        pretraining=pretraining,
+        fine_tuning=True,
+        **{**SMALL, "max_iter": 20},
+    ).fit(X, np.arange(40) % 2)
+    codes = X
+    for layer in stack.layers_:
+        codes = layer.transform(codes)
+    # A layer needs nothing but a model, wherever it is and however it is trained.
+    assert_allclose(stack.transform(X), codes, rtol=1e-9)
+    assert stack.loss_curve_[-1] < stack.loss_curve_[0]
+    # Its decoder has no weights of its own where the model says nothing of others.
+    assert set(stack.layers_[0].weights_) == {"weight_0"}
+
+
+def test_a_family_that_cannot_be_trained_through(X):
+    class Rounded(ToyPCA):
+        def _model(self, place):
+            return replace(super()._model(place), no_gradient="its codes are rounded")
+
+    layers = [AutoEncoder(3, **SMALL), Rounded(2, **SMALL)]
+    StackedAutoEncoder(layers=layers).fit(X)
+    with pytest.raises(ValueError, match=r"Layer 1 \(Rounded\) has no part.*rounded"):
+        StackedAutoEncoder(layers=layers, fine_tuning=True).fit(X)

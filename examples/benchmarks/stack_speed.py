@@ -85,7 +85,7 @@ def fit_skae(configuration, X, y, n_epochs):
         batch_size=configuration.batch_size,
         max_iter=n_epochs,
         n_iter_no_change=None,
-        alpha=0.0,
+        output_penalty=0.0,
         device="cpu",
         random_state=0,
     )

@@ -18,43 +18,36 @@ backwards, one forwards and one backwards through the encoder).
 """
 
 import argparse
+import itertools
 
 import torch
 from measuring import interleave, print_machine, print_table, spread
 
 import skae
-from skae.engine.networks.affine_maps import encoder_maps, linearized, network_encoder
-from skae.engine.networks.layers import Network, encode
+from skae.engine.networks.affine_maps import jacobian_of
+from skae.engine.networks.layers import Network
+from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
-from skae.engine.stacks.stacking import Level
-from skae.engine.stacks.supervised import Supervised
+from skae.engine.optimisation.training import Objective
+from skae.engine.stacks.stacking import stacked
+from skae.engine.stacks.supervised import Supervised, with_output
 from skae.engine.tangents.semi_supervised import Moves, SemiSupervised
 
 SIZES, N_ROWS, N_LABELLED, N_TANGENTS, N_STEPS = (784, 1000, 1000, 10), 300, 100, 15, 10
 
 
 def make_net(generator):
-    """Levels of the hidden layers, and parameters of all."""
-    levels, shapes = [], {}
-    for number in range(len(SIZES) - 2):
-        network = Network(SIZES[number : number + 2], "sigmoid")
-        prefix = f"{number}."
-        shapes |= {prefix + name: shape for name, shape in network.parameter_shapes.items()}
-        levels.append(
-            Level(
-                prefix,
-                lambda theta, x, network=network: encode(theta, x, network)[-1],
-                None,
-                Bernoulli(),
-                encoder=network_encoder(network),
-            )
-        )
-    shapes |= {"output_weight": SIZES[:-3:-1], "output_bias": SIZES[-1:]}
+    """Models of the hidden layers, and parameters of all."""
+    models = []
+    for below, above in itertools.pairwise(SIZES[:-1]):
+        network = Network((below, above), "sigmoid")
+        models.append(auto_encoder(network, Bernoulli(), torch.zeros(below), Objective))
+    shapes = with_output(models, Multinomial(), SIZES[-1]).shapes
     theta = Parameters(shapes, dtype=torch.float32, device="cpu")
     theta.flat.normal_(std=0.05, generator=generator)
-    return levels, theta
+    return models, theta
 
 
 def main(repeats=7):
@@ -62,31 +55,31 @@ def main(repeats=7):
     print_machine(skae, torch)
     print(f"{torch.get_num_threads()} thread(s) of torch")
     generator = torch.Generator().manual_seed(0)
-    levels, theta = make_net(generator)
+    models, theta = make_net(generator)
     x = torch.rand(N_ROWS, SIZES[0], generator=generator)
     directions = torch.randn(N_ROWS, N_TANGENTS, SIZES[0], generator=generator)
     target = torch.eye(SIZES[-1])[torch.randint(SIZES[-1], (N_ROWS,), generator=generator)]
     some = target.clone()
     some[N_LABELLED:] = 0
-    maps, frozen = encoder_maps(levels), Parameters(theta.shapes, theta.flat.clone())
+    layers, frozen = stacked(models), Parameters(theta.shapes, theta.flat.clone())
     units = Multinomial()
     all_rows = Labelled(x, target, None, directions)
     few_rows = Labelled(x, some, None, directions[:N_LABELLED], torch.arange(N_ROWS))
     steps = {
-        "plain": (Supervised(levels, units), all_rows),
-        "tangents": (SemiSupervised(levels, units, tangent_penalty=0.1), all_rows),
+        "plain": (Supervised(models, units), all_rows),
+        "tangents": (SemiSupervised(models, units, tangent_penalty=0.1), all_rows),
         "unlabelled": (
             SemiSupervised(
-                levels,
+                models,
                 units,
-                planes=lambda x, _: linearized(frozen, x, maps)[1],
+                planes=lambda x, _: jacobian_of(layers, frozen, x),
                 tangent_penalty=0.1,
                 within=Moves(1.0, 2.0),
                 anywhere=Moves(1.0, 1.5),
                 entropy_penalty=0.3,
                 balance_penalty=1.0,
                 prior=torch.full(SIZES[-1:], 1 / SIZES[-1]),
-                share=N_LABELLED / N_ROWS,
+                labelled_fraction=N_LABELLED / N_ROWS,
             ),
             few_rows,
         ),

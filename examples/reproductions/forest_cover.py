@@ -25,9 +25,9 @@ nor tangents gain anything here over a plain net, and trees are better than all 
 takes 5 s a split, the SVM half a minute, on a busy core.
 
 Nor do moves of unlabelled rows help, with all training rows passed a second time without their
-class (CAE, test error of splits 0 and 1): none 16.45 %, worst moves in any direction of
-``adversarial_step`` 0.05 16.24 %, 0.1 18.40 %, 0.2 (the default, meant for images) 19.95 %. Classes
-are not separated by empty regions here.
+class (CAE, test error of splits 0 and 1): none 16.45 %, worst moves in any direction, of
+a length (the second ``unlabelled_step``) of 0.05 16.24 %, 0.1 18.40 %, 0.2 (the default, meant for
+images) 19.95 %. Classes are not separated by empty regions here.
 
 Errors on a fifth of split 0's training rows (1697 rows, a standard error of 0.9 points, one seed),
 by which the settings of the net were chosen among ten: one-hot columns as such 16.15 %,

@@ -97,8 +97,7 @@ def main(rows=None, seed=0, epochs=20, train=50_000):
                 pretraining="prefit",
                 max_iter=epochs if dropout == 0 else 3 * epochs // 2,
                 learning_rate_schedule="linear",
-                dropout=dropout,
-                input_dropout=0.2 if dropout > 0 else 0.0,
+                dropout=(0.2, dropout) if dropout > 0 else 0.0,
                 random_state=seed,
             )
             started = time.perf_counter()

@@ -67,7 +67,7 @@ from skae import ManifoldTangentClassifier, StackedClassifier
 from skae.datasets import load_mnist
 
 # On labelled rows alone, in batches of 100: steps of "net" and of "CAE"; and of "MTC, published"
-# the tangent penalty, alpha, steps and learning rate, chosen with draw 0.
+# the tangent penalty, output penalty, steps and learning rate, chosen with draw 0.
 NET_STEPS = {100: 600, 600: 600, 1000: 3000, 3000: 3000}
 CAE_STEPS = {100: 200, 600: 600, 1000: 600, 3000: 600}
 MTC_SETTINGS = {
@@ -78,7 +78,6 @@ MTC_SETTINGS = {
 }
 NO_OTHERS = {
     "unlabelled_penalty": 0,
-    "adversarial_penalty": 0,
     "entropy_penalty": 0,
     "balance_penalty": 0,
 }
@@ -113,12 +112,12 @@ def gently(n_labels, n_steps, learning_rate=1e-4):
 
 def published(n_labels, seed, layers):
     """The classifier with the tangents of labelled rows, and nothing else."""
-    penalty, alpha, n_steps, learning_rate = MTC_SETTINGS[n_labels]
+    penalty, output_penalty, n_steps, learning_rate = MTC_SETTINGS[n_labels]
     return ManifoldTangentClassifier(
         layers=layers,
         pretraining="prefit",
         tangent_penalty=penalty,
-        alpha=alpha,
+        output_penalty=output_penalty,
         random_state=seed,
         **NO_OTHERS,
         **gently(n_labels, n_steps, learning_rate),

@@ -8,6 +8,7 @@ from scipy import sparse
 from skae import RBM, AutoEncoder
 from skae.diagnostics import gradient_agreement
 from skae.engine.boltzmann import exact_gradients
+from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -54,9 +55,10 @@ def test_shapes_and_names(agreement, rbm):
 def test_agreement_is_measured_on_the_machine_at_that_scale(agreement, rbm, X, scale):
     theta = Parameters.from_numpy(rbm.weights_, dtype=torch.float64, device="cpu")
     theta.flat.mul_(scale)
+    machine = BipartiteMachine(theta, rbm.columns_.units(torch.device("cpu")))
     x = torch.tensor(X)
-    truth = exact_gradients.log_likelihood_gradient(theta, x).flat.numpy()
-    step = exact_gradients.contrastive_divergence_gradients(theta, x, (2,))[0].flat.numpy()
+    truth = exact_gradients.log_likelihood_gradient(machine, x).flat.numpy()
+    step = exact_gradients.contrastive_divergence_gradients(machine, x, (2,))[0].flat.numpy()
     column = list(agreement.scales).index(scale)
     cosine = step @ truth / np.sqrt((step @ step) * (truth @ truth))
     # The definition of the cosine, from the kernels that have tests of their own.

@@ -15,7 +15,11 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 def methods_of(case):
     """What a user of a class may call; maps of images have nothing to continue or to score."""
     if not case.is_transformer:
-        return {"fit", "partial_fit", "predict"} if case.takes("unsupervised_weight") else {"fit", "predict"}
+        return (
+            {"fit", "partial_fit", "predict"}
+            if case.takes("unsupervised_weight")
+            else {"fit", "predict"}
+        )
     if case.is_trained:
         learns = {"partial_fit"} if hasattr(case.make(), "partial_fit") else set()
         return {"fit", "transform", "inverse_transform", "score", "score_samples"} | learns

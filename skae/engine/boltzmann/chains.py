@@ -7,7 +7,7 @@ one batch. What a step does is up to the sampler; how long to run and what to ke
 schedule's.
 
 A sampler is a function of a machine and a generator that returns a step. Those that users choose
-by name are registered with `sampler`: block Gibbs sampling here, parallel tempering in
+by name are in `SAMPLERS`: block Gibbs sampling here, parallel tempering in
 `skae.engine.boltzmann.tempering`. A sampler may also take, by these names, ``base_bias``, the
 biases of independent visible units that have the means of the data, and ``n_temperatures``. Its
 steps take states (visible, hidden). If they take other ones, the step has methods that say so:
@@ -221,7 +221,7 @@ def make_chains(make: Callable, machine, generator: torch.Generator, **settings)
     """
     taken = inspect.signature(make).parameters
     step = make(machine, generator, **{n: value for n, value in settings.items() if n in taken})
-    if not callable(step):
+    if not _takes_one(step):
         raise ValueError(f"{make!r} is no sampler: it returned {step!r}. {_SIGNATURE}")
     if hasattr(step, "start"):
         return Chains(step, step.start, step.visible, step.visible)
@@ -247,6 +247,14 @@ _SIGNATURE = (
     "A sampler is a function (machine, generator) -> step, which may also take base_bias and "
     "n_temperatures, and step a function from a state (visible, hidden) to the next."
 )
+
+
+def _takes_one(step):
+    try:
+        inspect.signature(step).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _visible(state):

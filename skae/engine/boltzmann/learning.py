@@ -13,6 +13,7 @@ contrastive divergence (PCD, or stochastic maximum likelihood; Younes 1999, Tiel
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -84,7 +85,9 @@ class ContrastiveDivergence(Objective):
         self.n_chains, self.penalties = n_chains, penalties
         self.visible_offset, self.log_volume = visible_offset, log_volume
         self.floor = log_volume + least_loss
-        self.state, self._shares, self._buffers = {}, {}, {}
+        self.state = {}
+        self._shares: dict[Any, torch.Tensor] = {}
+        self._buffers: dict[Any, Any] = {}
         self._all_moved = False
 
     def value(self, theta, x, generator, row_weight=None):

@@ -6,6 +6,7 @@ For nets of a few small layers autograd costs several times the arithmetic; for 
 buffers that are used again save the memory's bandwidth.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -184,10 +185,10 @@ def decoder_maps(models, first=0):
         highest, *others = _prefixed(model.decoder, f"{first + number}.")
         if left is not None:
             highest = highest._replace(gain=left.scale, shift=left.shift)
-        *others, last = [highest, *others]
+        part = [highest, *others]
         if number > 0:
-            last = last._replace(activation=model.units.activation)
-        maps += [*others, last]
+            part[-1] = part[-1]._replace(activation=model.units.activation)
+        maps += part
         left = model
     return maps
 
@@ -275,5 +276,5 @@ def jacobian_of(model, theta, x, of="encoder"):
     return DifferentiatedJacobian(function, x)
 
 
-def _prefixed(maps, prefix):
+def _prefixed(maps: Sequence[AffineMap], prefix: str) -> list[AffineMap]:
     return [step._replace(weight=prefix + step.weight, bias=prefix + step.bias) for step in maps]

@@ -100,8 +100,12 @@ def fit_model(
     Raises
     ------
     MemoryError
-        Before anything is made that would not fit into the device's memory.
+        Before parameters are made that would not fit into the device's memory.
+    TypeError
+        If the model has no objective.
     """
+    if model.objective is None:
+        raise TypeError(f"{name} has no objective: its parameters are given.")
     objective = model.objective()
     if model.optimizer is not None:
         settings = settings.with_optimizer(model.optimizer(objective))

@@ -252,7 +252,7 @@ class GroupL2:
         if not alpha > 0:
             raise ValueError(f"alpha={alpha!r} must be larger than 0 for a penalty on groups.")
         self.alpha, self.groups, self.positive = alpha, groups, positive
-        self._copies = {}
+        self._copies: dict[Any, Any] = {}
 
     def copies(self, n_components: int, like: torch.Tensor) -> Copies:
         """The `Copies` of units in these groups, made once for each dtype and device."""

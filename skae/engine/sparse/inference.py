@@ -77,7 +77,7 @@ def infer(
 
 
 def choose_algorithm(
-    quadratic: Quadratic,
+    quadratic: Quadratic | OperatorQuadratic,
     penalty: Any,
     *,
     n_rows: int | None = None,

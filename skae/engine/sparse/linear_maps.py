@@ -80,7 +80,8 @@ def largest_eigenvalue(
         Infinite where products are not finite.
     """
     vector, previous = start / torch.linalg.vector_norm(start), None
-    diagonal, beside = [], []
+    diagonal: list[float] = []
+    beside: list[float] = []
     for _ in range(min(n_steps, len(start))):
         image = product(vector)
         if beside:
@@ -93,10 +94,10 @@ def largest_eigenvalue(
             break
         previous, vector = vector, image.div_(beside[-1])
     # The matrix as those vectors see it.
-    diagonal, beside = torch.tensor([diagonal, beside], dtype=torch.float64)
-    if not diagonal.isfinite().all():
+    on, off = torch.tensor([diagonal, beside], dtype=torch.float64)
+    if not on.isfinite().all():
         return math.inf
-    matrix = diagonal.diag() + beside[:-1].diag(1) + beside[:-1].diag(-1)
+    matrix = on.diag() + off[:-1].diag(1) + off[:-1].diag(-1)
     return float(torch.linalg.eigvalsh(matrix)[-1])
 
 

@@ -35,13 +35,7 @@ from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
 from skae.engine.sparse.inference import infer
 from skae.engine.sparse.linear_maps import squared_norm
-from skae.engine.sparse.problem import (
-    OperatorQuadratic,
-    Quadratic,
-    SparseCodes,
-    make_quadratic,
-    objective_and_gap,
-)
+from skae.engine.sparse.problem import SparseCodes, make_quadratic, objective_and_gap
 
 # Sharpness of a smooth bend, where training starts, in units of 1 / threshold.
 _SHARPNESS = 4.0
@@ -389,40 +383,37 @@ class PredictiveDecomposition(Objective):
 
 
 def predictive_model(
-    linear_map: Any,
-    penalty: Any,
+    objective: Callable[[], PredictiveDecomposition],
     units: Any,
     *,
-    activation: str,
-    prediction: float,
-    tol: float,
-    max_iter: int,
     from_zero: bool = False,
-    solve: Callable[[Quadratic | OperatorQuadratic, torch.Tensor], torch.Tensor] | None = None,
+    solve: Callable[..., torch.Tensor] | None = None,
     **fields: Any,
 ) -> Model:
     """The `Model` of predictive sparse decomposition.
 
     Parameters
     ----------
-    linear_map : Dense or Convolution
-    penalty : L1 or GroupL2
+    objective : callable
+        () -> a new objective, which knows linear map, penalty and predictor.
     units : object of `skae.engine.networks.units`
-    activation, prediction, tol, max_iter
-        Of its `PredictiveDecomposition`.
     from_zero : bool
         As `initialize_` takes it.
     solve : callable, default=None
-        (quadratic, predicted codes) -> the codes that are handed out. None: the predicted ones.
+        (quadratic, penalty, start=predicted codes) -> the codes that are handed out. None: the
+        predicted ones.
     **fields
         Others of `Model`.
     """
+    parts = objective()
+    linear_map, penalty, activation = parts.linear_map, parts.penalty, parts.activation
 
     def code(theta, x):
         predicted = encode(theta, x, linear_map, activation)
         if solve is None:
             return predicted
-        return solve(make_quadratic(theta["decoder_weight_0"], x, linear_map), predicted)
+        quadratic = make_quadratic(theta["decoder_weight_0"], x, linear_map)
+        return solve(quadratic, penalty, start=predicted)
 
     def in_blocks(theta, x):
         n_rows = max(1, _BLOCK_CODES // linear_map.n_codes)
@@ -440,15 +431,7 @@ def predictive_model(
         units=units,
         n_features=linear_map.n_features,
         n_codes=linear_map.n_codes,
-        objective=lambda: PredictiveDecomposition(
-            linear_map,
-            penalty,
-            prediction,
-            activation,
-            units.constant,
-            tol=tol,
-            max_iter=max_iter,
-        ),
+        objective=objective,
         differentiable=lambda theta, x: predict(theta, x, linear_map, activation),
         project=project_,
         no_gradient=None

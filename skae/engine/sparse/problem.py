@@ -82,13 +82,15 @@ class OperatorQuadratic(NamedTuple):
         1/2 |y|^2: the value at h = 0.
     """
 
-    linear_map: object
+    linear_map: Any
     filters: torch.Tensor
     ridge: float
     linear: torch.Tensor
     energy: torch.Tensor
 
-    take = Quadratic.take
+    def take(self, rows) -> Any:
+        """The problem of some of the rows: a slice, a mask or an index."""
+        return self._replace(linear=self.linear[rows], energy=self.energy[rows])
 
     def correlation(self, code: torch.Tensor) -> torch.Tensor:
         """The gradient's negative, b - h Q."""
@@ -133,8 +135,15 @@ class L1(NamedTuple):
     alpha: float
     positive: bool = False
 
-    solver = "fista"
-    has_paths = True
+    @property
+    def solver(self) -> str:
+        """The method that goes by steps."""
+        return "fista"
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether `homotopy` follows the minimisers."""
+        return True
 
     def value(self, code: torch.Tensor) -> torch.Tensor:
         """The penalty of each row."""

@@ -33,6 +33,7 @@ from skae.engine.optimisation.rows import make_rows
 from skae.estimators.face.outcomes import warn
 from skae.estimators.face.progress import StepLine
 from skae.estimators.face.training import usable_place
+from skae.estimators.face.transformer import check_same_weights
 
 _EXACT = Place(torch.float64, torch.device("cpu"))
 # After fewer steps than this, nothing can be told of how chains move.
@@ -72,6 +73,7 @@ def machine_of(model, place: Place | None = None) -> BipartiteMachine:
         None: its device, in the precision of its weights.
     """
     place = usable_place(model, next(iter(model.weights_.values()))) if place is None else place
+    check_same_weights(model, model._model(place), model.weights_)
     theta = Parameters.from_numpy(model.weights_, dtype=place.dtype, device=place.device)
     return BipartiteMachine(theta, model.columns_.units(place.device))
 

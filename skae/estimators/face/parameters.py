@@ -22,6 +22,7 @@ from skae._validation import Registered
 from skae.estimators.face.scikit_learn import BaseEstimator
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseEstimator)
 
 
 def parameter(*, default: Any, constraints: list, doc: str, kw_only: bool = True) -> Any:
@@ -111,7 +112,7 @@ def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
     return params
 
 
-def set_nested_params(model: BaseEstimator, params: dict) -> BaseEstimator:
+def set_nested_params(model: E, params: dict[str, Any]) -> E:
     """What ``set_params`` does, with the parameters of estimators in lists."""
     in_lists, known = {}, model.get_params(deep=False)
     for name in params:

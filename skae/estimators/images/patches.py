@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, computing_dtype
-from skae.engine.images.stages import patches, pool_grid
+from skae.engine.images import patches, pool_grid
 from skae.engine.optimisation.rows import StreamedRows
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing

@@ -16,7 +16,7 @@ from skae._validation import (
     computing_dtype,
     make_generator,
 )
-from skae.engine.images.stages import Stage, draw_positions, patches
+from skae.engine.images import Stage, draw_positions, patches
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.rows import StreamedRows, block_bounds, map_rows
 from skae.estimators.face.outcomes import all_or_nothing

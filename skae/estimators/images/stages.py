@@ -10,17 +10,15 @@ from sklearn.utils.metaestimators import available_if
 from torch.nn import functional
 
 from skae._validation import Interval, StrOptions, check_is_fitted, computing_dtype
-from skae.engine.images.stages import (
-    Moments,
+from skae.engine.images import (
     Stage,
-    center_rows,
+    learn_whitening,
     local_contrast_normalize,
     normalize_contrast,
     patches,
     pool,
     pool_grid,
     rectify,
-    whitening,
 )
 from skae.engine.optimisation.devices import require_memory
 from skae.engine.optimisation.rows import StreamedRows, map_rows
@@ -483,39 +481,19 @@ class PatchWhitener(PatchSampling, ImageTransformer):
             f"Whitening patches of {n_values} values",
             "Give a smaller patch_shape.",
         )
-        blocks = self._training_blocks(X, patch_shape)
-        contrast_epsilon = 0.0
-        if self.contrast:
-            variances = torch.cat([center_rows(rows).square().mean(1) for rows in blocks()])
-            _require_range(
-                variances.mean(),
-                n_values * variances.max(),
-                computing_dtype(X, _CPU),
-                lambda: any(center_rows(rows).any() for rows in blocks()),
-            )
-            contrast_epsilon = self.contrast_epsilon * float(variances.mean())
-
-        def contrasted():
-            for rows in blocks():
-                yield normalize_contrast(rows, contrast_epsilon) if self.contrast else rows
-
-        moments = Moments(n_values)
-        for rows in contrasted():
-            moments.add(rows)
-        variance, first = moments.covariance.trace(), next(contrasted())[:1]
-        _require_range(
-            variance,
-            variance,
-            torch.float64,
-            lambda: any((rows != first).any() for rows in contrasted()),
+        learned = learn_whitening(
+            self._training_blocks(X, patch_shape),
+            self.method,
+            self.epsilon,
+            self.contrast_epsilon if self.contrast else None,
+            computing_dtype(X, _CPU),
         )
-        learned = whitening(moments.covariance, self.epsilon, self.method)
         return {
             "patch_shape_": patch_shape,
-            "contrast_epsilon_": contrast_epsilon,
-            "mean_": moments.mean.numpy(),
-            "whitening_": learned.forward.numpy(),
-            "inverse_whitening_": learned.inverse.numpy(),
+            "contrast_epsilon_": learned.contrast_epsilon,
+            "mean_": learned.mean.numpy(),
+            "whitening_": learned.matrices.forward.numpy(),
+            "inverse_whitening_": learned.matrices.inverse.numpy(),
         }
 
     def _training_blocks(self, X, patch_shape):
@@ -555,15 +533,3 @@ class PatchWhitener(PatchSampling, ImageTransformer):
 
         n_values = math.prod(self.image_shape_[:2]) * len(mean)
         return Stage(self.image_shape_, convolved, keeps_columns=True, n_values=n_values)
-
-
-def _require_range(variance, largest, dtype, varies):
-    """Raise a ValueError if squares of the data overflow in a dtype, or vanish though it varies."""
-    limits = torch.finfo(dtype)
-    too_large = not largest <= limits.max  # NaN too
-    if too_large or (variance < limits.tiny and varies()):
-        raise ValueError(
-            f"The values of X are too {'large' if too_large else 'small'}: their variance "
-            f"{'over' if too_large else 'under'}flows in {str(dtype).removeprefix('torch.')}. "
-            "Rescale X, for example by a division by its largest absolute value."
-        )

@@ -350,14 +350,12 @@ class SparseCoder(SparseInference, Transformer):
     def _facts(self, X, weight, columns, *, is_whole):
         if self.dictionary is not None:
             atoms, columns = find_dictionary(self.dictionary, X, columns, self.positive)
-            facts = {"weights_": {"dictionary": atoms}, "columns_": columns}
-            n_components = len(atoms)
+            facts = {"n_components_": len(atoms), "weights_": {"dictionary": atoms}}
         else:
             n_rows = X.shape[0] if weight is None else np.count_nonzero(weight)
-            facts = {}
-            n_components = self._find_n_components(n_rows if is_whole else None)
-        penalty_of(self, n_components)  # raises where groups do not fit
-        return {"n_components_": n_components, **facts}
+            facts = {"n_components_": self._find_n_components(n_rows if is_whole else None)}
+        penalty_of(self, facts["n_components_"])  # raises where groups do not fit
+        return {**facts, "columns_": columns}
 
     def _model(self, place):
         is_given = self.dictionary is not None

@@ -3,13 +3,14 @@
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 
 from skae._validation import Interval, StrOptions
 from skae.engine.sparse.convolutions import PADDINGS, Convolution
-from skae.engine.sparse.predictive import predictive_model
+from skae.engine.sparse.predictive import PredictiveDecomposition, predictive_model
 from skae.engine.sparse.problem import L1
 from skae.estimators.face.columns import Columns
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
@@ -275,27 +276,24 @@ class ConvolutionalPSD(Transformer):
                 "them the number of codes. Set them back, or call fit with warm_start=False."
             )
         penalty = L1(float(self.alpha))
+        units = self.columns_.units(place.device)
         shift, scale = self.columns_.standardization(place)
 
-        def optimal(quadratic, predicted):
-            return solve(
-                self,
-                quadratic,
-                penalty,
-                start=predicted,
-                tol=self.inference_tol,
-                max_iter=_MOST_STEPS,
-                algorithm=penalty.solver,
-            )
-
+        optimal = partial(
+            solve, self, algorithm=penalty.solver, tol=self.inference_tol, max_iter=_MOST_STEPS
+        )
         return predictive_model(
-            convolution,
-            penalty,
-            self.columns_.units(place.device),
-            activation=self.activation,
-            prediction=self.prediction,
-            tol=self.inference_tol,
-            max_iter=int(self.inference_max_iter),
+            partial(
+                PredictiveDecomposition,
+                convolution,
+                penalty,
+                self.prediction,
+                self.activation,
+                units.constant,
+                tol=self.inference_tol,
+                max_iter=int(self.inference_max_iter),
+            ),
+            units,
             from_zero=True,
             solve=optimal if self.inference == "optimal" else None,
             shift=shift,

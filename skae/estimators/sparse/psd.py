@@ -1,12 +1,18 @@
 """Predictive sparse decomposition."""
 
+from functools import partial
 from numbers import Integral, Real
 
 import torch
 
 from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_rows
 from skae.engine.sparse.linear_maps import Dense
-from skae.engine.sparse.predictive import PREDICTORS, excess_of_prediction, predictive_model
+from skae.engine.sparse.predictive import (
+    PREDICTORS,
+    PredictiveDecomposition,
+    excess_of_prediction,
+    predictive_model,
+)
 from skae.engine.sparse.problem import largest_useful_alpha
 from skae.estimators.face.parameters import estimator, parameter, preset
 from skae.estimators.face.transformer import Transformer, layer_weights
@@ -203,33 +209,29 @@ class PSD(SparseInference, Transformer):
 
     def _model(self, place):
         penalty, linear_map = self._parts()
+        units = self.columns_.units(place.device)
         shift, scale = self.columns_.standardization(place)
-
-        def optimal(quadratic, predicted):
-            # From the prediction, and the same for every row, whatever the others are.
-            return solve(
-                self,
-                quadratic,
-                penalty,
-                start=predicted,
-                algorithm=penalty.solver,
-                **self._accuracy,
-            )
+        # By the same steps for every row, whatever the others are.
+        optimal = partial(solve, self, algorithm=penalty.solver, **self._accuracy)
 
         def largest_alpha(theta, x):
             return largest_useful_alpha(penalty, x @ theta["decoder_weight_0"].t())
 
         return predictive_model(
-            linear_map,
-            penalty,
-            self.columns_.units(place.device),
-            activation=self.activation,
-            prediction=self.prediction,
+            partial(
+                PredictiveDecomposition,
+                linear_map,
+                penalty,
+                self.prediction,
+                self.activation,
+                units.constant,
+                **self._accuracy,
+            ),
+            units,
             solve=optimal if self.inference == "optimal" else None,
             shift=shift,
             scale=scale,
             largest_alpha=largest_alpha,
-            **self._accuracy,
         )
 
     def _parts(self):

@@ -259,18 +259,18 @@ class StackedAutoEncoder(StackParameters, Transformer):
         self.loss_curve_, self.validation_curve_, self.n_iter_ = curve, [], n_iter
         return self
 
-    @fitted_property
+    @fitted_property  # type: ignore[misc]
     def weights_(self):
         """Dict of str to ndarray
         All learned parameters, those of layer 0 as ``"0.weight_0"`` and the like.
         """
         return weights_of(self.layers_)
 
-    @weights_.setter
+    @weights_.setter  # type: ignore[no-redef]
     def weights_(self, weights):
         self.layers_ = with_weights(self.layers_, weights)
 
-    @fitted_property
+    @fitted_property  # type: ignore[misc]
     def columns_(self):
         """Columns
         Losses, shift, scale, mean and range of the data's columns: those of the lowest layer,

@@ -139,7 +139,7 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
         return Classes(self.unlabelled, self.class_weight, classes)
 
     def _by_output(self, X, function):
-        """Probabilities, or logarithms of them, as scikit-learn returns those of several outputs."""
+        """Probabilities, or their logarithms, as scikit-learn returns those of several outputs."""
         outputs, kind = self._outputs(X), self._targets()
         return kind.gathered([function(output) for output in kind.by_output(outputs)])
 
@@ -158,8 +158,9 @@ class StackedClassifier(ClassifyingStack):
 
     where n is the number of labelled rows, P a softmax over classes, :math:`\rho`
     ``output_penalty`` and :math:`\lambda` ``unsupervised_weight``, the weight of the layers' own
-    criteria, which take in unlabelled rows. The output starts as a logistic regression on the codes of pre-training. With several
-    outputs, the first term is the sum of theirs, each a mean over the rows whose class is known.
+    criteria, which take in unlabelled rows. The output starts as a logistic regression on the
+    codes of pre-training. With several outputs, the first term is the sum of theirs, each a mean
+    over the rows whose class is known.
 
     Use it where labels are few beside the rows, or where a deep net without pre-training
     overfits; with ``pretraining=None`` it is a multi-layer perceptron.

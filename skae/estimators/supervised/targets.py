@@ -6,7 +6,7 @@ encodes it as `Targets`, decodes outputs to predictions, and scores these.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -157,6 +157,7 @@ class Classes:
     @property
     def facts(self) -> dict:
         """What an estimator shows of them, by the attributes' names."""
+        shown: Any
         if self.is_single:
             shown = self.classes[0]
         else:
@@ -472,7 +473,7 @@ def infer_targets(y, row_weight: np.ndarray | None = None, unlabelled=-1) -> Tar
     table = _table(y := np.asarray(y))
     has_gaps = table.dtype.kind == "f" and np.isnan(table).any()
     if has_gaps or type_of_target(y).startswith("continuous"):
-        kind = Numbers()
+        kind: Numbers | Classes = Numbers()
     else:
         check_classification_targets(y)
         kind = Classes(unlabelled)

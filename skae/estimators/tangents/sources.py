@@ -7,6 +7,7 @@ refuses a choice of the user before any work, and `learned_source` makes a sourc
 
 from collections.abc import Callable
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -253,8 +254,8 @@ def learned_source(choice: SourceChoice, n_tangents: int | str, X, columns, *, n
         return LocalTangents(columns, n_tangents, n_neighbors, X)
     if not hasattr(choice, "fit"):
         return GivenTangents(choice, n_tangents, X)
-    is_frozen = isinstance(choice, FrozenEstimator)
-    encoder = choice.estimator if is_frozen else clone(choice).fit(X)
+    given: Any = choice
+    encoder = given.estimator if isinstance(given, FrozenEstimator) else clone(given).fit(X)
     _check_code(encoder, encoder._model(_ANYWHERE), n_tangents)
     return EncoderTangents(encoder, n_tangents, X)
 

@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,11 @@ from skae.estimators.tangents.sources import (
 _N_LAYERS, _UNITS = 2, (4, 100, 1000)
 # A contractive layer by name: its contraction for each column of its input, and its training.
 _CONTRACTION = 1e-3
-_TRAINING = {"learning_rate": 2e-3, "learning_rate_schedule": "linear", "batch_size": 200}
+_TRAINING: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "learning_rate_schedule": "linear",
+    "batch_size": 200,
+}
 # "auto": steps, and the fewest and most epochs that these may be.
 _PRETRAINING = 10_000, 5, 400
 _FINE_TUNING = 2_000, 5, 200
@@ -78,7 +83,7 @@ def tangent_stack(model, data) -> StackedAutoEncoder:
     max_iter = _epochs(n_samples / batch_size, *_PRETRAINING)
     stack = stack_of(model, data, layer_sizes=sizes, max_iter=max_iter)
     # Others are refused where the stack is checked.
-    are_sizes = sizes is not None and all(isinstance(n, Integral) and n > 0 for n in sizes)
+    are_sizes = sizes is not None and all(isinstance(n, Integral) and int(n) > 0 for n in sizes)
     if is_contractive and are_sizes and model.pretraining != "prefit":
         stack.layers = [
             ContractiveAutoEncoder(

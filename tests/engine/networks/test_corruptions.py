@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper, random_mask
+from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper
+from skae.engine.optimisation.draws import random_mask
 
 N_ROWS, N_COLUMNS = 2000, 7
 MINIMUM = torch.linspace(-3, -1, N_COLUMNS, dtype=torch.float64)
@@ -33,18 +34,6 @@ def assert_frequency(hits, probability):
     assert abs(error) <= 4.5 * math.sqrt(probability * (1 - probability) / n)
 
 
-@pytest.mark.parametrize("probability", [0.01, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize("shape", [(2000, 7), (999, 3), (1, 1)])
-def test_random_mask_follows_the_binomial_law(probability, shape, generator):
-    mask = random_mask(torch.empty(shape), probability, generator)
-    # One coin for each entry, whatever remainder the four coins per draw leave.
-    assert mask.shape == shape
-    assert mask.dtype == torch.bool
-    if mask.numel() > 1:
-        # Every coin shows True with the given probability.
-        assert_frequency(mask, probability)
-
-
 def test_the_four_coins_of_a_draw_are_alike_and_independent(generator):
     coins = random_mask(torch.empty(40_000, 4), 0.3, generator).double()
     for lane in coins.T:
@@ -60,13 +49,6 @@ def test_successive_coins_of_a_column_are_independent(generator):
     correlation = torch.corrcoef(torch.stack([coins[:-1], coins[1:]]))[0, 1]
     # No serial correlation: its standard error is 1 / sqrt(n).
     assert correlation.abs() < 4.5 / math.sqrt(len(coins))
-
-
-def test_random_mask_is_exact_at_the_ends(generator):
-    x = torch.empty(300_000)
-    # Probability 0 never, probability 1 always: also for the coins equal to the threshold.
-    assert not random_mask(x, 0.0, generator).any()
-    assert random_mask(x, 1.0, generator).all()
 
 
 def test_random_mask_resolves_small_probabilities(generator):

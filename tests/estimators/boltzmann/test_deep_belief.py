@@ -20,7 +20,6 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from skae import RBM, AutoEncoder
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
-from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 
 KINDS = ["bernoulli", "gaussian", "learned"]
 # Exact draws are taken for wrong ones once in 10^5 times.
@@ -154,10 +153,8 @@ def test_constructor_has_no_parameter_without_effect():
         "layer_sizes", "layer", "layers", "pretraining", "code_layer", "batch_size", "max_iter",
         "warm_start", "device", "verbose", "random_state",
     }  # fmt: skip
-    # What it may be passed is what it says; what is taken from the base stays as it is there.
+    # What it may be passed is what it says.
     assert set(DeepBeliefNetwork().get_params(deep=False)) == names
-    assert issubclass(DeepBeliefNetwork, StackedAutoEncoder)
-    assert DeepBeliefNetwork.fine_tuning is False
 
 
 def test_training_goes_on(binary_digits):
@@ -493,7 +490,7 @@ def test_prefit_layers_survive_a_clone(binary_digits):
     [
         ([RBM(3), AutoEncoder(2)], "Layer 1 is AutoEncoder.*made of RBMs.*StackedAutoEncoder"),
         ([AutoEncoder(3), RBM(2)], "Layer 0 is AutoEncoder.*made of RBMs"),
-        ([RBM(3), RBM(2, visible="gaussian")], "Layer 1 has Gaussian.*visible='bernoulli'"),
+        ([RBM(3), RBM(2, visible="gaussian")], "Layer 1 has gaussian.*visible='bernoulli'"),
     ],
 )
 def test_layers_are_machines_on_binary_units(layers, message):
@@ -509,7 +506,7 @@ def test_fitted_layers_are_machines_on_binary_units():
     low = RBM(3, **QUICK).fit(rng.random((20, 4)))
     top = RBM(2, **QUICK).fit(rng.normal(size=(20, 3)))
     # "auto" became Gaussian by the data that the layer was fitted on.
-    with pytest.raises(ValueError, match="Layer 1 has Gaussian visible units"):
+    with pytest.raises(ValueError, match="Layer 1 has gaussian visible units"):
         prefit([low, top], rng.random((20, 4)))
 
 

@@ -20,7 +20,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skae import RBM, CollapsedCodeWarning
-from skae.engine.optimisation.optimizers import Adam
+from skae.engine.boltzmann.chains import SAMPLERS
+from skae.engine.networks.penalties import WeightDecay
+from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.rows import DenseRows
 
 KINDS = ["bernoulli", "gaussian", "learned"]
@@ -626,7 +628,7 @@ def test_tempering_visits_all_modes():
 def test_frozen_chains_are_reported():
     model = two_modes()
     start = np.repeat([[0.0], [1.0]], 6, axis=1)
-    with pytest.warns(ConvergenceWarning, match=r"^2 of 2 chains of this RBM.*n_temp") as caught:
+    with pytest.warns(ConvergenceWarning, match=r"^RBM: 2 of 2 chains.*n_temp") as caught:
         model.sample(2, init=start, burn_in=100)
     # The user's line, and the way out.
     assert caught[0].filename == __file__
@@ -660,7 +662,7 @@ def test_frozen_gaussian_chains_are_reported():
     set_weights(model, np.full((1, 4), 20.0), [0.0], np.full(4, -10.0))
     start = model.columns_.shift + np.array([[-10.0], [10.0]]) * model.columns_.scale
     # The visible units move with their noise at every step, but the chains do not.
-    with pytest.warns(ConvergenceWarning, match="^2 of 2 chains"):
+    with pytest.warns(ConvergenceWarning, match="^RBM: 2 of 2 chains"):
         model.sample(2, init=start, burn_in=100)
 
 
@@ -800,6 +802,15 @@ def test_samples_leave_the_model_alone(X):
         ({"init": np.full((2, 4), np.nan)}, "NaN in row 0, column 0"),
         ({"init": np.full((2, 4), 2.0)}, r"\[0, 1\].*visible='gaussian'"),
         ({"random_state": "seed"}, "seed"),
+        ({"method": "metropolis"}, "method='metropolis' must be one of 'auto', 'gibbs', 'temp"),
+        ({"method": 3}, r"3 is no sampler.*\(machine, generator\) -> step"),
+        ({"method": lambda machine: None}, r"is no sampler.*\(machine, generator\) -> step"),
+        ({"method": lambda m, g, beta: None}, r"is no sampler.*\(machine, generator\) -> step"),
+        ({"method": lambda machine, generator: 7}, r"no sampler: it returned 7.*-> step"),
+        ({"method": lambda m, g: lambda state: state[0]}, "a state as it took one, a tuple"),
+        ({"method": lambda m, g: lambda visible, hidden: visible}, r"\(visible, hidden\)"),
+        ({"method": "gibbs", "n_temperatures": 3}, "n_temperatures=3 is for method='tempering'"),
+        ({"method": "tempering"}, "n_temperatures of at least 2, not 1"),
     ],
     ids=str,
 )
@@ -807,6 +818,49 @@ def test_arguments_of_sample(parameters, match):
     model, _ = machine("bernoulli")
     with pytest.raises(ValueError, match=match):
         model.sample(**parameters)
+
+
+def test_names_of_samplers():
+    model, _ = machine("bernoulli", n_visible=6, n_hidden=4)
+    plain, tempered = model.sample(20), model.sample(20, n_temperatures=4)
+    # "auto" is one of the two by the number of temperatures.
+    assert_array_equal(model.sample(20, method="gibbs"), plain)
+    assert_array_equal(model.sample(20, method="tempering", n_temperatures=4), tempered)
+
+
+def single_site(machine, generator):
+    """A sampler of a user's own: Gibbs steps that draw one half of the visible units at a time."""
+
+    def step(state):
+        visible, hidden = state
+        for half in (slice(0, 3), slice(3, None)):
+            drawn = machine.sample_visible(hidden, generator)
+            visible = visible.clone()
+            visible[:, half] = drawn[:, half]
+            hidden = machine.sample_hidden(visible, generator)
+        return visible, hidden
+
+    return step
+
+
+def test_a_sampler_of_ones_own(monkeypatch):
+    model, _ = machine("bernoulli", n_visible=6, n_hidden=4)
+    settings = {"n_chains": 20_000, "burn_in": 60, "random_state": 1}
+    samples = model.sample(20_000, method=single_site, **settings)
+    # Another way to the same law, in the same loop.
+    assert p_value(frequencies(samples), law_of(model, 6)) > 1e-3
+    with pytest.raises(ValueError, match="method='single_site' must be one of"):
+        model.sample(method="single_site")
+    monkeypatch.setitem(SAMPLERS, "single_site", single_site)
+    # Once registered it has a name.
+    assert_array_equal(model.sample(20_000, method="single_site", **settings), samples)
+
+
+def test_a_sampler_of_ones_own_is_watched():
+    model, _ = machine("bernoulli")
+    start = [[0, 0, 0, 0], [1, 1, 1, 1]]
+    with pytest.warns(ConvergenceWarning, match="2 of 2 chains never left"):
+        model.sample(2, init=start, method=lambda machine, generator: lambda state: state)
 
 
 def transition_by_hand(model):
@@ -1078,10 +1132,17 @@ def test_not_a_number(kind, method):
     assert pickle.dumps(model) == before
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("learning_rate", [1e2, 1e3, 1e4, 1e5, 1e6])
+@pytest.mark.parametrize(
+    ("learning_rate", "dtype", "early_stopping"),
+    [
+        (1e2, np.float64, False),
+        (1e3, np.float32, True),
+        (1e4, np.float32, False),
+        (1e6, np.float64, True),
+        (1e6, np.float64, False),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("early_stopping", [False, True])
 def test_explosions_are_reported(kind, learning_rate, dtype, early_stopping):
     data = (load_iris().data if kind != "bernoulli" else load_digits().data[:200] > 7).astype(dtype)
     variance = "learned" if kind == "learned" else "unit"
@@ -1133,19 +1194,11 @@ def test_explosions_of_learned_variances_are_reported(learning_rate, optimizer):
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_explosion_later_keeps_the_best_finite_weights(X, monkeypatch, persistent):
-    step, steps = Adam.update_, []
-
-    def exploding_step(self, theta, gradient, state, learning_rate):
-        step(self, theta, gradient, state, learning_rate)
-        steps.append(learning_rate)
-        if len(steps) == 30:
-            theta.fill_(np.nan)
-
-    monkeypatch.setattr(Adam, "update_", exploding_step)
-    settings = {"persistent": persistent}
+def test_explosion_later_keeps_the_best_finite_weights(X, explode, persistent):
+    explode(30, np.nan)
+    settings = {"persistent": persistent, "momentum": 0.5}
     with pytest.warns(ConvergenceWarning, match="diverged by epoch 30"):
-        model = rbm(16, max_iter=40, **settings).fit(X)
+        model = rbm(16, max_iter=40, **settings | {"optimizer": "exploding"}).fit(X)
     # Usable and marked.
     assert model.stopping_reason_ == "diverged"
     assert np.isfinite(model.score(X))
@@ -1343,28 +1396,59 @@ def test_weight_decay_shrinks_the_weights(digits):
     assert norms[0] > 1.1 * norms[1] > 1.1 * 1.1 * norms[2]
 
 
+class Alike:
+    """A penalty of a user's own: codes are to be of one size."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def value(self, theta, forward):
+        return forward.mean(forward.code.var(1))
+
+
+def test_a_penalty_of_ones_own(digits):
+    data, _ = digits
+    spreads = [
+        rbm(32, max_iter=10, penalties=penalties).fit(data).transform(data).std(1).mean()
+        for penalties in ((), [Alike(20.0)], [WeightDecay(0.0), Alike(200.0)])
+    ]
+    # The more it costs, the more alike they are.
+    assert spreads[0] > 1.1 * spreads[1] > 1.1 * 1.1 * spreads[2]
+    named = rbm(8, max_iter=2, weight_decay=0.01).fit(data)
+    own = rbm(8, max_iter=2, penalties=[WeightDecay(0.01)]).fit(data)
+    # A parameter is a name for an object.
+    assert_array_equal(named.components_, own.components_)
+    with pytest.raises(ValueError, match=r"=3 is no penalty.*value\(theta, forward\)"):
+        rbm(8, penalties=[3]).fit(data)
+
+
+def test_visible_units_are_those_with_an_energy(X):
+    model = rbm(4, visible="squared_error", visible_variance="learned", max_iter=2).fit(X)
+    # In the data's own units with variance 1, of which nothing is to be learned.
+    assert_array_equal(model.visible_scale_, np.ones(4))
+    assert "log_variance" not in model.weights_
+    with pytest.raises(ValueError, match=r"'multinomial' cannot be .*one of 'bernoulli', "):
+        rbm(4, visible="multinomial").fit(X)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_learning_rate_schedule(binary_digits, schedule):
+def test_learning_rate_schedule(binary_digits, schedule, monkeypatch):
+    seen = []
+
+    class Watched(SGD):
+        name = "watched"
+
+        def update_(self, theta, gradient, state, learning_rate):
+            super().update_(theta, gradient, state, learning_rate)
+            seen.append(theta.clone())
+
+    monkeypatch.setitem(OPTIMIZERS, "watched", Watched)
+
     def last_change(name):
-        # Weights before and after the last of twenty epochs, by a listener's eye.
-        seen = []
-
-        class Watching(RBM):
-            def _make_objective(self, theta):
-                objective = super()._make_objective(theta)
-                criterion = objective.criterion
-
-                def recording(theta, *args):
-                    seen.append(theta.to_numpy()["weight_0"].copy())
-                    return criterion(theta, *args)
-
-                objective.criterion = recording
-                return objective
-
-        model = Watching(16, max_iter=20, learning_rate_schedule=name)
-        model.fit(binary_digits[:500])
-        after, before = seen[-1], next(w for w in reversed(seen) if (w != seen[-1]).any())
-        return np.linalg.norm(after - before)
+        settings = {"optimizer": "watched", "learning_rate_schedule": name, "random_state": 0}
+        RBM(16, max_iter=20, **settings).fit(binary_digits[:500])
+        # The last of twenty epochs has five steps.
+        return float((seen[-1] - seen[-6]).norm())
 
     # At the end the steps have all but vanished.
     assert last_change(schedule) < 0.3 * last_change("constant")
@@ -1427,7 +1511,7 @@ def test_frozen_persistent_chains_are_reported(binary_digits):
     set_weights(model, np.full((16, 6), 40.0), np.full(16, -120.0), np.full(6, -320.0))
     data = np.repeat(np.eye(2)[:, :1], 6, axis=1).repeat(50, axis=0)
     # Each of the chains starts at a row and stays there for all of sixty steps.
-    with pytest.warns(ConvergenceWarning, match="^100 of 100 persistent chains of this RBM"):
+    with pytest.warns(ConvergenceWarning, match="^RBM: 100 of 100 persistent chains"):
         model.fit(data)
 
 

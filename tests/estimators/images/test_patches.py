@@ -22,7 +22,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import AutoEncoder
-from skae.engine.images.stages import pool_grid
+from skae.engine.images import pool_grid
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.shapes import draw_patches
 from skae.estimators.images.stages import (

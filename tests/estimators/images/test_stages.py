@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skae.engine.images.stages import local_contrast_normalize, pool, pool_grid, rectify
+from skae.engine.images import local_contrast_normalize, pool, pool_grid, rectify
 from skae.estimators.images.shapes import resolve_image_shape
 from skae.estimators.images.stages import LocalContrastNormalizer, Pooling, Rectifier
 

@@ -357,8 +357,7 @@ def test_auto_is_gaussian_also_for_values_between_zero_and_one(digits):
 
 CHECKED = [
     PSD(max_iter=5),  # the defaults, but shorter: the checks fit hundreds of times
-    # Other shapes of groups fit only some n_components.
-    PSD(6, activation="tanh", inference="optimal", group_shape=1, loss="squared_error", max_iter=3),
+    PSD(6, activation="tanh", inference="optimal", max_iter=3),
 ]
 
 

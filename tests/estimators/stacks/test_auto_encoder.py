@@ -631,7 +631,7 @@ def test_pickles_hold_the_model_alone(images):
     assert len(data) <= 1.1 * sum(weight.nbytes for weight in stack.weights_.values()) + 50_000
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", ["supervised", "simultaneous", "machines"])
 def test_float32(images, classes, name):
     data = images.astype(np.float32)
     stack = small_stack(**FITS[name]).fit(data, classes)
@@ -642,7 +642,7 @@ def test_float32(images, classes, name):
     assert stack.transform(images).dtype == np.float64
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", ["supervised", "simultaneous", "machines"])
 def test_same_seed_same_bits(images, classes, name):
     stack = small_stack(**FITS[name])
     first = clone(stack).fit(images, classes)
@@ -1012,14 +1012,11 @@ def test_constant_codes_of_the_whole_are_reported(images):
         stack.fit(images)
 
 
-@pytest.mark.parametrize("name", ["digits", "wine", "breast_cancer"])
-@pytest.mark.parametrize("pretraining", ["unsupervised", "simultaneous"])
-def test_defaults_do_not_collapse(digits, name, pretraining):
-    data, y = {
-        "digits": lambda: (digits[0][:400] * 16, digits[1][:400]),
-        "wine": lambda: load_wine(return_X_y=True),
-        "breast_cancer": lambda: load_breast_cancer(return_X_y=True),
-    }[name]()
+@pytest.mark.parametrize(
+    ("load", "pretraining"), [(load_breast_cancer, "unsupervised"), (load_wine, "simultaneous")]
+)
+def test_defaults_do_not_collapse(load, pretraining):
+    data, y = load(return_X_y=True)
     stack = StackedAutoEncoder(max_iter=4, pretraining=pretraining, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapsedCodeWarning)

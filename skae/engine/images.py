@@ -7,7 +7,7 @@ Whitening: contrast normalisation of patches, then columns of variance one, unco
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -56,9 +56,9 @@ def rectify(images: torch.Tensor, kind: str, threshold: float = 0.0) -> torch.Te
     """
     if kind == "abs":
         return (images.abs() - threshold).clamp_(min=0)
-    if kind == "relu":
-        return (images - threshold).clamp_(min=0)
-    return torch.cat([images - threshold, -images - threshold], dim=3).clamp_(min=0)
+    if kind == "split":
+        images = torch.cat([images, -images], dim=3)
+    return (images - threshold).clamp_(min=0)
 
 
 def pool(
@@ -81,7 +81,7 @@ def pool(
     pooled : Tensor of shape (n_images, rows, columns, channels)
     """
     x = images.permute(0, 3, 1, 2)
-    size = tuple(min(pair) for pair in zip(size, x.shape[2:], strict=True))
+    size = (min(size[0], x.shape[2]), min(size[1], x.shape[3]))
     if kind == "max":
         pooled = functional.max_pool2d(x, size, stride, ceil_mode=True)
     elif kind == "average":
@@ -310,3 +310,87 @@ def whitening(covariance: torch.Tensor, epsilon: float, method: str) -> Whitenin
         directions * shrink @ directions.t(),
         directions * scale @ directions.t(),
     )
+
+
+class LearnedWhitening(NamedTuple):
+    """What is learned of patches: (x^ - mean) W^T, where x^ is x after the contrast step.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (n_columns,)
+    matrices : Whitening
+    contrast_epsilon : float
+        In squared units of the data; 0 without the contrast step.
+    """
+
+    mean: torch.Tensor
+    matrices: Whitening
+    contrast_epsilon: float
+
+
+def learn_whitening(
+    blocks: Callable[[], Iterator[torch.Tensor]],
+    method: str,
+    epsilon: float,
+    contrast_epsilon: float | None,
+    dtype: torch.dtype,
+) -> LearnedWhitening:
+    """Whitening of rows that are read block by block, twice with the contrast step.
+
+    Parameters
+    ----------
+    blocks : callable
+        () -> blocks of rows in float64, always the same.
+    method : {"zca", "pca"}
+    epsilon : float
+        A part of the mean variance, as for `whitening`.
+    contrast_epsilon : float, or None
+        A part of the mean variance of rows. None: no contrast step.
+    dtype : torch.dtype
+        Of the rows that will be whitened: their squares have to be in its range.
+
+    Raises
+    ------
+    ValueError
+        If the variance of the rows over- or underflows.
+    """
+    least = 0.0
+    if contrast_epsilon is not None:
+        variances = torch.cat([center_rows(rows).square().mean(1) for rows in blocks()])
+        n_columns = next(blocks()).shape[1]
+        _require_range(
+            variances.mean(),
+            n_columns * variances.max(),
+            dtype,
+            lambda: any(center_rows(rows).any() for rows in blocks()),
+        )
+        least = contrast_epsilon * float(variances.mean())
+
+    def normalized():
+        for rows in blocks():
+            yield rows if contrast_epsilon is None else normalize_contrast(rows, least)
+
+    first = next(normalized())[:1]
+    moments = Moments(first.shape[1])
+    for rows in normalized():
+        moments.add(rows)
+    variance = moments.covariance.trace()
+    _require_range(
+        variance,
+        variance,
+        torch.float64,
+        lambda: any((rows != first).any() for rows in normalized()),
+    )
+    return LearnedWhitening(moments.mean, whitening(moments.covariance, epsilon, method), least)
+
+
+def _require_range(variance, largest, dtype, varies):
+    """Raise a ValueError if squares of the data overflow in a dtype, or vanish though it varies."""
+    limits = torch.finfo(dtype)
+    too_large = not largest <= limits.max  # NaN too
+    if too_large or (variance < limits.tiny and varies()):
+        raise ValueError(
+            f"The values of X are too {'large' if too_large else 'small'}: their variance "
+            f"{'over' if too_large else 'under'}flows in {str(dtype).removeprefix('torch.')}. "
+            "Rescale X, for example by a division by its largest absolute value."
+        )

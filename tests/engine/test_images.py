@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.feature_extraction.image import extract_patches_2d
 
-from skae.engine.images.stages import (
+from skae.engine.images import (
     draw_positions,
     local_contrast_normalize,
     patches,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from skae.engine.images.stages import Moments, center_rows, normalize_contrast, whitening
+from skae.engine.images import Moments, center_rows, normalize_contrast, whitening
 
 
 @pytest.fixture

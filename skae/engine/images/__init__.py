@@ -1,1 +1,0 @@
-"""Linear maps and stages for images."""
