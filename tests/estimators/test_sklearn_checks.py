@@ -64,7 +64,9 @@ ESTIMATORS = [
     StackedRegressor((64,), layer="auto", max_iter=20),
     # Combinations of several tangents have random signs, by which repeated rows are not heavier
     # ones; those of one tangent do not depend on them.
-    ManifoldTangentClassifier((6,), n_tangents=1, max_iter=2, unlabelled=None),
+    ManifoldTangentClassifier(
+        (6,), layer=AutoEncoder(max_iter=2), n_tangents=1, max_iter=2, unlabelled=None
+    ),
     TangentDistanceClassifier(unlabelled=None),
 ]  # fmt: skip
 
