@@ -80,7 +80,7 @@ def _as_atoms(array):
         return check_array(
             array, dtype=[np.float64, np.float32], copy=True, input_name="dictionary"
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             "dictionary has to be a finite array of shape (n_components, n_features), one atom "
             f"per row, an estimator or None. {error}"

@@ -12,8 +12,8 @@ from skae.estimators.face.scikit_learn import ClassifierMixin
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.fine_tuning import fit_part
 from skae.estimators.supervised.predictors import SupervisedStack
-from skae.estimators.supervised.targets import Classes
 from skae.estimators.supervised.tasks import labelled_criterion
+from skae.estimators.targets import Classes
 
 
 @estimator

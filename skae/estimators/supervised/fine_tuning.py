@@ -1,7 +1,7 @@
 """How a stack that predicts is trained: its layers, the start of its output, and the whole.
 
 `fit_stack` reads from top to bottom. What differs from model to model are two values: the kind of
-targets (`skae.estimators.supervised.targets`), which ``_targets`` returns, and the criterion on
+targets (`skae.estimators.targets`), which ``_targets`` returns, and the criterion on
 which the whole descends, which ``_criterion`` returns for a `Task`.
 """
 

@@ -8,8 +8,8 @@ from skae.estimators.face.scikit_learn import RegressorMixin
 from skae.estimators.supervised.classifier import StackedClassifier
 from skae.estimators.supervised.fine_tuning import fit_part
 from skae.estimators.supervised.predictors import SupervisedStack
-from skae.estimators.supervised.targets import Numbers
 from skae.estimators.supervised.tasks import labelled_criterion
+from skae.estimators.targets import Numbers
 
 
 @estimator

@@ -20,7 +20,7 @@ from skae.engine.stacks.supervised import Supervised
 from skae.estimators.face.training import place_for
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of
-from skae.estimators.supervised.targets import Classes, Numbers, Targets
+from skae.estimators.targets import Classes, Numbers, Targets
 
 _CPU = torch.device("cpu")
 

@@ -17,8 +17,8 @@ from skae import (
 )
 from skae.diagnostics import jacobian_spectrum, local_pca_tangents, principal_angles, tangents
 from skae.engine.optimisation.optimizers import Adam
-from skae.estimators.supervised.targets import Classes
 from skae.estimators.tangents.sources import EncoderTangents
+from skae.estimators.targets import Classes
 
 # Layers that are hardly trained: what is tested here is what comes after them.
 SHORT = ContractiveAutoEncoder(
