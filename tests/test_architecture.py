@@ -49,13 +49,14 @@ ENGINE = {
 # ... and those of the estimators.
 ESTIMATORS = {
     "face": set(),
+    "targets": set(),
     "auto_encoders": {"face"},
-    "boltzmann": {"face"},
     "images": {"face", "auto_encoders"},
-    "sparse": {"face", "images"},
-    "stacks": {"face", "auto_encoders", "boltzmann", "sparse"},
-    "supervised": {"face", "stacks"},
-    "tangents": {"face", "auto_encoders", "supervised"},
+    "stacks": {"face", "auto_encoders", "targets"},
+    "boltzmann": {"face", "stacks"},
+    "sparse": {"face", "images", "stacks"},
+    "supervised": {"face", "stacks", "targets"},
+    "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
 }
 
 

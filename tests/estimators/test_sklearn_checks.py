@@ -70,9 +70,7 @@ ESTIMATORS = [
     TangentDistanceClassifier(unlabelled=None),
 ]  # fmt: skip
 
-DENSE, SPARSE = (
-    f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")
-)
+DENSE, SPARSE = (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse"))
 NOISE = "noise is independent for each row, so a repeated row is not a row of weight 2 in one fit"
 SPLIT = "rows to hold out are drawn, so repeated rows fall on both sides of the split"
 SEEDS = "initial atoms are rows that are drawn, and a repeated row is drawn as two"

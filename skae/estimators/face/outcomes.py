@@ -53,13 +53,15 @@ def _fitted_state(model):
     return {name: vars(model)[name] for name in names}
 
 
-def report_outcome(model, training, start_is_model=False, rate=None):
+def report_outcome(model, training, max_iter, start_is_model=False, rate=None):
     """Warn of a training that diverged or was interrupted; raise if it learned nothing.
 
     Parameters
     ----------
     model : estimator
     training : Training
+    max_iter : int
+        Epochs that were allowed.
     start_is_model : bool
         Whether the weights at the start, which are kept where nothing better was found, are what
         an earlier phase of the same fit has learned.
@@ -70,7 +72,7 @@ def report_outcome(model, training, start_is_model=False, rate=None):
     name, n_epochs = type(model).__name__, len(training.loss_curve)
     if training.outcome == "diverged":
         # After a regular end every epoch was finite; the explosion came to light at the end.
-        epoch = min(n_epochs + 1, model.max_iter)
+        epoch = min(n_epochs + 1, max_iter)
         message = (
             f"{name} diverged by epoch {epoch}: the loss or the weights exploded or are not "
             f"finite. Use a smaller learning_rate ({rate}) or weaker penalties"

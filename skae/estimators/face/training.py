@@ -276,6 +276,7 @@ def run_training(
     -------
     fitted : Fitted
     """
+    settings = settings_of(estimator) if settings is None else settings
     line = ProgressLine(type(estimator).__name__)
     listeners: list[Listener] = []
     if estimator.verbose:
@@ -287,14 +288,14 @@ def run_training(
     fitted = fit_model(
         model,
         data,
-        settings_of(estimator) if settings is None else settings,
+        settings,
         start,
         generator=generator,
         listener=(lambda *told: any([tell(*told) for tell in listeners])) if listeners else None,
         name=type(estimator).__name__,
     )
     line.finish()
-    report_outcome(estimator, fitted.training, start.was_learned, rate)
+    report_outcome(estimator, fitted.training, settings.max_iter, start.was_learned, rate)
     trouble = None if model.report is None else model.report(fitted.objective)
     if trouble is not None:
         warn(f"{type(estimator).__name__}: {trouble}", ConvergenceWarning)
