@@ -33,7 +33,6 @@ from skae.estimators.face.parameters import (
     preset,
     validate_parameters,
 )
-from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.scikit_learn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -41,8 +40,13 @@ from skae.estimators.face.scikit_learn import (
     TransformerMixin,
     with_callbacks,
 )
+<<<<<<< HEAD
 from skae.estimators.face.training import TrainedModel, usable_place
 from skae.estimators.face.transformer import Transformer
+=======
+from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
+from skae.estimators.face.transformer import Transformer, mean_score
+>>>>>>> shrink_core
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,
