@@ -1,5 +1,7 @@
 """Shapes to tell apart: tall from wide rectangles, convex from other regions."""
 
+import functools
+
 import numpy as np
 
 from skae._validation import check_count
@@ -43,8 +45,7 @@ def make_rectangles(n_samples=1200, *, image_size=28, random_state=None):
 
     Notes
     -----
-    That no side is shorter than 3 pixels, so that every outline encloses something, is a rule
-    of ours.
+    That no side is shorter than 3 pixels, so that outlines enclose something, is a rule of ours.
 
     References
     ----------
@@ -194,9 +195,8 @@ def make_convex(n_samples=8000, *, image_size=28, random_state=None):
     regions = np.empty((n_samples, image_size, image_size), dtype=bool)
     n_convex = int(y.sum())
     regions[y == 1] = _draw_convex(n_convex, 0.195, 19, image_size, rng)
-    regions[y == 0] = _collect(
-        n_samples - n_convex, lambda: _not_convex(image_size, rng), regions[:0]
-    )
+    draw = functools.partial(_not_convex, image_size, rng)
+    regions[y == 0] = _collect(n_samples - n_convex, draw, image_size)
     return _rows(regions), y
 
 
@@ -232,23 +232,21 @@ def _draw_rectangles(n, allowed, rng):
     return *masks, (height > width).astype(np.int64)
 
 
-def _collect(n, draw, none):
-    """The first n of what ``draw`` returns, called as often as it takes."""
-    parts, n_found = [none], 0
-    while n_found < n:
-        parts.append(draw())
-        n_found += len(parts[-1])
-    return np.concatenate(parts)[:n]
+def _collect(n, draw, image_size):
+    """The first n of the images that ``draw`` returns, called as often as it takes."""
+    images = np.empty((0, image_size, image_size), dtype=bool)
+    while len(images) < n:
+        images = np.concatenate([images, draw()])
+    return images[:n]
 
 
 def _draw_convex(n, p, least, image_size, rng):
     """Intersections of half-planes that hold so many of 784 pixels, or the same part of them."""
-    least = least / 784 * image_size**2
-    none = np.empty((0, image_size, image_size), dtype=bool)
-    return _collect(n, lambda: _intersections(p, least, image_size, rng), none)
+    return _collect(n, lambda: _intersections(p, least, image_size, rng), image_size)
 
 
 def _intersections(p, least, image_size, rng):
+    least = least / 784 * image_size**2
     y, x = np.mgrid[:image_size, :image_size].reshape(2, -1)
     pixels = np.stack([x, y, np.ones_like(x)]).astype(np.float64)
     n_planes = rng.geometric(p, size=_CANDIDATES) - 1

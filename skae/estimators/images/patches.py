@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 
-from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, computing_dtype
+from skae._validation import Interval, StrOptions, check_rows, computing_dtype
 from skae.engine.images import patches, pool_grid
 from skae.engine.optimisation.rows import StreamedRows
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
@@ -205,7 +205,6 @@ class PatchFeatures(PatchSampling, ImageParameters):
             If X is not numeric or not finite, or has another number of columns than in
             `fit`; if a parameter that says what the map is has changed since then.
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
         stride, n_values = resolve_extents("stride", self.stride), math.prod(self.patch_shape_)

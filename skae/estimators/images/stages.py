@@ -9,7 +9,7 @@ from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
 from torch.nn import functional
 
-from skae._validation import Interval, StrOptions, check_is_fitted, computing_dtype
+from skae._validation import Interval, StrOptions, computing_dtype
 from skae.engine.images import (
     Stage,
     learn_whitening,
@@ -451,7 +451,6 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         -----
         Only for ``patch_shape=None``: a convolution is not undone.
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         X = check_array(X, dtype=[np.float64, np.float32])
         if X.shape[1] != self.n_features_in_:
