@@ -52,16 +52,9 @@ def load_mnist(*, data_home=None, return_X_y=False, download_if_missing=True):
 
     Returns
     -------
-    mnist : Bunch
-        With the attributes
-
-        - data : ndarray of shape (60000, 784), float32, in [0, 1];
-        - target : ndarray of shape (60000,), int64;
-        - images : ``data`` as images, of shape (60000, 28, 28);
-        - DESCR : str, where the data come from.
-
-    (data, target) : tuple
-        If ``return_X_y``.
+    mnist : Bunch, or tuple (data, target) if ``return_X_y``
+        ``data`` of shape (60000, 784), float32 in [0, 1]; ``target`` of shape (60000,), int64;
+        ``images``, the data in shape (60000, 28, 28); and ``DESCR``, where they come from.
 
     Raises
     ------
@@ -157,9 +150,8 @@ def make_digit_variation(
     n_samples : int, default=None
         How many images to draw, without replacement. None: all of them, in their order.
     photographs : array-like of shape (n_photographs, height, width[, channels]), default=None
-        What patches are cut out of, in [0, 1] or of dtype uint8; channels are averaged. None:
-        the two photographs of :func:`sklearn.datasets.load_sample_images`. Only used for
-        "bg-img" and "bg-img-rot".
+        What patches of "bg-img" and "bg-img-rot" are cut out of, in [0, 1] or of dtype uint8;
+        channels are averaged. None: those of :func:`sklearn.datasets.load_sample_images`.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
 
@@ -180,18 +172,13 @@ def make_digit_variation(
 
     See Also
     --------
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
     Published are the steps, but neither the photographs nor the threshold of variance below
     which patches were left out: here a patch is as large as a digit, and its standard deviation
     at least 0.1, where black is 0 and white is 1. It is uniform among all that qualify.
-
-    References
-    ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007.
 
     Examples
     --------
@@ -252,16 +239,15 @@ def load_larochelle(
     name : {"basic", "rot", "bg-rand", "bg-img", "bg-img-rot", "rect", "rect-img", "convex"}
         Which one.
     n_test : int, default=None
-        Rows of the test set; None for the published 50,000. No digit is used twice, so that the
-        60,000 of :func:`load_mnist` leave 48,000 for the test.
+        Rows of the test set; None for the published 50,000. The 60,000 digits of
+        :func:`load_mnist` leave 48,000 at most, since none is used twice.
     images : array-like of shape (n_images, height, width) or (n_images, n_pixels), default=None
         Digits that variations are made of. None: :func:`load_mnist`. Not used for "rect",
         "rect-img" and "convex".
     labels : array-like of shape (n_images,), default=None
         Their classes.
     photographs : array-like, default=None
-        What patches are cut out of, as for :func:`make_digit_variation`. Only used for "bg-img",
-        "bg-img-rot" and "rect-img".
+        What patches are cut out of, as for :func:`make_digit_variation`, and for "rect-img".
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
 

@@ -176,8 +176,8 @@ def deform_images(
         Standard deviation of the elastic displacement along each axis, as a fraction of the
         longer side.
     elastic_smoothness : float, default=0.14
-        How far elastic displacements go together, as a fraction of the longer side: the
-        standard deviation of the Gaussian with which white noise is smoothed.
+        Standard deviation of the Gaussian that smoothes white noise to elastic displacements,
+        as a fraction of the longer side: how far they go together.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
 
@@ -200,8 +200,8 @@ def deform_images(
     The elastic field is Gaussian, of mean 0 and covariance
     :math:`a^2 \exp(-|p - q|^2 / (4 \sigma^2))` between two points, which is the law of smoothed
     white noise far from borders. It is drawn in the basis of its leading eigenvectors: some 70
-    numbers for each axis of an image of 28 x 28 pixels instead of 784. The defaults are
-    displacements of 0.8 pixels, smooth over 4 pixels, for such an image.
+    numbers for each axis of 28 x 28 pixels instead of 784. For these, the defaults are
+    displacements of 0.8 pixels, smooth over 4 pixels.
 
     References
     ----------
@@ -210,7 +210,6 @@ def deform_images(
 
     Examples
     --------
-    >>> import numpy as np
     >>> from sklearn.datasets import load_digits
     >>> from skae.datasets import deform_images
     >>> X = load_digits().data / 16
@@ -261,15 +260,12 @@ class DeformedDigits:
 
     See Also
     --------
-    deform_images : The deformation of given images.
+    deform_images : The deformation of given images, and its paper.
 
     References
     ----------
     G. Loosli, S. Canu and L. Bottou, "Training invariant support vector machines using selective
     sampling", in Large Scale Kernel Machines, MIT Press 2007.
-
-    P. Y. Simard, D. Steinkraus and J. C. Platt, "Best practices for convolutional neural
-    networks applied to visual document analysis", ICDAR 2003.
 
     Examples
     --------

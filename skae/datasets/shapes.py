@@ -41,16 +41,11 @@ def make_rectangles(n_samples=1200, *, image_size=28, random_state=None):
     See Also
     --------
     make_rectangles_image : The same question, with patches of photographs.
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
     That no side is shorter than 3 pixels, so that outlines enclose something, is a rule of ours.
-
-    References
-    ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007.
 
     Examples
     --------
@@ -81,8 +76,7 @@ def make_rectangles_image(n_samples=12_000, *, photographs=None, image_size=28, 
         What patches are cut out of, in [0, 1] or of dtype uint8; channels are averaged. None:
         the two photographs of :func:`sklearn.datasets.load_sample_images`.
     image_size : int, default=28
-        Height and width of the images, 8 at least. The conditions in pixels hold for 28 and
-        grow with it.
+        Height and width of the images, 8 at least. Conditions in pixels hold for 28 and grow.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
 
@@ -101,18 +95,12 @@ def make_rectangles_image(n_samples=12_000, *, photographs=None, image_size=28, 
     See Also
     --------
     make_rectangles : Outlines of rectangles.
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
-    Both patches are drawn as for "bg-img" of :func:`make_digit_variation`: independently, and
-    among those whose standard deviation is at least 0.1. The published text names no condition
-    on patches for this data set.
-
-    References
-    ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007.
+    Both patches are drawn independently, as for "bg-img" of :func:`make_digit_variation`: among
+    those of a standard deviation of at least 0.1, though none is published for this data set.
 
     Examples
     --------
@@ -163,24 +151,21 @@ def make_convex(n_samples=8000, *, image_size=28, random_state=None):
 
     See Also
     --------
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
     As published for 28 x 28 pixels, the number of half-planes is geometric with parameter 0.195,
-    or 0.07 for the parts of unions; regions of fewer than 19 pixels, or 10 for parts, are
-    refused (these bounds grow with the area of the image); the number of parts is uniform; and
-    the classes do not differ in their mean area. This last statement holds if a geometric
-    variable counts failures, so that it may be 0, as in MATLAB, in which the original was
-    written; and so it does here. Then about a third of the convex regions, those without a
-    half-plane, are all white. A half-plane has a uniform direction, and its border goes through
-    a point that is uniform in the image.
+    or 0.07 for the parts of unions; regions of fewer than 19 pixels, or 10 for parts, are refused
+    (these bounds grow with the area of the image); the number of parts is uniform; and the
+    classes do not differ in their mean area. This last statement holds if a geometric variable
+    counts failures, as in MATLAB, in which the original was written, and here. Then about a third
+    of the convex regions, those without a half-plane, are all white. A half-plane has a uniform
+    direction, and its border goes through a point that is uniform in the image.
 
     References
     ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007, and the page
-    "ConvexNonConvex" of its online companion.
+    The page "ConvexNonConvex" of the paper's online companion.
 
     Examples
     --------
