@@ -336,7 +336,7 @@ class Numbers:
 
     def units(self, device: torch.device) -> Gaussian:
         """Output units, of numbers that were divided by the scale."""
-        return Gaussian.of_columns(torch.as_tensor(self.scale))
+        return Gaussian.of_columns(torch.tensor(self.scale))
 
     def strata(self, table, n_held_out: int) -> None:
         """Numbers have no classes that two parts of the rows could have alike."""

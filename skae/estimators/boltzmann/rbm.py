@@ -306,8 +306,7 @@ class RBM(BoltzmannSampling, Transformer):
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows in the mean.
         log_partition : LogPartition or float, default=None
-            What `log_partition_function` returned, or its value: the score is then the mean
-            log-likelihood, else the mean pseudo-log-likelihood.
+            What `log_partition_function` returned, or its value; see `score_samples`.
 
         Returns
         -------

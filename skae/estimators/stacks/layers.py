@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Registry
 from skae.estimators.auto_encoders import (
     AutoEncoder,
     ContractiveAutoEncoder,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from skae._validation import make_generator
-from skae.engine.optimisation.fitting import (
+from skae.engine.optimisation.models import (
     AFRESH,
     Start,
     parameters_at,

@@ -421,14 +421,17 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def _nearest(self, X, n_neighbors):
         """Distances, and positions among the labelled rows."""
         device = resolve_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.from_numpy(self.rows_).dtype
+        single = device.type == "mps" or self.rows_.dtype == np.float32
+        dtype = torch.float32 if single else torch.float64
         require_memory(
             0 if device == _CPU else self.bases_.nbytes,
             device,
             "Holding the tangents of the labelled rows",
             "Use device='cpu', fewer tangents or float32 input.",
         )
-        rows, bases = (torch.from_numpy(a).to(device, dtype) for a in (self.rows_, self.bases_))
+        # Fitted state may be a read-only memory map, which torch does not have.
+        kept = (a if a.flags.writeable else a.copy() for a in (self.rows_, self.bases_))
+        rows, bases = (torch.from_numpy(a).to(device, dtype) for a in kept)
         # Distances stay, and ranking them is more accurate, where the rows are around 0.
         centre = rows.mean(0)
         rows = rows - centre
