@@ -1,6 +1,7 @@
 """Regularised auto-encoders and their relatives as scikit-learn estimators."""
 
 from skae.estimators.auto_encoders import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
+from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
@@ -8,6 +9,11 @@ from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener
 from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
+from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.supervised.classifier import StackedClassifier
+from skae.estimators.supervised.regressor import StackedRegressor
+from skae.estimators.tangents.classifier import ManifoldTangentClassifier
+from skae.estimators.tangents.distance import TangentDistanceClassifier
 
 __all__ = [
     "PSD",
@@ -16,13 +22,19 @@ __all__ = [
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
     "ConvolutionalPSD",
+    "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "LocalContrastNormalizer",
+    "ManifoldTangentClassifier",
     "PatchFeatures",
     "PatchWhitener",
     "Pooling",
     "Rectifier",
     "SparseCoder",
+    "StackedAutoEncoder",
+    "StackedClassifier",
+    "StackedRegressor",
+    "TangentDistanceClassifier",
 ]
 
 __version__ = "0.1.0"

@@ -40,13 +40,8 @@ from skae.estimators.face.scikit_learn import (
     TransformerMixin,
     with_callbacks,
 )
-<<<<<<< HEAD
-from skae.estimators.face.training import TrainedModel, usable_place
-from skae.estimators.face.transformer import Transformer
-=======
 from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
-from skae.estimators.face.transformer import Transformer, mean_score
->>>>>>> shrink_core
+from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,

@@ -9,12 +9,8 @@ from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, Registered, check_rows, check_weights
 from skae.engine.networks.layers import ACTIVATIONS
-<<<<<<< HEAD
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.fitting import Start
-=======
 from skae.engine.optimisation.models import Start
->>>>>>> shrink_core
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows

@@ -11,33 +11,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-<<<<<<< HEAD
 from skae._validation import check_rows, make_generator
-from skae.engine.optimisation.fitting import Start, some_of
-from skae.engine.optimisation.models import FittedModel
-=======
-from skae._validation import check_rows, check_weights, make_generator
-from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.models import (
-    FittedModel,
-    Model,
-    Start,
-    rows_that_count,
-    some_of,
-    split,
-)
->>>>>>> shrink_core
+from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.supervised import with_output
 from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
 from skae.estimators.face.training import (
-<<<<<<< HEAD
-=======
     CallbackBridge,
-    place_for,
->>>>>>> shrink_core
     rows_for,
     run_training,
     settings_of,
