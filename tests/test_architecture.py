@@ -41,7 +41,7 @@ ENGINE = {
     "optimisation": set(),
     "networks": {"optimisation"},
     "boltzmann": {"networks", "optimisation"},
-    "sparse": {"networks", "optimisation"},
+    "sparse": {"optimisation"},
     "images": set(),
     "stacks": {"networks", "optimisation"},
     "tangents": {"networks", "optimisation", "stacks"},
@@ -50,12 +50,12 @@ ENGINE = {
 ESTIMATORS = {
     "face": set(),
     "auto_encoders": {"face"},
-    "boltzmann": {"face"},
+    "boltzmann": {"face", "stacks"},
     "images": {"face", "auto_encoders"},
     "sparse": {"face", "images"},
-    "stacks": {"face", "auto_encoders", "boltzmann", "sparse"},
+    "stacks": {"face", "auto_encoders"},
     "supervised": {"face", "stacks"},
-    "tangents": {"face", "auto_encoders", "supervised"},
+    "tangents": {"face", "auto_encoders", "stacks", "supervised"},
 }
 
 
