@@ -183,11 +183,7 @@ class SaturationDisplay(_ComparisonDisplay):
     --------
     SpectrumDisplay : What saturation does to the Jacobian.
     skae.diagnostics.saturation : Both shares together, for each row.
-
-    References
-    ----------
-    .. [1] S. Rifai, P. Vincent, X. Muller, X. Glorot, Y. Bengio. Contractive
-       auto-encoders: explicit invariance during feature extraction. ICML 2011.
+    skae.diagnostics.jacobian_norms : What is nearly 0 then, with the paper.
 
     Examples
     --------
@@ -301,7 +297,6 @@ class SpectrumDisplay(_ComparisonDisplay):
     See Also
     --------
     TangentDisplay : The directions of the largest ones.
-    SaturationDisplay : How a contractive code comes by small ones.
     skae.diagnostics.jacobian_spectrum : What is drawn.
     skae.diagnostics.local_rank : The fall of a spectrum as a number.
 
