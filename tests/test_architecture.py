@@ -51,12 +51,21 @@ ESTIMATORS = {
     "face": set(),
     "targets": set(),
     "auto_encoders": {"face"},
+<<<<<<< HEAD
     "images": {"face", "auto_encoders"},
     "stacks": {"face", "auto_encoders", "targets"},
     "boltzmann": {"face", "stacks"},
     "sparse": {"face", "images", "stacks"},
     "supervised": {"face", "stacks", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
+=======
+    "boltzmann": {"face", "stacks"},
+    "images": {"face", "auto_encoders"},
+    "sparse": {"face", "images"},
+    "stacks": {"face", "auto_encoders"},
+    "supervised": {"face", "stacks"},
+    "tangents": {"face", "auto_encoders", "stacks", "supervised"},
+>>>>>>> shrink_sparse
 }
 
 

@@ -24,8 +24,7 @@ import torch
 from measuring import interleave, print_machine, print_table, spread
 
 import skae
-from skae.engine.networks.affine_maps import jacobian_of
-from skae.engine.networks.layers import Network
+from skae.engine.networks.layers import Network, jacobian_of
 from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Multinomial
 from skae.engine.optimisation.parameters import Parameters

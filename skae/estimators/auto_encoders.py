@@ -17,9 +17,10 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.transformer import Transformer, layer_weights
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 
+@LAYERS.named("auto")
 @estimator
 class AutoEncoder(Transformer):
     r"""Auto-encoder with any of the family's regularisers.
@@ -285,6 +286,7 @@ def _sizes(sizes):
     return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
 
 
+@LAYERS.named("denoising")
 @estimator
 class DenoisingAutoEncoder(AutoEncoder):
     r"""Auto-encoder that reconstructs the clean input from a corrupted one.
@@ -334,6 +336,7 @@ class DenoisingAutoEncoder(AutoEncoder):
     corruption: str | Callable | None = preset(AutoEncoder, "corruption", default="masking")
 
 
+@LAYERS.named("contractive")
 @estimator
 class ContractiveAutoEncoder(AutoEncoder):
     r"""Auto-encoder whose code is insensitive to all but the data's own variations.

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skae import AutoEncoder
-from skae.estimators.face.progress import ProgressLine
+from skae.estimators.face.training import ProgressLine
 
 LINE = re.compile(
     r"\[(?P<name>\w+)\] epoch (?P<number>\d+)/(?P<of>\d+), loss = (?P<loss>\S+?)"

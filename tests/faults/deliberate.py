@@ -51,13 +51,13 @@ def _in(file, *tests):
 _ENGINE, _FACE = "tests/engine", "tests/estimators"
 
 _training = _in("engine/optimisation/training.py", f"{_ENGINE}/optimisation/test_training.py")
-_watching = _in("engine/optimisation/watching.py", f"{_ENGINE}/optimisation/test_training.py")
-_fitting = _in("engine/optimisation/fitting.py", f"{_FACE}/test_composition.py")
+_watching = _in("engine/optimisation/training.py", f"{_ENGINE}/optimisation/test_training.py")
+_fitting = _in("engine/optimisation/models.py", f"{_FACE}/test_composition.py")
 _devices = _in("engine/optimisation/devices.py", f"{_ENGINE}/optimisation/test_devices.py")
 _rows = _in("engine/optimisation/rows.py", f"{_ENGINE}/optimisation/test_rows.py")
 _parameters = _in("engine/optimisation/parameters.py", f"{_ENGINE}/optimisation/test_parameters.py")
 _optimizers = _in("engine/optimisation/optimizers.py", f"{_ENGINE}/optimisation/test_optimizers.py")
-_draws = _in("engine/optimisation/draws.py", f"{_ENGINE}/optimisation/test_draws.py")
+_draws = _in("engine/optimisation/devices.py", f"{_ENGINE}/optimisation/test_draws.py")
 _units = _in("engine/networks/units.py", f"{_ENGINE}/networks/test_units.py")
 _layers = _in("engine/networks/layers.py", f"{_ENGINE}/networks/test_layers.py")
 _corruptions = _in("engine/networks/corruptions.py", f"{_ENGINE}/networks/test_corruptions.py")
@@ -67,7 +67,7 @@ _penalties = _in(
     f"{_ENGINE}/networks/test_objectives.py",
 )
 _objectives = _in("engine/networks/objectives.py", f"{_ENGINE}/networks/test_objectives.py")
-_maps = _in("engine/networks/affine_maps.py", f"{_ENGINE}/networks/test_affine_maps.py")
+_maps = _in("engine/networks/layers.py", f"{_ENGINE}/networks/test_affine_maps.py")
 _jacobians = _in("engine/networks/jacobians.py", f"{_ENGINE}/networks/test_jacobians.py")
 _columns = _in("estimators/face/columns.py", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face/transformer.py", f"{_FACE}/test_composition.py")

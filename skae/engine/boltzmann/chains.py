@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Registry
 
 SAMPLERS = Registry()
 

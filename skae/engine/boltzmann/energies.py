@@ -24,7 +24,7 @@ import torch
 
 from skae.engine.boltzmann import pseudo_likelihood
 from skae.engine.networks.layers import Network, initialize_, softplus
-from skae.engine.optimisation.draws import bernoulli
+from skae.engine.optimisation.devices import bernoulli
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
 MAX_ENUMERATED = 20

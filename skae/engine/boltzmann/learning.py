@@ -19,8 +19,7 @@ import torch
 
 from skae.engine.boltzmann.chains import gibbs_step
 from skae.engine.boltzmann.energies import BipartiteMachine
-from skae.engine.networks.affine_maps import network_decoder, network_encoder
-from skae.engine.networks.layers import Network
+from skae.engine.networks.layers import Network, network_decoder, network_encoder
 from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective

@@ -14,8 +14,8 @@ import inspect
 
 import torch
 
-from skae.engine.optimisation.draws import random_mask
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.devices import random_mask
+from skae.engine.optimisation.parameters import Registry
 
 CORRUPTIONS = Registry()
 corruption = CORRUPTIONS.register

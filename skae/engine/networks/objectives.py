@@ -4,9 +4,15 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.affine_maps import network_decoder, network_encoder
 from skae.engine.networks.corruptions import corrupted
-from skae.engine.networks.layers import Network, decode, encode, initialize_
+from skae.engine.networks.layers import (
+    Network,
+    decode,
+    encode,
+    initialize_,
+    network_decoder,
+    network_encoder,
+)
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd

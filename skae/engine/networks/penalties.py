@@ -24,8 +24,7 @@ import torch
 
 from skae.engine.networks import jacobians
 from skae.engine.networks.layers import encode
-from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Parameters, Registry
 
 SPARSITY_PENALTIES = Registry()
 sparsity_penalty = SPARSITY_PENALTIES.register

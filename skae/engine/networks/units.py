@@ -30,8 +30,8 @@ import torch
 from torch.nn.functional import log_softmax
 
 from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
-from skae.engine.optimisation.draws import bernoulli
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.devices import bernoulli
+from skae.engine.optimisation.parameters import Registry
 
 UNITS = Registry()
 unit = UNITS.register

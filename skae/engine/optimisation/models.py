@@ -1,21 +1,22 @@
 """What a model is, as a value: its parameters, and what is done with them.
 
 Every model of this package is one `Model`, whatever its family: an estimator makes it from its
-constructor parameters and the columns of the data, `skae.engine.optimisation.fitting.fit_model`
+constructor parameters and the columns of the data, `fit_model`
 trains it, and `skae.engine.stacks.stacking.stacked` makes one of several.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from skae.engine.optimisation.devices import place_of
+from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import map_rows
+from skae.engine.optimisation.training import Data, Epoch, Settings, Training, train
 
 # From a block of rows to one result for each.
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -142,3 +143,221 @@ class FittedModel(NamedTuple):
 
     def _mapped(self, function, X, shape, shift, scale):
         return map_rows(function, X, shape, place_of(self.theta.flat), shift, scale)
+
+
+# Rows on which a criterion is evaluated to see how training goes.
+_PROBE_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins: afresh, on from weights, or on from a whole state.
+
+    Attributes
+    ----------
+    weights : dict of str to ndarray, default=None
+        None: afresh, as the model says.
+    state : dict, default=None
+        ``Fitted.state`` of an earlier training. None: new moments and a new generator.
+    resumes : bool
+        Whether the training goes on as if it had not been interrupted: with the moments, the
+        random numbers and what the objective knows. Else only the last, where a model keeps it.
+    was_learned : bool
+        Whether the weights are what an earlier phase of the same fit has learned, which a
+        training that makes them worse may not replace.
+    """
+
+    weights: dict[str, np.ndarray] | None = None
+    state: dict[str, Any] | None = None
+    resumes: bool = False
+    was_learned: bool = False
+
+
+AFRESH = Start()
+# Called with the parameters and an epoch after each; a true result ends training.
+Listener = Callable[[Parameters, Epoch], Any]
+
+
+class Fitted(NamedTuple):
+    """What `fit_model` returns.
+
+    Attributes
+    ----------
+    weights : dict of str to ndarray
+        The learned parameters.
+    training : Training
+        How it went.
+    objective : object
+        As it is after the last step.
+    state : dict
+        Arrays from which a later training can resume.
+    """
+
+    weights: dict[str, np.ndarray]
+    training: Training
+    objective: Any
+    state: dict[str, Any]
+
+
+def fit_model(
+    model: Model,
+    data: Data,
+    settings: Settings,
+    start: Start = AFRESH,
+    *,
+    generator: torch.Generator,
+    listener: Listener | None = None,
+    name: str = "a model",
+) -> Fitted:
+    """Train a model on rows.
+
+    Parameters
+    ----------
+    model : Model
+    data : Data
+        Rows, and which of them are learned from, watched and held out.
+    settings : Settings
+    start : Start
+    generator : torch.Generator
+        Of the start, of the batches and of the objective's noise; set back where training resumes.
+    listener : callable, default=None
+        Called with the parameters and an `Epoch` after each; a true result ends training.
+    name : str
+        Of the model, for messages.
+
+    Returns
+    -------
+    fitted : Fitted
+
+    Raises
+    ------
+    MemoryError
+        Before parameters are made that would not fit into the device's memory.
+    TypeError
+        If the model has no objective.
+    """
+    if model.objective is None:
+        raise TypeError(f"{name} has no objective: its parameters are given.")
+    objective = model.objective()
+    if model.optimizer is not None:
+        settings = settings.with_optimizer(model.optimizer(objective))
+    require_memory_for(model, settings, data.rows.place, name)
+    theta = parameters_at(start, model, data, generator)
+    if start.resumes and objective.reports_loss:
+        data = replace(data, probe=None)  # one epoch tells nothing of how training goes
+    moments = None
+    if start.state is not None and start.state["shapes"] == theta.shapes:
+        if start.resumes or model.keeps_state:
+            objective.state = _to_tensors(start.state["objective"], data.rows.place)
+        if start.resumes:
+            generator = _resumed(generator, start.state)
+            moments = _moments(start.state, settings.optimizer, theta)
+    training = train(
+        theta,
+        objective,
+        data,
+        settings,
+        generator,
+        state=moments,
+        keeps_start=start.weights is not None,
+        project=model.project,
+        listener=None if listener is None else lambda epoch: listener(theta, epoch),
+    )
+    state = {
+        "shapes": dict(theta.shapes),
+        "device": data.rows.place.device.type,
+        "generator": generator.get_state().numpy(),
+        "optimizer": _to_arrays(training.optimizer_state),
+        "objective": _to_arrays(objective.state),
+    }
+    return Fitted(theta.to_numpy(), training, objective, state)
+
+
+def parameters_at(start: Start, model: Model, data: Data, generator: torch.Generator) -> Parameters:
+    """The parameters with which a training begins."""
+    place = data.rows.place
+    if start.weights is not None:
+        return Parameters.from_numpy(start.weights, dtype=place.dtype, device=place.device)
+    theta = Parameters(model.shapes, dtype=place.dtype, device=place.device)
+    model.start_(theta, data.rows, data.index, generator)
+    return theta
+
+
+def require_memory_for(model: Model, settings: Settings, place: Place, name: str) -> None:
+    """Raise a MemoryError if the model could not be trained at a place."""
+    n_parameters = sum(math.prod(shape) for shape in model.shapes.values())
+    copies = 3 + len(settings.optimizer.slots)  # theta, its gradient, the best so far, moments
+    size = place.dtype.itemsize
+    require_memory(n_parameters * copies * size, place.device, f"Training {name}")
+    if model.numbers_per_row:
+        require_memory(
+            settings.batch_size * model.numbers_per_row * size,
+            place.device,
+            "Inference for one batch",
+            "Use a smaller batch_size, a larger stride or fewer components.",
+        )
+
+
+def rows_that_count(n_rows: int, weight: np.ndarray | None) -> torch.Tensor:
+    """Indices of the rows whose weight is not 0."""
+    return torch.arange(n_rows) if weight is None else torch.tensor(np.flatnonzero(weight))
+
+
+def some_of(index: torch.Tensor, n_rows: int = _PROBE_ROWS) -> torch.Tensor:
+    """About so many of the rows of an index, spread over all of it."""
+    return index[:: max(1, math.ceil(len(index) / n_rows))]
+
+
+def split(
+    index: torch.Tensor, fraction: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows to train on and those that are held out, drawn.
+
+    Raises
+    ------
+    ValueError
+        If no row would be left to train on.
+    """
+    n_held_out = max(1, round(fraction * len(index)))
+    if n_held_out >= len(index):
+        raise ValueError(
+            f"early_stopping would hold out {n_held_out} of n_samples={len(index)} rows and "
+            "leave none to train on; use a smaller validation_fraction, more rows, or "
+            "early_stopping=False."
+        )
+    order = torch.randperm(len(index), generator=generator, device=generator.device).cpu()
+    return index[order[n_held_out:]], index[order[:n_held_out]]
+
+
+def _resumed(generator: torch.Generator, state: dict) -> torch.Generator:
+    if state["device"] == generator.device.type:
+        generator.set_state(torch.tensor(state["generator"]))
+    return generator
+
+
+def _moments(state: dict, optimizer: Any, theta: Parameters) -> dict[str, torch.Tensor] | None:
+    """The optimiser's kept state, or None if there is none that fits."""
+    if set(state["optimizer"]) != set(optimizer.slots):
+        return None
+    place = place_of(theta.flat)
+    return {
+        # torch counts steps in float32.
+        slot: torch.tensor(
+            array, dtype=torch.float32 if array.ndim == 0 else place.dtype, device=place.device
+        )
+        for slot, array in state["optimizer"].items()
+    }
+
+
+def _to_arrays(state: dict) -> dict[str, np.ndarray]:
+    """A state of tensors and counts as arrays."""
+    return {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
+
+
+def _to_tensors(arrays: dict[str, np.ndarray], place: Place) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.tensor(
+            array, dtype=place.dtype if array.dtype.kind == "f" else None, device=place.device
+        )
+        for name, array in arrays.items()
+    }

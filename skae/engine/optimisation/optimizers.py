@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Registry
 
 # Devices for which torch has one fused kernel for the whole step.
 _FUSED_DEVICES = ("cpu", "cuda")

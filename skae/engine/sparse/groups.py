@@ -63,7 +63,7 @@ def map_groups(
     periodic : bool
         Whether the map's ends are neighbours. If not, only neighbourhoods that fit into the
         map count, and units at its borders are in fewer of them.
-    weights : {"flat", "gaussian"}
+    weights : {"flat", "window"}
         All members alike, or by a Gaussian window whose standard deviation is a quarter of
         the neighbourhood, along each axis. Either way they sum to the neighbourhood's size.
     n_components : int, default=None
@@ -96,8 +96,8 @@ def map_groups(
             f"map_shape={map_shape!r} has {math.prod(sizes)} units, but n_components="
             f"{n_components}: choose the map's shape so that its product is n_components."
         )
-    if weights not in ("flat", "gaussian"):
-        raise ValueError(f"weights={weights!r} must be 'flat' or 'gaussian'.")
+    if weights not in ("flat", "window"):
+        raise ValueError(f"weights={weights!r} must be 'flat' or 'window'.")
     members = torch.zeros(1, 1, dtype=torch.long)
     weight = torch.ones(1, dtype=torch.float64)
     for size, extent, step in zip(sizes, extents, strides, strict=True):

@@ -29,8 +29,7 @@ from typing import Any
 import torch
 
 from skae.engine.optimisation.models import Model
-from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Parameters, Registry
 from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
 from skae.engine.sparse.inference import infer

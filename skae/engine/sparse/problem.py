@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Registry
 from skae.engine.sparse.linear_maps import Dense, largest_eigenvalue, noise_like, squared_norm
 
 # Solvers by name: each takes a quadratic and a penalty, ``tol``, ``max_iter`` and ``start``, and

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from skae.engine.networks.affine_maps import AffineChain, decoder_maps, encoder_maps
+from skae.engine.networks.layers import AffineChain, decoder_maps, encoder_maps
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from skae.engine.networks.affine_maps import AffineChain, AffineMap, encoder_maps
-from skae.engine.optimisation.draws import random_mask
+from skae.engine.networks.layers import AffineChain, AffineMap, encoder_maps
+from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled

@@ -8,8 +8,8 @@ that of twice the rows, however many directions there are.
 
 import torch
 
-from skae.engine.networks.affine_maps import AffineChain
-from skae.engine.optimisation.draws import random_mask
+from skae.engine.networks.layers import AffineChain
+from skae.engine.optimisation.devices import random_mask
 
 
 def squared_change(change: torch.Tensor) -> torch.Tensor:

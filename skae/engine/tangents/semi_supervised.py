@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.affine_maps import linearized
 from skae.engine.networks.jacobians import DifferentiatedJacobian
+from skae.engine.networks.layers import linearized
 from skae.engine.stacks.supervised import Supervised
 from skae.engine.tangents.propagation import DirectedChain, random_combination, squared_change
 

@@ -31,8 +31,7 @@ from skae.engine.optimisation.devices import (
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
 from skae.estimators.face.outcomes import warn
-from skae.estimators.face.progress import StepLine
-from skae.estimators.face.training import usable_place
+from skae.estimators.face.training import StepLine, usable_place
 from skae.estimators.face.transformer import check_same_weights
 
 _EXACT = Place(torch.float64, torch.device("cpu"))

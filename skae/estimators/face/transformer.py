@@ -11,20 +11,28 @@ from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted, check_rows, check_weights, make_generator
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.fitting import AFRESH, Start, rows_that_count, some_of, split
-from skae.engine.optimisation.models import FittedModel, Model
+from skae.engine.optimisation.models import (
+    AFRESH,
+    FittedModel,
+    Model,
+    Start,
+    rows_that_count,
+    some_of,
+    split,
+)
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.registry import Registry
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property
-from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.scikit_learn import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     with_callbacks,
 )
 from skae.estimators.face.training import (
+    CallbackBridge,
     TrainedModel,
     place_for,
     rows_for,
@@ -33,6 +41,9 @@ from skae.estimators.face.training import (
     usable_place,
     weights_at,
 )
+
+# Kinds of layers that a stack knows by a name: families add theirs where they are defined.
+LAYERS = Registry()
 
 
 def layer_weights(name: str, doc: str, *others: str) -> Any:

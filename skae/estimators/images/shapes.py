@@ -40,25 +40,14 @@ _FORMS = (
 def resolve_image_shape(image_shape, n_features, name="image_shape"):
     """Height, width and channels of rows of ``n_features`` columns.
 
-    Parameters
-    ----------
-    image_shape : tuple of two or three int, or None
-        (height, width) is an image of one channel, and None a signal,
-        (1, n_features, 1). One -1 is inferred from ``n_features``; two leading ones
-        are the side of a square.
-    n_features : int
-    name : str, default="image_shape"
-        What the parameter is called, for messages.
-
-    Returns
-    -------
-    height, width, channels : tuple of int
+    (height, width) is an image of one channel, and None a signal, (1, n_features, 1). One -1 is
+    inferred from ``n_features``; two leading ones are the side of a square. ``name`` is what the
+    parameter is called in messages.
 
     Raises
     ------
     ValueError
-        If the extents are no integers, or not positive, or do not give
-        ``n_features`` columns.
+        If the extents are no integers, not positive, or do not give ``n_features`` columns.
     """
     if image_shape is None:
         return (1, int(n_features), 1)
@@ -142,8 +131,7 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 class ImageTransformer(ImageParameters):
     """A transformer that maps each image to another one, one block of rows at a time.
 
-    As with models that are trained, a subclass says what it is by methods that return:
-    `_model` and, where it needs them, `_check_parameters` and `_facts`.
+    A subclass says what it is by `_model` and, where it needs them, `_check_parameters`, `_facts`.
     """
 
     device: str | torch.device = parameter(
@@ -204,7 +192,6 @@ class ImageTransformer(ImageParameters):
             If X is not numeric or not finite, or has another number of columns than in
             `fit`; if a parameter that says what the map is has changed since then.
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
         place = usable_place(self, X)
@@ -227,7 +214,6 @@ class ImageTransformer(ImageParameters):
         -------
         names : ndarray of str
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         keeps = self._model(Place(torch.float64, _CPU)).keeps_columns
         names = OneToOneFeatureMixin if keeps else ClassNamePrefixFeaturesOutMixin
@@ -259,7 +245,8 @@ def remember_parameters(model, *others):
 
 
 def require_fitted_parameters(model):
-    """Raise a ValueError if a parameter that the map goes by has changed since the fit."""
+    """Raise an error without a fit, or if a parameter that the map goes by has changed since."""
+    check_is_fitted(model)
     for name, before in vars(model).get("_fitted_parameters", {}).items():
         now = _plain(getattr(model, name))
         if now != before:
@@ -294,20 +281,9 @@ class PatchSampling:
 
 
 def draw_patches(X, image_shape, patch_shape, stride, n_patches, random_state):
-    """Patches at random places of the images, in random order, as rows on the CPU.
+    """At most ``n_patches`` patches at random places of the images of X, in random order.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-    image_shape, patch_shape : tuple of three int
-    stride : tuple of two int
-    n_patches : int
-        All of them, where there are no more.
-    random_state : int, RandomState instance or None
-
-    Returns
-    -------
-    drawn : Tensor of shape (n_drawn, n_values)
+    They are rows of a tensor of shape (n_drawn, n_values) on the CPU.
     """
     generator, dtype = make_generator(random_state, _CPU), computing_dtype(X, _CPU)
     counts = count_patches(image_shape, patch_shape, stride)

@@ -33,6 +33,7 @@ from skae.estimators.face.training import TrainedModel, rows_for
 from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.sparse.given import find_dictionary
 from skae.estimators.sparse.inference import (
+    LOSSES,
     SparseInference,
     describe_coded_columns,
     penalty_of,
@@ -183,7 +184,7 @@ class SparseCoder(SparseInference, Transformer):
     )
     loss: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "gaussian", "squared_error"})],
+        constraints=[StrOptions(LOSSES)],
         doc="""{"auto", "gaussian", "squared_error"}
         The columns that are coded: "gaussian" standardises them by their mean and standard
         deviation, which are estimated in `fit`; "squared_error" takes them as they are.

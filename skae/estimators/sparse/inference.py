@@ -21,6 +21,9 @@ from skae.estimators.face.columns import describe_columns
 from skae.estimators.face.outcomes import report_unsolved
 from skae.estimators.face.parameters import estimator, parameter
 
+# What codes minimise is a squared error: of columns that are standardised, or as they are.
+LOSSES = {"auto", "gaussian", "squared_error"}
+
 
 @estimator
 class SparseInference:

@@ -10,13 +10,13 @@ from sklearn.utils.metaestimators import available_if
 from skae._validation import Interval, Registered, check_rows, check_weights
 from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.fitting import Start
+from skae.engine.optimisation.models import Start
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
-from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.scikit_learn import with_callbacks
+from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,

@@ -12,15 +12,14 @@ import numpy as np
 import torch
 
 from skae._validation import check_rows, make_generator
-from skae.engine.optimisation.fitting import Start, some_of
-from skae.engine.optimisation.models import FittedModel
+from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.supervised import with_output
 from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
-from skae.estimators.face.progress import CallbackBridge
 from skae.estimators.face.training import (
+    CallbackBridge,
     rows_for,
     run_training,
     settings_of,

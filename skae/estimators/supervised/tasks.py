@@ -13,8 +13,7 @@ from sklearn.utils import check_consistent_length
 
 from skae._validation import check_rows, check_weights, make_generator
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.fitting import rows_that_count, split
-from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.models import Model, rows_that_count, split
 from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised
 from skae.estimators.face.training import place_for

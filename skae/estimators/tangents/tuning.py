@@ -9,7 +9,7 @@ import torch
 from sklearn.utils import gen_even_slices
 
 from skae.diagnostics import jacobian_products
-from skae.engine.networks.affine_maps import jacobian_of
+from skae.engine.networks.layers import jacobian_of
 from skae.engine.optimisation.devices import require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows, summarize_columns

@@ -14,7 +14,7 @@ from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.boltzmann.pseudo_likelihood import pseudo_log_likelihood
 from skae.engine.networks.penalties import CodeKL, WeightDecay
 from skae.engine.networks.units import Bernoulli, Gaussian
-from skae.engine.optimisation.draws import bernoulli
+from skae.engine.optimisation.devices import bernoulli
 from skae.engine.optimisation.parameters import Parameters
 
 BINARY = partial(BipartiteMachine, units=Bernoulli())

@@ -15,7 +15,7 @@ from skae.engine.boltzmann.tempering import (
     parallel_tempering,
 )
 from skae.engine.networks.layers import softplus
-from skae.engine.optimisation.draws import bernoulli
+from skae.engine.optimisation.devices import bernoulli
 from skae.engine.optimisation.parameters import Parameters
 
 N_CATEGORIES, N_HIDDEN, N_CHAINS = 6, 3, 20_000

@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skae.engine.networks.affine_maps import (
+from skae.engine.networks.layers import (
+    ACTIVATIONS,
     AffineChain,
     AffineMap,
+    Network,
     decoder_maps,
     encoder_maps,
 )
-from skae.engine.networks.layers import ACTIVATIONS, Network
 from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Gaussian
-from skae.engine.optimisation.draws import random_mask
+from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
 

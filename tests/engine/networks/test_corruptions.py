@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper
-from skae.engine.optimisation.draws import random_mask
+from skae.engine.optimisation.devices import random_mask
 
 N_ROWS, N_COLUMNS = 2000, 7
 MINIMUM = torch.linspace(-3, -1, N_COLUMNS, dtype=torch.float64)

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from skae.engine.optimisation import draws
-from skae.engine.optimisation.draws import bernoulli, random_mask
+from skae.engine.optimisation import devices
+from skae.engine.optimisation.devices import bernoulli, random_mask
 
 # One call below and one above the size at which the way of drawing changes; both odd, so that
 # the last of the draws cut from 64 bits is half used.
-FEW, MANY = draws._MANY - 1, 10 * draws._MANY + 1
+FEW, MANY = devices._MANY - 1, 10 * devices._MANY + 1
 DTYPES = [torch.float32, torch.float64]
 
 
@@ -92,7 +92,7 @@ def test_certain_outcomes(n_draws, dtype, generator):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_certain_outcomes_are_so_for_all_bits(dtype, monkeypatch, generator):
-    n_draws = 2 * draws._MANY
+    n_draws = 2 * devices._MANY
     ends = torch.tensor([-(2**31), -(2**31) + 1, -1, 0, 1, 2**31 - 65, 2**31 - 64, 2**31 - 1])
     from_bits(monkeypatch, ends.to(torch.int32).repeat(n_draws // len(ends)))
     # No 32 bits, the lowest least of all, read as a number below 0.
@@ -103,7 +103,7 @@ def test_certain_outcomes_are_so_for_all_bits(dtype, monkeypatch, generator):
 
 @pytest.mark.parametrize(("dtype", "resolution"), [(torch.float32, 2**-24), (torch.float64, 0)])
 def test_a_draw_compares_its_bits_with_the_probability(dtype, resolution, monkeypatch, generator):
-    n_draws = 2 * draws._MANY
+    n_draws = 2 * devices._MANY
     bits = torch.randint(-(2**31), 2**31, (n_draws,), generator=generator)
     p = torch.rand(n_draws, dtype=dtype, generator=generator)
     uniform = bits.double() / 2**32 + 0.5

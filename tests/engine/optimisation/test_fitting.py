@@ -11,8 +11,9 @@ from skae.engine.networks.layers import Network
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.fitting import (
+from skae.engine.optimisation.models import (
     AFRESH,
+    FittedModel,
     Start,
     fit_model,
     parameters_at,
@@ -20,7 +21,6 @@ from skae.engine.optimisation.fitting import (
     some_of,
     split,
 )
-from skae.engine.optimisation.models import FittedModel
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows

@@ -8,7 +8,7 @@ from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.optimizers import OPTIMIZERS
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Registry
 from skae.engine.optimisation.training import SCHEDULES
 
 REGISTRIES = {

@@ -16,8 +16,7 @@ from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import SCHEDULES, Data, Objective, Settings, train
-from skae.engine.optimisation.watching import evaluate
+from skae.engine.optimisation.training import SCHEDULES, Data, Objective, Settings, evaluate, train
 
 N_ROWS = 23
 

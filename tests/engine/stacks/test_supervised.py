@@ -14,7 +14,7 @@ from skae.engine.networks.layers import ACTIVATIONS, Network, encode
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.penalties import Contraction
 from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
-from skae.engine.optimisation.draws import random_mask
+from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
 from skae.engine.optimisation.training import Objective
