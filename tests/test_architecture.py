@@ -27,7 +27,7 @@ PACKAGE = Path(skae.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
-# Each floor may import itself and those named here.
+# The arrows. Each floor may import itself and those named here.
 FLOORS = {
     "engine": set(),
     "_validation": {"engine"},
@@ -51,22 +51,14 @@ ESTIMATORS = {
     "face": set(),
     "targets": set(),
     "auto_encoders": {"face"},
-<<<<<<< HEAD
     "images": {"face", "auto_encoders"},
     "stacks": {"face", "auto_encoders", "targets"},
     "boltzmann": {"face", "stacks"},
-    "sparse": {"face", "images", "stacks"},
+    "sparse": {"face", "images"},
     "supervised": {"face", "stacks", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
-=======
-    "boltzmann": {"face", "stacks"},
-    "images": {"face", "auto_encoders"},
-    "sparse": {"face", "images"},
-    "stacks": {"face", "auto_encoders"},
-    "supervised": {"face", "stacks"},
-    "tangents": {"face", "auto_encoders", "stacks", "supervised"},
->>>>>>> shrink_sparse
 }
+# End of the arrows.
 
 
 def imported_names(tree):

@@ -180,7 +180,7 @@ def test_hull_of_scattered_pixels_agrees_with_qhull():
 
 
 def test_convex_sets_follow_the_specification():
-    X, y = make_convex(4001, random_state=1)
+    X, y = make_convex(2001, random_state=1)
     area = X.sum(axis=1)
     # As many of the one as of the other.
     assert abs(2 * y.sum() - len(y)) <= 1

@@ -196,8 +196,7 @@ def _rows(images):
 
 def _sides(image_size, least):
     """Heights, as a column, and widths, as a row, of rectangles; which ones are long enough."""
-    sides = np.arange(image_size + 1)
-    height, width = sides[:, np.newaxis], sides
+    height, width = np.ogrid[: image_size + 1, : image_size + 1]
     return height, width, np.minimum(height, width) >= least
 
 

@@ -166,8 +166,7 @@ def jacobian_products(estimator, X, directions, *, of="encoder"):
     Raises
     ------
     ValueError
-        If the code has no gradient, as that of a `SparseCoder`, or directions do not
-        fit the rows.
+        If the code has no gradient, as that of a `SparseCoder`, or directions do not fit the rows.
 
     See Also
     --------
@@ -193,13 +192,8 @@ def jacobian_products(estimator, X, directions, *, of="encoder"):
     True
     """
     X = check_differentiable(estimator, X, of)
-    directions = check_array(
-        directions,
-        dtype=[np.float64, np.float32],
-        ensure_2d=False,
-        allow_nd=True,
-        input_name="directions",
-    )
+    form = dict(dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True)
+    directions = check_array(directions, input_name="directions", **form)
     n_samples, n_features = X.shape
     if directions.ndim not in (2, 3) or (directions.shape[0], directions.shape[-1]) != X.shape:
         raise ValueError(

@@ -91,8 +91,7 @@ def gradient_agreement(
     n_gibbs_steps : sequence of int, default=(1, 2, 5, 10, 25)
         The values of k for "cd_k".
     scales : sequence of float, default=(0.25, 0.5, 1, 2, 4)
-        What weights and biases are multiplied by, in increasing order. 1 is the fitted
-        machine.
+        What weights and biases are multiplied by, in increasing order. 1 is the fitted machine.
     n_particles : int, default=1000
         Persistent particles of "pcd", the only rule with sampling noise.
     growth : float, default=0.01

@@ -15,7 +15,7 @@ from skae.diagnostics.jacobians import (
     scale_like,
 )
 from skae.engine.networks import singular_vectors
-from skae.engine.optimisation.rows import block_bounds
+from skae.engine.optimisation.rows import block_bounds, fits_float32
 
 
 class TangentDefects(NamedTuple):
@@ -126,10 +126,8 @@ def tangents(estimator, X, n_tangents, *, of="encoder"):
 
 def leading_directions(estimator, X, n_tangents, of="encoder"):
     """`tangents` at checked rows."""
-    double = computing_dtype(X, torch.device("cpu")) == torch.float64
-    directions = np.empty(
-        (X.shape[0], n_tangents, X.shape[1]), dtype=np.float64 if double else np.float32
-    )
+    shape = (X.shape[0], n_tangents, X.shape[1])
+    directions = torch.empty(shape, dtype=computing_dtype(X, torch.device("cpu"))).numpy()
 
     def values(jacobian, rows):
         found = singular_vectors.leading_singular_vectors(jacobian, n_tangents)
@@ -225,8 +223,7 @@ def local_pca_tangents(X, n_tangents, *, n_neighbors=20, query=None):
     Raises
     ------
     ValueError
-        If there are too few neighbours for the tangents, or too few rows for the
-        neighbours.
+        If there are too few neighbours for the tangents, or too few rows for the neighbours.
 
     See Also
     --------
@@ -294,8 +291,7 @@ def _check_neighbourhood(X, n_tangents, n_neighbors):
 def _as_floats(array, name):
     """A checked array or CSR matrix, in float32 where that holds all of its numbers."""
     array = check_array(array, accept_sparse="csr", dtype="numeric", input_name=name)
-    double = computing_dtype(array, torch.device("cpu")) == torch.float64
-    return array.astype(np.float64 if double else np.float32, copy=False)
+    return array.astype(np.float32 if fits_float32(array.dtype) else np.float64, copy=False)
 
 
 def principal_angles(first, second):

@@ -20,8 +20,7 @@ def constant_units(codes, tol=1e-5):
     codes : ndarray of shape (n_samples, n_components)
         At least two different rows of data should be behind them.
     tol : float, default=1e-5
-        Spread, as a fraction of the largest absolute code, below which a unit counts
-        as constant.
+        Spread, as a fraction of the largest absolute code, below which a unit counts as constant.
 
     Returns
     -------
@@ -61,9 +60,8 @@ def active_units(estimator, X, *, threshold=0.1):
         \left\| \frac{\partial h_j(x)}{\partial x} \right\| >
         \text{threshold} \cdot \max_k \left\| \frac{\partial h_k(x)}{\partial x} \right\|
 
-    The others are saturated, or off: they add next to nothing to the Jacobian. The active units
-    are a chart, local coordinates of the data's manifold, by filters that neighbouring charts
-    share.
+    The others are saturated, or off: they add next to nothing to the Jacobian. The active units are
+    a chart, local coordinates of the data's manifold, by filters that neighbouring charts share.
 
     Parameters
     ----------
@@ -134,9 +132,8 @@ def chart_overlap(first, second):
     first : array-like of bool of shape (..., n_components)
         From `active_units`.
     second : array-like of bool of shape (..., n_components)
-        The same for the other row of each pair. Both are broadcast: with indices of k
-        neighbours of each row, ``chart_overlap(active[:, None], active[neighbours])`` has shape
-        (n_samples, k).
+        The same for the other row of each pair. Both are broadcast: with indices of k neighbours of
+        each row, ``chart_overlap(active[:, None], active[neighbours])`` has shape (n_samples, k).
 
     Returns
     -------

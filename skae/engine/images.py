@@ -249,13 +249,9 @@ def learn_whitening(
     least = 0.0
     if contrast_epsilon is not None:
         variances = torch.cat([center_rows(rows).square().mean(1) for rows in blocks()])
-        n_columns = next(blocks()).shape[1]
-        _require_range(
-            variances.mean(),
-            n_columns * variances.max(),
-            dtype,
-            (center_rows(rows) for rows in blocks()),
-        )
+        largest = next(blocks()).shape[1] * variances.max()
+        centred = (center_rows(rows) for rows in blocks())
+        _require_range(variances.mean(), largest, dtype, centred)
         least = contrast_epsilon * float(variances.mean())
 
     def normalized():

@@ -13,7 +13,35 @@ from skae.plots.drawing import axes
 _LEAST = 1e-4
 
 
-class LossCurveDisplay:
+class _ComparisonDisplay:
+    """A display of several models, or of one."""
+
+    @classmethod
+    def from_estimator(cls, estimator, X=None, *, name=None, **options):
+        """Draw one model: `from_estimators` of it alone.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
+            Data, for all displays but loss curves.
+        name : str, default=None
+            Label. None takes the name of the estimator's class.
+        **options
+            Those of `from_estimators`.
+
+        Returns
+        -------
+        display : object
+            Of this class.
+        """
+        name = type(estimator).__name__ if name is None else name
+        data = () if X is None else (X,)
+        return cls.from_estimators({name: estimator}, *data, **options)
+
+
+class LossCurveDisplay(_ComparisonDisplay):
     """Loss against epoch, of one model or of several.
 
     Made by `from_estimator` or `from_estimators`; parameters are stored as attributes.
@@ -55,28 +83,8 @@ class LossCurveDisplay:
         self.loss_curves, self.validation_curves = loss_curves, validation_curves
 
     @classmethod
-    def from_estimator(cls, estimator, *, name=None, ax=None):
-        """Draw ``loss_curve_`` and ``validation_curve_``.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted.
-        name : str, default=None
-            Label. None takes the name of the estimator's class.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-
-        Returns
-        -------
-        display : LossCurveDisplay
-        """
-        name = type(estimator).__name__ if name is None else name
-        return cls.from_estimators({name: estimator}, ax=ax)
-
-    @classmethod
     def from_estimators(cls, estimators, *, ax=None):
-        """Draw the curves of several models into one axes.
+        """Draw ``loss_curve_`` and ``validation_curve_`` of several models into one axes.
 
         Parameters
         ----------
@@ -123,33 +131,6 @@ class LossCurveDisplay:
         return self
 
 
-class _ComparisonDisplay:
-    """A display of several models, or of one."""
-
-    @classmethod
-    def from_estimator(cls, estimator, X, *, name=None, **options):
-        """Draw one model: `from_estimators` of it alone.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted.
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        name : str, default=None
-            Label. None takes the name of the estimator's class.
-        **options
-            Those of `from_estimators`.
-
-        Returns
-        -------
-        display : object
-            Of this class.
-        """
-        name = type(estimator).__name__ if name is None else name
-        return cls.from_estimators({name: estimator}, X, **options)
-
-
 class Shares(NamedTuple):
     """Of code values, near either end of [0, 1]."""
 
@@ -183,11 +164,7 @@ class SaturationDisplay(_ComparisonDisplay):
     --------
     SpectrumDisplay : What saturation does to the Jacobian.
     skae.diagnostics.saturation : Both shares together, for each row.
-
-    References
-    ----------
-    .. [1] S. Rifai, P. Vincent, X. Muller, X. Glorot, Y. Bengio. Contractive
-       auto-encoders: explicit invariance during feature extraction. ICML 2011.
+    skae.diagnostics.jacobian_norms : What is nearly 0 then, with the paper.
 
     Examples
     --------
@@ -301,7 +278,6 @@ class SpectrumDisplay(_ComparisonDisplay):
     See Also
     --------
     TangentDisplay : The directions of the largest ones.
-    SaturationDisplay : How a contractive code comes by small ones.
     skae.diagnostics.jacobian_spectrum : What is drawn.
     skae.diagnostics.local_rank : The fall of a spectrum as a number.
 

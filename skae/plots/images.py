@@ -28,10 +28,6 @@ class FilterDisplay:
     ax_, figure_ : matplotlib Axes and Figure
         Where it is drawn.
 
-    See Also
-    --------
-    ReconstructionDisplay : What the model makes of its input.
-
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -117,10 +113,6 @@ class ReconstructionDisplay:
         The grid, with NaN between images: rows of inputs alternate with reconstructions.
     ax_, figure_ : matplotlib Axes and Figure
         Where it is drawn.
-
-    See Also
-    --------
-    FilterDisplay : The weights of the units.
 
     Examples
     --------

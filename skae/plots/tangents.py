@@ -38,7 +38,6 @@ class TangentDisplay:
     See Also
     --------
     TangentWalkDisplay : Where a tangent leads.
-    SpectrumDisplay : How many tangents there are.
     skae.diagnostics.tangents : What is drawn for an encoder.
     skae.diagnostics.local_pca_tangents : What is drawn for local PCA.
 
@@ -258,10 +257,6 @@ class TangentWalkDisplay:
         The grid, with NaN between images: a line for each tangent of the first row, and so on.
     ax_, figure_ : matplotlib Axes and Figure
         Where it is drawn.
-
-    See Also
-    --------
-    TangentDisplay : The tangents themselves.
 
     Examples
     --------

@@ -20,8 +20,7 @@ from skae.engine.optimisation.models import (
     some_of,
     split,
 )
-from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.registry import Registry
+from skae.engine.optimisation.parameters import Parameters, Registry
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows

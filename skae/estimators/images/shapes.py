@@ -51,10 +51,7 @@ def resolve_image_shape(image_shape, n_features, name="image_shape"):
     """
     if image_shape is None:
         return (1, int(n_features), 1)
-    extents = [
-        int(extent) if isinstance(extent, Integral) and not isinstance(extent, bool) else 0
-        for extent in image_shape
-    ]
+    extents = [int(extent) if _is_integer(extent) else 0 for extent in image_shape]
     legal = len(extents) in (2, 3) and all(extent == -1 or extent > 0 for extent in extents)
     unknown = [axis for axis, extent in enumerate(extents) if extent == -1]
     if not legal or (len(unknown) > 1 and unknown != [0, 1]):
@@ -76,12 +73,13 @@ def resolve_image_shape(image_shape, n_features, name="image_shape"):
 def resolve_extents(name, extents):
     """A window's height and width, each at least 1, from one int or two."""
     pair = (extents, extents) if isinstance(extents, Integral) else tuple(extents)
-    if len(pair) != 2 or any(
-        not isinstance(extent, Integral) or isinstance(extent, bool) or extent < 1
-        for extent in pair
-    ):
+    if len(pair) != 2 or not all(_is_integer(extent) and extent >= 1 for extent in pair):
         raise ValueError(f"{name}={extents!r} must be (height, width), two integers of at least 1.")
     return int(pair[0]), int(pair[1])
+
+
+def _is_integer(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @estimator

@@ -306,9 +306,8 @@ def _whitens_rows(model):
 class PatchWhitener(PatchSampling, ImageTransformer):
     r"""Contrast normalisation and whitening of patches, or of whole images by patches.
 
-    Each patch :math:`x` becomes, with its own mean and variance over the :math:`d` values
-    and with the mean :math:`\mu` and covariance :math:`V D V^\top` of all patches so
-    normalised,
+    Each patch :math:`x` becomes, with its own mean and variance over the :math:`d` values and with
+    the mean :math:`\mu` and covariance :math:`V D V^\top` of all patches so normalised,
 
     .. math::
 

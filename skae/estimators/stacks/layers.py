@@ -12,16 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
-<<<<<<< HEAD
-from skae.engine.optimisation.parameters import Registry
-from skae.estimators.auto_encoders import (
-    AutoEncoder,
-    ContractiveAutoEncoder,
-    DenoisingAutoEncoder,
-)
-=======
 from skae.estimators.auto_encoders import AutoEncoder
->>>>>>> shrink_sparse
 from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
 from skae.estimators.face.transformer import LAYERS, Transformer, as_if_fitted
