@@ -15,7 +15,7 @@ class Fault(NamedTuple):
     snippet, replacement : str
         What stands there, exactly once, and what is put in its place.
     tests : tuple of str
-        The test files that should notice.
+        The test files, or tests in them, that should notice.
     """
 
     file: str
@@ -167,39 +167,43 @@ FAULTS = [
         "the generator starts anew where training resumes",
         "generator = _resumed(generator, start.state)",
         "pass",
+        f"{_FACE}/test_composition.py::test_partial_fit_carries_moments_and_noise_over",
     ),
     _fitting(
         "moments start anew where training resumes",
         "moments = _moments(start.state, settings.optimizer, theta)",
         "pass",
+        f"{_FACE}/test_composition.py::test_partial_fit_carries_moments_and_noise_over",
     ),
     _fitting(
         "held-out rows are trained on as well",
         "return index[order[n_held_out:]], index[order[:n_held_out]]",
         "return index, index[order[:n_held_out]]",
+        f"{_ENGINE}/optimisation/test_fitting.py",
     ),
     _fitting(
         "the check of the last row to train on is gone",
         "if n_held_out >= len(index):",
         "if n_held_out > len(index):",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_early_stopping_needs_rows",
     ),
     _fitting(
         "rows of weight 0 are trained on",
         "torch.arange(n_rows) if weight is None else torch.tensor(np.flatnonzero(weight))",
         "torch.arange(n_rows)",
+        f"{_FACE}/test_composition.py::test_rows_of_weight_zero_do_not_count",
     ),
     _devices(
         "threads are not given back after an error",
         "    try:\n        yield\n    finally:\n        torch.set_num_threads(n_threads)",
         "    yield\n    torch.set_num_threads(n_threads)",
-        f"{_FACE}/test_reproducibility.py",
+        f"{_FACE}/test_reproducibility.py::test_global_states_are_left_alone_on_errors",
     ),
     _devices(
         "memory is not checked",
         "if available is not None and n_bytes > available:",
         "if available is None:",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_too_little_memory",
     ),
     # Rows
     _rows(
@@ -315,7 +319,7 @@ FAULTS = [
         "a penalty for codes of another range is taken",
         "if code_range[0] < needed[0] or code_range[1] > needed[1]:",
         "if code_range[0] < needed[0] and code_range[1] > needed[1]:",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_parameters_that_do_not_go_together",
     ),
     _objectives(
         "sample weights are lost where components are emphasised",
@@ -380,43 +384,50 @@ FAULTS = [
         "the domain of the units is not checked in fit",
         "    _check_parts(parts, X, summary, feature_names, parameter)\n\n",
         "\n",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_likelihoods_are_of_the_domain_of_the_loss",
     ),
     _transformer(
         "partial_fit forgets the curve",
         "self.loss_curve_ = earlier + training.loss_curve",
         "self.loss_curve_ = training.loss_curve",
+        f"{_FACE}/test_composition.py::test_partial_fit_returns_self_and_learns",
     ),
     _transformer(
         "fit leaves what partial_fit kept",
         '        self.__dict__.pop("_training_state", None)\n        if start.resumes',
         "        if start.resumes",
+        f"{_FACE}/test_composition.py::test_fit_after_partial_fit_forgets",
     ),
     _transformer(
         "layers may change between fit and transform",
         "if {name: array.shape for name, array in weights.items()} != dict(model.shapes):",
         "if len(weights) != len(model.shapes):",
+        f"{_FACE}/test_composition.py::test_warm_start_with_other_layers_is_refused",
     ),
     _transformer(
         "scores are not averaged by weights",
         "np.average(scores, weights=check_weights(sample_weight, scores))",
         "np.average(scores)",
+        f"{_FACE}/test_composition.py::test_score_takes_weights",
     ),
     _transformer(
         "rows outside of the domain are scored",
-        '        self.columns_.check(X, getattr(self, "feature_names_in_", None))\n        return X',
+        '        self.columns_.check(X, getattr(self, "feature_names_in_", None))\n'
         "        return X",
-        f"{_FACE}/test_bad_input.py",
+        "        return X",
+        f"{_FACE}/test_bad_input.py::test_likelihoods_are_of_the_domain_of_the_loss",
     ),
     _outcomes(
         "a fit that fails takes the model with it",
         "            vars(self).update(before)\n",
         "",
+        f"{_FACE}/test_bad_input.py::test_failure_inside_training_leaves_a_fitted_model_as_it_was",
     ),
     _outcomes(
         "a training that learned nothing is passed off as a model",
         'raise ValueError(f"{message}. Nothing was learned.")',
         "pass",
+        f"{_FACE}/test_bad_input.py::test_divergence_at_once",
     ),
     _outcomes(
         "collapsed codes are not reported",
@@ -433,7 +444,7 @@ FAULTS = [
         "weights are not made to mean 1",
         "return weight * (positive.sum() / weight.sum())",
         "return weight",
-        f"{_FACE}/test_composition.py",
+        f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
     _validation(
         "infinite entries that a sparse matrix stores are taken",
