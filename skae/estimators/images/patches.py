@@ -158,8 +158,8 @@ class PatchFeatures(PatchSampling, ImageParameters):
         Raises
         ------
         ValueError
-            If a parameter is out of its range; if X is empty, not numeric or not finite; if its
-            rows do not fit ``image_shape``; if patches are larger than the images.
+            If a parameter is out of its range; if X is no matrix of such images; if patches are
+            larger than these.
         """
         validate_parameters(self)
         encoder, whitener = self._make_encoder(), self._make_whitener()
@@ -190,14 +190,13 @@ class PatchFeatures(PatchSampling, ImageParameters):
         Returns
         -------
         features : ndarray of shape (n_samples, rows * columns * n_codes)
-            The codes in the cells of the grid, of shape ``output_shape_``, flattened; in
-            float32 for float32 input and small integers, else in float64.
+            The codes in the cells of the grid, of shape ``output_shape_``; float32 for float32
+            and small integers, else float64.
 
         Raises
         ------
         ValueError
-            If X is not numeric or not finite, or has another number of columns than in
-            `fit`; if a parameter that says what the map is has changed since then.
+            If X is no matrix of such images, or a parameter that the map goes by has changed.
         """
         require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
@@ -219,9 +218,8 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
     @property
     def _cells(self):
-        if self.pooling_grid is None:
-            return None
-        return resolve_extents("pooling_grid", self.pooling_grid)
+        grid = self.pooling_grid
+        return None if grid is None else resolve_extents("pooling_grid", grid)
 
     def _make_encoder(self):
         if self.encoder is None:

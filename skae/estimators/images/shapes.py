@@ -90,10 +90,9 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         default=None,
         constraints=["array-like", None],
         doc="""tuple of int or None
-        Shape (height, width) or (height, width, channels) of the images that rows are,
-        flattened with the channels last. One extent may be -1: it is inferred from the
-        number of columns, as is the side of square images in (-1, -1, channels). None
-        takes rows as signals, (1, n_features, 1).""",
+        Shape (height, width) or (height, width, channels) of the images that rows are, with the
+        channels last. One extent may be -1: it is inferred, as is the side of square images in
+        (-1, -1, channels). None takes rows as signals, (1, n_features, 1).""",
     )
 
     n_features_in_: int = attribute(
@@ -110,8 +109,7 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     )
     output_shape_: tuple[int, int, int] = attribute(
         """tuple of int
-        Height, width and channels of the images that come out: the ``image_shape`` of
-        the next step."""
+        Those of the images that come out: the ``image_shape`` of the next step."""
     )
 
     def __sklearn_tags__(self):
@@ -159,8 +157,7 @@ class ImageTransformer(ImageParameters):
         Raises
         ------
         ValueError
-            If a parameter is out of its range; if X is empty, not numeric or not
-            finite; if its rows do not fit ``image_shape``.
+            If a parameter is out of its range, or X is no matrix of such images.
         """
         self._check_parameters()
         X = check_rows(self, X, reset=True)
@@ -181,14 +178,12 @@ class ImageTransformer(ImageParameters):
         Returns
         -------
         images : ndarray of shape (n_samples, height * width * channels)
-            Images of shape ``output_shape_``, flattened; in float32 for float32 input
-            and small integers, else in float64.
+            Those of shape ``output_shape_``; float32 for float32 and small integers, else float64.
 
         Raises
         ------
         ValueError
-            If X is not numeric or not finite, or has another number of columns than in
-            `fit`; if a parameter that says what the map is has changed since then.
+            If X is no matrix of such images, or a parameter that the map goes by has changed.
         """
         require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)

@@ -274,16 +274,12 @@ class Pooling(ImageTransformer):
         *sides, channels = self.image_shape_
         if self.grid is not None:
             grid = resolve_extents("grid", self.grid)
-            return Stage(
-                (*map(min, grid, sides), channels),
-                lambda images: pool_grid(images, self.kind, grid),
-            )
+            shape = (*map(min, grid, sides), channels)
+            return Stage(shape, lambda images: pool_grid(images, self.kind, grid))
         size = resolve_extents("size", self.size)
         stride = size if self.stride is None else resolve_extents("stride", self.stride)
-        return Stage(
-            (*map(_count_windows, sides, size, stride), channels),
-            lambda images: pool(images, self.kind, size, stride),
-        )
+        shape = (*map(_count_windows, sides, size, stride), channels)
+        return Stage(shape, lambda images: pool(images, self.kind, size, stride))
 
 
 def _count_windows(extent, size, stride):
@@ -458,19 +454,11 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         whole = self.patch_shape is None
         patch_shape = self.image_shape_ if whole else resolve_patch_shape(self)
         n_values = math.prod(patch_shape)
-        require_memory(
-            6 * 8 * n_values**2,
-            _CPU,
-            f"Whitening patches of {n_values} values",
-            "Give a smaller patch_shape.",
-        )
-        learned = learn_whitening(
-            self._training_blocks(X, patch_shape),
-            self.method,
-            self.epsilon,
-            self.contrast_epsilon if self.contrast else None,
-            computing_dtype(X, _CPU),
-        )
+        what, remedy = f"Whitening patches of {n_values} values", "Give a smaller patch_shape."
+        require_memory(6 * 8 * n_values**2, _CPU, what, remedy)
+        blocks, dtype = self._training_blocks(X, patch_shape), computing_dtype(X, _CPU)
+        contrast_epsilon = self.contrast_epsilon if self.contrast else None
+        learned = learn_whitening(blocks, self.method, self.epsilon, contrast_epsilon, dtype)
         return {
             "patch_shape_": patch_shape,
             "contrast_epsilon_": learned.contrast_epsilon,
@@ -499,11 +487,8 @@ class PatchWhitener(PatchSampling, ImageTransformer):
             return (rows - mean) @ filters.t()
 
         if self.patch_shape is None:
-            return Stage(
-                self.image_shape_,
-                lambda images: whitened(images.flatten(1), filters),
-                keeps_columns=self.method == "zca",
-            )
+            keeps = self.method == "zca"
+            return Stage(self.image_shape_, lambda x: whitened(x.flatten(1), filters), keeps)
         height, width, channels = self.patch_shape_
         above, left = height // 2, width // 2
         border = (left, width - 1 - left, above, height - 1 - above)
