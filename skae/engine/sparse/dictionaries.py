@@ -19,8 +19,7 @@ import torch
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.training import Objective
-from skae.engine.sparse.inference import choose_algorithm, infer
-from skae.engine.sparse.problem import largest_useful_alpha, make_quadratic
+from skae.engine.sparse.problem import choose_algorithm, infer, largest_useful_alpha, make_quadratic
 
 # An atom is dead when it was not used while an atom of average use was used so many times. With
 # less patience, atoms for what is rare are lost again and again.

@@ -33,9 +33,8 @@ from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.registry import Registry
 from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
-from skae.engine.sparse.inference import infer
 from skae.engine.sparse.linear_maps import squared_norm
-from skae.engine.sparse.problem import SparseCodes, make_quadratic, objective_and_gap
+from skae.engine.sparse.problem import SparseCodes, infer, make_quadratic, objective_and_gap
 
 # Sharpness of a smooth bend, where training starts, in units of 1 / threshold.
 _SHARPNESS = 4.0
@@ -302,7 +301,7 @@ class PredictiveDecomposition(Objective):
     floor : float, default=0.0
         The part of the loss that no parameter changes.
     tol, max_iter : float and int
-        Of the inference: `skae.engine.sparse.inference.infer`.
+        Of the inference: `skae.engine.sparse.problem.infer`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from sklearn.decomposition import sparse_encode
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import CollapsedCodeWarning, ConvolutionalPSD
-from skae.engine.sparse.convolutions import Convolution
+from skae.engine.sparse.linear_maps import Convolution
 from skae.engine.sparse.problem import L1, fista, make_quadratic
 
 VARIANTS = [
