@@ -26,12 +26,7 @@ _MANY_CODES = 2**16
 
 @dataclass(frozen=True)
 class Dense:
-    """A matrix D with one row for each code: synthesis is h D, analysis x D^T.
-
-    Parameters
-    ----------
-    n_features, n_codes : int
-    """
+    """A matrix D of shape (n_codes, n_features): synthesis is h D, analysis x D^T."""
 
     n_features: int
     n_codes: int
@@ -70,21 +65,11 @@ class Dense:
 class Convolution:
     """Where windows lie and which filters they use; images and maps are flat, channel last.
 
-    Parameters
-    ----------
-    image_shape : tuple of int
-        (height, width, channels).
-    filter_shape : tuple of int
-        (height, width) of a window.
-    n_filters : int
-        Filters of each window.
-    stride : int
-        Pixels between neighbouring windows.
-    padding : str
-        "valid": windows that lie in the image; "same": one window for each ``stride``
-        pixels; "full": all windows that overlap the image. Outside of it, pixels are 0.
-    period : int or None
-        Windows so many positions apart share their filters; None: no windows do.
+    ``image_shape`` is (height, width, channels), ``filter_shape`` the (height, width) of a window,
+    and each window has ``n_filters``. Neighbouring windows are ``stride`` pixels apart. Padding
+    "valid" has the windows that lie in the image, "same" one for each ``stride`` pixels, "full" all
+    that overlap the image, outside of which pixels are 0. Windows ``period`` positions apart share
+    their filters; with None, no windows do.
     """
 
     image_shape: tuple
@@ -140,18 +125,8 @@ class Convolution:
     def analyze(
         self, filters: torch.Tensor, images: torch.Tensor, shift: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The products of every window with its filters.
-
-        Parameters
-        ----------
-        filters : Tensor of the shape ``filters_shape``
-        images : Tensor of shape (n_samples, n_features)
-        shift : Tensor of shape (n, ), default=None
-            What to add to the products with each of the n filters.
-
-        Returns
-        -------
-        maps : Tensor of shape (n_samples, n_codes)
+        """The products (n_samples, n_codes) of every window of images (n_samples, n_features) with
+        its filters, plus a ``shift`` of each.
         """
         images = self._padded(images)
         if self.tile == (1, 1):
@@ -164,14 +139,7 @@ class Convolution:
     def synthesize(self, filters: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         """The sum of the filters at their windows, weighted by the maps: analysis' adjoint.
 
-        Parameters
-        ----------
-        filters : Tensor of the shape ``filters_shape``
-        maps : Tensor of shape (n_samples, n_codes)
-
-        Returns
-        -------
-        images : Tensor of shape (n_samples, n_features)
+        From maps (n_samples, n_codes) to images (n_samples, n_features).
         """
         if self.tile == (1, 1):
             maps, kernels = self._unflattened(maps, self.maps_shape), self._kernels(filters)
@@ -186,17 +154,7 @@ class Convolution:
         return self._cropped(images)
 
     def filter_gradient(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """Gradient of sum(maps * analyze(filters, images)) with respect to the filters.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n_samples, n_features)
-        maps : Tensor of shape (n_samples, n_codes)
-
-        Returns
-        -------
-        gradient : Tensor of the shape ``filters_shape``
-        """
+        """Gradient of sum(maps * analyze(filters, images)) with respect to the filters."""
         images = self._padded(images)
         if self.tile == (1, 1):
             shape = (self.n_filters, self.image_shape[2], *self.filter_shape)
@@ -238,10 +196,7 @@ class Convolution:
 
     @cached_property
     def _margins(self):
-        """Pixels to add (or, if negative, to leave out) left, right, above and below.
-
-        What remains is what the windows cover, in whole tiles.
-        """
+        """Pixels to add (leave out, if negative) left, right, above, below, for whole tiles."""
         margins = []
         for axis in (1, 0):
             (n_windows, before), tile = self._axes[axis], self.tile[axis]
@@ -338,23 +293,11 @@ def largest_eigenvalue(
 ) -> float:
     """The largest eigenvalue of a symmetric matrix without negative ones, from below.
 
-    By the steps of Lanczos 1950, which come much nearer than as many powers of the matrix where
-    other eigenvalues are almost as large. FISTA is stable for steps up to a third longer than
-    that of the true value, so what they still miss does no harm.
-
-    Parameters
-    ----------
-    product : callable
-        The product of the matrix with a vector.
-    start : Tensor of shape (n, )
-        Noise, so that it has a part along every eigenvector.
-    n_steps : int, default=12
-        Products.
-
-    Returns
-    -------
-    value : float
-        Infinite where products are not finite.
+    By ``n_steps`` steps of Lanczos 1950, each a ``product`` of the matrix with a vector, from a
+    ``start`` of noise, which has a part along every eigenvector. They come much nearer than as many
+    powers of the matrix where other eigenvalues are almost as large; FISTA is stable for steps up
+    to a third longer than that of the true value, so what they still miss does no harm. Infinite
+    where products are not finite.
     """
     vector, previous = start / torch.linalg.vector_norm(start), None
     diagonal: list[float] = []
@@ -379,18 +322,7 @@ def largest_eigenvalue(
 
 
 def squared_norm(linear_map: Any, filters: torch.Tensor, n_steps: int = 12) -> float:
-    """The largest eigenvalue of synthesis times analysis, by `largest_eigenvalue`.
-
-    Parameters
-    ----------
-    linear_map : Dense or Convolution
-    filters : Tensor of shape ``linear_map.filters_shape``
-    n_steps : int, default=12
-
-    Returns
-    -------
-    value : float
-    """
+    """The largest eigenvalue of synthesis times analysis, by `largest_eigenvalue`."""
 
     def product(x):
         maps = linear_map.analyze(filters, x.unsqueeze(0))

@@ -41,14 +41,8 @@ _PATH_OVERHEAD, _STEP_OVERHEAD = 5_000_000, 500_000
 class Quadratic(NamedTuple):
     """1/2 |y|^2 - b h + 1/2 h Q h for a batch of rows.
 
-    Attributes
-    ----------
-    gram : Tensor of shape (n_components, n_components)
-        Q, shared by all rows.
-    linear : Tensor of shape (n_samples, n_components)
-        b, one row each.
-    energy : Tensor of shape (n_samples,)
-        1/2 |y|^2: the value at h = 0.
+    ``gram`` is Q, shared by all rows; ``linear`` is b, of shape (n_samples, n_components);
+    ``energy`` is 1/2 |y|^2, of shape (n_samples,): the value at h = 0.
     """
 
     gram: torch.Tensor
@@ -76,17 +70,8 @@ class Quadratic(NamedTuple):
 
 
 class OperatorQuadratic(NamedTuple):
-    """The same with Q = D D^T + ridge I as synthesis, analysis and a sum.
-
-    Attributes
-    ----------
-    linear_map : Convolution
-    filters : Tensor of shape ``linear_map.filters_shape``
-    ridge : float
-    linear : Tensor of shape (n_samples, n_codes)
-        b, one row each.
-    energy : Tensor of shape (n_samples,)
-        1/2 |y|^2: the value at h = 0.
+    """The same with Q = D D^T + ridge I as synthesis, analysis and a sum: of a `Convolution` and
+    its filters D.
     """
 
     linear_map: Any
@@ -113,17 +98,9 @@ class OperatorQuadratic(NamedTuple):
 
 
 class SparseCodes(NamedTuple):
-    """What a solver returns.
-
-    Attributes
-    ----------
-    codes : Tensor of shape (n_samples, n_components)
-    objective : Tensor of shape (n_samples,)
-        The value that was reached.
-    gap : Tensor of shape (n_samples,)
-        What it exceeds the minimum by, at most.
-    n_iter : int
-        Sweeps, steps or rounds of the solver: what it counts.
+    """What a solver returns: codes (n_samples, n_components), and for each row the ``objective``
+    that was reached and by how much it exceeds the minimum at most, its ``gap``. ``n_iter`` counts
+    the solver's sweeps, steps or rounds.
     """
 
     codes: torch.Tensor
@@ -142,15 +119,8 @@ class L1(NamedTuple):
     alpha: float
     positive: bool = False
 
-    @property
-    def solver(self) -> str:
-        """The method that goes by steps."""
-        return "fista"
-
-    @property
-    def has_paths(self) -> bool:
-        """Whether `homotopy` follows the minimisers."""
-        return True
+    solver = "fista"
+    has_paths = True
 
     def value(self, code: torch.Tensor) -> torch.Tensor:
         """The penalty of each row."""
@@ -170,19 +140,10 @@ class L1(NamedTuple):
 
 
 def largest_useful_alpha(penalty: Any, correlation: torch.Tensor) -> torch.Tensor:
-    """The alpha from which on the sparse code of each row is zero.
+    """The alpha from which on the sparse code of each row is zero, of shape (n_samples,).
 
-    Parameters
-    ----------
-    penalty : L1 or GroupL2
-        Of any alpha.
-    correlation : Tensor of shape (n_samples, n_components)
-        x D^T.
-
-    Returns
-    -------
-    alpha : Tensor of shape (n_samples,)
-        max |x D^T| for `L1`; for groups that overlap, a bound from above.
+    From the correlations x D^T and a penalty of any alpha: max |x D^T| for `L1`; for groups that
+    overlap, a bound from above.
     """
     # s c is dual feasible up to s = alpha / (what is asked for): scaled so far that s is below 1.
     unit = correlation.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(correlation.dtype).tiny)
@@ -199,24 +160,11 @@ def make_quadratic(
     ridge: float = 0.0,
     attractor: torch.Tensor | None = None,
 ) -> Quadratic | OperatorQuadratic:
-    """The `Quadratic` of a dictionary and a batch of rows.
+    """The problem of a dictionary (n_components, n_features) and rows (n_samples, n_features).
 
-    Parameters
-    ----------
-    dictionary : Tensor of shape (n_components, n_features)
-    x : Tensor of shape (n_samples, n_features)
-    linear_map : Dense or Convolution, default=None
-        How the dictionary decodes, if not as the matrix that it is. An `OperatorQuadratic`
-        results for what is not `Dense`.
-    gram : Tensor of shape (n_components, n_components), default=None
-        dictionary @ dictionary.T + ridge I, where it is at hand already.
-    ridge : float
-    attractor : Tensor of shape (n_samples, n_components), default=None
-        None is 0.
-
-    Returns
-    -------
-    quadratic : Quadratic or OperatorQuadratic
+    The ``linear_map`` says how the dictionary decodes, if not as the matrix that it is: an
+    `OperatorQuadratic` results for what is not `Dense`. ``gram`` is D D^T + ridge I where it is at
+    hand already. An ``attractor`` of None is 0.
     """
     if linear_map is None:
         linear_map = Dense(*dictionary.shape[::-1])
@@ -243,24 +191,11 @@ def objective_and_gap(
     code: torch.Tensor,
     correlation: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The value of each row's problem at a code, and its duality gap.
+    """The value of each row's problem at a code, and its duality gap, of shape (n_samples,).
 
-    Parameters
-    ----------
-    quadratic : Quadratic
-    penalty : object with ``value`` and ``dual_scale``
-    code : Tensor of shape (n_samples, n_components)
-    correlation : Tensor of shape (n_samples, n_components), default=None
-        b - h Q, where it is at hand already.
-
-    Returns
-    -------
-    objective, gap : Tensor of shape (n_samples,)
-
-    Notes
-    -----
-    With the residual rho = y - h D, |rho|^2 = |y|^2 - b h - c h and rho y = |y|^2 - b h. The
-    dual point s rho has the value s rho y - s^2/2 |rho|^2.
+    With the residual rho = y - h D, |rho|^2 = |y|^2 - b h - c h and rho y = |y|^2 - b h. The dual
+    point s rho has the value s rho y - s^2/2 |rho|^2. ``correlation`` is c = b - h Q, where it is
+    at hand already.
     """
     if correlation is None:
         correlation = quadratic.correlation(code)
@@ -307,26 +242,11 @@ def fista(
 ) -> SparseCodes:
     """Sparse codes by accelerated proximal gradient steps that restart where they overshoot.
 
-    Beck & Teboulle 2009, with the gradient restart of O'Donoghue & Candes 2015, for each row
-    by itself. One product with Q a step: the method for accelerators, for images, and for
-    any penalty that is quick to ``shrink``.
-
-    Parameters
-    ----------
-    quadratic : Quadratic or OperatorQuadratic
-    penalty : object with ``value``, ``shrink`` and ``dual_scale``
-    tol : float
-        Largest duality gap, as a part of the row's objective.
-    max_iter : int
-        Steps at most.
-    start : Tensor of shape (n_samples, n_components), default=None
-        None starts at 0.
-    n_between : int
-        Steps between two looks at the gap; rows that are solved leave.
-
-    Returns
-    -------
-    result : SparseCodes
+    Beck & Teboulle 2009, with the gradient restart of O'Donoghue & Candes 2015, for each row by
+    itself, until its gap is at most ``tol`` of its objective. One product with Q a step: the method
+    for accelerators, for images, and for any penalty that is quick to ``shrink``. It begins at
+    ``start``, or at 0; every ``n_between`` steps it looks at the gaps, and rows that are solved
+    leave.
     """
     code = torch.zeros_like(quadratic.linear) if start is None else start.clone()
     correlation = quadratic.correlation(code)
@@ -373,26 +293,12 @@ def infer(
     start: torch.Tensor | None = None,
     algorithm: str = "auto",
 ) -> SparseCodes:
-    """Sparse codes of a batch of rows.
+    """Sparse codes of a batch of rows, until the gap of each is at most ``tol`` of its objective.
 
-    Parameters
-    ----------
-    quadratic : Quadratic
-    penalty : L1 or GroupL2
-    tol : float
-        Largest duality gap, as a part of the row's objective.
-    max_iter : int
-        Steps of "fista" and "admm", at most; paths end by themselves.
-    start : Tensor of shape (n_samples, n_components), default=None
-        Where those two begin. None is 0.
-    algorithm : str
-        A key of `SOLVERS`, or "auto", which is what `choose_algorithm` says. A penalty without
-        paths is always solved by its own solver. Rows that one of "homotopy" and "fista" leaves
-        unsolved go on by the other.
-
-    Returns
-    -------
-    result : SparseCodes
+    ``algorithm`` is a key of `SOLVERS`, or "auto": what `choose_algorithm` says. A penalty without
+    paths is always solved by its own solver. Rows that one of "homotopy" and "fista" leaves
+    unsolved go on by the other. ``max_iter`` is for those that go by steps, which begin at
+    ``start``, or at 0.
     """
     if algorithm == "auto":
         algorithm = choose_algorithm(quadratic, penalty, tol=tol, max_iter=max_iter)
@@ -421,18 +327,8 @@ def choose_algorithm(
     """The algorithm of `infer` for problems like this one.
 
     The penalty's own solver where it has no paths, and on accelerators. On a CPU that or
-    "homotopy", whichever needs less arithmetic for some of the rows.
-
-    Parameters
-    ----------
-    quadratic, penalty, tol, max_iter
-        As `infer` takes them.
-    n_rows : int, default=None
-        Rows of the calls to come. None: so many that the fixed cost of a step is nothing.
-
-    Returns
-    -------
-    algorithm : str
+    "homotopy", whichever needs less arithmetic for some of the rows. ``n_rows`` is how many the
+    calls to come will have; None: so many that the fixed cost of a step is nothing.
     """
     if not penalty.has_paths or quadratic.linear.device.type != "cpu":
         return penalty.solver
@@ -484,36 +380,17 @@ def orthogonal_matching_pursuit(
 ) -> torch.Tensor:
     """Codes of at most ``n_nonzero`` atoms, by orthogonal matching pursuit.
 
-    Each step takes the atom j that is most correlated with the residual, by |c_j| / |d_j|,
-    and fits all atoms taken by least squares (Pati, Rezaiifar & Krishnaprasad 1993; from
-    correlations alone: Rubinstein, Zibulevsky & Elad 2008). Where atoms have norm 1 this is
-    scikit-learn's `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper
-    triangular R with R R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever
-    factorised anew, and all rows step together.
+    Each step takes the atom j that is most correlated with the residual, by |c_j| / |d_j|, and fits
+    all atoms taken by least squares (Pati, Rezaiifar & Krishnaprasad 1993; from correlations alone:
+    Rubinstein, Zibulevsky & Elad 2008). Where atoms have norm 1 this is scikit-learn's
+    `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper triangular R with R
+    R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever factorised anew, and
+    all rows step together. With a ridge, atoms and rows are those of the augmented problem, y for
+    x.
 
-    Parameters
-    ----------
-    quadratic : Quadratic
-        With a ridge, its atoms and rows are those of the augmented problem, y for x.
-    n_nonzero : int
-        Atoms of a row, at most.
-    tol : float, default=None
-        A row takes no further atom, not even its first, once the squared norm of its
-        residual is at most ``tol``. None takes atoms for as long as they help.
-
-    Returns
-    -------
-    codes : Tensor of shape (n_samples, n_components)
-
-    Raises
-    ------
-    ValueError
-        If ``n_nonzero`` is less than 1 or more than n_components, or ``tol`` is negative.
-
-    Notes
-    -----
-    A row takes fewer atoms where the arithmetic can not tell the best of the others from a
-    combination of those taken: zero atoms, and copies of atoms taken, never enter a code.
+    A row takes no further atom, not even its first, once the squared norm of its residual is at
+    most ``tol``, nor where the arithmetic can not tell the best of the others from a combination of
+    those taken: zero atoms, and copies of atoms taken, never enter a code.
     """
     n_components = len(quadratic.gram)
     if not 1 <= n_nonzero <= n_components:
