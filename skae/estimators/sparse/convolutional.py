@@ -10,7 +10,7 @@ import numpy as np
 
 from skae._validation import Interval, StrOptions
 from skae.engine.networks.units import UNITS
-from skae.engine.sparse.convolutions import PADDINGS, Convolution
+from skae.engine.sparse.linear_maps import PADDINGS, Convolution
 from skae.engine.sparse.predictive import PredictiveDecomposition, predictive_model
 from skae.engine.sparse.problem import L1
 from skae.estimators.face.columns import Columns

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.decomposition import sparse_encode
 
 from skae import CollapsedCodeWarning, ConvolutionalPSD
-from skae.engine.sparse.convolutions import Convolution
+from skae.engine.sparse.linear_maps import Convolution
 from skae.engine.sparse.problem import L1, fista, make_quadratic
 
 
