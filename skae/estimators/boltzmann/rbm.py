@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_number
-from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.boltzmann.energies import BipartiteMachine, pseudo_log_likelihood
 from skae.engine.boltzmann.learning import boltzmann_machine
-from skae.engine.boltzmann.pseudo_likelihood import pseudo_log_likelihood
 from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
 from skae.estimators.boltzmann.sampling import (

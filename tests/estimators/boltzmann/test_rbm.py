@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skae import RBM, CollapsedCodeWarning
-from skae.engine.boltzmann.chains import SAMPLERS
+from skae.engine.boltzmann.samplers import SAMPLERS
 from skae.engine.networks.penalties import WeightDecay
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.rows import DenseRows
