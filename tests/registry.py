@@ -108,5 +108,5 @@ TRANSFORMERS = [case for case in CASES if case.is_transformer]
 PREDICTORS = [case for case in CASES if case.is_classifier or case.is_regressor]
 # Transformers that are trained: they continue, reconstruct and score.
 LEARNERS = [case for case in TRAINED if case.is_transformer]
-# Those whose parameters reach all of training: a rule of the steps, and its rate.
-GRADIENT_LEARNERS = [case for case in LEARNERS if case.takes("learning_rate")]
+# Those that are one training, by a rule of the steps and a rate that their parameters choose.
+GRADIENT_LEARNERS = [case for case in LEARNERS if not case.takes("layer_sizes")]

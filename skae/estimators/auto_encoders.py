@@ -18,9 +18,10 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.transformer import Transformer, layer_weights
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 
+@LAYERS.named("auto")
 @estimator
 class AutoEncoder(Transformer):
     r"""Auto-encoder with any of the family's regularisers.
@@ -287,6 +288,7 @@ def _penalties_of(model):
     return [*penalties, *model.penalties]
 
 
+@LAYERS.named("denoising")
 @estimator
 class DenoisingAutoEncoder(AutoEncoder):
     r"""Auto-encoder that reconstructs the clean input from a corrupted one.
@@ -336,6 +338,7 @@ class DenoisingAutoEncoder(AutoEncoder):
     corruption: str | Callable | None = preset(AutoEncoder, "corruption", default="masking")
 
 
+@LAYERS.named("contractive")
 @estimator
 class ContractiveAutoEncoder(AutoEncoder):
     r"""Auto-encoder whose code is insensitive to all but the data's own variations.

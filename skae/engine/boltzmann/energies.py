@@ -22,7 +22,6 @@ import math
 import numpy as np
 import torch
 
-from skae.engine.boltzmann import pseudo_likelihood
 from skae.engine.networks.layers import Network, initialize_, softplus
 from skae.engine.optimisation.devices import bernoulli
 
@@ -58,8 +57,7 @@ class BipartiteMachine:
     Attributes
     ----------
     weight : Tensor of shape (n_hidden, n_visible)
-    hidden_bias : Tensor of shape (n_hidden,)
-    visible_bias : Tensor of shape (n_visible,)
+    hidden_bias, visible_bias : Tensor of shape (n_hidden,) and (n_visible,)
     log_variance : Tensor of shape (n_visible,), or None
     """
 
@@ -131,25 +129,16 @@ class BipartiteMachine:
         return self.units.sample(self.visible_input(hidden), generator, self.precision, out)
 
     def conditional_log_likelihood(self, visible, a, column) -> torch.Tensor:
-        """Log P(v_i | v_-i) of each row for one column i each.
+        """Log P(v_i | v_-i) of each row, for one column i each or the same in all rows.
 
-        Parameters
-        ----------
-        visible : Tensor of shape (n_samples, n_visible)
-        a : Tensor of shape (n_samples, n_hidden)
-            `hidden_input` of the rows.
-        column : LongTensor of shape (n_samples,), or (1,) for the same in all rows
-
-        Returns
-        -------
-        conditional : Tensor of shape (n_samples,)
+        ``a`` is the rows' `hidden_input`; ``column`` has shape (n_samples,) or (1,).
         """
         x = visible.gather(1, column.expand(len(visible)).unsqueeze(1))
         weight, bias, precision = self.weight.t()[column], self.visible_bias[column], self.precision
         if self.units.is_discrete:
-            return pseudo_likelihood.binary_conditional(x, a, weight, bias)
+            return _binary_conditional(x, a, weight, bias)
         precision = torch.ones_like(bias) if precision is None else precision[column]
-        return pseudo_likelihood.gaussian_conditional(x, a, weight, bias, precision)
+        return _gaussian_conditional(x, a, weight, bias, precision)
 
     # Energies
 
@@ -200,11 +189,7 @@ class BipartiteMachine:
     def start_(self, base_bias: torch.Tensor, generator: torch.Generator) -> None:
         """Set the parameters with which training begins.
 
-        Parameters
-        ----------
-        base_bias : Tensor of shape (n_visible,)
-            Biases at which visible units without hidden ones have the means of the data.
-        generator : torch.Generator
+        Visible units of ``base_bias``, without hidden ones, have the means of the data.
         """
         initialize_(self.theta, self.network, base_bias, generator)
         # Hidden units begin at 1/2: what they add to the visible units' input is taken off
@@ -225,23 +210,13 @@ class BipartiteMachine:
         machine: v and h are counted from their offsets in dW, and dc -= dW^T (hidden offset),
         db -= dW (visible offset).
 
-        Parameters
-        ----------
-        visible : Tensor of shape (n_rows, n_visible)
-            Overwritten.
-        hidden : Tensor of shape (n_rows, n_hidden)
-            `code` of these rows. Overwritten.
-        share : Tensor of shape (n_rows,)
-        out : Parameters
-        delta : Tensor of shape (n_first, n_hidden), default=None
-            What penalties add to the gradient with respect to the hidden units' pre-activation in
-            the first rows. ``out`` then holds what they ask of the parameters, and is added to.
-        offsets : tuple of Tensor (n_visible,) and (n_hidden,), default=None
+        ``visible`` and ``hidden``, their `code`, are overwritten. ``delta``, of shape (n_first,
+        n_hidden), is what penalties add to the gradient with respect to the hidden units'
+        pre-activation in the first rows; ``out`` then holds what they ask of the parameters, and
+        is added to. ``offsets`` has shapes (n_visible,) and (n_hidden,).
 
-        Returns
-        -------
-        volatile : Tensor
-            The part of ``out`` whose size varies so much that it has to be kept steady, or None.
+        Returns the part of ``out`` whose size varies so much that it has to be kept steady, or
+        None.
         """
         step, precision, keep = self.over(out), self.precision, 0 if delta is None else 1
         if precision is not None:
@@ -304,12 +279,8 @@ class TemperedPath:
     def energies(self, visible: torch.Tensor) -> tuple:
         """What `log_density` and `step` need to know of the rows, whatever the beta.
 
-        Returns
-        -------
-        base, machine : Tensor of shape (n_chains,)
-            Energies of the visible units alone, under the base and the machine's biases.
-        a : Tensor of shape (n_chains, n_hidden)
-            Pre-activations of the hidden units.
+        The energies of the visible units alone, under the base and the machine's biases, and the
+        pre-activations of the hidden units, shape (n_chains, n_hidden).
         """
         base = self.units.energy(visible, self.base_bias, self.precision)
         return base, self.machine.visible_energy(visible), self.machine.hidden_input(visible)
@@ -333,18 +304,109 @@ def _column(beta):
 
 
 def binary_states(n_units: int, like: torch.Tensor, width: int | None = None):
-    """All 2^n states of binary units, in blocks of rows of zeros and ones.
+    """All 2^n states of binary units, in blocks of rows of zeros and ones, dtype as of ``like``.
 
-    Parameters
-    ----------
-    n_units : int
-    like : Tensor
-        Of whose dtype and device the states shall be.
-    width : int, default=None
-        Numbers that will be held for each state; ``n_units`` where it is None.
+    A block is small enough for ``width`` numbers to be held for each state, or for ``n_units``.
     """
     step = max(1, _BLOCK // (n_units if width is None else width))
     digit = 2 ** torch.arange(n_units, device=like.device)
     for start in range(0, 2**n_units, step):
         number = torch.arange(start, min(start + step, 2**n_units), device=like.device)
         yield (number.unsqueeze(1) & digit).ne(0).to(like.dtype)
+
+
+# Of the quadrature, in standard deviations, its spacing: the trapezoidal rule integrates a mixture
+# of unit Gaussians with relative error 2 exp(-2 pi^2 / spacing^2), here 1e-15. How far beyond the
+# outermost mean it reaches, and the spacing of the grid that looks for the means.
+_SPACING, _TAIL, _COARSE = 0.75, 9.0, 3.0
+# Means whose log-density is that much lower than the highest do not count.
+_NEGLIGIBLE = 45.0
+# More points than this only diverging weights ask for.
+_MOST_POINTS = 512
+# Numbers that are held at a time.
+_GRID_BLOCK = 2**20
+
+
+def pseudo_log_likelihood(
+    machine, visible: torch.Tensor, columns: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Log PL(v) = sum_i log P(v_i | v_-i) of each row (Besag 1975), shape (n_samples,).
+
+    It needs no partition function: in each term all but one unit are given, and hidden units sum
+    out in closed form. Values of Bernoulli units in [0, 1] count as x log P + (1 - x) log(1 - P).
+    Where ``columns`` are given, their terms stand for all: the sum is scaled up.
+    """
+    n_visible = visible.shape[1]
+    if columns is None:
+        columns = torch.arange(n_visible, device=visible.device)
+    a = machine.hidden_input(visible)
+    total = visible.new_zeros(len(visible))
+    for column in columns:
+        total += machine.conditional_log_likelihood(visible, a, column.view(1))
+    return total * (n_visible / len(columns))
+
+
+def _binary_conditional(x, a, weight, bias):
+    """Log P(v_i | v_-i) of a Bernoulli unit of each row, whose value is x, shape (n_samples, 1).
+
+    ``a`` are the pre-activations of the hidden units, the unit's own part included; ``weight`` and
+    ``bias`` are the units' own, with a row for each sample or one for all.
+    """
+    without = a - x * weight
+    logit = bias + (softplus(without + weight) - softplus(without)).sum(1)
+    x = x.squeeze(1)
+    return x * logit - softplus(logit)
+
+
+def _gaussian_conditional(x, a, weight, bias, precision):
+    """The same of a Gaussian unit, by one-dimensional quadrature of exp(-F) over the unit.
+
+    Given the hidden units it is N(c + h.w, s^2), so its law is a mixture of Gaussians of one width
+    whose means lie between c + sum_j min(w_j, 0) and c + sum_j max(w_j, 0). A coarse grid over all
+    of it finds where the mass is: no component is further than half a step from a point of the
+    grid, where it still has a third of its height.
+    """
+    n = len(x)
+    scale = precision.rsqrt().expand(n)
+    low = (bias + weight.clamp(max=0).sum(1)).expand(n)
+    high = (bias + weight.clamp(min=0).sum(1)).expand(n)
+    slope = (weight * precision.unsqueeze(1)).expand(n, -1)
+    without = a - x * slope
+    x, bias, precision = x.squeeze(1), bias.expand(n), precision.expand(n)
+    result = torch.empty_like(x)
+    n_coarse = _count((high - low) / scale, _COARSE)
+    for rows in torch.arange(n, device=x.device).split(
+        max(1, _GRID_BLOCK // (n_coarse * a.shape[1]))
+    ):
+
+        def log_density(t, rows=rows):
+            inputs = without[rows].unsqueeze(1) + t.unsqueeze(2) * slope[rows].unsqueeze(1)
+            square = (t - bias[rows].unsqueeze(1)).square_()
+            quadratic = 0.5 * precision[rows].unsqueeze(1) * square
+            return softplus(inputs).sum(2) - quadratic
+
+        coarse = torch.linspace(0, 1, n_coarse, dtype=x.dtype, device=x.device)
+        coarse = torch.lerp(low[rows].unsqueeze(1), high[rows].unsqueeze(1), coarse)
+        at_coarse = log_density(coarse)
+        matters = at_coarse > at_coarse.amax(1, keepdim=True) - _NEGLIGIBLE
+        first = torch.where(matters, coarse, torch.inf).amin(1) - _TAIL * scale[rows]
+        last = torch.where(matters, coarse, -torch.inf).amax(1) + _TAIL * scale[rows]
+        n_fine = _count((last - first) / scale[rows], _SPACING)
+        spacing = (last - first) / (n_fine - 1)
+        steps = torch.arange(n_fine, dtype=x.dtype, device=x.device)
+        # On a grid through x, whose mass then counts even where weights ask for a finer one.
+        first = x[rows] - spacing * torch.ceil((x[rows] - first) / spacing)
+        at_grid = log_density(first.unsqueeze(1) + spacing.unsqueeze(1) * steps)
+        log_normalizer = torch.logsumexp(at_grid, 1) + torch.log(spacing)
+        result[rows] = log_density(x[rows].unsqueeze(1)).squeeze(1) - log_normalizer
+    # Weights so large that the grids miss the mass, or that numbers overflow, must not pass for a
+    # good fit: a mixture of Gaussians nowhere exceeds the peak of one.
+    return torch.minimum(
+        result.nan_to_num(nan=-torch.inf), 0.5 * torch.log(precision / (2 * math.pi))
+    )
+
+
+def _count(widths, spacing):
+    """Points of a grid of this spacing at most over the widest range, within reason."""
+    widest = float(widths.max())
+    return min(math.ceil(widest / spacing), _MOST_POINTS) + 2 if math.isfinite(widest) else 2

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from skae.engine.boltzmann.chains import gibbs_step
 from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.boltzmann.samplers import gibbs_step
 from skae.engine.networks.layers import Network, affine_chains
 from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model

@@ -28,12 +28,8 @@ from skae.engine.sparse.problem import SOLVERS, Quadratic, SparseCodes, is_solve
 class Groups(NamedTuple):
     """Groups of units, all of one size; a unit may be in several.
 
-    Attributes
-    ----------
-    members : LongTensor of shape (n_groups, group_size)
-        The units of each group.
-    weight : Tensor of shape (group_size,) or (n_groups, group_size)
-        w, larger than 0: how much each member counts.
+    ``members`` are the units of each group, of shape (n_groups, group_size). ``weight``, of that
+    shape or (group_size,), is w > 0: how much each member counts.
     """
 
     members: torch.Tensor
@@ -51,37 +47,14 @@ def map_groups(
 ) -> Groups:
     """Neighbourhoods on a ring (one axis) or a torus (two) of units, numbered row by row.
 
-    Parameters
-    ----------
-    map_shape : int or tuple of int
-        Units along each axis of the map.
-    group_shape : int or tuple of int
-        Units of a neighbourhood along each axis; one number holds for all axes.
-    stride : int or tuple of int
-        Units from one neighbourhood to the next. With ``stride`` equal to ``group_shape``
-        no neighbourhoods overlap.
-    periodic : bool
-        Whether the map's ends are neighbours. If not, only neighbourhoods that fit into the
-        map count, and units at its borders are in fewer of them.
-    weights : {"flat", "gaussian"}
-        All members alike, or by a Gaussian window whose standard deviation is a quarter of
-        the neighbourhood, along each axis. Either way they sum to the neighbourhood's size.
-    n_components : int, default=None
-        The number of units that the map has to have; None takes any map.
+    One number as ``group_shape`` or ``stride`` holds for all axes. With ``stride`` equal to
+    ``group_shape`` no neighbourhoods overlap. Where the map is not ``periodic``, only
+    neighbourhoods that fit into it count, and units at its borders are in fewer of them.
+    ``weights`` are "flat", or a Gaussian "window" whose standard deviation is a quarter of the
+    neighbourhood along each axis; either way they are float64 and sum to the neighbourhood's size.
+    A ValueError tells of shapes that do not fit one another or ``n_components``, or leave units in
+    no group.
 
-    Returns
-    -------
-    groups : Groups
-        Weights are float64.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit one another, or leave units in no group.
-
-    Examples
-    --------
-    >>> from skae.engine.sparse.groups import map_groups
     >>> map_groups(4, 3).members
     tensor([[3, 0, 1],
             [0, 1, 2],
@@ -96,8 +69,8 @@ def map_groups(
             f"map_shape={map_shape!r} has {math.prod(sizes)} units, but n_components="
             f"{n_components}: choose the map's shape so that its product is n_components."
         )
-    if weights not in ("flat", "gaussian"):
-        raise ValueError(f"weights={weights!r} must be 'flat' or 'gaussian'.")
+    if weights not in ("flat", "window"):
+        raise ValueError(f"weights={weights!r} must be 'flat' or 'window'.")
     members = torch.zeros(1, 1, dtype=torch.long)
     weight = torch.ones(1, dtype=torch.float64)
     for size, extent, step in zip(sizes, extents, strides, strict=True):
@@ -153,20 +126,9 @@ def _windows(size, extent, step, periodic):
 class Copies:
     """sqrt(w_gj) h_j for every unit j of every group g, and back.
 
-    Tensors have the rows of the data last, so that each operation runs along them: codes
-    are (n_components, n_samples), copies are (group_size, n_groups, n_samples).
-
-    Parameters
-    ----------
-    groups : Groups
-    n_components : int
-    like : Tensor
-        Of the dtype and on the device to compute with.
-
-    Attributes
-    ----------
-    coverage : Tensor of shape (n_components, 1)
-        sum_g w_gj.
+    Tensors have the rows of the data last, so that each operation runs along them: codes are
+    (n_components, n_samples), copies are (group_size, n_groups, n_samples). ``coverage`` is sum_g
+    w_gj, of shape (n_components, 1). It computes with dtype and device of ``like``.
     """
 
     def __init__(self, groups: Groups, n_components: int, like: torch.Tensor):
@@ -234,16 +196,7 @@ def check_groups(groups: Groups, n_components: int) -> None:
 
 
 class GroupL2:
-    """The penalty alpha sum_g sqrt(sum_{j in g} w_gj h_j^2).
-
-    Parameters
-    ----------
-    alpha : float
-        Larger than 0.
-    groups : Groups
-    positive : bool
-        Whether codes have to be non-negative.
-    """
+    """The penalty alpha sum_g sqrt(sum_{j in g} w_gj h_j^2), with alpha > 0."""
 
     solver = "admm"
     has_paths = False
@@ -310,28 +263,10 @@ def admm(
 ) -> SparseCodes:
     """Sparse codes under `GroupL2`, by alternating directions of multipliers.
 
-    One product with the inverse a step, as `fista` has one with Q, but far fewer steps.
-
-    Parameters
-    ----------
-    quadratic : Quadratic
-    penalty : GroupL2
-    tol : float
-        Largest duality gap, as a part of the row's objective.
-    max_iter : int
-        Steps at most, of each row.
-    start : Tensor of shape (n_samples, n_components), default=None
-        None starts at 0.
-
-    Returns
-    -------
-    result : SparseCodes
-        A unit is exactly 0 where any of its groups is.
-
-    Notes
-    -----
-    Codes do not tell the multipliers of groups that overlap, which have to be found again
-    for a ``start``: it saves steps, but even the optimum takes some.
+    One product with the inverse a step, as `fista` has one with Q, but far fewer steps, of which
+    each row takes ``max_iter`` at most. A unit is exactly 0 where any of its groups is. Codes do
+    not tell the multipliers of groups that overlap, which have to be found again for a ``start``:
+    it saves steps, but even the optimum takes some.
     """
     gram, linear = quadratic.gram, quadratic.linear
     codes = torch.zeros_like(linear) if start is None else start.clone()

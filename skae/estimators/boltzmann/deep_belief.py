@@ -29,10 +29,8 @@ from skae.estimators.face.parameters import (
     attribute,
     estimator,
     fitted_property,
-    get_nested_params,
     parameter,
     preset,
-    set_nested_params,
     validate_parameters,
 )
 from skae.estimators.face.scikit_learn import (
@@ -43,7 +41,7 @@ from skae.estimators.face.scikit_learn import (
     with_callbacks,
 )
 from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
-from skae.estimators.face.transformer import Transformer, mean_score
+from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,
@@ -218,34 +216,15 @@ class DeepBeliefNetwork(
         Where it was trained."""
     )
 
-    def get_params(self, deep=True):
-        """Parameters of this network and of its layers.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include those of the layers, as ``layers__0__learning_rate``.
-
-        Returns
-        -------
-        params : dict
-        """
-        return get_nested_params(self, deep)
-
-    def set_params(self, **params):
-        """Set parameters of this network or, as ``layers__0__learning_rate``, of its layers.
-
-        Parameters
-        ----------
-        **params : dict
-            Names and values.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        return set_nested_params(self, params)
+    # As every estimator of this package, and every transformer by its model and columns.
+    get_params = TrainedModel.get_params
+    set_params = TrainedModel.set_params
+    inverse_transform = Transformer.inverse_transform
+    reconstruct = Transformer.reconstruct
+    _checked = Transformer._checked
+    _n_features_out = Transformer._n_features_out
+    # The mean of the scores of rows.
+    score = RBM.score
 
     @with_callbacks
     @all_or_nothing
@@ -325,10 +304,6 @@ class DeepBeliefNetwork(
         """
         check_is_fitted(self)
         return self._codes(check_rows(self, X, reset=False))
-
-    # As every transformer of this package does it, by the model and the columns.
-    inverse_transform = Transformer.inverse_transform
-    reconstruct = Transformer.reconstruct
 
     def sample(
         self,
@@ -502,27 +477,6 @@ class DeepBeliefNetwork(
         volume = sum(log_volume(layer.columns_) for layer in self.layers_[:-1])
         return fitted.map_rows(bounds, X) - volume - value
 
-    def score(self, X, y=None, sample_weight=None, *, log_partition=None):
-        """Mean of `score_samples` over the rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-        log_partition : LogPartition or float, default=None
-            What `log_partition_function` returned, or its value; see `score_samples`.
-
-        Returns
-        -------
-        score : float
-            In nats per row; higher is better.
-        """
-        return mean_score(self.score_samples(X, log_partition=log_partition), sample_weight)
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -568,9 +522,6 @@ class DeepBeliefNetwork(
         """Codes of checked rows."""
         model, theta = fitted = self._fitted_model(X, n_coding)
         return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
-
-    _checked = Transformer._checked
-    _n_features_out = Transformer._n_features_out
 
     def _kept_log_partition(self):
         """Log Z of the top machine as it is now, computed once."""

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_number
-from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.boltzmann.energies import BipartiteMachine, pseudo_log_likelihood
 from skae.engine.boltzmann.learning import boltzmann_machine
-from skae.engine.boltzmann.pseudo_likelihood import pseudo_log_likelihood
 from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
 from skae.estimators.boltzmann.sampling import (
@@ -26,13 +25,13 @@ from skae.estimators.face.parameters import (
     preset,
 )
 from skae.estimators.face.training import TrainedModel
-from skae.estimators.face.transformer import Transformer, layer_weights, mean_score
-from skae.estimators.stacks.layers import LAYERS
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
 
 # Persistent chains beyond this number cost more than they tell.
 _MOST_CHAINS = 1000
 
 
+@LAYERS.named("rbm")
 @estimator
 class RBM(BoltzmannSampling, Transformer):
     r"""Restricted Boltzmann machine with Bernoulli or Gaussian visible units.
@@ -306,8 +305,7 @@ class RBM(BoltzmannSampling, Transformer):
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows in the mean.
         log_partition : LogPartition or float, default=None
-            What `log_partition_function` returned, or its value: the score is then the mean
-            log-likelihood, else the mean pseudo-log-likelihood.
+            What `log_partition_function` returned, or its value; see `score_samples`.
 
         Returns
         -------
@@ -367,7 +365,3 @@ def _report_chains(objective):
     if frozen is None:
         return None
     return report_stuck(frozen, objective.state["chains"], "persistent chains")
-
-
-# A stack has such layers by this name.
-LAYERS["rbm"] = RBM

@@ -10,9 +10,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import check_choice, check_count, check_is_fitted, make_generator
-from skae.engine.boltzmann.chains import (
+from skae.engine.boltzmann.energies import MAX_ENUMERATED, BipartiteMachine
+from skae.engine.boltzmann.samplers import (
     SAMPLERS,
     Schedule,
+    annealed_importance_sampling,
+    annealing_temperatures,
     check_sampler,
     gibbs_state,
     gibbs_step,
@@ -20,8 +23,6 @@ from skae.engine.boltzmann.chains import (
     n_stuck,
     run_chains,
 )
-from skae.engine.boltzmann.energies import MAX_ENUMERATED, BipartiteMachine
-from skae.engine.boltzmann.tempering import annealed_importance_sampling, annealing_temperatures
 from skae.engine.optimisation.devices import (
     Place,
     place_of,
@@ -175,7 +176,7 @@ class BoltzmannSampling:
             The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs".
             Or one of your own, a function of a machine and a generator that returns a step, a
             function from a state (visible units, hidden units) to the next; see
-            `skae.engine.boltzmann.chains`.
+            `skae.engine.boltzmann.samplers`.
         random_state : int, RandomState instance or None, default=None
             None: the estimator's own, so that two calls return the same rows.
 

@@ -69,6 +69,8 @@ def estimator(cls: type[T]) -> type[T]:
     cls._parameter_constraints = {  # type: ignore[attr-defined]
         name: field.metadata["constraints"] for name, field in fields.items()
     }
+    # scikit-learn asks for it at every clone, and for every set of parameters.
+    cls.__init__.__signature__ = inspect.signature(cls.__init__)  # type: ignore[misc]
     if cls.__doc__:
         # A class's own come first in its documentation.
         names = [n for base in cls.__mro__ for n in (*inspect.get_annotations(base), *vars(base))]
@@ -102,11 +104,12 @@ def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
 
 def set_nested_params(model: E, params: dict[str, Any]) -> E:
     """What ``set_params`` does, with the parameters of estimators in lists."""
-    in_lists, known = {}, model.get_params(deep=False)
-    for name in params:
-        owner, separator, rest = name.partition("__")
+    in_lists, nested = {}, [name for name in params if "__" in name]
+    known = model.get_params(deep=False) if nested else {}
+    for name in nested:
+        owner, _, rest = name.partition("__")
         value = params.get(owner, known.get(owner))
-        if separator and owner in known and not hasattr(value, "set_params"):
+        if owner in known and not hasattr(value, "set_params"):
             number, _, below = rest.partition("__")
             in_lists[name] = owner, number, below
     own = {name: params[name] for name in params if name not in in_lists}

@@ -20,7 +20,7 @@ from skae.engine.optimisation.models import (
     some_of,
     split,
 )
-from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.parameters import Parameters, Registry
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
@@ -40,6 +40,9 @@ from skae.estimators.face.training import (
     usable_place,
     weights_at,
 )
+
+# Kinds of layers that a stack knows by a name: families add theirs where they are defined.
+LAYERS = Registry()
 
 
 def layer_weights(name: str, doc: str, *others: str) -> Any:

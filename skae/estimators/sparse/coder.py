@@ -21,20 +21,21 @@ from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import block_bounds
 from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
-from skae.engine.sparse.inference import (
+from skae.engine.sparse.problem import (
     choose_algorithm,
+    make_quadratic,
     orthogonal_matching_pursuit,
     soft_threshold,
 )
-from skae.engine.sparse.problem import make_quadratic
 from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import TrainedModel, rows_for
 from skae.estimators.face.transformer import Transformer, layer_weights
-from skae.estimators.sparse.given import find_dictionary
 from skae.estimators.sparse.inference import (
+    LOSSES,
     SparseInference,
     describe_coded_columns,
+    find_dictionary,
     penalty_of,
     solve,
 )
@@ -183,7 +184,7 @@ class SparseCoder(SparseInference, Transformer):
     )
     loss: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "gaussian", "squared_error"})],
+        constraints=[StrOptions(LOSSES)],
         doc="""{"auto", "gaussian", "squared_error"}
         The columns that are coded: "gaussian" standardises them by their mean and standard
         deviation, which are estimated in `fit`; "squared_error" takes them as they are.

@@ -9,7 +9,8 @@ from numbers import Integral, Real
 import numpy as np
 
 from skae._validation import Interval, StrOptions
-from skae.engine.sparse.convolutions import PADDINGS, Convolution
+from skae.engine.networks.units import UNITS
+from skae.engine.sparse.linear_maps import PADDINGS, Convolution
 from skae.engine.sparse.predictive import PredictiveDecomposition, predictive_model
 from skae.engine.sparse.problem import L1
 from skae.estimators.face.columns import Columns
@@ -17,7 +18,7 @@ from skae.estimators.face.parameters import attribute, estimator, parameter, pre
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.images.shapes import ImageParameters, resolve_extents, resolve_image_shape
-from skae.estimators.sparse.inference import describe_coded_columns, solve
+from skae.estimators.sparse.inference import LOSSES, describe_coded_columns, solve
 from skae.estimators.sparse.psd import PSD
 
 _FILTER_SHAPE = (5, 5)
@@ -30,10 +31,14 @@ _CODE_COPIES = 12
 class ImageColumns(Columns):
     """Columns of images: one shift for each channel, and one scale for all."""
 
+    @property
+    def _is_scaled(self):
+        return UNITS[self.parts[0][0]].standardizes
+
     def check_first_part(self, n_rows):
         """Report a first part of a stream that tells nothing of the images' contrast."""
         flat = (self.minimum == self.maximum).all() and np.allclose(self.mean, self.shift)
-        if flat and self.parts[0][0] == "gaussian":
+        if flat and self._is_scaled:
             warnings.warn(
                 "The first call of partial_fit estimates mean and scale of the images for all "
                 f"calls to come, and its images (n_samples={n_rows}) are constant: pass more rows "
@@ -48,8 +53,9 @@ class ImageColumns(Columns):
         Columns that each had a scale of their own would look different at every position, so
         that no filter would fit all of them.
         """
-        if columns.parts[0][0] != "gaussian":
-            return cls(*columns)
+        images = cls(*columns)
+        if not images._is_scaled:
+            return images
         mean = columns.mean.reshape(-1, image_shape[-1])
         shift = np.broadcast_to(mean.mean(axis=0), mean.shape).ravel().copy()
         deviation = np.where(columns.minimum == columns.maximum, 0.0, columns.scale)
@@ -59,7 +65,7 @@ class ImageColumns(Columns):
             scale = 1.0  # nothing but rounding errors to standardise
         else:
             scale = largest * math.sqrt(2 * np.mean(np.square(deviation / largest)))
-        return cls(*columns._replace(shift=shift, scale=np.full_like(shift, scale)))
+        return images._replace(shift=shift, scale=np.full_like(shift, scale))
 
 
 @estimator
@@ -201,7 +207,7 @@ class ConvolutionalPSD(Transformer):
     )
     loss: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "gaussian", "squared_error"})],
+        constraints=[StrOptions(LOSSES)],
         doc="""{"auto", "gaussian", "squared_error"}
         "gaussian", which "auto" is here, centres images by one mean for each channel and
         divides by one standard deviation, both estimated in `fit`; "squared_error" takes

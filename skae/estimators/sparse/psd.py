@@ -15,16 +15,17 @@ from skae.engine.sparse.predictive import (
 )
 from skae.engine.sparse.problem import largest_useful_alpha
 from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.transformer import Transformer, layer_weights
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 from skae.estimators.sparse.inference import (
+    LOSSES,
     SparseInference,
     describe_coded_columns,
     penalty_of,
     solve,
 )
-from skae.estimators.stacks.layers import LAYERS
 
 
+@LAYERS.named("psd")
 @estimator
 class PSD(SparseInference, Transformer):
     r"""Predictive sparse decomposition: sparse coding with an encoder that predicts the codes.
@@ -196,7 +197,7 @@ class PSD(SparseInference, Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
-        if self.loss not in ("auto", "gaussian", "squared_error"):
+        if self.loss not in LOSSES:
             raise ValueError(
                 f"loss={self.loss!r}, but sparse codes minimise a squared error: use "
                 "loss='gaussian' for standardised columns, also where values lie in [0, 1], "
@@ -238,7 +239,3 @@ class PSD(SparseInference, Transformer):
         """The penalty and the decoder's linear map."""
         n_components = int(self.n_components)
         return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
-
-
-# A stack has such layers by this name.
-LAYERS["psd"] = PSD

@@ -1,14 +1,18 @@
 """Stacks of layers as one transformer."""
 
+import copy
 from numbers import Integral
 
 import numpy as np
+import torch
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, Registered, check_rows, check_weights
 from skae.engine.networks.layers import ACTIVATIONS
+from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Start
 from skae.engine.stacks.stacking import stacked
+from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.scikit_learn import with_callbacks
@@ -22,7 +26,7 @@ from skae.estimators.stacks.layers import (
     needs_targets,
     number_of_code,
     require_gradients,
-    unrolled,
+    shared_by_layers,
     weights_of,
     with_weights,
 )
@@ -32,7 +36,7 @@ from skae.estimators.stacks.pretraining import (
     pretrained,
     was_interrupted,
 )
-from skae.estimators.supervised.targets import infer_targets
+from skae.estimators.targets import infer_targets
 
 
 @estimator
@@ -312,3 +316,23 @@ class StackedAutoEncoder(StackParameters, Transformer):
         if len(y) != n_rows:
             raise ValueError(f"y has {len(y)} entries, but X has {n_rows} rows.")
         return infer_targets(y, weight)
+
+
+def unrolled(layer):
+    """A copy of a fitted layer with decoder weights of its own, to be trained with the others.
+
+    It encodes and decodes as the layer does. Where its weights are no others than those of an
+    auto-encoder, it is one.
+    """
+    model = layer._model(Place(torch.float32, torch.device("cpu")))
+    if model.untied is None:
+        return copy.copy(layer)
+    if hasattr(layer, "tied_weights"):
+        twin = copy.copy(layer)
+        twin.tied_weights = False
+    else:
+        twin = AutoEncoder(model.n_codes, tied_weights=False, **shared_by_layers(layer))
+        vars(twin).update({name: value for name, value in vars(layer).items() if name[-1] == "_"})
+        twin.columns_ = layer.columns_._replace(parameter=twin._loss_parameter)
+    twin.weights_ = model.untied(layer.weights_)
+    return twin

@@ -12,20 +12,11 @@ from sklearn.frozen import FrozenEstimator
 from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.parameters import Registry
-from skae.estimators.auto_encoders import (
-    AutoEncoder,
-    ContractiveAutoEncoder,
-    DenoisingAutoEncoder,
-)
+from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.face.transformer import Transformer, as_if_fitted
+from skae.estimators.face.transformer import LAYERS, Transformer, as_if_fitted
 
-# Families add theirs where they are defined.
-LAYERS = Registry(
-    auto=AutoEncoder, denoising=DenoisingAutoEncoder, contractive=ContractiveAutoEncoder
-)
 _DEFAULT_SIZES = (256, 256)
 # How one layer at a time may be trained, and how by a gradient through its codes.
 _MODES = ("unsupervised", "supervised", "partly_supervised", None)
@@ -127,10 +118,8 @@ def make_layers(stack, X, data, *, top_activation=None):
     ValueError
         If layers cannot be stacked, or not be trained as the parameters say.
     """
-    if stack.layers is not None:
-        layers = _given_layers(stack, top_activation)
-    else:
-        layers = _layers_of_sizes(stack, top_activation)
+    of_sizes = stack.layers is None
+    layers = (_layers_of_sizes if of_sizes else _given_layers)(stack, top_activation)
     modes = modes_of(stack, len(layers))
     for layer in layers:
         layer._check_parameters()
@@ -138,7 +127,7 @@ def make_layers(stack, X, data, *, top_activation=None):
         return layers, _models_of_fitted(layers)
     for layer, seed in zip(layers, _seeds(stack.random_state, len(layers)), strict=True):
         if layer.random_state is None:
-            layer.set_params(random_state=seed)
+            layer.random_state = seed
     models = _models_to_be(layers, X, data)
     for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
         if model.optimizer is not None and modes[number] != "unsupervised":
@@ -228,11 +217,11 @@ def continued(layers, new, is_prefit):
     layers = [copy.copy(layer) for layer in layers]
     if is_prefit:
         return layers
-    sizes = [_sizes_of(part) for part in (layers, new)]
-    if sizes[0] != sizes[1]:
+    before, now = [*_sizes_of(layers)], [*_sizes_of(new)]
+    if before != now:
         raise ValueError(
-            f"The layers of this stack have {[*sizes[0]]} components, but its parameters ask for "
-            f"{[*sizes[1]]} now. Set them back, or call fit with warm_start=False."
+            f"The layers of this stack have {before} components, but its parameters ask for {now} "
+            "now. Set them back, or call fit with warm_start=False."
         )
     for layer, other in zip(layers, new, strict=True):
         if type(layer) is type(other):
@@ -275,26 +264,6 @@ def with_weights(layers, weights, first=0):
             if name.startswith(prefix)
         }
     return copies
-
-
-def unrolled(layer):
-    """A copy of a fitted layer with decoder weights of its own, to be trained with the others.
-
-    It encodes and decodes as the layer does. Where its weights are no others than those of an
-    auto-encoder, it is one.
-    """
-    model = layer._model(_ANYWHERE)
-    if model.untied is None:
-        return copy.copy(layer)
-    if hasattr(layer, "tied_weights"):
-        twin = copy.copy(layer)
-        twin.tied_weights = False
-    else:
-        twin = AutoEncoder(model.n_codes, tied_weights=False, **shared_by_layers(layer))
-        vars(twin).update({name: value for name, value in vars(layer).items() if name[-1] == "_"})
-        twin.columns_ = layer.columns_._replace(parameter=twin._loss_parameter)
-    twin.weights_ = model.untied(layer.weights_)
-    return twin
 
 
 def _given_layers(stack, top_activation):
@@ -399,20 +368,16 @@ def _models_to_be(layers, X, data):
             width = models[-1].n_codes
             n_rows = max(2, min(_TRIAL_ROWS, _TRIAL_NUMBERS // width))
             rows = original = draws.random((n_rows, width), dtype=np.float32)
-        trial = _as_if_fitted(layer, number, rows, original)
+        with of_layer(number):
+            trial = as_if_fitted(layer, rows, original)
         if number > 0 and not _takes_codes_of(models[-1], trial.columns_):
             if _choice(layer) != "auto":
                 raise _misfit(layers, number)
             # Codes that happen to lie in [0, 1] today need not do so tomorrow.
-            layer.set_params(**{layer._loss_parameter: "gaussian"})
-            trial = _as_if_fitted(layer, number, rows, original)
+            setattr(layer, layer._loss_parameter, "gaussian")
+            trial = as_if_fitted(layer, rows, original)
         models.append(trial._model(_ANYWHERE))
     return models
-
-
-def _as_if_fitted(layer, number, rows, original):
-    with of_layer(number):
-        return as_if_fitted(layer, rows, original)
 
 
 def _check_choice(layer, number):

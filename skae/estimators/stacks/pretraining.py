@@ -212,7 +212,7 @@ def _trained_on(layer, X, weight, targets, supervision):
     if layer.early_stopping:
         labelled, held_out = split(labelled, layer.validation_fraction, generator)
         index = index[torch.tensor(~np.isin(index.numpy(), held_out.numpy()))]
-    units, n_outputs = targets.units(place.device), targets.values.shape[1]
+    units, n_outputs = targets.kind.units(place.device), targets.values.shape[1]
 
     def objective():
         return Supervised(

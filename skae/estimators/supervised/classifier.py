@@ -10,9 +10,10 @@ from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.scikit_learn import ClassifierMixin
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.supervised.fine_tuning import fit_part, labelled_criterion
+from skae.estimators.supervised.fine_tuning import fit_part
 from skae.estimators.supervised.predictors import SupervisedStack
-from skae.estimators.supervised.targets import Classes
+from skae.estimators.supervised.tasks import labelled_criterion
+from skae.estimators.targets import Classes
 
 
 @estimator
@@ -139,7 +140,7 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
         return Classes(self.unlabelled, self.class_weight, classes)
 
     def _by_output(self, X, function):
-        """Probabilities, or their logarithms, as scikit-learn returns those of several outputs."""
+        """What scikit-learn returns of the probabilities, or of their logarithms."""
         outputs, kind = self._outputs(X), self._targets()
         return kind.gathered([function(output) for output in kind.by_output(outputs)])
 

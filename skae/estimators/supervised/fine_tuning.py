@@ -1,40 +1,25 @@
 """How a stack that predicts is trained: its layers, the start of its output, and the whole.
 
 `fit_stack` reads from top to bottom. What differs from model to model are two values: the kind of
-targets (`skae.estimators.supervised.targets`), which ``_targets`` returns, and the criterion on
+targets (`skae.estimators.targets`), which ``_targets`` returns, and the criterion on
 which the whole descends, which ``_criterion`` returns for a `Task`.
 """
 
 import copy
-import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_consistent_length
 
-from skae._validation import check_rows, check_weights, make_generator
-from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.models import (
-    FittedModel,
-    Model,
-    Start,
-    rows_that_count,
-    some_of,
-    split,
-)
+from skae._validation import check_rows, make_generator
+from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
-from skae.engine.stacks.stacking import Layerwise
-from skae.engine.stacks.supervised import Supervised, with_output
+from skae.engine.stacks.supervised import with_output
 from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
 from skae.estimators.face.training import (
     CallbackBridge,
-    place_for,
     rows_for,
     run_training,
     settings_of,
@@ -47,145 +32,21 @@ from skae.estimators.stacks.layers import (
     models_of,
     needs_targets,
     require_gradients,
-    weights_of,
     with_weights,
 )
 from skae.estimators.stacks.pretraining import facts_of, pretrained, was_interrupted
 from skae.estimators.supervised.output_layers import fit_linear_output
-from skae.estimators.supervised.targets import Classes, Numbers, Targets
+from skae.estimators.supervised.tasks import (
+    held_out_rows,
+    make_task,
+    read_rows,
+    weights_with_output,
+)
 
-_CPU = torch.device("cpu")
 # Steps of the linear model that the output starts from, and of one that is the result.
 _START_STEPS, _LINEAR_STEPS = 100, 1000
 # The least penalty on the weights of the first.
 _START_PENALTY = 1.0
-
-
-class Read(NamedTuple):
-    """What the user passed, checked.
-
-    Attributes
-    ----------
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
-    weight : ndarray of shape (n_samples,), or None
-        Sample weights of mean 1.
-    table : ndarray of shape (n_samples, n_outputs)
-        y, which may have gaps.
-    kind : Classes or Numbers
-        What it is.
-    targets : Targets
-        The table as the engine sees it.
-    n_labelled : float
-        Rows with a target, each counted by its weight as the user passed it.
-    """
-
-    data: Any
-    weight: np.ndarray | None
-    table: np.ndarray
-    kind: Classes | Numbers
-    targets: Targets
-    n_labelled: float
-
-
-class Task(NamedTuple):
-    """What is fine-tuned, and on what.
-
-    Attributes
-    ----------
-    stack : StackedAutoEncoder
-        As it is before the first step.
-    is_fresh : bool
-        Whether it was pre-trained just now, and not fine-tuned yet.
-    first : int
-        The lowest layer that is trained.
-    models : list of Model
-        Those of the layers that are trained, perhaps none.
-    weights : dict of str to ndarray
-        Theirs, and the output's, from which training begins.
-    place : Place
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
-    rows : {ndarray, CSR matrix} of shape (n_samples, n_inputs)
-        What the lowest layer that is trained sees of the data, before it standardises.
-    weight : ndarray of shape (n_samples,), or None
-    targets : Targets
-        Of all rows, those that are held out among them.
-    index : LongTensor
-        The rows that count and are not held out.
-    labelled : Tensor of bool of shape (n_samples,)
-        Those whose targets are learned.
-    options : dict
-        What all criteria take: see `Supervised`.
-    """
-
-    stack: StackedAutoEncoder
-    is_fresh: bool
-    first: int
-    models: list[Model]
-    weights: dict[str, np.ndarray]
-    place: Place
-    data: Any
-    rows: Any
-    weight: np.ndarray | None
-    targets: Targets
-    index: torch.Tensor
-    labelled: torch.Tensor
-    options: dict
-
-    @property
-    def known(self) -> torch.Tensor:
-        """The rows of the index that have a target."""
-        return self.index[self.labelled[self.index]]
-
-    @property
-    def others(self) -> torch.Tensor:
-        """Those that have none."""
-        return self.index[~self.labelled[self.index]]
-
-    def fraction(self, index: torch.Tensor) -> float:
-        """The part of some rows that has a target."""
-        return max(1, int(self.labelled[index].sum())) / max(1, len(index))
-
-
-class Criterion(NamedTuple):
-    """What the whole descends on, and which rows it needs.
-
-    Attributes
-    ----------
-    objective : callable
-        () -> a new `Supervised`.
-    index : LongTensor
-        The rows of an epoch, some perhaps several times.
-    directions, position : as of `LabelledRows`, or None
-    max_iter : int, default=None
-        Epochs, where these are not the model's parameter.
-    facts : dict
-        What the model shows of it, by the attributes' names.
-    """
-
-    objective: Callable[[], Supervised]
-    index: torch.Tensor
-    directions: Any = None
-    position: torch.Tensor | None = None
-    max_iter: int | None = None
-    facts: Mapping = MappingProxyType({})
-
-
-def labelled_criterion(task: Task, unsupervised_weight: float) -> Criterion:
-    """The loss of the rows with a target, and the layers' own criteria of all rows."""
-    keeps_own = unsupervised_weight > 0 and len(task.models) > 0
-    index = task.index if keeps_own else task.known
-
-    def objective():
-        own = [model.objective() for model in task.models] if keeps_own else None
-        return Supervised(
-            task.models,
-            labelled_fraction=task.fraction(index),
-            unsupervised=Layerwise(task.models, own, task.first) if keeps_own else None,
-            unsupervised_weight=unsupervised_weight,
-            **task.options,
-        )
-
-    return Criterion(objective, index)
 
 
 def stack_of(model, data, **changes) -> StackedAutoEncoder:
@@ -222,7 +83,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     """
     model._check_parameters()
     is_fresh = not (model.warm_start and hasattr(model, "stack_"))
-    read = _read(model, X, y, sample_weight, is_fresh=is_fresh)
+    read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh)
     stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data)
     model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
@@ -245,7 +106,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     if is_fresh or n_tuned == 0:
         output, n_iter = _start_of_output(model, stack, read.data, seen, is_final=n_tuned == 0)
 
-    task = _task(model, read, seen, held_out, stack, n_tuned, output, is_fresh=is_fresh)
+    task = make_task(model, read, seen, held_out, stack, n_tuned, output, is_fresh=is_fresh)
     criterion = model._criterion(task)
     weights, training = task.weights, Training([], [], {}, outcome, 0)
     if n_tuned:
@@ -282,7 +143,7 @@ def fit_part(model, X, y, sample_weight, **announced):
     """
     model._check_parameters()
     is_fresh = not hasattr(model, "stack_")
-    read = _read(model, X, y, sample_weight, is_fresh=is_fresh, **announced)
+    read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh, **announced)
     stack = stack_of(model, read.data)
     layers = _checked_layers(model, stack, X, read.data)
     targets = read.targets
@@ -299,7 +160,7 @@ def fit_part(model, X, y, sample_weight, **announced):
         earlier, state = model.loss_curve_, vars(model).get("_training_state")
         stack, output = model.stack_, (model.output_weights_, model.output_bias_)
     n_tuned = _n_tuned(model, stack.layers_)
-    task = _task(model, read, targets, None, stack, n_tuned, output, is_fresh=is_fresh)
+    task = make_task(model, read, targets, None, stack, n_tuned, output, is_fresh=is_fresh)
     settings = settings_of(model, resumes=True, max_iter=1)
     start = Start(task.weights, state, resumes=True)
     fitted = _train(model, task, model._criterion(task), settings, start)
@@ -316,60 +177,9 @@ def fitted_model(model, X) -> FittedModel:
     """The layers and the output of a fitted model, to compute with such rows as X."""
     place, layers = usable_place(model, X), model.stack_.layers_
     units, n_outputs = model._targets().units(place.device), len(model.output_bias_)
-    weights = _weights(layers, (model.output_weights_, model.output_bias_))
+    weights = weights_with_output(layers, (model.output_weights_, model.output_bias_))
     theta = Parameters.from_numpy(weights, dtype=place.dtype, device=place.device)
     return FittedModel(with_output(models_of(layers, place), units, n_outputs), theta)
-
-
-def held_out_rows(
-    model, kind: Classes | Numbers, table: np.ndarray, targets: Targets
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labelled rows to train on, and those to hold out, with like parts of every class."""
-    generator = make_generator(model.random_state, _CPU)
-    labelled = torch.tensor(np.flatnonzero(targets.labelled))
-    index, held_out = split(labelled, model.validation_fraction, generator)
-    both, n_held_out = torch.cat([index, held_out]).numpy(), len(held_out)
-    strata = kind.strata(table[both], n_held_out)
-    if strata is None:
-        return index.numpy(), held_out.numpy()
-    seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    index, held_out = train_test_split(
-        both, test_size=n_held_out, stratify=strata, random_state=seed
-    )
-    return index, held_out
-
-
-def layers_below(stack: StackedAutoEncoder, number: int) -> StackedAutoEncoder:
-    """The layers of a fitted stack below one of them, as a stack of checked rows."""
-    below = copy.copy(stack)
-    below.layers_, below.code_layer = stack.layers_[:number], -1
-    vars(below).pop("feature_names_in_", None)
-    return below
-
-
-def _read(model, X, y, sample_weight, *, is_fresh, **announced):
-    """What the user passed, checked; the model notes what it says of columns and targets."""
-    if y is None:
-        raise ValueError(
-            f"This {type(model).__name__} requires y to be passed, but the target y is None."
-        )
-    data, kind = check_rows(model, X, reset=is_fresh), model._targets()
-    table = kind.checked(y)
-    check_consistent_length(data, table)
-    weight = check_weights(sample_weight, data)
-    if is_fresh:
-        kind = kind.described(table, weight, **announced)
-        vars(model).update(kind.facts)
-    targets = kind.encoded(table, weight)
-    return Read(data, weight, table, kind, targets, targets.total * _mean_weight(sample_weight))
-
-
-def _mean_weight(sample_weight):
-    """The mean of the sample weights, as the user passed them, over the rows that count."""
-    if sample_weight is None:
-        return 1.0
-    weight = np.ravel(np.asarray(sample_weight, dtype=np.float64))
-    return float(weight[weight > 0].mean())
 
 
 def _checked_layers(model, stack, X, data):
@@ -428,60 +238,6 @@ def _start_of_output(model, stack, data, targets, *, is_final):
         stack._codes(data), targets, penalty, max_iter, is_final=is_final
     )
     return (weights, bias), n_iter
-
-
-def _task(model, read, seen, held_out, stack, n_tuned, output, *, is_fresh):
-    first = len(stack.layers_) - n_tuned
-    layers = stack.layers_[first:]
-    rows = read.data if first == 0 else layers_below(stack, first)._codes(read.data)
-    place = place_for(model, rows)
-    index, labelled = rows_that_count(len(seen.labelled), read.weight), seen.labelled
-    if held_out is not None:
-        index = index[torch.tensor(~np.isin(index.numpy(), held_out))]
-    validation_loss = None if held_out is None else read.kind.validation_loss()
-    judged = labelled if held_out is None else held_out
-    dropout = model.dropout if isinstance(model.dropout, tuple) else (0.0, model.dropout)
-    options = {
-        "units": read.kind.units(place.device),
-        "first": first,
-        "weight_decay": model.output_penalty / (model.n_labelled_ or 1.0),
-        "dropout": (dropout[min(first, 1)], dropout[1]),
-        "validation_loss": validation_loss,
-        "baseline": _loss_of_nothing(read, judged, validation_loss),
-    }
-    return Task(
-        stack=stack,
-        is_fresh=is_fresh,
-        first=first,
-        models=models_of(layers, place),
-        weights=_weights(layers, output, first),
-        place=place,
-        data=read.data,
-        rows=rows,
-        weight=read.weight,
-        targets=read.targets,
-        index=index,
-        labelled=torch.tensor(labelled),
-        options=options,
-    )
-
-
-def _loss_of_nothing(read, rows, validation_loss):
-    """What an output that knows nothing but the targets' mean would be judged at."""
-    values, weight = read.targets.tensors(Place(torch.float64, _CPU))
-    rows = torch.as_tensor(rows)
-    values, weight = values[rows], None if weight is None else weight[rows]
-    if not len(values):
-        return -math.inf
-    judge = validation_loss or read.kind.units(_CPU).negative_log_likelihood
-    loss = judge(read.targets.start_bias().expand_as(values), values)
-    return float((loss if weight is None else loss * weight).mean())
-
-
-def _weights(layers, output, first=0):
-    """What layers and the output have learned, by the names of the engine."""
-    weights, bias = output
-    return weights_of(layers, first) | {"output_weight": weights, "output_bias": bias}
 
 
 def _train(model, task, criterion, settings, start, held_out=None, bridge=None):

@@ -32,7 +32,7 @@ def fit_linear_output(codes, targets, penalty, max_iter, *, is_final):
     n_iter : int
     """
     rows = np.flatnonzero(targets.labelled)
-    if targets.groups is None:
+    if targets.kind.groups is None:
         weight = None if targets.weight is None else targets.weight[rows]
         model = Ridge(alpha=max(penalty, _LEAST))
         model.fit(codes[rows].astype(np.float64), targets.values[rows], sample_weight=weight)
@@ -40,7 +40,7 @@ def fit_linear_output(codes, targets, penalty, max_iter, *, is_final):
         return np.reshape(model.coef_, (n_outputs, -1)), np.ravel(model.intercept_), 1
     parts = [
         _fit_classes(codes, targets.values[:, columns], penalty, max_iter, is_final)
-        for columns in targets.groups
+        for columns in targets.kind.groups
     ]
     weights, biases, n_iter = zip(*parts, strict=True)
     return np.vstack(weights), np.concatenate(biases), max(n_iter)

@@ -12,8 +12,9 @@ from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.supervised.fine_tuning import Criterion, Task, fit_stack, fitted_model
-from skae.estimators.supervised.targets import Classes, Numbers
+from skae.estimators.supervised.fine_tuning import fit_stack, fitted_model
+from skae.estimators.supervised.tasks import Criterion, Task
+from skae.estimators.targets import Classes, Numbers
 
 _RATE = Interval(Real, 0, 1, closed="left")
 

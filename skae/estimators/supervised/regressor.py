@@ -6,9 +6,10 @@ from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, preset
 from skae.estimators.face.scikit_learn import RegressorMixin
 from skae.estimators.supervised.classifier import StackedClassifier
-from skae.estimators.supervised.fine_tuning import fit_part, labelled_criterion
+from skae.estimators.supervised.fine_tuning import fit_part
 from skae.estimators.supervised.predictors import SupervisedStack
-from skae.estimators.supervised.targets import Numbers
+from skae.estimators.supervised.tasks import labelled_criterion
+from skae.estimators.targets import Numbers
 
 
 @estimator
@@ -25,9 +26,9 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
 
     where n is the number of rows with a target, :math:`s_k` the standard deviation of target k,
     so that targets need no scaling, :math:`\rho` ``output_penalty`` and :math:`\lambda`
-    ``unsupervised_weight``. A target that
-    is NaN is unknown: its row takes part in pre-training, and in the layers' own criteria. The
-    output starts as a ridge regression on the codes of pre-training.
+    ``unsupervised_weight``. A target that is NaN is unknown: its row takes part in pre-training,
+    and in the layers' own criteria. The output starts as a ridge regression on the codes of
+    pre-training.
 
     Read more in the :ref:`User Guide <stacked_predictors>`.
 

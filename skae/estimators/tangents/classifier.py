@@ -82,6 +82,9 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
     Notes
     -----
+    A pass of fine-tuning has each unlabelled row once, and labelled ones as often as it takes to
+    make up a third of all.
+
     A step draws one random combination of each labelled row's tangents, with independent signs,
     which has the same expected penalty as all of them: it costs that of twice the rows, however
     many tangents there are.
@@ -112,13 +115,13 @@ class ManifoldTangentClassifier(ClassifyingStack):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from skae import ManifoldTangentClassifier
+    >>> from skae import ContractiveAutoEncoder, ManifoldTangentClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> some = y.copy()
     >>> some[100:] = -1                                   # 100 labels, the others unknown
-    >>> model = ManifoldTangentClassifier(
-    ...     (128,), max_iter=50, random_state=0
-    ... ).fit(X / 16, some)
+    >>> layer = ContractiveAutoEncoder(contraction=0.06, learning_rate=2e-3, max_iter=60)
+    >>> model = ManifoldTangentClassifier((128,), layer=layer, max_iter=30, random_state=0)
+    >>> model = model.fit(X / 16, some)
     >>> bool(model.score(X[100:] / 16, y[100:]) > 0.84)
     True
     >>> model.tangents(X[:1] / 16).shape == (1, model.n_tangents_, 64)

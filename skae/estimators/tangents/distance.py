@@ -31,8 +31,8 @@ from skae.estimators.face.parameters import (
 from skae.estimators.face.scikit_learn import BaseEstimator, ClassifierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.supervised.classifier import ClassifyingStack
-from skae.estimators.supervised.targets import checked_classes, find_classes, is_known
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
+from skae.estimators.targets import checked_classes, find_classes, is_known
 
 _CPU = torch.device("cpu")
 _SIDES = {"one": 1, "two": 2}
@@ -170,13 +170,26 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         """ndarray of shape (n_classes,)
         The classes."""
     )
+    n_tangents_: int = attribute(
+        """int
+        Directions at each row."""
+    )
     labelled_: np.ndarray = attribute(
         """ndarray of shape (n_labelled,)
         Positions of the labelled rows among those of `fit`."""
     )
+    rows_: np.ndarray = attribute(
+        """ndarray of shape (n_labelled, n_features)
+        These rows."""
+    )
     row_classes_: np.ndarray = attribute(
         """ndarray of shape (n_labelled,)
         Their classes, as positions in ``classes_``."""
+    )
+    bases_: np.ndarray = attribute(
+        """ndarray of shape (n_labelled, n_tangents_, n_features)
+        Orthonormal bases of their tangents. Where directions depend on each other, the last
+        ones are zero."""
     )
     source_: object = attribute(
         """object or None
@@ -185,6 +198,10 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     n_features_in_: int = attribute(
         """int
         Number of features seen in `fit`."""
+    )
+    feature_names_in_: np.ndarray = attribute(
+        """ndarray of shape (n_features_in_,)
+        Names of the features, where X had string names."""
     )
 
     @all_or_nothing
@@ -404,14 +421,17 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def _nearest(self, X, n_neighbors):
         """Distances, and positions among the labelled rows."""
         device = resolve_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.from_numpy(self.rows_).dtype
+        single = device.type == "mps" or self.rows_.dtype == np.float32
+        dtype = torch.float32 if single else torch.float64
         require_memory(
             0 if device == _CPU else self.bases_.nbytes,
             device,
             "Holding the tangents of the labelled rows",
             "Use device='cpu', fewer tangents or float32 input.",
         )
-        rows, bases = (torch.from_numpy(a).to(device, dtype) for a in (self.rows_, self.bases_))
+        # Fitted state may be a read-only memory map, which torch does not have.
+        kept = (a if a.flags.writeable else a.copy() for a in (self.rows_, self.bases_))
+        rows, bases = (torch.from_numpy(a).to(device, dtype) for a in kept)
         # Distances stay, and ranking them is more accurate, where the rows are around 0.
         centre = rows.mean(0)
         rows = rows - centre

@@ -17,13 +17,8 @@ from skae.engine.stacks.stacking import stacked
 from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
 from skae.estimators.auto_encoders import ContractiveAutoEncoder
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.supervised.fine_tuning import (
-    Criterion,
-    Task,
-    labelled_criterion,
-    layers_below,
-    stack_of,
-)
+from skae.estimators.supervised.fine_tuning import stack_of
+from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion, layers_below
 from skae.estimators.tangents.sources import (
     EncoderTangents,
     check_source,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skae.engine.boltzmann.energies import TemperedPath
-from skae.engine.boltzmann.tempering import (
+from skae.engine.boltzmann.samplers import (
     _estimate,
     annealed_importance_sampling,
     annealing_temperatures,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skae.engine.boltzmann.chains import Schedule, run_chains
+from skae.engine.boltzmann.samplers import Schedule, run_chains
 
 SCHEDULES = [
     Schedule(n_samples, burn_in, thinning)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from skae.engine.boltzmann.chains import Schedule, gibbs_state, gibbs_step, run_chains
+from skae.engine.boltzmann.samplers import Schedule, gibbs_state, gibbs_step, run_chains
 
 N_CHAINS = 40_000
 # Exact draws are taken for wrong ones once in 10^5 times.

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from skae.engine.boltzmann import learning as contrastive_divergence
-from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
+from skae.engine.boltzmann.energies import BipartiteMachine, binary_states, pseudo_log_likelihood
 from skae.engine.boltzmann.learning import ContrastiveDivergence
-from skae.engine.boltzmann.pseudo_likelihood import pseudo_log_likelihood
 from skae.engine.networks.penalties import CodeKL, WeightDecay
 from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.devices import bernoulli

@@ -6,13 +6,17 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from skae.engine.boltzmann.chains import Schedule, gibbs_state, gibbs_step, make_chains, run_chains
 from skae.engine.boltzmann.energies import TemperedPath
 from skae.engine.boltzmann.learning import ContrastiveDivergence
-from skae.engine.boltzmann.tempering import (
+from skae.engine.boltzmann.samplers import (
+    Schedule,
     annealed_importance_sampling,
     annealing_temperatures,
+    gibbs_state,
+    gibbs_step,
+    make_chains,
     parallel_tempering,
+    run_chains,
 )
 from skae.engine.networks.layers import softplus
 from skae.engine.optimisation.devices import bernoulli

@@ -5,9 +5,14 @@ import math
 import pytest
 import torch
 
-from skae.engine.boltzmann.chains import Schedule, gibbs_state, gibbs_step, run_chains
 from skae.engine.boltzmann.energies import TemperedPath, binary_states
-from skae.engine.boltzmann.tempering import ParallelTempering
+from skae.engine.boltzmann.samplers import (
+    ParallelTempering,
+    Schedule,
+    gibbs_state,
+    gibbs_step,
+    run_chains,
+)
 from skae.engine.optimisation.parameters import Parameters
 
 N_CHAINS = 40_000

@@ -17,7 +17,7 @@ UNEVEN = Groups(
 )
 GROUPS = {
     "ring": map_groups(8, 3),
-    "gaussian": map_groups((4, 2), 2, weights="gaussian"),
+    "window": map_groups((4, 2), 2, weights="window"),
     "borders": map_groups((2, 4), 2, periodic=False),
     "tiles": map_groups((2, 4), 2, stride=2),
     "uneven": UNEVEN,
@@ -130,7 +130,7 @@ def test_the_gap_is_reached_and_bounds(seed, positive):
     D[0] = 0  # an atom that says nothing,
     D[1] = D[2]  # one that is there twice,
     D[3] *= 1e-6  # and one that is very short
-    groups = map_groups((4, 4), int(rng.integers(1, 5)), weights=("flat", "gaussian")[seed % 2])
+    groups = map_groups((4, 4), int(rng.integers(1, 5)), weights=("flat", "window")[seed % 2])
     penalty = GroupL2(10 ** rng.uniform(-3, -0.5), groups, positive)
     quadratic = make_quadratic(D, x)
     best = admm(quadratic, penalty, tol=1e-7, max_iter=20_000)

@@ -68,7 +68,7 @@ def test_every_unit_of_a_torus_is_in_as_many_groups():
 
 @pytest.mark.parametrize("group_shape", [(3, 3), (4, 2), (1, 1)])
 def test_gaussian_weights_are_a_window(group_shape):
-    weight = map_groups((6, 6), group_shape, weights="gaussian").weight
+    weight = map_groups((6, 6), group_shape, weights="window").weight
     places = np.indices(group_shape).reshape(2, -1).T - (np.array(group_shape) - 1) / 2
     # exp(-1/2 (place / sigma)^2) with sigma a quarter of the neighbourhood along each axis...
     window = np.exp(-0.5 * ((places / (np.array(group_shape) / 4)) ** 2).sum(1))
@@ -105,7 +105,7 @@ def test_a_map_has_as_many_units_as_the_code():
         map_groups((4, 4), 2, n_components=15)
     assert map_groups((4, 4), 2, n_components=16).members.max() == 15
     # And weights have a name.
-    with pytest.raises(ValueError, match="weights='round' must be 'flat' or 'gaussian'"):
+    with pytest.raises(ValueError, match="weights='round' must be 'flat' or 'window'"):
         map_groups((4, 4), 2, weights="round")
 
 

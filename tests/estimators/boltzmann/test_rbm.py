@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import re
 import warnings
 
 import joblib
@@ -20,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skae import RBM, CollapsedCodeWarning
-from skae.engine.boltzmann.chains import SAMPLERS
+from skae.engine.boltzmann.samplers import SAMPLERS
 from skae.engine.networks.penalties import WeightDecay
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.rows import DenseRows
@@ -812,7 +813,7 @@ def test_samples_leave_the_model_alone(X):
         ({"method": "gibbs", "n_temperatures": 3}, "n_temperatures=3 is for method='tempering'"),
         ({"method": "tempering"}, "n_temperatures of at least 2, not 1"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_arguments_of_sample(parameters, match):
     model, _ = machine("bernoulli")

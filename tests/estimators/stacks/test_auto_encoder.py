@@ -28,7 +28,7 @@ from skae import (
     StackedAutoEncoder,
 )
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
-from skae.estimators.stacks.layers import unrolled
+from skae.estimators.stacks.auto_encoder import unrolled
 
 SMALL = {"max_iter": 3, "batch_size": 50, "random_state": 0}
 # So that nothing but the weights and the batches decides.

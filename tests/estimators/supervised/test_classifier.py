@@ -30,8 +30,8 @@ from skae import (
     StackedClassifier,
 )
 from skae.estimators.face.outcomes import of_layer, warn
-from skae.estimators.supervised.fine_tuning import held_out_rows
-from skae.estimators.supervised.targets import Classes
+from skae.estimators.supervised.tasks import held_out_rows
+from skae.estimators.targets import Classes
 
 SMALL = {"max_iter": 3, "batch_size": 50, "random_state": 0}
 # One batch holds all rows: no order of rows, no noise.

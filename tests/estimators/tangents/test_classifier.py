@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from skae import (
@@ -16,8 +17,8 @@ from skae import (
 )
 from skae.diagnostics import jacobian_spectrum, local_pca_tangents, principal_angles, tangents
 from skae.engine.optimisation.optimizers import Adam
-from skae.estimators.supervised.targets import Classes
 from skae.estimators.tangents.sources import EncoderTangents
+from skae.estimators.targets import Classes
 
 # Layers that are hardly trained: what is tested here is what comes after them.
 SHORT = ContractiveAutoEncoder(
@@ -233,6 +234,16 @@ def test_layers_and_epochs_follow_the_data(digits):
     assert [layer.n_iter_ for layer in given.encoder_.layers_] == [3, 3]
     assert [layer.n_components for layer in given.encoder_.layers_] == [256, 256]
     assert given.n_iter_ == 3
+
+
+def test_divergence_is_reported_where_epochs_follow_the_data(digits):
+    X, y = digits
+    model = ManifoldTangentClassifier(
+        (20,), layer=SHORT, optimizer="sgd", learning_rate=1e200, random_state=0
+    )
+    # The number of epochs that it would have been is no parameter.
+    with pytest.warns(ConvergenceWarning, match=r"diverged by epoch \d.*was kept"):
+        model.fit(X, y)
 
 
 def test_layers_are_never_wider_than_a_thousand(digits):

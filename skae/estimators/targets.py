@@ -49,15 +49,6 @@ class Targets(NamedTuple):
     total: float
     kind: "Classes | Numbers"
 
-    def units(self, device: torch.device):
-        """The output units."""
-        return self.kind.units(device)
-
-    @property
-    def groups(self) -> list[np.ndarray] | None:
-        """For classes, the columns of each output."""
-        return self.kind.groups
-
     def tensors(self, place: Place) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Values and weights as tensors."""
         weight = None if self.weight is None else place.tensor(self.weight)
@@ -70,7 +61,7 @@ class Targets(NamedTuple):
         restricted = self._replace(
             values=np.where(keep[:, None], self.values, 0.0), labelled=self.labelled & keep
         )
-        if self.groups is not None:
+        if self.kind.groups is not None:
             return restricted
         weight = keep.astype(float) if self.weight is None else self.weight * keep
         return restricted._replace(weight=weight)
@@ -78,20 +69,20 @@ class Targets(NamedTuple):
     def start_bias(self) -> torch.Tensor:
         """Pre-activation at which the output is the mean of the targets, as float64."""
         values = torch.tensor(self.values[self.labelled], dtype=torch.float64)
-        if self.groups is None:
+        if self.kind.groups is None:
             weight = None if self.weight is None else self.weight[self.labelled]
-            return torch.tensor(np.average(values.numpy(), axis=0, weights=weight)).to(values)
+            return torch.tensor(np.average(values, axis=0, weights=weight), dtype=values.dtype)
         total = values.sum(0)
-        for columns in self.groups:
+        for columns in self.kind.groups:
             total[columns] /= total[columns].sum().clamp(min=1e-30)
-        return self.units(_CPU).bias_for_mean(total)
+        return self.kind.units(_CPU).bias_for_mean(total)
 
     def class_frequencies(self, n_labels: float) -> torch.Tensor:
         """How often the classes of each output occur, as so many labels tell, as float64."""
         counts = torch.tensor(self.values[self.labelled].sum(0), dtype=torch.float64)
         # Values are 1 on average: that weights are repetitions, they do not say.
         counts *= n_labels / self.labelled.sum()
-        for columns in self.groups:
+        for columns in self.kind.groups:
             counts[columns] = shrunken_frequencies(counts[columns])
         return counts
 
@@ -158,10 +149,8 @@ class Classes:
     def facts(self) -> dict:
         """What an estimator shows of them, by the attributes' names."""
         shown: Any
-        if self.is_single:
-            shown = self.classes[0]
-        else:
-            shown = np.arange(len(self.classes)) if self.is_multilabel else self.classes
+        several = np.arange(len(self.classes)) if self.is_multilabel else self.classes
+        shown = self.classes[0] if self.is_single else several
         return {"output_classes_": self.classes, "classes_": shown}
 
     def encoded(self, table, row_weight=None) -> Targets:
@@ -195,9 +184,8 @@ class Classes:
         for names, count, position in zip(self.classes, counts, positions, strict=True):
             one_hot = np.zeros((len(table), len(names)))
             # On average 1 over the labelled rows.
-            total = count.sum()
-            share = labelled.sum() / total if total else 0.0
-            one_hot[np.arange(len(table)), position] = count * share
+            part = labelled.sum() / count.sum() if count.any() else 0.0
+            one_hot[np.arange(len(table)), position] = count * part
             values.append(one_hot)
         total = float(np.sum(counts)) / len(counts)
         return Targets(np.hstack(values), None, labelled, total, self)
@@ -348,7 +336,7 @@ class Numbers:
 
     def units(self, device: torch.device) -> Gaussian:
         """Output units, of numbers that were divided by the scale."""
-        return Gaussian.of_columns(torch.as_tensor(self.scale))
+        return Gaussian.of_columns(torch.tensor(self.scale))
 
     def strata(self, table, n_held_out: int) -> None:
         """Numbers have no classes that two parts of the rows could have alike."""
@@ -414,11 +402,10 @@ def find_classes(y, unlabelled, *, require_two=True):
                 "labels with StackedAutoEncoder."
             )
         if len(names) == 1 and require_two:
-            unknown = (~is_known(column, unlabelled)).any()
             hint = (
                 f" {unlabelled} stands for an unknown class: if it is one of the classes, set "
                 "unlabelled=None."
-                if unknown
+                if not is_known(column, unlabelled).all()
                 else ""
             )
             raise ValueError(

@@ -1,0 +1,391 @@
+"""Chains of samples from a Boltzmann machine: a chain is a step function and a schedule.
+
+    state -> step(state) -> step(step(state)) -> ...
+
+A state is a tuple of tensors whose first axis is chains; all chains of a run advance together, as
+one batch. What a step does is up to the sampler; how long to run and what to keep is the
+schedule's.
+
+A sampler is a function of a machine and a generator that returns a step. Those that users choose
+by name are in `SAMPLERS`. A sampler may also take, by these names, ``base_bias``, the biases of
+independent visible units that have the means of the data, and ``n_temperatures``. Its steps take
+states (visible, hidden). If they take other ones, the step has methods that say so:
+``start(visible)`` returns the state to start from, ``visible(state)`` its visible units.
+
+Parallel tempering and annealing walk along the laws P_beta between beta = 0, where all units are
+independent, and beta = 1, the machine: a `TemperedPath` of `skae.engine.boltzmann.energies`. Hot
+chains cross between modes. Parallel tempering hands what they find down to the cold one (Desjardins
+et al. 2010; Cho et al. 2010); annealed importance sampling walks from 0 to 1 and weighs the walks
+(Neal 2001; Salakhutdinov & Murray 2008).
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from skae.engine.optimisation.parameters import Registry
+
+SAMPLERS = Registry()
+
+
+class Schedule(NamedTuple):
+    """How long chains run and which of their states are kept.
+
+    Attributes
+    ----------
+    n_samples : int
+        States kept of each chain.
+    burn_in : int
+        Steps before the first of them.
+    thinning : int
+        Steps from one to the next.
+    """
+
+    n_samples: int = 1
+    burn_in: int = 0
+    thinning: int = 1
+
+    @property
+    def n_steps(self) -> int:
+        """Steps in all."""
+        return self.burn_in + (self.n_samples - 1) * self.thinning
+
+    def keeps(self, n_done: int) -> bool:
+        """Whether the state after ``n_done`` steps is kept."""
+        after = n_done - self.burn_in
+        return after >= 0 and after % self.thinning == 0
+
+
+class Run(NamedTuple):
+    """What `run_chains` returns.
+
+    Attributes
+    ----------
+    samples : Tensor of shape (n_samples, n_chains, ...)
+        What was kept, in order.
+    state : tuple of Tensor
+        After the last step, to continue from.
+    moved : Tensor of bool of shape (n_chains,)
+        Whether a chain was ever elsewhere than at its start.
+    """
+
+    samples: torch.Tensor
+    state: tuple
+    moved: torch.Tensor
+
+
+def run_chains(
+    step: Callable,
+    state: tuple,
+    schedule: Schedule,
+    *,
+    keep: Callable,
+    watch: Callable | None = None,
+    listener: Callable | None = None,
+) -> Run:
+    """Advance chains by a schedule.
+
+    Parameters
+    ----------
+    step : callable
+        From a state to the next.
+    state : tuple of Tensor
+    schedule : Schedule
+    keep : callable
+        From a state to the tensor that is kept of it.
+    watch : callable, default=None
+        From a state to the tensor by which a chain is seen to move. None: ``keep``.
+    listener : callable, default=None
+        Called with (steps done, steps in all) after each.
+
+    Returns
+    -------
+    run : Run
+
+    Raises
+    ------
+    ValueError
+        If a step returns no tuple.
+    """
+    watch = keep if watch is None else watch
+    start, kept = watch(state), keep(state)
+    samples = kept.new_empty(schedule.n_samples, *kept.shape)
+    moved = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    all_moved = False
+    if schedule.keeps(0):
+        samples[0] = kept
+    for n_done in range(1, schedule.n_steps + 1):
+        state = step(state)
+        if not isinstance(state, tuple):
+            raise ValueError(
+                f"A step returned a {type(state).__name__}: it has to return a state as it took "
+                "one, a tuple of tensors with one row for each chain."
+            )
+        if not all_moved:
+            moved |= (watch(state) != start).view(len(moved), -1).any(1)
+            all_moved = bool(moved.all())
+        if schedule.keeps(n_done):
+            samples[(n_done - schedule.burn_in) // schedule.thinning] = keep(state)
+        if listener is not None:
+            listener(n_done, schedule.n_steps)
+    return Run(samples, state, moved)
+
+
+def n_stuck(frozen: torch.Tensor, states: torch.Tensor, n_chains: int | None = None) -> int:
+    """How many chains did not move, though there is somewhere else to be.
+
+    Chains that rest in one state, all the same, may be where the machine nearly always is; chains
+    that rest in different ones are stuck. Of ``frozen`` and ``states``, with one row for each
+    chain, the first ``n_chains`` count; the others are there for comparison.
+    """
+    resting = states[frozen]
+    if len(resting) == 0 or bool((resting == resting[0]).all()):
+        return 0
+    return int(frozen[:n_chains].sum())
+
+
+@SAMPLERS.named("gibbs")
+def gibbs_step(machine, generator: torch.Generator, *, visible_out=None, code_out=None):
+    """A step (v, h) -> (v', h') with v' ~ P(v | h) and h' ~ P(h | v'): it leaves P(v, h) invariant.
+
+    Training takes the same steps as sampling, in memory that it uses again and again:
+    ``visible_out`` for the visible units, ``code_out`` for the means of the hidden ones.
+    """
+
+    def step(state):
+        _, hidden = state
+        visible = machine.sample_visible(hidden, generator, out=visible_out)
+        return visible, machine.sample_hidden(visible, generator, code=code_out)
+
+    return step
+
+
+def gibbs_state(machine, visible: torch.Tensor, generator: torch.Generator) -> tuple:
+    """A state to start from: visible units, and hidden ones drawn given them."""
+    return visible, machine.sample_hidden(visible, generator)
+
+
+class ParallelTempering:
+    """A step on states (visible,) of chains at several temperatures.
+
+    Neighbours swap their rows with probability min(1, P_a(v_b) P_b(v_a) / P_a(v_a) P_b(v_b)),
+    even and odd pairs in turn; then every temperature takes a Gibbs step.
+
+    Parameters
+    ----------
+    path : TemperedPath
+    betas : Tensor of shape (n_temperatures,)
+        From 1 downwards.
+    generator : torch.Generator
+    """
+
+    def __init__(self, path, betas: torch.Tensor, generator: torch.Generator):
+        self.path, self.betas, self.generator = path, betas, generator
+        self._tried = torch.zeros(len(betas) - 1, device=betas.device)
+        self._accepted = torch.zeros_like(self._tried)
+        self._parity = 0
+
+    def start(self, visible: torch.Tensor) -> tuple:
+        """The state in which all temperatures of a chain have its row."""
+        return (visible.unsqueeze(1).repeat(1, len(self.betas), 1),)
+
+    def visible(self, state: tuple) -> torch.Tensor:
+        """The rows of the cold chains."""
+        return state[0][:, 0]
+
+    def __call__(self, state: tuple) -> tuple:
+        """The next state: one tensor of shape (n_chains, n_temperatures, n_visible)."""
+        (visible,) = state
+        beta = self.betas.repeat(len(visible))
+        energies = self.path.energies(visible.flatten(0, 1))
+        if len(self.betas) > 1:
+            order = self._swap(energies, beta, len(visible))
+            energies = [part[order] for part in energies]
+        return (self.path.step(energies, beta, self.generator).view(visible.shape),)
+
+    @property
+    def swap_rates(self) -> torch.Tensor:
+        """The fraction of accepted swaps of each pair so far; NaN where none was tried."""
+        return self._accepted / self._tried
+
+    def _swap(self, energies, beta, n_chains):
+        """Which row each temperature of each chain has after the swaps."""
+        betas, device = self.betas, self.betas.device
+        upper = torch.arange(self._parity, len(betas) - 1, 2, device=device)
+        self._parity = 1 - self._parity if len(betas) > 2 else 0
+        here, as_colder, as_warmer = (
+            self.path.log_density(energies, b).view(n_chains, -1)
+            for b in (beta, betas.roll(1).repeat(n_chains), betas.roll(-1).repeat(n_chains))
+        )
+        gain = as_colder[:, upper + 1] + as_warmer[:, upper]
+        gain = gain - here[:, upper] - here[:, upper + 1]
+        swaps = torch.log(torch.empty_like(gain).uniform_(generator=self.generator)) < gain
+        self._tried[upper] += n_chains
+        self._accepted[upper] += swaps.sum(0)
+        order = torch.arange(len(beta), device=device).view(n_chains, -1)
+        order[:, upper] += swaps.long()
+        order[:, upper + 1] -= swaps.long()
+        return order.flatten()
+
+
+@SAMPLERS.named("tempering")
+def parallel_tempering(machine, generator, base_bias, n_temperatures) -> ParallelTempering:
+    """Parallel tempering at so many temperatures, equally far apart from 1 to 0."""
+    if n_temperatures < 2:
+        raise ValueError(f"Tempering needs n_temperatures of at least 2, not {n_temperatures}.")
+    betas = torch.linspace(1, 0, n_temperatures).to(base_bias)
+    return ParallelTempering(machine.tempered(base_bias), betas, generator)
+
+
+class Chains(NamedTuple):
+    """What runs chains of a sampler on a machine.
+
+    ``step`` goes from a state to the next, ``start`` from visible units, one row for each chain, to
+    the state to start from, ``visible`` from a state to its visible units, and ``watched`` to what
+    stays the same where a chain does not move.
+    """
+
+    step: Callable
+    start: Callable
+    visible: Callable
+    watched: Callable
+
+
+def make_chains(make: Callable, machine, generator: torch.Generator, **settings) -> Chains:
+    """The chains of a sampler, ``make``, on a machine; a ValueError if what it returns is no step.
+
+    ``settings`` are ``base_bias`` and ``n_temperatures``, for samplers that take them.
+    """
+    taken = inspect.signature(make).parameters
+    step = make(machine, generator, **{n: value for n, value in settings.items() if n in taken})
+    try:
+        inspect.signature(step).bind(None)
+    except (TypeError, ValueError):
+        raise ValueError(f"{make!r} is no sampler: it returned {step!r}. {_SIGNATURE}") from None
+    if hasattr(step, "start"):
+        return Chains(step, step.start, step.visible, step.visible)
+    # Gaussian units move at every step, whether or not the chain does.
+    watched = _visible if machine.units.is_discrete else _hidden
+    return Chains(step, lambda v: gibbs_state(machine, v, generator), _visible, watched)
+
+
+def check_sampler(make) -> bool:
+    """Raise a ValueError for what is no sampler; return whether it takes ``n_temperatures``."""
+    try:
+        parameters = inspect.signature(make)
+        taken = [name for name in _SETTINGS if name in parameters.parameters]
+        parameters.bind(None, None, **dict.fromkeys(taken))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{make!r} is no sampler. {_SIGNATURE}") from error
+    return "n_temperatures" in taken
+
+
+# What samplers may ask for beyond a machine and a generator.
+_SETTINGS = ("base_bias", "n_temperatures")
+_SIGNATURE = (
+    "A sampler is a function (machine, generator) -> step, which may also take base_bias and "
+    "n_temperatures, and step a function from a state (visible, hidden) to the next."
+)
+
+
+def _visible(state):
+    return state[0]
+
+
+def _hidden(state):
+    return state[1]
+
+
+class AnnealedEstimate(NamedTuple):
+    """log Z by importance sampling, and how far to trust it.
+
+    Attributes
+    ----------
+    log_partition : float
+        Estimate of log Z.
+    standard_error : float
+        Of the estimate, from the spread of the chains' weights: sqrt(var(w) / n) / mean(w).
+    effective_chains : float
+        (sum w)^2 / sum w^2. Where it is near 1, one chain decides and the error is
+        not to be trusted.
+    """
+
+    log_partition: float
+    standard_error: float
+    effective_chains: float
+
+
+def annealed_importance_sampling(
+    path,
+    betas: torch.Tensor,
+    n_chains: int,
+    generator: torch.Generator,
+    listener: Callable | None = None,
+) -> AnnealedEstimate:
+    """Estimate the machine's log Z by walking chains from beta = 0 to 1.
+
+    A chain starts with an exact draw at beta = 0, whose log Z is known, and takes one
+    Gibbs step at each beta in between; its weight
+
+        w = prod_k P_{beta_k}(v_k) / P_{beta_k-1}(v_k)    (unnormalised)
+
+    has expectation Z_1 / Z_0.
+
+    Parameters
+    ----------
+    path : TemperedPath
+    betas : Tensor of shape (n_temperatures,)
+        Increasing, from 0 to 1, on the CPU.
+    n_chains : int
+    generator : torch.Generator
+    listener : callable, default=None
+        Called with (steps done, steps in all).
+
+    Returns
+    -------
+    estimate : AnnealedEstimate
+    """
+    pairs = zip(betas[:-1].tolist(), betas[1:].tolist(), strict=True)
+
+    def step(state):
+        visible, log_weight = state
+        before, beta = next(pairs)
+        energies = path.energies(visible)
+        change = path.log_density(energies, beta) - path.log_density(energies, before)
+        return path.step(energies, beta, generator), log_weight + change.to(log_weight.dtype)
+
+    visible = path.start(n_chains, generator)
+    # A sum of thousands of small terms; MPS has no float64.
+    precise = torch.float32 if visible.device.type == "mps" else torch.float64
+    state = visible, torch.zeros(n_chains, dtype=precise, device=visible.device)
+    schedule = Schedule(n_samples=1, burn_in=len(betas) - 1)
+    run = run_chains(step, state, schedule, keep=lambda state: state[1], listener=listener)
+    return _estimate(run.samples[0], float(path.log_base_partition()))
+
+
+def _estimate(log_weight, log_base):
+    n_chains = len(log_weight)
+    log_mean = float(torch.logsumexp(log_weight, 0)) - math.log(n_chains)
+    relative = torch.exp(log_weight - log_mean)
+    error = float(relative.std()) / math.sqrt(n_chains)
+    effective = float(relative.sum() ** 2 / relative.square().sum())
+    return AnnealedEstimate(log_base + log_mean, error, effective)
+
+
+def annealing_temperatures(n_temperatures: int) -> torch.Tensor:
+    """Inverse temperatures from 0 to 1, denser towards 1 (after Salakhutdinov & Murray).
+
+    Of every 29 intervals one covers [0, 0.5], eight [0.5, 0.9] and twenty [0.9, 1].
+    """
+    n_intervals = n_temperatures - 1
+    first = max(1, round(n_intervals / 29))
+    second = max(1, round(n_intervals * 8 / 29))
+    third = max(1, n_intervals - first - second)
+    parts = [
+        torch.linspace(low, high, n + 1, dtype=torch.float64)[:-1]
+        for low, high, n in ((0.0, 0.5, first), (0.5, 0.9, second), (0.9, 1.0, third))
+    ]
+    return torch.cat([*parts, torch.ones(1, dtype=torch.float64)])

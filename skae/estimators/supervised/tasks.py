@@ -1,0 +1,283 @@
+"""What is fine-tuned, on which rows, and what it descends on."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_consistent_length
+
+from skae._validation import check_rows, check_weights, make_generator
+from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.models import Model, rows_that_count, split
+from skae.engine.stacks.stacking import Layerwise
+from skae.engine.stacks.supervised import Supervised
+from skae.estimators.face.training import place_for
+from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.stacks.layers import models_of, weights_of
+from skae.estimators.targets import Classes, Numbers, Targets
+
+_CPU = torch.device("cpu")
+
+
+class Read(NamedTuple):
+    """What the user passed, checked.
+
+    Attributes
+    ----------
+    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
+    weight : ndarray of shape (n_samples,), or None
+        Sample weights of mean 1.
+    table : ndarray of shape (n_samples, n_outputs)
+        y, which may have gaps.
+    kind : Classes or Numbers
+        What it is.
+    targets : Targets
+        The table as the engine sees it.
+    n_labelled : float
+        Rows with a target, each counted by its weight as the user passed it.
+    """
+
+    data: Any
+    weight: np.ndarray | None
+    table: np.ndarray
+    kind: Classes | Numbers
+    targets: Targets
+    n_labelled: float
+
+
+class Task(NamedTuple):
+    """What is fine-tuned, and on what.
+
+    Attributes
+    ----------
+    stack : StackedAutoEncoder
+        As it is before the first step.
+    is_fresh : bool
+        Whether it was pre-trained just now, and not fine-tuned yet.
+    first : int
+        The lowest layer that is trained.
+    models : list of Model
+        Those of the layers that are trained, perhaps none.
+    weights : dict of str to ndarray
+        Theirs, and the output's, from which training begins.
+    place : Place
+    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
+    rows : {ndarray, CSR matrix} of shape (n_samples, n_inputs)
+        What the lowest layer that is trained sees of the data, before it standardises.
+    weight : ndarray of shape (n_samples,), or None
+    targets : Targets
+        Of all rows, those that are held out among them.
+    index : LongTensor
+        The rows that count and are not held out.
+    labelled : Tensor of bool of shape (n_samples,)
+        Those whose targets are learned.
+    options : dict
+        What all criteria take: see `Supervised`.
+    """
+
+    stack: StackedAutoEncoder
+    is_fresh: bool
+    first: int
+    models: list[Model]
+    weights: dict[str, np.ndarray]
+    place: Place
+    data: Any
+    rows: Any
+    weight: np.ndarray | None
+    targets: Targets
+    index: torch.Tensor
+    labelled: torch.Tensor
+    options: dict
+
+    @property
+    def known(self) -> torch.Tensor:
+        """The rows of the index that have a target."""
+        return self.index[self.labelled[self.index]]
+
+    @property
+    def others(self) -> torch.Tensor:
+        """Those that have none."""
+        return self.index[~self.labelled[self.index]]
+
+    def fraction(self, index: torch.Tensor) -> float:
+        """The part of some rows that has a target."""
+        return max(1, int(self.labelled[index].sum())) / max(1, len(index))
+
+
+class Criterion(NamedTuple):
+    """What the whole descends on, and which rows it needs.
+
+    Attributes
+    ----------
+    objective : callable
+        () -> a new `Supervised`.
+    index : LongTensor
+        The rows of an epoch, some perhaps several times.
+    directions, position : as of `LabelledRows`, or None
+    max_iter : int, default=None
+        Epochs, where these are not the model's parameter.
+    facts : dict
+        What the model shows of it, by the attributes' names.
+    """
+
+    objective: Callable[[], Supervised]
+    index: torch.Tensor
+    directions: Any = None
+    position: torch.Tensor | None = None
+    max_iter: int | None = None
+    facts: Mapping = MappingProxyType({})
+
+
+def labelled_criterion(task: Task, unsupervised_weight: float) -> Criterion:
+    """The loss of the rows with a target, and the layers' own criteria of all rows."""
+    keeps_own = unsupervised_weight > 0 and len(task.models) > 0
+    index = task.index if keeps_own else task.known
+
+    def objective():
+        own = [model.objective() for model in task.models] if keeps_own else None
+        return Supervised(
+            task.models,
+            labelled_fraction=task.fraction(index),
+            unsupervised=Layerwise(task.models, own, task.first) if keeps_own else None,
+            unsupervised_weight=unsupervised_weight,
+            **task.options,
+        )
+
+    return Criterion(objective, index)
+
+
+def read_rows(model, X, y, sample_weight, *, is_fresh, **announced):
+    """What the user passed, checked; the model notes what it says of columns and targets."""
+    if y is None:
+        raise ValueError(
+            f"This {type(model).__name__} requires y to be passed, but the target y is None."
+        )
+    data, kind = check_rows(model, X, reset=is_fresh), model._targets()
+    table = kind.checked(y)
+    check_consistent_length(data, table)
+    weight = check_weights(sample_weight, data)
+    if is_fresh:
+        kind = kind.described(table, weight, **announced)
+        vars(model).update(kind.facts)
+    targets = kind.encoded(table, weight)
+    return Read(data, weight, table, kind, targets, targets.total * _mean_weight(sample_weight))
+
+
+def held_out_rows(
+    model, kind: Classes | Numbers, table: np.ndarray, targets: Targets
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labelled rows to train on, and those to hold out, with like parts of every class."""
+    generator = make_generator(model.random_state, _CPU)
+    labelled = torch.tensor(np.flatnonzero(targets.labelled))
+    index, held_out = split(labelled, model.validation_fraction, generator)
+    both, n_held_out = torch.cat([index, held_out]).numpy(), len(held_out)
+    strata = kind.strata(table[both], n_held_out)
+    if strata is None:
+        return index.numpy(), held_out.numpy()
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    index, held_out = train_test_split(
+        both, test_size=n_held_out, stratify=strata, random_state=seed
+    )
+    return index, held_out
+
+
+def make_task(
+    model,
+    read: Read,
+    seen: Targets,
+    held_out: np.ndarray | None,
+    stack: StackedAutoEncoder,
+    n_tuned: int,
+    output: tuple[np.ndarray, np.ndarray],
+    *,
+    is_fresh: bool,
+) -> Task:
+    """The task of fine-tuning so many layers of a stack, and its output, on what was read.
+
+    Parameters
+    ----------
+    model : SupervisedStack
+    read : Read
+    seen : Targets
+        Those that are learned from.
+    held_out : ndarray of int, or None
+        Rows by which training is judged.
+    stack : StackedAutoEncoder
+    n_tuned : int
+    output : tuple of ndarray
+        Weights and biases with which it begins.
+    is_fresh : bool
+        Whether the stack was pre-trained just now.
+    """
+    first = len(stack.layers_) - n_tuned
+    layers = stack.layers_[first:]
+    rows = read.data if first == 0 else layers_below(stack, first)._codes(read.data)
+    place = place_for(model, rows)
+    index, labelled = rows_that_count(len(seen.labelled), read.weight), seen.labelled
+    if held_out is not None:
+        index = index[torch.tensor(~np.isin(index.numpy(), held_out))]
+    validation_loss = None if held_out is None else read.kind.validation_loss()
+    judged = labelled if held_out is None else held_out
+    dropout = model.dropout if isinstance(model.dropout, tuple) else (0.0, model.dropout)
+    options = {
+        "units": read.kind.units(place.device),
+        "first": first,
+        "weight_decay": model.output_penalty / (model.n_labelled_ or 1.0),
+        "dropout": (dropout[min(first, 1)], dropout[1]),
+        "validation_loss": validation_loss,
+        "baseline": _loss_of_nothing(read, judged, validation_loss),
+    }
+    return Task(
+        stack=stack,
+        is_fresh=is_fresh,
+        first=first,
+        models=models_of(layers, place),
+        weights=weights_with_output(layers, output, first),
+        place=place,
+        data=read.data,
+        rows=rows,
+        weight=read.weight,
+        targets=read.targets,
+        index=index,
+        labelled=torch.tensor(labelled),
+        options=options,
+    )
+
+
+def layers_below(stack: StackedAutoEncoder, number: int) -> StackedAutoEncoder:
+    """The layers of a fitted stack below one of them, as a stack of checked rows."""
+    below = copy.copy(stack)
+    below.layers_, below.code_layer = stack.layers_[:number], -1
+    vars(below).pop("feature_names_in_", None)
+    return below
+
+
+def weights_with_output(layers, output, first=0):
+    """What layers and the output have learned, by the names of the engine."""
+    weights, bias = output
+    return weights_of(layers, first) | {"output_weight": weights, "output_bias": bias}
+
+
+def _mean_weight(sample_weight):
+    """The mean of the sample weights, as the user passed them, over the rows that count."""
+    if sample_weight is None:
+        return 1.0
+    weight = np.ravel(np.asarray(sample_weight, dtype=np.float64))
+    return float(weight[weight > 0].mean())
+
+
+def _loss_of_nothing(read, rows, validation_loss):
+    """What an output that knows nothing but the targets' mean would be judged at."""
+    values, weight = read.targets.tensors(Place(torch.float64, _CPU))
+    rows = torch.as_tensor(rows)
+    values, weight = values[rows], None if weight is None else weight[rows]
+    if not len(values):
+        return -math.inf
+    judge = validation_loss or read.kind.units(_CPU).negative_log_likelihood
+    loss = judge(read.targets.start_bias().expand_as(values), values)
+    return float((loss if weight is None else loss * weight).mean())
