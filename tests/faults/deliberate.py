@@ -594,8 +594,8 @@ FAULTS = [
     ),
     _tangents(
         "tangents of rows without a target count",
-        "counted = squared_change(change) * arranged.target.sum(1)",
-        "counted = squared_change(change) * len(change)",
+        "counted = change.square().sum(1) * arranged.target.sum(1)",
+        "counted = change.square().sum(1) * len(change)",
     ),
     _distance(
         "the second plane's own directions stay in the rest",

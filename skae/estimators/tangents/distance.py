@@ -30,7 +30,7 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.scikit_learn import BaseEstimator, ClassifierMixin
 from skae.estimators.face.training import TrainedModel
-from skae.estimators.supervised.classifier import ClassifyingStack
+from skae.estimators.supervised.predictors import ClassifyingStack
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
 from skae.estimators.targets import checked_classes, find_classes, is_known
 
