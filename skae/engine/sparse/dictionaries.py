@@ -61,8 +61,8 @@ def update_atoms_(
 ) -> None:
     """Move every atom to its minimum given the others, and back to unit norm.
 
-    d_j <- d_j + (B_j - A_j D) / A_jj, one after another; atoms without use stay. ``code_gram`` is A
-    = sum_i h_i^T h_i, ``code_data`` is B = sum_i h_i^T x_i.
+    d_j <- d_j + (B_j - A_j D) / A_jj, one after another; atoms without use stay. ``code_gram`` is
+    A = sum_i h_i^T h_i, ``code_data`` is B = sum_i h_i^T x_i.
     """
     use = code_gram.diagonal()
     negligible = use.max() * torch.finfo(use.dtype).eps

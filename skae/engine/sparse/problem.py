@@ -1,4 +1,4 @@
-r"""Sparse codes of a linear decoder: the convex problem, its duality gap, and FISTA.
+r"""Sparse codes of a linear decoder: the convex problem, its duality gap, and who solves it.
 
 Given a dictionary D whose k rows are atoms, the code of a row x is
 
@@ -14,6 +14,10 @@ so solvers see a `Quadratic` (Q, b, |y|^2) and a penalty, never D and x; where Q
 large a matrix, as for images, its products with codes by way of D. The gradient's
 negative c = b - h Q, scaled until it is dual feasible, bounds from below what any code can
 reach: the difference is the duality gap, by which every row's accuracy is known.
+
+`fista` solves any of them; `infer` chooses among all `SOLVERS`, and a row that one of them leaves
+unsolved goes on by another. `orthogonal_matching_pursuit` and `soft_threshold` find codes without
+an optimum.
 """
 
 import math
@@ -383,10 +387,9 @@ def orthogonal_matching_pursuit(
     Each step takes the atom j that is most correlated with the residual, by |c_j| / |d_j|, and fits
     all atoms taken by least squares (Pati, Rezaiifar & Krishnaprasad 1993; from correlations alone:
     Rubinstein, Zibulevsky & Elad 2008). Where atoms have norm 1 this is scikit-learn's
-    `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper triangular R with R
-    R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever factorised anew, and
-    all rows step together. With a ridge, atoms and rows are those of the augmented problem, y for
-    x.
+    `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper triangular R with
+    R R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever factorised anew, and
+    all rows step together. With a ridge, it is the augmented problem's rows that it fits: y for x.
 
     A row takes no further atom, not even its first, once the squared norm of its residual is at
     most ``tol``, nor where the arithmetic can not tell the best of the others from a combination of

@@ -104,12 +104,8 @@ class SparseInference:
 
 
 def penalty_of(estimator, n_components: int) -> L1 | GroupL2:
-    """The sparsity penalty that an estimator's parameters are, for so many components.
-
-    Raises
-    ------
-    ValueError
-        If the groups do not fit a map of so many units.
+    """The sparsity penalty that an estimator's parameters are, for so many components. A ValueError
+    tells of groups that do not fit a map of so many units.
     """
     alpha, positive = float(estimator.alpha), getattr(estimator, "positive", False)
     if estimator.group_shape is None:
@@ -146,17 +142,8 @@ def solve(
     max_iter,
     **options,
 ) -> torch.Tensor:
-    """Optimal codes for an estimator's `transform`, with a warning where they are not.
-
-    Parameters
-    ----------
-    model : estimator
-    quadratic, penalty, tol, max_iter, **options
-        As `skae.engine.sparse.problem.infer` takes them.
-
-    Returns
-    -------
-    codes : Tensor of shape (n_samples, n_components)
+    """Optimal codes for an estimator's `transform`, with a warning where they are not. Arguments
+    are those of `skae.engine.sparse.problem.infer`.
     """
     result = infer(quadratic, penalty, tol=tol, max_iter=max_iter, **options)
     solved = is_solved(quadratic.energy, result.objective, result.gap, tol)
@@ -169,27 +156,10 @@ def solve(
 def find_dictionary(dictionary, X, columns, positive=False):
     """The atoms of the ``dictionary`` parameter, and the columns that they are for.
 
-    Parameters
-    ----------
-    dictionary : array-like of shape (n_components, n_features), or estimator
-        An array is taken as it is. An estimator lends its decoder's components, components or
-        cluster centres, at unit norm; one that is not fitted is fitted on X first.
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-    columns : Columns
-        Of X, as they are.
-    positive : bool
-        Whether codes are at least 0, so that an atom and its negative are two.
-
-    Returns
-    -------
-    atoms : ndarray of shape (n_components, n_features)
-    columns : Columns
-        With the shift and scale that the estimator gave its input.
-
-    Raises
-    ------
-    ValueError
-        If there are no atoms to be found, or not for as many features as X has.
+    An array is taken as it is. An estimator lends its decoder's components, components or cluster
+    centres, at unit norm, and the shift and scale that it gave its input; one that is not fitted is
+    fitted on X first. Where codes are ``positive``, an atom and its negative are two. A ValueError
+    tells that there are no atoms to be found, or not for as many features as X has.
     """
     atoms, shift, scale = dictionary, None, None
     if isinstance(dictionary, type):

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import torch
 
 from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_rows
+from skae.engine.optimisation.models import Model
 from skae.engine.sparse.linear_maps import Dense
 from skae.engine.sparse.predictive import (
     PREDICTORS,
@@ -210,32 +211,34 @@ class PSD(SparseInference, Transformer):
 
     def _model(self, place):
         penalty, linear_map = self._parts()
-        units = self.columns_.units(place.device)
-        shift, scale = self.columns_.standardization(place)
-        # By the same steps for every row, whatever the others are.
-        optimal = partial(solve, self, algorithm=penalty.solver, **self._accuracy)
 
         def largest_alpha(theta, x):
             return largest_useful_alpha(penalty, x @ theta["decoder_weight_0"].t())
 
-        return predictive_model(
-            partial(
-                PredictiveDecomposition,
-                linear_map,
-                penalty,
-                self.prediction,
-                self.activation,
-                units.constant,
-                **self._accuracy,
-            ),
-            units,
-            solve=optimal if self.inference == "optimal" else None,
-            shift=shift,
-            scale=scale,
-            largest_alpha=largest_alpha,
-        )
+        return model_of(self, place, linear_map, penalty, largest_alpha=largest_alpha)
 
     def _parts(self):
         """The penalty and the decoder's linear map."""
         n_components = int(self.n_components)
         return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
+
+
+def model_of(estimator, place, linear_map, penalty, *, most_steps=None, **fields) -> Model:
+    """The engine's model of an estimator, whose optimal codes take ``most_steps`` at most."""
+    units = estimator.columns_.units(place.device)
+    shift, scale = estimator.columns_.standardization(place)
+    accuracy = {"tol": estimator.inference_tol, "max_iter": int(estimator.inference_max_iter)}
+    objective = partial(
+        PredictiveDecomposition,
+        linear_map,
+        penalty,
+        estimator.prediction,
+        estimator.activation,
+        units.constant,
+        **accuracy,
+    )
+    if estimator.inference == "optimal":
+        # By the same steps for every row, whatever the others are.
+        accuracy["max_iter"] = most_steps or accuracy["max_iter"]
+        fields["solve"] = partial(solve, estimator, algorithm=penalty.solver, **accuracy)
+    return predictive_model(objective, units, shift=shift, scale=scale, **fields)
