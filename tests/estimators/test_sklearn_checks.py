@@ -47,7 +47,7 @@ ESTIMATORS = [
     SparseCoder(4, optimizer="adam", split_sign=True, sparse_output=True, max_iter=2),
     SparseCoder(dictionary=PCA(2)),
     PSD(6, max_iter=3),
-    PSD(6, inference="optimal", group_shape=1, max_iter=3),
+    PSD(6, activation="tanh", inference="optimal", max_iter=3),
     ConvolutionalPSD(4, max_iter=3),
     ConvolutionalPSD(
         4, activation="shrinkage", inference="optimal", sharing="tiled", stride=2,

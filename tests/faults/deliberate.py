@@ -136,6 +136,7 @@ FAULTS = [
         "training waits one epoch too long",
         "self._n_stale >= patience",
         "self._n_stale > patience",
+        f"{_ENGINE}/networks/test_objectives.py",
     ),
     _watching(
         "the best weights are those after the epoch, whose loss was of those before it",
@@ -279,6 +280,7 @@ FAULTS = [
         "deep nets start with the weights of one layer",
         "nonlinearity.gain if network.depth == 1 else nonlinearity.deep_gain",
         "nonlinearity.gain",
+        f"{_FACE}/test_collapse.py::test_deep_defaults_learn_more_than_the_mean",
     ),
     _layers(
         "the output's bias starts at zero", '    theta["visible_bias_0"].copy_(output_bias)\n', ""
