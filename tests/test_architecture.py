@@ -33,7 +33,7 @@ FLOORS = {
     "_validation": {"engine"},
     "datasets": {"_validation"},
     "diagnostics": {"engine", "_validation"},
-    "plots": {"diagnostics"},
+    "plots": {"diagnostics", "_validation"},
     "estimators": {"engine", "diagnostics", "_validation"},
 }
 # So may the families of the engine ...

@@ -100,7 +100,13 @@ def test_line_is_rewritten_on_a_terminal(n_epochs):
 def test_line_is_ended_by_fit(X, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
-    settings = {"max_iter": 50, "learning_rate": 1e-9, "n_iter_no_change": 1, "tol": 1.0}
+    settings = {
+        "max_iter": 50,
+        "learning_rate": 1e-9,
+        "n_iter_no_change": 1,
+        "tol": 1.0,
+        "random_state": 0,
+    }
     AutoEncoder(3, verbose=True, **settings).fit(X)
     # Converged before max_iter: the line is ended all the same.
     assert terminal.getvalue().endswith("s left\n")

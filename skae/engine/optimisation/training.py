@@ -16,6 +16,11 @@ from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.parameters import Parameters, Registry
 
+# Rows, and dense entries, of one call of a criterion that is a mean over single rows.
+_PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
+# A rise of the criterion below this part of what it was at the start may be noise.
+_NOTABLE = 0.1
+
 SCHEDULES = Registry()
 schedule = SCHEDULES.register
 
@@ -242,12 +247,6 @@ def train(
         outcome, kept_epoch = watch.conclude(outcome)
     curves = watch.loss_curve, watch.validation_curve
     return Training(*curves, state, outcome, kept_epoch, watch.setback)
-
-
-# Rows, and dense entries, of one call of a criterion that is a mean over single rows.
-_PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
-# A rise of the criterion below this part of what it was at the start may be noise.
-_NOTABLE = 0.1
 
 
 class Watch:
