@@ -10,8 +10,7 @@ from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.supervised.classifier import StackedClassifier
-from skae.estimators.supervised.regressor import StackedRegressor
+from skae.estimators.supervised.predictors import StackedClassifier, StackedRegressor
 from skae.estimators.tangents.classifier import ManifoldTangentClassifier
 from skae.estimators.tangents.distance import TangentDistanceClassifier
 

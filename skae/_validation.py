@@ -37,13 +37,7 @@ __all__ = [
 
 
 class Registered(StrOptions):
-    """A constraint: names that are registered by the time of the check.
-
-    Parameters
-    ----------
-    names : dict
-        Whose keys are legal; others may join it later.
-    """
+    """A constraint: keys of a dict, also those that have joined it by the time of the check."""
 
     def __init__(self, names):
         super().__init__(set(names))
@@ -67,14 +61,8 @@ def check_rows(estimator, X, *, reset, finite=True):
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
     _refuse_non_numeric_columns(X)
     try:
-        X_checked = validate_data(
-            estimator,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype="numeric",
-            ensure_all_finite=False,
-        )
+        options = dict(accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
+        X_checked = validate_data(estimator, X, reset=reset, **options)
     except ValueError as error:
         if "could not convert string" in str(error) or "dtype='numeric'" in str(error):
             raise ValueError(f"{error}. {_ENCODE}") from error
@@ -142,11 +130,9 @@ def check_finite(X, feature_names=None):
         return
     if sparse.issparse(X):
         if not np.isfinite(X.data).all():
-            coordinates = X.tocoo()
-            bad = np.flatnonzero(~np.isfinite(coordinates.data))[0]
-            _raise_not_finite(
-                coordinates.data[bad], coordinates.row[bad], coordinates.col[bad], feature_names
-            )
+            entries = X.tocoo()
+            bad = np.flatnonzero(~np.isfinite(entries.data))[0]
+            _raise_not_finite(entries.data[bad], entries.row[bad], entries.col[bad], feature_names)
         return
     for start, stop in block_bounds(*X.shape):
         block = X[start:stop]
@@ -162,13 +148,11 @@ def check_finite(X, feature_names=None):
 
 
 def _raise_not_finite(value, row, column, feature_names):
-    kind = "NaN" if np.isnan(value) else "infinity"
+    kind, remedy = "infinity", "Clip or remove it"
+    if np.isnan(value):
+        kind = "NaN"
+        remedy = "Impute missing values first, for example with sklearn.impute.SimpleImputer"
     name = "" if feature_names is None else f" ({feature_names[column]!r})"
-    remedy = (
-        "Impute missing values first, for example with sklearn.impute.SimpleImputer"
-        if kind == "NaN"
-        else "Clip or remove it"
-    )
     raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
 
 
@@ -186,14 +170,7 @@ def check_number(name, value):
 
 
 def check_pair(name, value, legal):
-    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there.
-
-    Parameters
-    ----------
-    name : str
-    value : number or tuple
-    legal : Interval
-    """
+    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there."""
     if isinstance(value, tuple) and (len(value) != 2 or not all(map(legal.is_satisfied_by, value))):
         raise ValueError(
             f"The {name!r} parameter must be a number or a tuple of two, each of them {legal}. "

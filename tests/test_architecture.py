@@ -27,13 +27,13 @@ PACKAGE = Path(skae.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
-# Each floor may import itself and those named here.
+# The arrows. Each floor may import itself and those named here.
 FLOORS = {
     "engine": set(),
     "_validation": {"engine"},
-    "datasets": {"engine", "_validation"},
+    "datasets": {"_validation"},
     "diagnostics": {"engine", "_validation"},
-    "plots": {"engine", "diagnostics", "_validation"},
+    "plots": {"diagnostics"},
     "estimators": {"engine", "diagnostics", "_validation"},
 }
 # So may the families of the engine ...
@@ -41,7 +41,7 @@ ENGINE = {
     "optimisation": set(),
     "networks": {"optimisation"},
     "boltzmann": {"networks", "optimisation"},
-    "sparse": {"networks", "optimisation"},
+    "sparse": {"optimisation"},
     "images": set(),
     "stacks": {"networks", "optimisation"},
     "tangents": {"networks", "optimisation", "stacks"},
@@ -54,10 +54,11 @@ ESTIMATORS = {
     "images": {"face", "auto_encoders"},
     "stacks": {"face", "auto_encoders", "targets"},
     "boltzmann": {"face", "stacks"},
-    "sparse": {"face", "images", "stacks"},
+    "sparse": {"face", "images"},
     "supervised": {"face", "stacks", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
 }
+# End of the arrows.
 
 
 def imported_names(tree):
@@ -315,6 +316,8 @@ HOOKS = {
     "_check_parameters",  # refuses parameters that do not go together
     "_loss_parameter",  # the name of the parameter that chooses units
     "_collapse_remedy",  # what to do about a code that carries nothing
+    "_targets",  # of which kind the targets are that it predicts
+    "_criterion",  # what its outputs are trained by
 }
 
 
@@ -322,7 +325,8 @@ def test_hooks_are_few():
     overridden = set()
     for cls in estimator_classes():
         for base in own_classes(cls)[1:]:
-            overridden |= vars(cls).keys() & vars(base).keys()
+            if is_or_is_in(base.__module__, "skae.estimators"):
+                overridden |= vars(cls).keys() & vars(base).keys()
     hooks = {
         name
         for name in overridden
@@ -345,8 +349,10 @@ REGISTERED = {
     "engine/networks/layers.py": ACTIVATIONS,
     "engine/optimisation/optimizers.py": OPTIMIZERS,
 }
-# Words that mean something else as well: parts of a model, and courses of a learning rate.
+# Words that mean something else as well: parts of a model, and courses of a learning rate ...
 AMBIGUOUS = {"encoder", "reconstruction", "linear"}
+# ... and, in some places, weights of the units of a group, or stages of images.
+ELSEWHERE = {("engine/sparse/groups.py", "gaussian"), ("engine/images.py", "relu")}
 
 
 def compared_literals(tree):
@@ -375,7 +381,8 @@ def test_nobody_asks_which_part_it_is():
         # A part says what it is and can; who asks for its name or class has to be found and
         # changed for every part that is new.
         for literal, line in compared_literals(tree):
-            assert literal not in names, f"{file}:{line} compares with {literal!r}"
+            known = literal in names and (file, literal) not in ELSEWHERE
+            assert not known, f"{file}:{line} compares with {literal!r}"
         for name, line in classes_asked_for(tree):
             assert name not in classes - {""}, f"{file}:{line} asks for {name}"
 

@@ -1,6 +1,7 @@
 """A part that is new is one piece of code in one place: nothing else has to know of it.
 
-Each test adds a part at run time, here and nowhere else, and uses it as a user would.
+Each test adds a part at run time, here and nowhere else, and uses it as a user would. (An energy
+of one's own, which has more to it, is in ``tests/engine/boltzmann/test_own_energy.py``.)
 """
 
 import pickle
@@ -15,19 +16,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skae import AutoEncoder, StackedAutoEncoder
+from skae import RBM, AutoEncoder, StackedAutoEncoder
+from skae.engine.boltzmann import chains
 from skae.engine.networks import corruptions, layers, penalties, units
 from skae.engine.optimisation import optimizers, training
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 from skae.estimators.face.parameters import estimator, parameter
 from skae.estimators.face.transformer import Transformer, layer_weights
+from skae.estimators.stacks import layers as stack_layers
 
 SMALL = {"max_iter": 3, "random_state": 0}
 
 
-@pytest.fixture
-def X():
+@pytest.fixture(name="X")
+def plane():
+    """Forty rows of four columns that vary in two dimensions."""
     generator = np.random.default_rng(0)
     return generator.normal(size=(40, 2)) @ generator.normal(size=(2, 4)) + [0, 3, -9, 1]
 
@@ -43,6 +47,8 @@ def forget_toys():
         layers.ACTIVATIONS,
         optimizers.OPTIMIZERS,
         training.SCHEDULES,
+        chains.SAMPLERS,
+        stack_layers.LAYERS,
     ]
     before = [dict(table) for table in tables]
     yield
@@ -176,7 +182,7 @@ def test_units(X):
     assert_allclose(mixed.columns_.shift[:3], 0)
 
 
-# An activation, a rule of the steps, a schedule
+# A rule of the steps, a schedule, a sampler
 
 
 def test_a_rule_of_the_steps(X):
@@ -199,6 +205,38 @@ def test_a_rule_of_the_steps(X):
     # One step of a quarter in each parameter.
     steps = np.abs(model.weights_["weight_0"] - start.weights_["weight_0"])
     assert_allclose(steps, 0.25)
+
+
+def test_a_schedule(X):
+    assert_unknown(X, learning_rate_schedule="toy")
+
+    @training.schedule
+    def toy(progress):
+        """No step at all."""
+        return 0.0
+
+    model = AutoEncoder(3, learning_rate_schedule="toy", **SMALL).fit(X)
+    start = AutoEncoder(3, learning_rate=1e-300, **SMALL).fit(X)
+    assert_array_equal(model.weights_["weight_0"], start.weights_["weight_0"])
+
+
+def test_a_sampler(X):
+    model = RBM(3, **SMALL).fit(X)
+    settings = {"burn_in": 0, "init": X, "random_state": 0}
+    with pytest.raises(ValueError, match="method='toy'"):
+        model.sample(40, method="toy", **settings)
+
+    def two_steps(machine, generator):
+        """Two Gibbs steps at a time."""
+        step = chains.gibbs_step(machine, generator)
+        return lambda state: step(step(state))
+
+    own = model.sample(80, method=two_steps, n_steps=3, **settings)
+    chains.SAMPLERS.named("toy")(two_steps)
+    named = model.sample(80, method="toy", n_steps=3, **settings)
+    # As an object or by its name, it is what the chains step by.
+    assert_array_equal(own, model.sample(80, method="gibbs", n_steps=6, **settings))
+    assert_array_equal(named, own)
 
 
 # A family
@@ -312,3 +350,9 @@ def test_a_family_that_cannot_be_trained_through(X):
     StackedAutoEncoder(layers=layers).fit(X)
     with pytest.raises(ValueError, match=r"Layer 1 \(Rounded\) has no part.*rounded"):
         StackedAutoEncoder(layers=layers, fine_tuning=True).fit(X)
+
+
+def test_a_family_with_a_name_is_a_kind_of_layer(X):
+    stack_layers.LAYERS["toy"] = ToyPCA
+    stack = StackedAutoEncoder((3, 2), layer="toy", **SMALL).fit(X)
+    assert [type(layer) for layer in stack.layers_] == [ToyPCA, ToyPCA]

@@ -1,7 +1,7 @@
 """Images to learn from: a benchmark of variations, the digits behind it, endless deformations."""
 
-from skae.datasets.deformations import DeformedDigits, deform_images
 from skae.datasets.digits import load_larochelle, load_mnist, make_digit_variation
+from skae.datasets.images import DeformedDigits, deform_images
 from skae.datasets.shapes import make_convex, make_rectangles, make_rectangles_image
 
 __all__ = [

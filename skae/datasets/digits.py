@@ -9,8 +9,13 @@ from sklearn.datasets import fetch_openml, get_data_home
 from sklearn.utils import Bunch
 
 from skae._validation import check_choice, check_count
-from skae.datasets.deformations import rotate_images
-from skae.datasets.images import check_images, check_labels, draw_patches, make_rng
+from skae.datasets.images import (
+    check_images,
+    check_labels,
+    draw_patches,
+    make_rng,
+    rotate_images,
+)
 from skae.datasets.shapes import make_convex, make_rectangles, make_rectangles_image
 
 _FILE, _N_TRAIN = "mnist_train.npz", 60_000
@@ -47,16 +52,9 @@ def load_mnist(*, data_home=None, return_X_y=False, download_if_missing=True):
 
     Returns
     -------
-    mnist : Bunch
-        With the attributes
-
-        - data : ndarray of shape (60000, 784), float32, in [0, 1];
-        - target : ndarray of shape (60000,), int64;
-        - images : ``data`` as images, of shape (60000, 28, 28);
-        - DESCR : str, where the data come from.
-
-    (data, target) : tuple
-        If ``return_X_y``.
+    mnist : Bunch, or tuple (data, target) if ``return_X_y``
+        ``data`` of shape (60000, 784), float32 in [0, 1]; ``target`` of shape (60000,), int64;
+        ``images``, the data in shape (60000, 28, 28); and ``DESCR``, where they come from.
 
     Raises
     ------
@@ -130,13 +128,7 @@ def _from_openml(data_home, download_if_missing):
 
 
 def make_digit_variation(
-    variation,
-    images=None,
-    labels=None,
-    n_samples=None,
-    *,
-    photographs=None,
-    random_state=None,
+    variation, images=None, labels=None, n_samples=None, *, photographs=None, random_state=None
 ):
     r"""Digits turned, or on backgrounds, or both, as in the benchmark of Larochelle et al.
 
@@ -158,9 +150,8 @@ def make_digit_variation(
     n_samples : int, default=None
         How many images to draw, without replacement. None: all of them, in their order.
     photographs : array-like of shape (n_photographs, height, width[, channels]), default=None
-        What patches are cut out of, in [0, 1] or of dtype uint8; channels are averaged. None:
-        the two photographs of :func:`sklearn.datasets.load_sample_images`. Only used for
-        "bg-img" and "bg-img-rot".
+        What patches of "bg-img" and "bg-img-rot" are cut out of, in [0, 1] or of dtype uint8;
+        channels are averaged. None: those of :func:`sklearn.datasets.load_sample_images`.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
 
@@ -181,19 +172,13 @@ def make_digit_variation(
 
     See Also
     --------
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
-    Published are the steps. Patches of low variance were left out, but the threshold and the
-    photographs were not published: here a patch is as large as a digit, and its standard
-    deviation is at least 0.1, where black is 0 and white is 1. The position is uniform among
-    all patches that qualify.
-
-    References
-    ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007.
+    Published are the steps, but neither the photographs nor the threshold of variance below
+    which patches were left out: here a patch is as large as a digit, and its standard deviation
+    at least 0.1, where black is 0 and white is 1. It is uniform among all that qualify.
 
     Examples
     --------
@@ -244,36 +229,25 @@ def load_larochelle(
 ):
     """One data set of the benchmark of Larochelle et al., split as published.
 
-    The rows are made anew, by the published rules, and differ from those of the paper.
-
-    ============  =======  ==========  =======  ================================================
-    name          train    validation  test     made by
-    ============  =======  ==========  =======  ================================================
-    "basic"       10,000   2000        50,000   :func:`make_digit_variation`
-    "rot"         10,000   2000        50,000   :func:`make_digit_variation`
-    "bg-rand"     10,000   2000        50,000   :func:`make_digit_variation`
-    "bg-img"      10,000   2000        50,000   :func:`make_digit_variation`
-    "bg-img-rot"  10,000   2000        50,000   :func:`make_digit_variation`
-    "rect"        1000     200         50,000   :func:`make_rectangles`
-    "rect-img"    10,000   2000        50,000   :func:`make_rectangles_image`
-    "convex"      7000     1000        50,000   :func:`make_convex`
-    ============  =======  ==========  =======  ================================================
+    The rows are made anew, by the published rules, and differ from those of the paper. Training
+    and validation sets have 1000 and 200 rows for "rect" (:func:`make_rectangles`), 7000 and
+    1000 for "convex" (:func:`make_convex`), and 10,000 and 2000 for "rect-img"
+    (:func:`make_rectangles_image`) and all others (:func:`make_digit_variation`).
 
     Parameters
     ----------
     name : {"basic", "rot", "bg-rand", "bg-img", "bg-img-rot", "rect", "rect-img", "convex"}
         Which one.
     n_test : int, default=None
-        Rows of the test set; None for the published 50,000. No digit is used twice, so that the
-        60,000 of :func:`load_mnist` leave 48,000 for the test.
+        Rows of the test set; None for the published 50,000. The 60,000 digits of
+        :func:`load_mnist` leave 48,000 at most, since none is used twice.
     images : array-like of shape (n_images, height, width) or (n_images, n_pixels), default=None
         Digits that variations are made of. None: :func:`load_mnist`. Not used for "rect",
         "rect-img" and "convex".
     labels : array-like of shape (n_images,), default=None
         Their classes.
     photographs : array-like, default=None
-        What patches are cut out of, as for :func:`make_digit_variation`. Only used for "bg-img",
-        "bg-img-rot" and "rect-img".
+        What patches are cut out of, as for :func:`make_digit_variation`, and for "rect-img".
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
 
@@ -289,11 +263,6 @@ def load_larochelle(
         An unknown name, or too few digits.
     OSError
         ``images=None``, and MNIST cannot be loaded.
-
-    See Also
-    --------
-    make_digit_variation : The rows of the variations of digits, and how they are made.
-    make_rectangles, make_rectangles_image, make_convex : Those of the shapes.
 
     References
     ----------
@@ -320,28 +289,19 @@ def load_larochelle(
         X, y = make_convex(n, random_state=random_state)
     else:
         images, labels = _digits_or_mnist(images, labels)
-        _check_enough(len(images), n - n_test, n_test)
+        left = len(images) - (n - n_test)
+        if left < n_test:
+            smaller = f"Ask for n_test={left} at most, or pass" if left > 0 else "Pass"
+            raise ValueError(
+                f"Training and validation take {n - n_test} of {len(images)} digits, which leaves "
+                f"{max(left, 0)} for a test set of n_test={n_test}. {smaller} more images: each is "
+                "used once."
+            )
         X, y = make_digit_variation(
             name, images, labels, n, photographs=photographs, random_state=random_state
         )
-    splits = Bunch()
-    stops = np.cumsum([n_train, n_validation])
-    for part, rows, classes in zip(
-        ("train", "validation", "test"),
-        np.split(X, stops),
-        [None] * 3 if y is None else np.split(y, stops),
-        strict=True,
-    ):
-        splits[f"X_{part}"], splits[f"y_{part}"] = rows, classes
+    stops = np.cumsum([0, n_train, n_validation, n_test])
+    splits, rows = Bunch(), map(slice, stops, stops[1:])
+    for part, of_part in zip(("train", "validation", "test"), rows, strict=True):
+        splits[f"X_{part}"], splits[f"y_{part}"] = X[of_part], None if y is None else y[of_part]
     return splits
-
-
-def _check_enough(n_images, n_before_test, n_test):
-    left = n_images - n_before_test
-    if left < n_test:
-        smaller = f"Ask for n_test={left} at most, or pass" if left > 0 else "Pass"
-        raise ValueError(
-            f"Training and validation take {n_before_test} of {n_images} digits, which leaves "
-            f"{max(left, 0)} for a test set of n_test={n_test}. {smaller} more images: each is "
-            "used once."
-        )

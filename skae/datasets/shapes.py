@@ -1,5 +1,7 @@
 """Shapes to tell apart: tall from wide rectangles, convex from other regions."""
 
+import functools
+
 import numpy as np
 
 from skae._validation import check_count
@@ -39,17 +41,11 @@ def make_rectangles(n_samples=1200, *, image_size=28, random_state=None):
     See Also
     --------
     make_rectangles_image : The same question, with patches of photographs.
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
-    That no side is shorter than 3 pixels, so that every outline encloses something, is a rule
-    of ours.
-
-    References
-    ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007.
+    That no side is shorter than 3 pixels, so that outlines enclose something, is a rule of ours.
 
     Examples
     --------
@@ -80,8 +76,7 @@ def make_rectangles_image(n_samples=12_000, *, photographs=None, image_size=28, 
         What patches are cut out of, in [0, 1] or of dtype uint8; channels are averaged. None:
         the two photographs of :func:`sklearn.datasets.load_sample_images`.
     image_size : int, default=28
-        Height and width of the images, 8 at least. The conditions in pixels hold for 28 and
-        grow with it.
+        Height and width of the images, 8 at least. Conditions in pixels hold for 28 and grow.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
 
@@ -100,18 +95,12 @@ def make_rectangles_image(n_samples=12_000, *, photographs=None, image_size=28, 
     See Also
     --------
     make_rectangles : Outlines of rectangles.
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
-    Both patches are drawn as for "bg-img" of :func:`make_digit_variation`: independently, and
-    among those whose standard deviation is at least 0.1. The published text names no condition
-    on patches for this data set.
-
-    References
-    ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007.
+    Both patches are drawn independently, as for "bg-img" of :func:`make_digit_variation`: among
+    those of a standard deviation of at least 0.1, though none is published for this data set.
 
     Examples
     --------
@@ -162,24 +151,21 @@ def make_convex(n_samples=8000, *, image_size=28, random_state=None):
 
     See Also
     --------
-    load_larochelle : The benchmark in its published sizes.
+    load_larochelle : The benchmark in its published sizes, and its paper.
 
     Notes
     -----
     As published for 28 x 28 pixels, the number of half-planes is geometric with parameter 0.195,
-    or 0.07 for the parts of unions; regions of fewer than 19 pixels, or 10 for parts, are
-    refused (these bounds grow with the area of the image); the number of parts is uniform; and
-    the classes do not differ in their mean area. This last statement holds if a geometric
-    variable counts failures, so that it may be 0, as in MATLAB, in which the original was
-    written; and so it does here. Then about a third of the convex regions, those without a
-    half-plane, are all white. A half-plane has a uniform direction, and its border goes through
-    a point that is uniform in the image.
+    or 0.07 for the parts of unions; regions of fewer than 19 pixels, or 10 for parts, are refused
+    (these bounds grow with the area of the image); the number of parts is uniform; and the
+    classes do not differ in their mean area. This last statement holds if a geometric variable
+    counts failures, as in MATLAB, in which the original was written, and here. Then about a third
+    of the convex regions, those without a half-plane, are all white. A half-plane has a uniform
+    direction, and its border goes through a point that is uniform in the image.
 
     References
     ----------
-    H. Larochelle, D. Erhan, A. Courville, J. Bergstra and Y. Bengio, "An empirical evaluation
-    of deep architectures on problems with many factors of variation", ICML 2007, and the page
-    "ConvexNonConvex" of its online companion.
+    The page "ConvexNonConvex" of the paper's online companion.
 
     Examples
     --------
@@ -194,9 +180,8 @@ def make_convex(n_samples=8000, *, image_size=28, random_state=None):
     regions = np.empty((n_samples, image_size, image_size), dtype=bool)
     n_convex = int(y.sum())
     regions[y == 1] = _draw_convex(n_convex, 0.195, 19, image_size, rng)
-    regions[y == 0] = _collect(
-        n_samples - n_convex, lambda: _not_convex(image_size, rng), regions[:0]
-    )
+    draw = functools.partial(_not_convex, image_size, rng)
+    regions[y == 0] = _collect(n_samples - n_convex, draw, image_size)
     return _rows(regions), y
 
 
@@ -211,8 +196,7 @@ def _rows(images):
 
 def _sides(image_size, least):
     """Heights, as a column, and widths, as a row, of rectangles; which ones are long enough."""
-    sides = np.arange(image_size + 1)
-    height, width = sides[:, np.newaxis], sides
+    height, width = np.ogrid[: image_size + 1, : image_size + 1]
     return height, width, np.minimum(height, width) >= least
 
 
@@ -232,23 +216,21 @@ def _draw_rectangles(n, allowed, rng):
     return *masks, (height > width).astype(np.int64)
 
 
-def _collect(n, draw, none):
-    """The first n of what ``draw`` returns, called as often as it takes."""
-    parts, n_found = [none], 0
-    while n_found < n:
-        parts.append(draw())
-        n_found += len(parts[-1])
-    return np.concatenate(parts)[:n]
+def _collect(n, draw, image_size):
+    """The first n of the images that ``draw`` returns, called as often as it takes."""
+    images = np.empty((0, image_size, image_size), dtype=bool)
+    while len(images) < n:
+        images = np.concatenate([images, draw()])
+    return images[:n]
 
 
 def _draw_convex(n, p, least, image_size, rng):
     """Intersections of half-planes that hold so many of 784 pixels, or the same part of them."""
-    least = least / 784 * image_size**2
-    none = np.empty((0, image_size, image_size), dtype=bool)
-    return _collect(n, lambda: _intersections(p, least, image_size, rng), none)
+    return _collect(n, lambda: _intersections(p, least, image_size, rng), image_size)
 
 
 def _intersections(p, least, image_size, rng):
+    least = least / 784 * image_size**2
     y, x = np.mgrid[:image_size, :image_size].reshape(2, -1)
     pixels = np.stack([x, y, np.ones_like(x)]).astype(np.float64)
     n_planes = rng.geometric(p, size=_CANDIDATES) - 1

@@ -27,13 +27,12 @@ class GradientAgreement(NamedTuple):
     mean_weight : ndarray of shape (n_scales,)
         Mean absolute weight at each scale.
     gradient_norm : ndarray of shape (n_scales,)
-        Of the gradient of the log-likelihood. Where it is near 0, the likelihood is near
-        its maximum and rules with the least bias point elsewhere.
+        Of that gradient. Near 0, at a maximum, rules with the least bias point elsewhere.
     cosine : ndarray of shape (n_rules, n_scales)
         Of the angle between the rule's step and that gradient, all parameters together.
     sign_agreement : ndarray of shape (n_rules, n_scales)
-        Fraction of parameters that both move in the same direction. "first_term" leaves
-        hidden biases alone, which counts as disagreement.
+        Fraction of parameters that both move in the same direction, which hidden biases, that
+        "first_term" leaves alone, do not.
     """
 
     rules: tuple
@@ -92,8 +91,7 @@ def gradient_agreement(
     n_gibbs_steps : sequence of int, default=(1, 2, 5, 10, 25)
         The values of k for "cd_k".
     scales : sequence of float, default=(0.25, 0.5, 1, 2, 4)
-        What weights and biases are multiplied by, in increasing order. 1 is the fitted
-        machine.
+        What weights and biases are multiplied by, in increasing order. 1 is the fitted machine.
     n_particles : int, default=1000
         Persistent particles of "pcd", the only rule with sampling noise.
     growth : float, default=0.01
@@ -104,15 +102,13 @@ def gradient_agreement(
     Returns
     -------
     agreement : GradientAgreement
-        ``rules``, ``scales``, ``mean_weight``, ``gradient_norm``, ``cosine`` and
-        ``sign_agreement``.
+        What each rule has in common with the gradient, at each scale.
 
     Raises
     ------
     ValueError
         If a layer has too many units to visit all its states, or the visible units are
-        Gaussian; if X does not suit the machine; if ``scales`` are not positive and
-        increasing, or another argument is out of its range.
+        Gaussian; if X does not suit the machine; if an argument is out of its range.
 
     See Also
     --------
@@ -139,17 +135,13 @@ def gradient_agreement(
     >>> agreement = gradient_agreement(rbm, X, n_gibbs_steps=(1, 10), scales=(0.5, 1))
     >>> agreement.rules
     ('reconstruction', 'first_term', 'mean_field', 'cd_1', 'cd_10', 'pcd')
-    >>> agreement.cosine.shape
-    (6, 2)
     >>> bool((agreement.cosine[4] > agreement.cosine[3]).all())
     True
     """
     machine, x = _small_machine(rbm, X)
     n_gibbs_steps = tuple(n_gibbs_steps)
     scales = _check_growing(n_gibbs_steps, scales, n_particles, growth)
-    generator = make_generator(
-        rbm.random_state if random_state is None else random_state, torch.device("cpu")
-    )
+    generator = make_generator(rbm.random_state if random_state is None else random_state, "cpu")
     columns = []
     for grown, particles in _grown(machine, scales, growth, n_particles, generator):
         truth = exact_gradients.log_likelihood_gradient(grown, x).flat

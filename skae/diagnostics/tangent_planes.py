@@ -15,7 +15,7 @@ from skae.diagnostics.jacobians import (
     scale_like,
 )
 from skae.engine.networks import singular_vectors
-from skae.engine.optimisation.rows import block_bounds
+from skae.engine.optimisation.rows import block_bounds, fits_float32
 
 
 class TangentDefects(NamedTuple):
@@ -26,8 +26,7 @@ class TangentDefects(NamedTuple):
     zero : ndarray of bool of shape (n_samples,)
         The code responds to nothing: a collapsed encoder.
     flat : ndarray of bool of shape (n_samples,)
-        The code responds alike in all directions, so that none of them is a tangent rather
-        than another.
+        The code responds alike in all directions, so that none is more of a tangent than others.
     """
 
     zero: np.ndarray
@@ -77,10 +76,9 @@ def tangents(estimator, X, n_tangents, *, of="encoder"):
     Returns
     -------
     tangents : Tangents
-        ``directions`` of shape (n_samples, n_tangents, n_features) in the units of the data,
-        and ``singular_values`` of shape (n_samples, n_tangents). For the input as the network
-        sees it, (x - columns_.shift) / columns_.scale, directions are orthonormal; in the units
-        of the data they are those times ``columns_.scale``.
+        ``directions`` and ``singular_values``. For the input as the network sees it,
+        (x - columns_.shift) / columns_.scale, directions are orthonormal; in the units of the
+        data they are those times ``columns_.scale``.
 
     Raises
     ------
@@ -95,9 +93,8 @@ def tangents(estimator, X, n_tangents, *, of="encoder"):
 
     Notes
     -----
-    The sign of a direction is a convention: its entry of largest magnitude is positive
-    before scaling. Where two singular values are equal, only the plane of both directions
-    is determined.
+    By convention a direction's entry of largest magnitude is positive before scaling. Where two
+    singular values are equal, only the plane of both directions is determined.
 
     References
     ----------
@@ -129,10 +126,8 @@ def tangents(estimator, X, n_tangents, *, of="encoder"):
 
 def leading_directions(estimator, X, n_tangents, of="encoder"):
     """`tangents` at checked rows."""
-    double = computing_dtype(X, torch.device("cpu")) == torch.float64
-    directions = np.empty(
-        (X.shape[0], n_tangents, X.shape[1]), dtype=np.float64 if double else np.float32
-    )
+    shape = (X.shape[0], n_tangents, X.shape[1])
+    directions = torch.empty(shape, dtype=computing_dtype(X, torch.device("cpu"))).numpy()
 
     def values(jacobian, rows):
         found = singular_vectors.leading_singular_vectors(jacobian, n_tangents)
@@ -203,9 +198,8 @@ def local_pca_tangents(X, n_tangents, *, n_neighbors=20, query=None):
         \frac{1}{\sqrt{k - 1}}
         \left( x_{(1)} - \bar x, \ldots, x_{(k)} - \bar x \right)^T
 
-    It is the baseline for `tangents`. It shares nothing across regions: each tangent plane is
-    found from its own k rows alone, which have to be near and many, so that curved
-    manifolds of many dimensions need more rows than there are.
+    It is the baseline for `tangents`. Each tangent plane is found from its own k rows alone,
+    which have to be near and many: curved manifolds of many dimensions need more rows than exist.
 
     Parameters
     ----------
@@ -222,21 +216,18 @@ def local_pca_tangents(X, n_tangents, *, n_neighbors=20, query=None):
     Returns
     -------
     tangents : Tangents
-        Orthonormal ``directions`` of shape (n_queries, n_tangents, n_features), and
-        ``singular_values`` of shape (n_queries, n_tangents): standard deviations of the
-        neighbourhood along them. Where all neighbours are the same row the values are 0,
-        and directions are orthonormal but arbitrary.
+        Orthonormal ``directions`` and, as ``singular_values``, standard deviations of the
+        neighbourhood along them, at each row of ``query``. Where all neighbours are the same row
+        the values are 0, and directions are arbitrary.
 
     Raises
     ------
     ValueError
-        If there are too few neighbours for the tangents, or too few rows for the
-        neighbours.
+        If there are too few neighbours for the tangents, or too few rows for the neighbours.
 
-    References
-    ----------
-    .. [1] S. Rifai, Y. Dauphin, P. Vincent, Y. Bengio, X. Muller. The manifold tangent
-       classifier. NIPS 2011.
+    See Also
+    --------
+    tangents : Those of a model, with the paper that compares both.
 
     Examples
     --------
@@ -253,7 +244,12 @@ def local_pca_tangents(X, n_tangents, *, n_neighbors=20, query=None):
     from sklearn.neighbors import NearestNeighbors
 
     X = _check_neighbourhood(X, n_tangents, n_neighbors)
-    query = X if query is None else _check_query(query, X)
+    query = X if query is None else _as_floats(query, "query").astype(X.dtype, copy=False)
+    if query.shape[1] != X.shape[1]:
+        raise ValueError(
+            f"query has {query.shape[1]} columns, but X has {X.shape[1]}: tangents are found at "
+            "rows of the same features."
+        )
     neighbours = NearestNeighbors(n_neighbors=n_neighbors).fit(X)
     nearest = neighbours.kneighbors(query, return_distance=False)
     n_queries, n_features = query.shape
@@ -292,21 +288,10 @@ def _check_neighbourhood(X, n_tangents, n_neighbors):
     return X
 
 
-def _check_query(query, X):
-    query = _as_floats(query, "query").astype(X.dtype, copy=False)
-    if query.shape[1] != X.shape[1]:
-        raise ValueError(
-            f"query has {query.shape[1]} columns, but X has {X.shape[1]}: tangents are found at "
-            "rows of the same features."
-        )
-    return query
-
-
 def _as_floats(array, name):
     """A checked array or CSR matrix, in float32 where that holds all of its numbers."""
     array = check_array(array, accept_sparse="csr", dtype="numeric", input_name=name)
-    double = computing_dtype(array, torch.device("cpu")) == torch.float64
-    return array.astype(np.float64 if double else np.float32, copy=False)
+    return array.astype(np.float32 if fits_float32(array.dtype) else np.float64, copy=False)
 
 
 def principal_angles(first, second):
@@ -315,14 +300,12 @@ def principal_angles(first, second):
     With orthonormal bases A and B of the two planes, the cosines of the angles
     :math:`\theta_1 \le \theta_2 \le \ldots` are the singular values of :math:`A B^T`: the
     first is the least angle between a direction of one plane and one of the other, the next is
-    the same for what is orthogonal to both, and so on. All are 0 where one plane contains the
-    other.
+    the same for what is orthogonal to both, and so on. All are 0 where one contains the other.
 
     Parameters
     ----------
     first : array-like of shape (n_samples, m_1, n_features)
-        Linearly independent directions, such as ``directions`` of `Tangents`. They need
-        be neither orthogonal nor of unit length.
+        Linearly independent directions, such as those of `Tangents`, of any length and angle.
     second : array-like of shape (n_samples, m_2, n_features)
         The same.
 

@@ -18,41 +18,21 @@ _ROUNDING = 100
 
 
 class Stage(NamedTuple):
-    """A step between images, as a value.
-
-    Attributes
-    ----------
-    output_shape : tuple of three int
-        Height, width and channels of what comes out.
-    apply : callable
-        From a Tensor of shape (n_images, height, width, channels) to one with so many images of
-        ``output_shape``, flattened or not.
-    keeps_columns : bool
-        Whether each value that comes out belongs to the one at its place that went in.
-    n_values : int
-        What mapping one image holds at a time, beyond what goes in and comes out.
-    """
+    """A step between images, as a value."""
 
     output_shape: tuple[int, int, int]
+    # From images of shape (n_images, height, width, channels) to ``output_shape``, or flattened.
     apply: Callable[[torch.Tensor], torch.Tensor]
+    # Whether each value that comes out belongs to the one at its place that went in.
     keeps_columns: bool = False
+    # What mapping one image holds at a time, beyond what goes in and comes out.
     n_values: int = 0
 
 
 def rectify(images: torch.Tensor, kind: str, threshold: float = 0.0) -> torch.Tensor:
-    """Magnitudes, positive parts, or positive and negative parts, above a threshold.
+    """What lies above a threshold t: "abs" is max(0, abs(x) - t), "relu" max(0, x - t).
 
-    Parameters
-    ----------
-    images : Tensor of shape (n_images, height, width, channels)
-    kind : {"abs", "relu", "split"}
-        max(0, abs(x) - t), max(0, x - t), or the channels max(0, x - t) and then the
-        channels max(0, -x - t).
-    threshold : float, default=0.0
-
-    Returns
-    -------
-    rectified : Tensor
+    "split" is the channels max(0, x - t) and then the channels max(0, -x - t).
     """
     if kind == "abs":
         return (images.abs() - threshold).clamp_(min=0)
@@ -64,21 +44,10 @@ def rectify(images: torch.Tensor, kind: str, threshold: float = 0.0) -> torch.Te
 def pool(
     images: torch.Tensor, kind: str, size: tuple[int, int], stride: tuple[int, int]
 ) -> torch.Tensor:
-    """One value for each window and channel.
+    """One value for each window and channel: "average", "max", "sum" or "l2", sqrt(sum x^2).
 
     Windows start at every ``stride``-th pixel until one reaches the border; what of it lies
     beyond is cut off, so that no pixel is left out and none is made up.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n_images, height, width, channels)
-    kind : {"average", "max", "sum", "l2"}
-        "l2" is the root of the sum of squares.
-    size, stride : tuple of two int
-
-    Returns
-    -------
-    pooled : Tensor of shape (n_images, rows, columns, channels)
     """
     x = images.permute(0, 3, 1, 2)
     size = (min(size[0], x.shape[2]), min(size[1], x.shape[3]))
@@ -94,25 +63,16 @@ def pool(
 
 
 def pool_grid(images: torch.Tensor, kind: str, grid: tuple[int, int]) -> torch.Tensor:
-    """One value for each cell of a grid that parts the image, and each channel.
+    """One value, as of `pool`, for each channel and cell of a grid that parts the image.
 
     Cells differ by one pixel at most, and the larger ones come first (Coates & Ng's quadrants
-    of 27 pixels: 14 and 13).
-
-    Parameters
-    ----------
-    images : Tensor of shape (n_images, height, width, channels)
-    kind : {"average", "max", "sum", "l2"}
-    grid : tuple of two int
-        Cells along height and width; more than there are pixels count as so many.
-
-    Returns
-    -------
-    pooled : Tensor of shape (n_images, *grid, channels)
+    of 27 pixels: 14 and 13); there are at most as many as pixels.
     """
     pooled = images.square() if kind == "l2" else images
     for axis, n_cells in zip((1, 2), grid, strict=True):
-        cells = torch.split(pooled, _cell_sizes(images.shape[axis], n_cells), dim=axis)
+        n_pixels, n_cells = images.shape[axis], min(n_cells, images.shape[axis])
+        sizes = [n_pixels // n_cells + (cell < n_pixels % n_cells) for cell in range(n_cells)]
+        cells = torch.split(pooled, sizes, dim=axis)
         if kind == "max":
             reduced = [cell.amax(axis) for cell in cells]
         elif kind == "average":
@@ -123,28 +83,12 @@ def pool_grid(images: torch.Tensor, kind: str, grid: tuple[int, int]) -> torch.T
     return pooled.sqrt_() if kind == "l2" else pooled
 
 
-def _cell_sizes(n_pixels, n_cells):
-    n_cells = min(n_cells, n_pixels)
-    return [n_pixels // n_cells + (cell < n_pixels % n_cells) for cell in range(n_cells)]
-
-
 def local_contrast_normalize(images: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
     """Each pixel's difference from its surroundings, in units of the contrast there.
 
     v = x - (w * x), then v / max(s, mean of s) with s^2 = w * v^2, where * averages over
-    all channels of the window, and the mean is over the pixels of the image.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n_images, height, width, channels)
-    size : int
-        Side of the Gaussian window, odd.
-    sigma : float
-        Its standard deviation, in pixels.
-
-    Returns
-    -------
-    normalized : Tensor of the same shape
+    all channels of a Gaussian window of (odd) size x size pixels and standard deviation sigma,
+    and the mean is over the pixels of the image.
     """
     # The result does not depend on the grey level and contrast of the whole image. Taking out
     # both first leaves exact zeros of a constant image, and no squares that under- or overflow.
@@ -154,18 +98,13 @@ def local_contrast_normalize(images: torch.Tensor, size: int, sigma: float) -> t
     x = (images - (low / 2 + high / 2)) / scale
     rounding = _ROUNDING * torch.finfo(x.dtype).eps * torch.maximum(-low, high) / scale
 
-    window = _gaussian(size, sigma)
+    shifts = range(-(size // 2), size // 2 + 1)
+    window = {shift: math.exp(-0.5 * (shift / sigma) ** 2) for shift in shifts}
     x = x - _smooth(x.mean(3), window).unsqueeze(3)
     local = _smooth(x.square().mean(3), window).sqrt_().unsqueeze(3)
     least = local.mean((1, 2, 3), keepdim=True)
     divisor = torch.maximum(torch.maximum(local, least), rounding)
     return x / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
-
-
-def _gaussian(size, sigma):
-    """Weight of each shift from -size // 2 to size // 2."""
-    shifts = range(-(size // 2), size // 2 + 1)
-    return {shift: math.exp(-0.5 * (shift / sigma) ** 2) for shift in shifts}
 
 
 def _smooth(maps, window):
@@ -188,17 +127,7 @@ def _smooth(maps, window):
 def patches(
     images: torch.Tensor, shape: tuple[int, int], stride: tuple[int, int] = (1, 1)
 ) -> torch.Tensor:
-    """All patches of each image, as a view.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n_images, height, width, channels)
-    shape, stride : tuple of two int
-
-    Returns
-    -------
-    patches : Tensor of shape (n_images, rows, columns, *shape, channels)
-    """
+    """All patches of each image, a view of shape (n_images, rows, columns, *shape, channels)."""
     windows = images.unfold(1, shape[0], stride[0]).unfold(2, shape[1], stride[1])
     return windows.permute(0, 1, 2, 4, 5, 3)
 
@@ -229,15 +158,7 @@ def center_rows(rows: torch.Tensor) -> torch.Tensor:
 def normalize_contrast(rows: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Each row minus its mean, by sqrt(its variance + epsilon) (Coates & Ng 2011).
 
-    Parameters
-    ----------
-    rows : Tensor of shape (n_rows, n_columns)
-    epsilon : float
-        In squared units of the data. A row of variance 0 becomes 0 also where this is 0.
-
-    Returns
-    -------
-    normalized : Tensor of shape (n_rows, n_columns)
+    A row of variance 0 becomes 0, also for ``epsilon=0``.
     """
     rows = center_rows(rows)
     scale = rows.square().mean(1, keepdim=True).add_(epsilon).sqrt_()
@@ -283,16 +204,6 @@ def whitening(covariance: torch.Tensor, epsilon: float, method: str) -> Whitenin
     With C = V diag(d) V^T and e = epsilon * mean(d), "pca" is diag(d + e)^(-1/2) V^T, its
     components by falling variance, and "zca" is V diag(d + e)^(-1/2) V^T, the one that
     changes rows least. Directions of variance 0 are left out where e is 0.
-
-    Parameters
-    ----------
-    covariance : Tensor of shape (n_columns, n_columns)
-    epsilon : float
-    method : {"zca", "pca"}
-
-    Returns
-    -------
-    whitening : Whitening
     """
     variance, directions = torch.linalg.eigh(covariance)
     variance, directions = variance.flip(0).clamp_(min=0), directions.flip(1)
@@ -306,25 +217,15 @@ def whitening(covariance: torch.Tensor, epsilon: float, method: str) -> Whitenin
     shrink = torch.where(scale > 0, 1 / scale, torch.zeros_like(scale))
     if method == "pca":
         return Whitening((directions * shrink).t(), directions * scale)
-    return Whitening(
-        directions * shrink @ directions.t(),
-        directions * scale @ directions.t(),
-    )
+    return Whitening(directions * shrink @ directions.t(), directions * scale @ directions.t())
 
 
 class LearnedWhitening(NamedTuple):
-    """What is learned of patches: (x^ - mean) W^T, where x^ is x after the contrast step.
-
-    Attributes
-    ----------
-    mean : Tensor of shape (n_columns,)
-    matrices : Whitening
-    contrast_epsilon : float
-        In squared units of the data; 0 without the contrast step.
-    """
+    """What is learned of patches: (x^ - mean) W^T, where x^ is x after the contrast step."""
 
     mean: torch.Tensor
     matrices: Whitening
+    # In squared units of the data; 0 without the contrast step.
     contrast_epsilon: float
 
 
@@ -335,19 +236,10 @@ def learn_whitening(
     contrast_epsilon: float | None,
     dtype: torch.dtype,
 ) -> LearnedWhitening:
-    """Whitening of rows that are read block by block, twice with the contrast step.
+    """Whitening of rows in float64 that ``blocks()`` gives block by block, always the same.
 
-    Parameters
-    ----------
-    blocks : callable
-        () -> blocks of rows in float64, always the same.
-    method : {"zca", "pca"}
-    epsilon : float
-        A part of the mean variance, as for `whitening`.
-    contrast_epsilon : float, or None
-        A part of the mean variance of rows. None: no contrast step.
-    dtype : torch.dtype
-        Of the rows that will be whitened: their squares have to be in its range.
+    ``contrast_epsilon`` is a part of the mean variance of rows, or None for no contrast step;
+    squares of the rows have to be in the range of ``dtype``, in which they will be whitened.
 
     Raises
     ------
@@ -357,13 +249,9 @@ def learn_whitening(
     least = 0.0
     if contrast_epsilon is not None:
         variances = torch.cat([center_rows(rows).square().mean(1) for rows in blocks()])
-        n_columns = next(blocks()).shape[1]
-        _require_range(
-            variances.mean(),
-            n_columns * variances.max(),
-            dtype,
-            lambda: any(center_rows(rows).any() for rows in blocks()),
-        )
+        largest = next(blocks()).shape[1] * variances.max()
+        centred = (center_rows(rows) for rows in blocks())
+        _require_range(variances.mean(), largest, dtype, centred)
         least = contrast_epsilon * float(variances.mean())
 
     def normalized():
@@ -375,20 +263,16 @@ def learn_whitening(
     for rows in normalized():
         moments.add(rows)
     variance = moments.covariance.trace()
-    _require_range(
-        variance,
-        variance,
-        torch.float64,
-        lambda: any((rows != first).any() for rows in normalized()),
-    )
+    changes = (rows != first for rows in normalized())
+    _require_range(variance, variance, torch.float64, changes)
     return LearnedWhitening(moments.mean, whitening(moments.covariance, epsilon, method), least)
 
 
-def _require_range(variance, largest, dtype, varies):
-    """Raise a ValueError if squares of the data overflow in a dtype, or vanish though it varies."""
+def _require_range(variance, largest, dtype, changes):
+    """Raise a ValueError if squares of the data overflow in a dtype, or vanish though they vary."""
     limits = torch.finfo(dtype)
     too_large = not largest <= limits.max  # NaN too
-    if too_large or (variance < limits.tiny and varies()):
+    if too_large or (variance < limits.tiny and any(part.any() for part in changes)):
         raise ValueError(
             f"The values of X are too {'large' if too_large else 'small'}: their variance "
             f"{'over' if too_large else 'under'}flows in {str(dtype).removeprefix('torch.')}. "

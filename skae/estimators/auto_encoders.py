@@ -1,6 +1,7 @@
 """Regularised auto-encoders: one family, whose named variants restate a default."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from numbers import Integral, Real
 
@@ -17,9 +18,10 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.transformer import Transformer, layer_weights
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 
+@LAYERS.named("auto")
 @estimator
 class AutoEncoder(Transformer):
     r"""Auto-encoder with any of the family's regularisers.
@@ -224,37 +226,12 @@ class AutoEncoder(Transformer):
 
     def _model(self, place):
         sizes = (self.n_features_in_, *_sizes(self.hidden_layer_sizes), self.n_components)
-        network = Network(tuple(int(size) for size in sizes), self.activation, self.tied_weights)
+        network = Network(tuple(map(int, sizes)), self.activation, self.tied_weights)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
-        return auto_encoder(
-            network, units, bias, lambda: self._criterion(network, units, place), shift, scale
-        )
-
-    def _criterion(self, network, units, place):
-        corruption = make_corruption(self.corruption, self.corruption_level)
-        if hasattr(corruption, "for_columns"):
-            ends = [self.columns_.standardized(end) for end in ("minimum", "maximum")]
-            corruption = corruption.for_columns(*map(place.tensor, ends))
-        emphasis = None if self.emphasis is None else Emphasis(*self.emphasis)
-        return Reconstruction(network, units, corruption, emphasis, self._all_penalties())
-
-    def _all_penalties(self):
-        """Those that parameters name, and the user's own."""
-        penalties = []
-        if self.weight_decay > 0:
-            penalties.append(WeightDecay(self.weight_decay))
-        if self.sparsity > 0:
-            penalty = SPARSITY_PENALTIES[self.sparsity_penalty]
-            penalties.append(penalty(self.sparsity, self.sparsity_target))
-        if self.contraction > 0:
-            penalties.append(CONTRACTIONS[self.contraction_target](self.contraction))
-        if self.hessian > 0:
-            penalties.append(
-                HessianContraction(self.hessian, self.hessian_noise, self.hessian_samples)
-            )
-        return [*penalties, *self.penalties]
+        objective = partial(_reconstruction, self, network, units, place)
+        return auto_encoder(network, units, bias, objective, shift, scale)
 
     def _check_parameters(self):
         super()._check_parameters()
@@ -278,13 +255,40 @@ class AutoEncoder(Transformer):
                 f"emphasis={self.emphasis!r} must be two finite weights of at least 0, not both "
                 "0: of corrupted and of untouched components."
             )
-        check_penalties(self._all_penalties(), ACTIVATIONS[self.activation].range)
+        check_penalties(_penalties_of(self), ACTIVATIONS[self.activation].range)
 
 
 def _sizes(sizes):
     return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
 
 
+def _reconstruction(model, network, units, place):
+    """The criterion that the parameters of an auto-encoder ask for."""
+    corruption = make_corruption(model.corruption, model.corruption_level)
+    if hasattr(corruption, "for_columns"):
+        ends = [model.columns_.standardized(end) for end in ("minimum", "maximum")]
+        corruption = corruption.for_columns(*map(place.tensor, ends))
+    emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
+    return Reconstruction(network, units, corruption, emphasis, _penalties_of(model))
+
+
+def _penalties_of(model):
+    """The penalties that parameters name, and the user's own."""
+    penalties = []
+    if model.weight_decay > 0:
+        penalties.append(WeightDecay(model.weight_decay))
+    if model.sparsity > 0:
+        penalty = SPARSITY_PENALTIES[model.sparsity_penalty]
+        penalties.append(penalty(model.sparsity, model.sparsity_target))
+    if model.contraction > 0:
+        penalties.append(CONTRACTIONS[model.contraction_target](model.contraction))
+    if model.hessian > 0:
+        noise = model.hessian_noise, model.hessian_samples
+        penalties.append(HessianContraction(model.hessian, *noise))
+    return [*penalties, *model.penalties]
+
+
+@LAYERS.named("denoising")
 @estimator
 class DenoisingAutoEncoder(AutoEncoder):
     r"""Auto-encoder that reconstructs the clean input from a corrupted one.
@@ -334,6 +338,7 @@ class DenoisingAutoEncoder(AutoEncoder):
     corruption: str | Callable | None = preset(AutoEncoder, "corruption", default="masking")
 
 
+@LAYERS.named("contractive")
 @estimator
 class ContractiveAutoEncoder(AutoEncoder):
     r"""Auto-encoder whose code is insensitive to all but the data's own variations.

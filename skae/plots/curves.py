@@ -1,25 +1,57 @@
-"""Lines: losses of a training, and how far learning rules follow the gradient."""
+"""Lines and histograms: losses, code values, spectra of Jacobians, learning rules."""
+
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skae.diagnostics import gradient_agreement
+from skae._validation import check_choice
+from skae.diagnostics import gradient_agreement, jacobian_spectrum
 from skae.plots.drawing import axes
 
+# Of the largest value: smaller ones are rounding, and a logarithmic axis ends there.
+_LEAST = 1e-4
 
-class LossCurveDisplay:
+
+class _ComparisonDisplay:
+    """A display of several models, or of one."""
+
+    @classmethod
+    def from_estimator(cls, estimator, X=None, *, name=None, **options):
+        """Draw one model: `from_estimators` of it alone.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
+            Data, for all displays but loss curves.
+        name : str, default=None
+            Label. None takes the name of the estimator's class.
+        **options
+            Those of `from_estimators`.
+
+        Returns
+        -------
+        display : object
+            Of this class.
+        """
+        name = type(estimator).__name__ if name is None else name
+        data = () if X is None else (X,)
+        return cls.from_estimators({name: estimator}, *data, **options)
+
+
+class LossCurveDisplay(_ComparisonDisplay):
     """Loss against epoch, of one model or of several.
 
-    It is recommended to use `from_estimator` or `from_estimators` to create a display.
-    All parameters are stored as attributes.
+    Made by `from_estimator` or `from_estimators`; parameters are stored as attributes.
 
     Parameters
     ----------
     loss_curves : dict of str to array-like
         Training loss of each epoch, by the model's name.
     validation_curves : dict of str to array-like
-        Loss on held-out rows, by the model's name; models may be left out or have an
-        empty curve.
+        Loss on held-out rows, by the model's name; those of some models may be missing or empty.
 
     Attributes
     ----------
@@ -27,10 +59,8 @@ class LossCurveDisplay:
         Training curves, by the model's name.
     validation_lines_ : dict of str to matplotlib Line2D
         Validation curves, dashed, by the model's name.
-    ax_ : matplotlib Axes
-        Axes of the curves.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     Notes
     -----
@@ -53,28 +83,8 @@ class LossCurveDisplay:
         self.loss_curves, self.validation_curves = loss_curves, validation_curves
 
     @classmethod
-    def from_estimator(cls, estimator, *, name=None, ax=None):
-        """Draw ``loss_curve_`` and ``validation_curve_``.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted.
-        name : str, default=None
-            Label of the curves. None takes the name of the estimator's class.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-
-        Returns
-        -------
-        display : LossCurveDisplay
-        """
-        name = type(estimator).__name__ if name is None else name
-        return cls.from_estimators({name: estimator}, ax=ax)
-
-    @classmethod
     def from_estimators(cls, estimators, *, ax=None):
-        """Draw the curves of several models into one axes.
+        """Draw ``loss_curve_`` and ``validation_curve_`` of several models into one axes.
 
         Parameters
         ----------
@@ -86,11 +96,6 @@ class LossCurveDisplay:
         Returns
         -------
         display : LossCurveDisplay
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is missing.
         """
         for estimator in estimators.values():
             check_is_fitted(estimator)
@@ -118,24 +123,273 @@ class LossCurveDisplay:
             self.lines_[name] = line
             held_out = self.validation_curves.get(name, ())
             if len(held_out):
-                (self.validation_lines_[name],) = self.ax_.plot(
-                    np.arange(1, len(held_out) + 1),
-                    held_out,
-                    linestyle="dashed",
-                    color=line.get_color(),
-                    label=f"{name}, held out",
-                )
-        self.ax_.set_xlabel("epoch")
-        self.ax_.set_ylabel("loss per row")
+                style = dict(ls="dashed", color=line.get_color(), label=f"{name}, held out")
+                epochs = np.arange(1, len(held_out) + 1)
+                (self.validation_lines_[name],) = self.ax_.plot(epochs, held_out, **style)
+        self.ax_.set(xlabel="epoch", ylabel="loss per row")
         self.ax_.legend()
         return self
+
+
+class Shares(NamedTuple):
+    """Of code values, near either end of [0, 1]."""
+
+    low: float
+    high: float
+
+
+class SaturationDisplay(_ComparisonDisplay):
+    """Histogram of code values, with the shares near 0 and 1, of one model or of several.
+
+    Units of a contractive auto-encoder sit near 0 or 1, where the slope of the sigmoid, and with
+    it their part in the Jacobian, is nearly 0.
+
+    Made by `from_estimator` or `from_estimators`; parameters are stored as attributes.
+
+    Parameters
+    ----------
+    codes : dict of str to ndarray of shape (n_samples, n_components)
+        Values in [0, 1], by the model's name.
+
+    Attributes
+    ----------
+    histograms_ : dict of str to matplotlib StepPatch
+        Share of code values in each bin, by the model's name.
+    shares_ : dict of str to tuple of (low, high)
+        Shares of values below ``margin`` and above 1 - ``margin``, by the model's name.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
+
+    See Also
+    --------
+    SpectrumDisplay : What saturation does to the Jacobian.
+    skae.diagnostics.saturation : Both shares together, for each row.
+    skae.diagnostics.jacobian_norms : What is nearly 0 then, with the paper.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import ContractiveAutoEncoder
+    >>> from skae.plots import SaturationDisplay
+    >>> X = load_digits().data / 16
+    >>> cae = ContractiveAutoEncoder(64, max_iter=20, random_state=0).fit(X)
+    >>> display = SaturationDisplay.from_estimator(cae, X)
+    >>> low, high = display.shares_["ContractiveAutoEncoder"]
+    >>> 0 < low + high < 1
+    True
+    """
+
+    def __init__(self, codes):
+        self.codes = codes
+
+    @classmethod
+    def from_estimators(cls, estimators, X, **options):
+        """Draw the codes of several models into one axes.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            Fitted models by the name to show, with codes in [0, 1], as those of sigmoid units.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        **options
+            Those of `plot`.
+
+        Returns
+        -------
+        display : SaturationDisplay
+
+        Raises
+        ------
+        ValueError
+            If codes leave [0, 1], or the margin is not between 0 and 1/2.
+        """
+        for estimator in estimators.values():
+            check_is_fitted(estimator)
+        codes = {name: np.asarray(e.transform(X)) for name, e in estimators.items()}
+        return cls(codes).plot(**options)
+
+    def plot(self, ax=None, *, margin=0.05, bins=20):
+        """Draw one histogram for each model.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        margin : float, default=0.05
+            Distance from the ends that counts as saturated.
+        bins : int, default=20
+            Of equal width, between 0 and 1.
+
+        Returns
+        -------
+        self : SaturationDisplay
+        """
+        if not 0 < margin < 0.5:
+            raise ValueError(f"margin={margin!r} must be more than 0 and less than 1/2.")
+        for name, codes in self.codes.items():
+            low, high = codes.min(), codes.max()
+            if low < 0 or high > 1:
+                raise ValueError(
+                    f"Codes of {name!r} are between {low:.3g} and {high:.3g}, and saturation is "
+                    'about values in [0, 1]: pass models with activation="sigmoid".'
+                )
+        self.figure_, self.ax_ = axes(ax)
+        self.histograms_, self.shares_ = {}, {}
+        for name, codes in self.codes.items():
+            counts, edges = np.histogram(codes, bins=bins, range=(0, 1))
+            share = Shares(float((codes < margin).mean()), float((codes > 1 - margin).mean()))
+            self.shares_[name] = share
+            self.histograms_[name] = self.ax_.stairs(
+                counts / codes.size,
+                edges,
+                linewidth=1.5,
+                label=f"{name}: {share.low:.0%} < {margin:g}, {share.high:.0%} > {1 - margin:g}",
+            )
+        for low, high in ((0, margin), (1 - margin, 1)):
+            self.ax_.axvspan(low, high, color="0.93", zorder=0)
+        self.ax_.set(xlim=(0, 1), xlabel="code value", ylabel="share of code values")
+        self.ax_.legend(frameon=False)
+        return self
+
+
+class SpectrumDisplay(_ComparisonDisplay):
+    """Singular values of a code's Jacobian, the largest first, of one model or several.
+
+    A line is the mean over rows, the band around it holds most rows. A spectrum that falls
+    fast is that of a code that follows few directions at each row.
+
+    Made by `from_estimator` or `from_estimators`; parameters are stored as attributes.
+
+    Parameters
+    ----------
+    singular_values : dict of str to ndarray of shape (n_samples, n_values)
+        Decreasing in each row, by the model's name.
+
+    Attributes
+    ----------
+    lines_ : dict of str to matplotlib Line2D
+        Means over rows, by the model's name.
+    bands_ : dict of str to matplotlib collection
+        Between two quantiles of rows, by the model's name; empty without quantiles.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
+
+    See Also
+    --------
+    TangentDisplay : The directions of the largest ones.
+    skae.diagnostics.jacobian_spectrum : What is drawn.
+    skae.diagnostics.local_rank : The fall of a spectrum as a number.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import AutoEncoder, ContractiveAutoEncoder
+    >>> from skae.plots import SpectrumDisplay
+    >>> X = load_digits().data / 16
+    >>> models = {
+    ...     "plain": AutoEncoder(32, max_iter=10, random_state=0).fit(X),
+    ...     "contractive": ContractiveAutoEncoder(32, max_iter=10, random_state=0).fit(X),
+    ... }
+    >>> display = SpectrumDisplay.from_estimators(models, X[:100], normalize=True)
+    >>> display.singular_values["plain"].shape
+    (100, 32)
+    """
+
+    def __init__(self, singular_values):
+        self.singular_values = singular_values
+
+    @classmethod
+    def from_estimators(cls, estimators, X, *, n_values=None, of="encoder", **options):
+        """Draw the `skae.diagnostics.jacobian_spectrum` of several models into one axes.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            Fitted models by the name to show.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data. Some hundred rows are enough.
+        n_values : int, default=None
+            How many of the largest. None: all.
+        of : {"encoder", "reconstruction"}, default="encoder"
+            Whether to differentiate the code or the reconstruction.
+        **options
+            Those of `plot`.
+
+        Returns
+        -------
+        display : SpectrumDisplay
+
+        Raises
+        ------
+        ValueError
+            If a code has no gradient, a Jacobian has fewer singular values, or an
+            argument is out of its range.
+        """
+        values = {name: jacobian_spectrum(e, X, n_values, of=of) for name, e in estimators.items()}
+        return cls(values).plot(**options)
+
+    def plot(self, ax=None, *, normalize=False, scale="log", quantiles=(0.1, 0.9)):
+        """Draw one line and one band for each model.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw into. None makes a figure.
+        normalize : bool, default=False
+            Whether to divide the values of each row by its first, where that is not 0.
+        scale : {"log", "linear"}, default="log"
+            Of the vertical axis. It is linear where all values are 0.
+        quantiles : tuple of (lower, upper), default=(0.1, 0.9)
+            Of rows, for the band around the mean. None: no band.
+
+        Returns
+        -------
+        self : SpectrumDisplay
+        """
+        if scale not in ("log", "linear"):
+            raise ValueError(f"scale={scale!r} must be 'log' or 'linear'.")
+        if quantiles is not None and not 0 <= quantiles[0] < quantiles[1] <= 1:
+            raise ValueError(
+                f"quantiles={quantiles!r} must be (lower, upper) with 0 <= lower < upper <= 1, or "
+                "None for no band."
+            )
+        self.figure_, self.ax_ = axes(ax)
+        self.lines_, self.bands_ = {}, {}
+        for name, values in self.singular_values.items():
+            if normalize:
+                first = values[:, :1]
+                values = np.divide(values, first, out=np.zeros_like(values), where=first > 0)
+            number = np.arange(1, values.shape[1] + 1)
+            (line,) = self.ax_.plot(number, values.mean(axis=0), label=name)
+            self.lines_[name] = line
+            if quantiles is not None:
+                lower, upper = np.quantile(values, quantiles, axis=0)
+                self.bands_[name] = self.ax_.fill_between(
+                    number, lower, upper, color=line.get_color(), alpha=0.15, linewidth=0
+                )
+        self._limit(scale)
+        relative = ", relative to the first" if normalize else ""
+        self.ax_.set(xlabel="number of the singular value", ylabel=f"singular value{relative}")
+        self.ax_.legend(frameon=False)
+        return self
+
+    def _limit(self, scale):
+        means = [line.get_ydata() for line in self.lines_.values()]
+        self.ax_.set_xlim(left=1, right=max(len(values) for values in means))
+        means = np.concatenate(means)
+        if scale == "linear" or means.max() == 0:
+            self.ax_.set_ylim(bottom=0)
+            return
+        self.ax_.set_yscale("log")
+        # A band whose lower edge is 0 would stretch a logarithmic axis without end.
+        self.ax_.set_ylim(bottom=means[means > _LEAST * means.max()].min() / 2)
 
 
 class GradientAgreementDisplay:
     """How far learning rules of an RBM follow the log-likelihood as its weights grow.
 
-    It is recommended to use `from_estimator` to create a display. All parameters are
-    stored as attributes.
+    Made by `from_estimator`; parameters are stored as attributes.
 
     Parameters
     ----------
@@ -152,10 +406,8 @@ class GradientAgreementDisplay:
     ----------
     lines_ : dict of str to matplotlib Line2D
         One line for each rule.
-    ax_ : matplotlib Axes
-        Axes of the lines.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     See Also
     --------
@@ -202,8 +454,6 @@ class GradientAgreementDisplay:
         ------
         ValueError
             If the machine is too large or not binary, or an argument is out of its range.
-        ImportError
-            If matplotlib is missing.
         """
         found = gradient_agreement(estimator, X, **options)
         display = cls(found.rules, found.mean_weight, found.cosine, found.sign_agreement)
@@ -224,18 +474,16 @@ class GradientAgreementDisplay:
         self : GradientAgreementDisplay
         """
         labels = {"cosine": "cosine", "sign_agreement": "equal signs"}
-        if measure not in labels:
-            raise ValueError(f"measure={measure!r} must be one of {', '.join(map(repr, labels))}.")
+        check_choice("measure", measure, labels)
         self.figure_, self.ax_ = axes(ax)
         self.lines_ = {}
         for rule, values in zip(self.rules, getattr(self, measure), strict=True):
-            (line,) = self.ax_.plot(self.mean_weight, values, marker=".", label=rule)
-            self.lines_[rule] = line
+            (self.lines_[rule],) = self.ax_.plot(self.mean_weight, values, marker=".", label=rule)
         self.ax_.set_xscale("log")
         # The sizes that there are, in the place of powers of ten.
         self.ax_.minorticks_off()
         self.ax_.set_xticks(self.mean_weight, [f"{size:.2g}" for size in self.mean_weight])
-        self.ax_.set_xlabel("mean absolute weight")
-        self.ax_.set_ylabel(f"{labels[measure]} with the log-likelihood gradient")
+        ylabel = f"{labels[measure]} with the log-likelihood gradient"
+        self.ax_.set(xlabel="mean absolute weight", ylabel=ylabel)
         self.ax_.legend()
         return self

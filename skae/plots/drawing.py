@@ -6,8 +6,8 @@ import numpy as np
 
 
 def as_images(rows, image_shape):
-    """Rows as images of (height, width), of squares for None."""
-    n_features = rows.shape[1]
+    """Arrays of rows (..., n_features) as images (..., height, width), of squares for None."""
+    n_features = rows.shape[-1]
     if image_shape is None:
         side = math.isqrt(n_features)
         if side * side != n_features:
@@ -20,7 +20,13 @@ def as_images(rows, image_shape):
             f"image_shape={image_shape!r} does not hold {n_features} features; it must be "
             "(height, width) with height * width equal to their number."
         )
-    return rows.reshape(-1, *image_shape)
+    return rows.reshape(*rows.shape[:-1], *image_shape)
+
+
+def scaled(images):
+    """Images divided by their largest absolute values: 0 has the same colour in all of them."""
+    largest = np.abs(images).max(axis=(1, 2), keepdims=True)
+    return images / np.where(largest > 0, largest, 1)
 
 
 def tiled(images, n_columns):
@@ -32,11 +38,6 @@ def tiled(images, n_columns):
         top, left = (number // n_columns) * (height + 1), (number % n_columns) * (width + 1)
         grid[top : top + height, left : left + width] = image
     return grid
-
-
-def below_a_gap(grid):
-    """A grid of images with a line of NaN above it."""
-    return np.vstack([np.full((1, grid.shape[1]), np.nan), grid])
 
 
 def axes(ax, grid_shape=None):

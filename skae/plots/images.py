@@ -5,17 +5,16 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skae.plots.drawing import as_dense, as_images, axes, below_a_gap, draw_grid, first_rows, tiled
+from skae.plots.drawing import as_dense, as_images, axes, draw_grid, first_rows, scaled, tiled
 
 
 class FilterDisplay:
     """The filters of a one-layer model as a grid of images.
 
-    Each filter is divided by its largest absolute weight, so that 0 has the same colour
-    in all of them; the sizes of different filters cannot be compared.
+    Each is divided by its largest absolute weight, so that 0 has the same colour in all of them;
+    the sizes of different filters cannot be compared.
 
-    It is recommended to use `from_estimator` to create a display. All parameters are
-    stored as attributes.
+    Made by `from_estimator`; parameters are stored as attributes.
 
     Parameters
     ----------
@@ -26,14 +25,8 @@ class FilterDisplay:
     ----------
     image_ : matplotlib AxesImage
         The grid: filters scaled to [-1, 1], with NaN between them.
-    ax_ : matplotlib Axes
-        Axes of the grid.
-    figure_ : matplotlib Figure
-        Figure of the axes.
-
-    See Also
-    --------
-    ReconstructionDisplay : What the model makes of its input.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     Examples
     --------
@@ -51,7 +44,7 @@ class FilterDisplay:
         self.filters = filters
 
     @classmethod
-    def from_estimator(cls, estimator, *, image_shape=None, n_filters=64, ax=None, cmap="RdBu_r"):
+    def from_estimator(cls, estimator, *, image_shape=None, n_filters=64, **options):
         """Draw the first rows of ``components_``.
 
         Parameters
@@ -59,14 +52,11 @@ class FilterDisplay:
         estimator : estimator
             Fitted, with ``components_`` of shape (n_components, n_features).
         image_shape : tuple of (height, width), default=None
-            Pixels of one row of the data. None takes a square, where the number of
-            features is one.
+            Pixels of one row of the data. None takes a square, where the number of features is one.
         n_filters : int, default=64
             Filters to draw at most.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-        cmap : str or matplotlib Colormap, default="RdBu_r"
-            Colours from -1 to 1.
+        **options
+            Those of `plot`.
 
         Returns
         -------
@@ -75,13 +65,11 @@ class FilterDisplay:
         Raises
         ------
         ValueError
-            If the features do not fill ``image_shape``, or do not fill a square.
-        ImportError
-            If matplotlib is missing.
+            If the features do not fill the image.
         """
         check_is_fitted(estimator)
         filters = as_images(np.asarray(estimator.components_)[:n_filters], image_shape)
-        return cls(filters).plot(ax, cmap=cmap)
+        return cls(filters).plot(**options)
 
     def plot(self, ax=None, *, cmap="RdBu_r"):
         """Draw the grid.
@@ -97,10 +85,7 @@ class FilterDisplay:
         -------
         self : FilterDisplay
         """
-        largest = np.abs(self.filters).max(axis=(1, 2), keepdims=True)
-        scaled = self.filters / np.where(largest > 0, largest, 1)
-        n_columns = math.ceil(math.sqrt(len(scaled)))
-        grid = tiled(scaled, n_columns)
+        grid = tiled(scaled(self.filters), math.ceil(math.sqrt(len(self.filters))))
         self.figure_, self.ax_ = axes(ax, grid.shape)
         self.image_ = draw_grid(self.ax_, grid, cmap=cmap, limits=(-1, 1))
         # The colour of 0 is often that of the page, so the lines between get their own.
@@ -113,8 +98,7 @@ class ReconstructionDisplay:
 
     All images share one grey scale, so that a loss of contrast shows.
 
-    It is recommended to use `from_estimator` to create a display. All parameters are
-    stored as attributes.
+    Made by `from_estimator`; parameters are stored as attributes.
 
     Parameters
     ----------
@@ -126,16 +110,9 @@ class ReconstructionDisplay:
     Attributes
     ----------
     image_ : matplotlib AxesImage
-        The grid, with NaN between the images: rows of inputs alternate with rows of
-        reconstructions.
-    ax_ : matplotlib Axes
-        Axes of the grid.
-    figure_ : matplotlib Figure
-        Figure of the axes.
-
-    See Also
-    --------
-    FilterDisplay : The weights of the units.
+        The grid, with NaN between images: rows of inputs alternate with reconstructions.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     Examples
     --------
@@ -153,9 +130,7 @@ class ReconstructionDisplay:
         self.inputs, self.reconstructions = inputs, reconstructions
 
     @classmethod
-    def from_estimator(
-        cls, estimator, X, *, image_shape=None, n_images=10, n_columns=10, ax=None, cmap="gray"
-    ):
+    def from_estimator(cls, estimator, X, *, image_shape=None, n_images=10, **options):
         """Reconstruct the first rows of X and draw both.
 
         Parameters
@@ -165,16 +140,11 @@ class ReconstructionDisplay:
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         image_shape : tuple of (height, width), default=None
-            Pixels of one row of X. None takes a square, where the number of features
-            is one.
+            Pixels of one row of X. None takes a square, where the number of features is one.
         n_images : int, default=10
             Rows of X to draw at most.
-        n_columns : int, default=10
-            Images beside each other.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-        cmap : str or matplotlib Colormap, default="gray"
-            Colours from the smallest to the largest value drawn.
+        **options
+            Those of `plot`.
 
         Returns
         -------
@@ -183,16 +153,13 @@ class ReconstructionDisplay:
         Raises
         ------
         ValueError
-            If the features do not fill ``image_shape``, or do not fill a square.
-        ImportError
-            If matplotlib is missing.
+            If the features do not fill the image.
         """
         check_is_fitted(estimator)
         X = first_rows(X, n_images)
         reconstructions = np.asarray(estimator.inverse_transform(estimator.transform(X)))
-        inputs = as_dense(X)
-        display = cls(as_images(inputs, image_shape), as_images(reconstructions, image_shape))
-        return display.plot(ax, n_columns=n_columns, cmap=cmap)
+        display = cls(as_images(as_dense(X), image_shape), as_images(reconstructions, image_shape))
+        return display.plot(**options)
 
     def plot(self, ax=None, *, n_columns=10, cmap="gray"):
         """Draw inputs above reconstructions.
@@ -216,7 +183,8 @@ class ReconstructionDisplay:
             for start in range(0, len(self.inputs), n_columns)
             for images in (self.inputs, self.reconstructions)
         ]
-        grid = np.vstack([pairs[0], *(below_a_gap(pair) for pair in pairs[1:])])
+        gap = np.full((1, pairs[0].shape[1]), np.nan)
+        grid = np.vstack([part for pair in pairs for part in (gap, pair)][1:])
         self.figure_, self.ax_ = axes(ax, grid.shape)
         limits = (np.nanmin(grid), np.nanmax(grid))
         self.image_ = draw_grid(self.ax_, grid, cmap=cmap, limits=limits)

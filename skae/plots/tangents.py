@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae.diagnostics import local_pca_tangents, tangents
-from skae.plots.drawing import as_dense, as_images, axes, draw_grid, first_rows, tiled
+from skae.plots.drawing import as_dense, as_images, axes, draw_grid, first_rows, scaled, tiled
 
 # Between images, and between groups of them, as parts of an image's width.
 _GAP, _WIDE_GAP = 0.08, 0.35
@@ -13,21 +13,18 @@ _GAP, _WIDE_GAP = 0.08, 0.35
 class TangentDisplay:
     """Images, each beside its tangents: the directions in which it may vary.
 
-    One line for each image, one group of columns for each source of tangents. A tangent is an
-    image as well: what a step along it adds (red) and takes away (blue). Each is divided by its
-    largest absolute value, so that 0 has the same colour in all of them; the sign of a tangent
-    means nothing.
+    One line for each image, one group of columns for each source of tangents. A tangent shows
+    what a step along it adds (red) and takes away (blue), divided by its largest absolute value,
+    so that 0 has the same colour in all of them; its sign means nothing.
 
-    It is recommended to use `from_estimator`, `from_local_pca` or `from_sources` to create a
-    display. All parameters are stored as attributes.
+    Made by `from_estimator`, `from_local_pca`, `from_sources`; parameters are stored as attributes.
 
     Parameters
     ----------
     inputs : ndarray of shape (n_images, height, width)
         Rows of the data.
     directions : dict of str to ndarray of shape (n_images, n_tangents, height, width)
-        Tangents at these rows, by the name of their source. The number of tangents may
-        differ between sources.
+        Tangents at these rows, by the name of their source, which may differ in number.
 
     Attributes
     ----------
@@ -35,15 +32,12 @@ class TangentDisplay:
         The rows of the data, on one grey scale.
     tangent_images_ : dict of str to list of list of matplotlib AxesImage
         Tangents scaled to [-1, 1]: by source, one list for each row of the data.
-    ax_ : matplotlib Axes
-        Axes of all images.
-    figure_ : matplotlib Figure
-        Figure of the axes.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     See Also
     --------
     TangentWalkDisplay : Where a tangent leads.
-    SpectrumDisplay : How many tangents there are.
     skae.diagnostics.tangents : What is drawn for an encoder.
     skae.diagnostics.local_pca_tangents : What is drawn for local PCA.
 
@@ -80,8 +74,7 @@ class TangentDisplay:
         Parameters
         ----------
         estimator : estimator
-            Fitted: an encoder, of which `skae.diagnostics.tangents` are drawn, or a
-            `ManifoldTangentClassifier`.
+            Fitted encoder, for its `skae.diagnostics.tangents`, or `ManifoldTangentClassifier`.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         name : str, default=None
@@ -134,17 +127,14 @@ class TangentDisplay:
         return cls.from_sources({name: local}, query, n_tangents=n_tangents, **options)
 
     @classmethod
-    def from_sources(
-        cls, sources, X, *, n_tangents=5, n_images=5, image_shape=None, ax=None, cmap="RdBu_r"
-    ):
+    def from_sources(cls, sources, X, *, n_tangents=5, n_images=5, image_shape=None, **options):
         """Draw the first rows of X beside their tangents from several sources.
 
         Parameters
         ----------
         sources : dict of str to estimator or callable
-            By the title to show: fitted estimators, as for `from_estimator`, and functions
-            of some rows of X that return directions of shape
-            (n_rows, n_directions, n_features), the most important first.
+            By the title to show: fitted estimators, as for `from_estimator`, and functions of rows
+            that return directions (n_rows, n_directions, n_features), the most important first.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
         n_tangents : int, default=5
@@ -153,10 +143,8 @@ class TangentDisplay:
             Rows of X to draw at most.
         image_shape : tuple of (height, width), default=None
             Pixels of one row of X. None takes a square, where the number of features is one.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-        cmap : str or matplotlib Colormap, default="RdBu_r"
-            Colours of tangents from -1 to 1.
+        **options
+            Those of `plot`.
 
         Returns
         -------
@@ -165,21 +153,15 @@ class TangentDisplay:
         Raises
         ------
         ValueError
-            If a source has no tangents at these rows, or the features do not fill
-            ``image_shape``, or do not fill a square.
-        ImportError
-            If matplotlib is missing.
+            If a source has no tangents at these rows, or features do not fill the image.
         """
         rows = first_rows(X, n_images)
         inputs = as_images(as_dense(rows), image_shape)
         directions = {}
         for name, source in sources.items():
             found = _directions(name, source, rows, n_tangents)
-            flat = found.reshape(-1, found.shape[2])
-            directions[name] = as_images(flat, inputs.shape[1:]).reshape(
-                *found.shape[:2], *inputs.shape[1:]
-            )
-        return cls(inputs, directions).plot(ax, cmap=cmap)
+            directions[name] = as_images(found, inputs.shape[1:])
+        return cls(inputs, directions).plot(**options)
 
     def plot(self, ax=None, *, cmap="RdBu_r"):
         """Draw each row of the data beside its tangents.
@@ -204,39 +186,36 @@ class TangentDisplay:
         total = (right - width * _GAP, n_images * down - width * _GAP)
         self.figure_, self.ax_ = axes(ax, (total[1] + 0.35 * width, total[0]))
 
-        def draw(image, left, number, **colours):
+        def draw(images, left, number, **colours):
             top = number * down
-            extent = (left, left + width, top + height, top)
-            return self.ax_.imshow(image, extent=extent, interpolation="nearest", **colours)
+            return [
+                self.ax_.imshow(
+                    image,
+                    extent=(left + k * across, left + k * across + width, top + height, top),
+                    interpolation="nearest",
+                    **colours,
+                )
+                for k, image in enumerate(images)
+            ]
 
         limits = dict(vmin=self.inputs.min(), vmax=self.inputs.max())
         self.input_images_ = [
-            draw(image, 0, number, cmap="gray", **limits)
-            for number, image in enumerate(self.inputs)
+            image
+            for i, x in enumerate(self.inputs)
+            for image in draw([x], 0, i, cmap="gray", **limits)
         ]
+        colours = dict(cmap=cmap, vmin=-1, vmax=1)
         self.tangent_images_ = {
-            name: [
-                [
-                    draw(image, starts[name] + k * across, number, cmap=cmap, vmin=-1, vmax=1)
-                    for k, image in enumerate(_scaled(of_row))
-                ]
-                for number, of_row in enumerate(directions)
-            ]
+            name: [draw(scaled(u), starts[name], i, **colours) for i, u in enumerate(directions)]
             for name, directions in self.directions.items()
         }
         self.ax_.set(xlim=(0, total[0]), ylim=(total[1], 0), aspect="equal")
         self.ax_.set_axis_off()
-        titles = {"input": (0, width)}
-        for name, directions in self.directions.items():
-            titles[name] = (starts[name], directions.shape[1] * across - width * _GAP)
-        for title, (left, wide) in titles.items():
-            self.ax_.text(left + wide / 2, -0.06 * width, title, ha="center", va="bottom")
+        widths = {k: d.shape[1] * across - width * _GAP for k, d in self.directions.items()}
+        for title, wide in {"input": width, **widths}.items():
+            centre = starts.get(title, 0) + wide / 2
+            self.ax_.text(centre, -0.06 * width, title, ha="center", va="bottom")
         return self
-
-
-def _scaled(images):
-    largest = np.abs(images).max(axis=(1, 2), keepdims=True)
-    return images / np.where(largest > 0, largest, 1)
 
 
 def _directions(name, source, rows, n_tangents):
@@ -260,12 +239,10 @@ def _directions(name, source, rows, n_tangents):
 class TangentWalkDisplay:
     r"""Steps from a row of data along its tangents, decoded or not.
 
-    One line of images for each tangent u of unit length: :math:`x + t u` for a row of t, or
-    its reconstruction. A straight step leaves a curved manifold; the reconstruction
-    leads back to it.
+    One line of images for each tangent u of unit length: :math:`x + t u` for some t, or its
+    reconstruction. A straight step leaves a curved manifold; the reconstruction leads back to it.
 
-    It is recommended to use `from_estimator` to create a display. All parameters are stored
-    as attributes.
+    Made by `from_estimator`; parameters are stored as attributes.
 
     Parameters
     ----------
@@ -277,16 +254,9 @@ class TangentWalkDisplay:
     Attributes
     ----------
     image_ : matplotlib AxesImage
-        The grid, one line for each tangent of the first image, then those of the next, with
-        NaN between the images.
-    ax_ : matplotlib Axes
-        Axes of the grid.
-    figure_ : matplotlib Figure
-        Figure of the axes.
-
-    See Also
-    --------
-    TangentDisplay : The tangents themselves.
+        The grid, with NaN between images: a line for each tangent of the first row, and so on.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     Examples
     --------
@@ -305,19 +275,9 @@ class TangentWalkDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator,
-        X,
-        *,
-        steps=(-3, -2, -1, 0, 1, 2, 3),
-        n_tangents=3,
-        directions=None,
-        decode=True,
-        n_images=5,
-        image_shape=None,
-        ax=None,
-        cmap="gray",
-    ):
+        cls, estimator, X, *, steps=(-3, -2, -1, 0, 1, 2, 3), n_tangents=3, directions=None,
+        decode=True, n_images=5, image_shape=None, **options,
+    ):  # fmt: skip
         """Walk from the first rows of X along their tangents.
 
         Parameters
@@ -331,20 +291,17 @@ class TangentWalkDisplay:
         n_tangents : int, default=3
             Tangents of each row.
         directions : array-like of shape (n_samples, n_directions, n_features), default=None
-            Where to walk, such as the `tangents` of a `ManifoldTangentClassifier`, for at
-            least the rows that are drawn; brought to unit length, the first ``n_tangents``
-            are used. None: `skae.diagnostics.tangents` of the estimator.
+            Where to walk, such as the `tangents` of a `ManifoldTangentClassifier`, at least for
+            the rows that are drawn; the first ``n_tangents``, brought to unit length. None:
+            `skae.diagnostics.tangents` of the estimator.
         decode : bool, default=True
             Whether to draw the reconstruction of :math:`x + t u`, or that itself.
         n_images : int, default=5
             Rows of X to walk from at most.
         image_shape : tuple of (height, width), default=None
             Pixels of one row of X. None takes a square, where the number of features is one.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-        cmap : str or matplotlib Colormap, default="gray"
-            Colours from the smallest to the largest value of X that is drawn; values beyond
-            take the colours of these.
+        **options
+            Those of `plot`.
 
         Returns
         -------
@@ -353,10 +310,7 @@ class TangentWalkDisplay:
         Raises
         ------
         ValueError
-            If there are fewer directions than tangents, or the features do not fill
-            ``image_shape``, or do not fill a square.
-        ImportError
-            If matplotlib is missing.
+            If directions do not fit the rows, or features do not fill the image.
         """
         check_is_fitted(estimator)
         rows = first_rows(X, n_images)
@@ -366,12 +320,10 @@ class TangentWalkDisplay:
         steps = np.asarray(steps, dtype=float)
         start = as_dense(rows)[:, np.newaxis, np.newaxis]
         walks = start + steps[:, np.newaxis] * directions[:, :, np.newaxis]
-        shape = walks.shape
-        walks = walks.reshape(-1, shape[-1])
         if decode:
-            walks = estimator.inverse_transform(estimator.transform(walks))
-        images = as_images(walks, image_shape)
-        return cls(images.reshape(*shape[:3], *images.shape[1:]), steps).plot(ax, cmap=cmap)
+            codes = estimator.transform(walks.reshape(-1, walks.shape[-1]))
+            walks = np.asarray(estimator.inverse_transform(codes)).reshape(walks.shape)
+        return cls(as_images(walks, image_shape), steps).plot(**options)
 
     def plot(self, ax=None, *, cmap="gray"):
         """Draw one line of images for each tangent, with the values of t above.
@@ -381,8 +333,7 @@ class TangentWalkDisplay:
         ax : matplotlib Axes, default=None
             Axes to draw into. None makes a figure.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours from the smallest to the largest value at t nearest to 0; values beyond
-            take the colours of these.
+            Colours of values from the smallest to the largest one at t nearest to 0.
 
         Returns
         -------

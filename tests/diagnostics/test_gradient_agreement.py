@@ -103,7 +103,7 @@ def test_particles_that_follow_slowly_agree_more(X):
     rbm, rng = fitted(X), np.random.default_rng(1)
     rbm.weights_ = {name: rng.normal(size=weight.shape) for name, weight in rbm.weights_.items()}
     slow, jumped = (
-        gradient_agreement(rbm, X, scales=(3,), n_particles=20_000, growth=growth).cosine[-1, 0]
+        gradient_agreement(rbm, X, scales=(3,), n_particles=5_000, growth=growth).cosine[-1, 0]
         for growth in (0.01, 3)
     )
     # Three hundred steps on the way keep the particles near the machine's law.

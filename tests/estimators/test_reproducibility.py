@@ -130,7 +130,8 @@ def test_same_bits_in_another_process(tmp_path):
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_same_bits_in_joblib_workers(backend):
     expected = [fitted(case) for case in CASES]
-    jobs = [joblib.delayed(type(m).fit)(clone(m), c.X, c.y) for c, m in zip(CASES, expected)]
+    models = zip(CASES, map(clone, expected), strict=True)
+    jobs = [joblib.delayed(type(model).fit)(model, case.X, case.y) for case, model in models]
     models = joblib.Parallel(n_jobs=2, backend=backend)(jobs)
     # A search gives the same models in parallel as one by one.
     for case, model, other in zip(CASES, models, expected, strict=True):

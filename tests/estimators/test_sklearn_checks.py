@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from registry import CASES
 from sklearn.base import clone
-from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -48,14 +47,19 @@ ESTIMATORS = [
     SparseCoder(4, optimizer="adam", split_sign=True, sparse_output=True, max_iter=2),
     SparseCoder(dictionary=PCA(2)),
     PSD(6, max_iter=3),
-    PSD(6, inference="optimal", group_shape=1, max_iter=3),
+    PSD(6, activation="tanh", inference="optimal", max_iter=3),
     ConvolutionalPSD(4, max_iter=3),
+    ConvolutionalPSD(
+        4, activation="shrinkage", inference="optimal", sharing="tiled", stride=2,
+        padding="valid", max_iter=3,
+    ),
     Rectifier("split"),
     LocalContrastNormalizer(size=3, image_shape=(-1, 1)),
-    Pooling(kind="l2"),
+    Pooling(size=3, stride=1, kind="l2"),
+    Pooling(grid=2, kind="sum"),
     PatchWhitener(),
     PatchWhitener(patch_shape=(1, 3), n_patches=20),
-    PatchFeatures(MiniBatchKMeans(3, n_init=1, random_state=0), pooling="sum"),
+    PatchFeatures(PCA(1), whitening=False, patch_shape=(1, 2), stride=2, pooling="max"),
     StackedAutoEncoder((6, 4), layer="contractive", fine_tuning=True, max_iter=2),
     StackedAutoEncoder((6, 4), layer="auto", pretraining="partly_supervised", max_iter=2),
     StackedAutoEncoder((6, 4), layer="auto", pretraining="simultaneous", max_iter=2),

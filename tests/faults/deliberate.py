@@ -15,7 +15,7 @@ class Fault(NamedTuple):
     snippet, replacement : str
         What stands there, exactly once, and what is put in its place.
     tests : tuple of str
-        The test files that should notice.
+        The test files, or tests in them, that should notice.
     """
 
     file: str
@@ -73,14 +73,50 @@ _columns = _in("estimators/face/columns.py", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face/transformer.py", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face/outcomes.py", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
+_machines = _in(
+    "engine/boltzmann/learning.py",
+    f"{_ENGINE}/boltzmann/test_learning.py",
+    f"{_FACE}/boltzmann/test_rbm.py",
+)
+_energies = _in(
+    "engine/boltzmann/energies.py",
+    f"{_ENGINE}/boltzmann/test_energies.py",
+    f"{_ENGINE}/boltzmann/test_learning.py",
+)
+_tempering = _in(
+    "engine/boltzmann/tempering.py",
+    f"{_ENGINE}/boltzmann/test_tempering.py",
+    f"{_ENGINE}/boltzmann/test_annealing.py",
+)
+_pseudo = _in(
+    "engine/boltzmann/pseudo_likelihood.py", f"{_ENGINE}/boltzmann/test_pseudo_likelihood.py"
+)
+_chains = _in("engine/boltzmann/chains.py", f"{_ENGINE}/boltzmann/test_chains.py")
+_problem = _in("engine/sparse/problem.py", f"{_ENGINE}/sparse/test_problem.py")
+_dictionaries = _in("engine/sparse/dictionaries.py", f"{_ENGINE}/sparse/test_dictionaries.py")
+_stacking = _in(
+    "engine/stacks/stacking.py",
+    f"{_ENGINE}/stacks/test_stacking.py",
+    f"{_ENGINE}/stacks/test_unrolled.py",
+)
+_supervised = _in("engine/stacks/supervised.py", f"{_ENGINE}/stacks/test_supervised.py")
+_tangents = _in("engine/tangents/semi_supervised.py", f"{_ENGINE}/tangents/test_semi_supervised.py")
+_distance = _in("engine/tangents/distance.py", f"{_ENGINE}/tangents/test_distance.py")
+_images = _in("engine/images.py", f"{_ENGINE}/test_images.py")
+_targets = _in(
+    "estimators/targets.py",
+    f"{_FACE}/supervised/test_regressor.py",
+    f"{_FACE}/supervised/test_classifier.py",
+)
+_spectra = _in("diagnostics/jacobians.py", "tests/diagnostics/test_spectra.py")
 _auto_encoders = _in("estimators/auto_encoders.py", f"{_FACE}/test_composition.py")
 
 FAULTS = [
     # The loop
     _training(
         "the schedule moves once an epoch, not once a step",
-        "(epoch + number / n_batches) / settings.max_iter",
-        "epoch / settings.max_iter",
+        "(number + k / n_batches) / settings.max_iter",
+        "number / settings.max_iter",
     ),
     _training("batches are not shuffled", "tensor_split(index[order],", "tensor_split(index,"),
     _training(
@@ -98,12 +134,13 @@ FAULTS = [
     # What is watched
     _watching(
         "training waits one epoch too long",
-        "self.n_stale >= self.settings.n_iter_no_change",
-        "self.n_stale > self.settings.n_iter_no_change",
+        "self._n_stale >= patience",
+        "self._n_stale > patience",
+        f"{_ENGINE}/networks/test_objectives.py",
     ),
     _watching(
         "the best weights are those after the epoch, whose loss was of those before it",
-        "            self.judged.copy_(self.theta.flat)",
+        "            self._judged.copy_(self.theta.flat)",
         "            pass",
     ),
     _watching(
@@ -123,47 +160,51 @@ FAULTS = [
     ),
     _watching(
         "early stopping keeps the last weights",
-        'if outcome == "diverged" or broken or self.validation_curve:',
-        'if outcome == "diverged" or broken:',
+        'if outcome == "diverged" or is_broken or self.validation_curve:',
+        'if outcome == "diverged" or is_broken:',
     ),
     # A fit
     _fitting(
         "the generator starts anew where training resumes",
         "generator = _resumed(generator, start.state)",
         "pass",
+        f"{_FACE}/test_composition.py::test_partial_fit_carries_moments_and_noise_over",
     ),
     _fitting(
         "moments start anew where training resumes",
         "moments = _moments(start.state, settings.optimizer, theta)",
         "pass",
+        f"{_FACE}/test_composition.py::test_partial_fit_carries_moments_and_noise_over",
     ),
     _fitting(
         "held-out rows are trained on as well",
         "return index[order[n_held_out:]], index[order[:n_held_out]]",
         "return index, index[order[:n_held_out]]",
+        f"{_ENGINE}/optimisation/test_fitting.py",
     ),
     _fitting(
         "the check of the last row to train on is gone",
         "if n_held_out >= len(index):",
         "if n_held_out > len(index):",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_early_stopping_needs_rows",
     ),
     _fitting(
         "rows of weight 0 are trained on",
         "torch.arange(n_rows) if weight is None else torch.tensor(np.flatnonzero(weight))",
         "torch.arange(n_rows)",
+        f"{_FACE}/test_composition.py::test_rows_of_weight_zero_do_not_count",
     ),
     _devices(
         "threads are not given back after an error",
         "    try:\n        yield\n    finally:\n        torch.set_num_threads(n_threads)",
         "    yield\n    torch.set_num_threads(n_threads)",
-        f"{_FACE}/test_reproducibility.py",
+        f"{_FACE}/test_reproducibility.py::test_global_states_are_left_alone_on_errors",
     ),
     _devices(
         "memory is not checked",
         "if available is not None and n_bytes > available:",
         "if available is None:",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_too_little_memory",
     ),
     # Rows
     _rows(
@@ -239,6 +280,7 @@ FAULTS = [
         "deep nets start with the weights of one layer",
         "nonlinearity.gain if network.depth == 1 else nonlinearity.deep_gain",
         "nonlinearity.gain",
+        f"{_FACE}/test_collapse.py::test_deep_defaults_learn_more_than_the_mean",
     ),
     _layers(
         "the output's bias starts at zero", '    theta["visible_bias_0"].copy_(output_bias)\n', ""
@@ -279,7 +321,7 @@ FAULTS = [
         "a penalty for codes of another range is taken",
         "if code_range[0] < needed[0] or code_range[1] > needed[1]:",
         "if code_range[0] < needed[0] and code_range[1] > needed[1]:",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_parameters_that_do_not_go_together",
     ),
     _objectives(
         "sample weights are lost where components are emphasised",
@@ -344,43 +386,50 @@ FAULTS = [
         "the domain of the units is not checked in fit",
         "    _check_parts(parts, X, summary, feature_names, parameter)\n\n",
         "\n",
-        f"{_FACE}/test_bad_input.py",
+        f"{_FACE}/test_bad_input.py::test_likelihoods_are_of_the_domain_of_the_loss",
     ),
     _transformer(
         "partial_fit forgets the curve",
         "self.loss_curve_ = earlier + training.loss_curve",
         "self.loss_curve_ = training.loss_curve",
+        f"{_FACE}/test_composition.py::test_partial_fit_returns_self_and_learns",
     ),
     _transformer(
         "fit leaves what partial_fit kept",
-        '        self.__dict__.pop("_training_state", None)\n',
-        "",
+        '        self.__dict__.pop("_training_state", None)\n        if start.resumes',
+        "        if start.resumes",
+        f"{_FACE}/test_composition.py::test_fit_after_partial_fit_forgets",
     ),
     _transformer(
         "layers may change between fit and transform",
         "if {name: array.shape for name, array in weights.items()} != dict(model.shapes):",
         "if len(weights) != len(model.shapes):",
+        f"{_FACE}/test_composition.py::test_warm_start_with_other_layers_is_refused",
     ),
     _transformer(
         "scores are not averaged by weights",
         "np.average(scores, weights=check_weights(sample_weight, scores))",
         "np.average(scores)",
+        f"{_FACE}/test_composition.py::test_score_takes_weights",
     ),
     _transformer(
         "rows outside of the domain are scored",
-        '        self.columns_.check(X, getattr(self, "feature_names_in_", None))\n        return X',
+        '        self.columns_.check(X, getattr(self, "feature_names_in_", None))\n'
         "        return X",
-        f"{_FACE}/test_bad_input.py",
+        "        return X",
+        f"{_FACE}/test_bad_input.py::test_likelihoods_are_of_the_domain_of_the_loss",
     ),
     _outcomes(
         "a fit that fails takes the model with it",
         "            vars(self).update(before)\n",
         "",
+        f"{_FACE}/test_bad_input.py::test_failure_inside_training_leaves_a_fitted_model_as_it_was",
     ),
     _outcomes(
         "a training that learned nothing is passed off as a model",
         'raise ValueError(f"{message}. Nothing was learned.")',
         "pass",
+        f"{_FACE}/test_bad_input.py::test_divergence_at_once",
     ),
     _outcomes(
         "collapsed codes are not reported",
@@ -397,7 +446,7 @@ FAULTS = [
         "weights are not made to mean 1",
         "return weight * (positive.sum() / weight.sum())",
         "return weight",
-        f"{_FACE}/test_composition.py",
+        f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
     _validation(
         "infinite entries that a sparse matrix stores are taken",
@@ -411,7 +460,7 @@ FAULTS = [
     ),
     _auto_encoders(
         "the user's own penalties are left out",
-        "return [*penalties, *self.penalties]",
+        "return [*penalties, *model.penalties]",
         "return penalties",
         "tests/test_places_to_touch.py",
     ),
@@ -419,5 +468,177 @@ FAULTS = [
         "salt and pepper know nothing of the columns",
         "corruption = corruption.for_columns(*map(place.tensor, ends))",
         "pass",
+    ),
+    # Boltzmann machines
+    _machines(
+        "particles count like rows where chains are persistent",
+        "(row_weight.mean() / m).expand(m)",
+        "(row_weight.mean() / n).expand(m)",
+    ),
+    _machines(
+        "the loss is one column's, not that of all",
+        "losses = -n_visible * machine",
+        "losses = -1.0 * machine",
+    ),
+    _machines(
+        "persistent chains start anew at every step",
+        'self.state["chains"] = machine.draw_hidden(particle_code, generator)',
+        'self.state["chains"] = before',
+    ),
+    _machines(
+        "a penalty's gradient is a sum over rows",
+        "return forward.delta.div_(len(x))",
+        "return forward.delta",
+    ),
+    _machines(
+        "learned variances have no bounds",
+        "machine(theta).log_variance.clamp_(math.log(least_variance), 0.0)",
+        "pass",
+    ),
+    _energies(
+        "the weights' step ignores how much a row counts",
+        "hidden.mul_(share.unsqueeze(1))",
+        "hidden",
+    ),
+    _energies(
+        "centring is forgotten in the hidden biases' step",
+        "            step.hidden_bias.addmv_(step.weight, offsets[0], alpha=-1)\n",
+        "",
+    ),
+    _energies(
+        "the free energy has the wrong sign of the hidden part",
+        "return self.visible_energy(visible) - softplus(self.hidden_input(visible)).sum(-1)",
+        "return self.visible_energy(visible) + softplus(self.hidden_input(visible)).sum(-1)",
+    ),
+    _energies(
+        "tempered hidden units have the cold ones' input",
+        "hidden = bernoulli(torch.mul(energies[2], beta).sigmoid_(), generator)",
+        "hidden = bernoulli(torch.sigmoid(energies[2]), generator)",
+        f"{_ENGINE}/boltzmann/test_tempering.py",
+        f"{_ENGINE}/boltzmann/test_annealing.py",
+    ),
+    _tempering("swaps are always accepted", ") < gain\n", ") < gain.abs() + 1e9\n"),
+    _tempering(
+        "chains count as many as they are in the mean weight",
+        "float(torch.logsumexp(log_weight, 0)) - math.log(n_chains)",
+        "float(torch.logsumexp(log_weight, 0))",
+    ),
+    _pseudo(
+        "the unit's own part stays in the hidden units' input",
+        "without = a - x * weight",
+        "without = a",
+    ),
+    _chains(
+        "a chain's first sample comes one step late",
+        "+ (self.n_samples - 1) *",
+        "+ self.n_samples *",
+    ),
+    # Sparse codes
+    _problem(
+        "codes are shrunk by the penalty, not by the step's part of it",
+        "threshold = self.alpha * step",
+        "threshold = self.alpha",
+    ),
+    _problem(
+        "the gap is half of what it is",
+        "return objective, (objective - dual).clamp_(min=0)",
+        "return objective, 0.5 * (objective - dual).clamp_(min=0)",
+    ),
+    _problem("the ridge is not in the Gram matrix", "    gram.diagonal().add_(ridge)\n", ""),
+    _dictionaries(
+        "atoms are moved one after another as if at once",
+        "            step[position + 1 :].addr_(following, dictionary[atom] - before, alpha=-1)\n",
+        "",
+    ),
+    _dictionaries(
+        "sample weights do not count in the dictionary's gradient",
+        "weighted = code if row_weight is None else code * row_weight.unsqueeze(1)",
+        "weighted = code",
+    ),
+    # Stacks
+    _stacking(
+        "upper layers see codes that are not standardised",
+        "            x = x if number == 0 else model.standardized(x)\n            yield prefix",
+        "            yield prefix",
+    ),
+    _stacking(
+        "constraints of the layers are forgotten in the whole",
+        "project=project if any(model.project is not None for model in models) else None",
+        "project=None",
+        f"{_ENGINE}/stacks/test_stacking.py",
+        f"{_FACE}/stacks/test_auto_encoder.py",
+    ),
+    _stacking(
+        "the constant counts rows, not their weights",
+        "total = 1.0 if row_weight is None else row_weight.mean()",
+        "total = 1.0",
+    ),
+    _supervised(
+        "rows without a target thin out the loss",
+        "scale = self.weight / (self.labelled_fraction * len(batch.x))",
+        "scale = self.weight / len(batch.x)",
+    ),
+    _supervised(
+        "the output's weights decay twice as fast",
+        'out["output_weight"].add_(matrix, alpha=self.weight_decay)',
+        'out["output_weight"].add_(matrix, alpha=2 * self.weight_decay)',
+    ),
+    _supervised(
+        "the layers' own criteria count whole",
+        "out.flat.add_(self._scratch.flat, alpha=self.unsupervised_weight)",
+        "out.flat.add_(self._scratch.flat)",
+    ),
+    # Tangents
+    _tangents(
+        "unlabelled rows count by all rows",
+        "/ ((1 - self.labelled_fraction) * n)",
+        "/ n",
+    ),
+    _tangents(
+        "tangents of rows without a target count",
+        "counted = change.square().sum(1) * arranged.target.sum(1)",
+        "counted = change.square().sum(1) * len(change)",
+    ),
+    _distance(
+        "the second plane's own directions stay in the rest",
+        "rest = difference - steps @ x_bases - _combinations(along, bases)",
+        "rest = difference - _combinations(along, bases)",
+    ),
+    # Images
+    _images(
+        "moments of blocks are added, not merged",
+        "        self.scatter.addr_(change, change, alpha=self.n_rows * len(rows) / n_rows)\n",
+        "",
+    ),
+    _images(
+        "windows at the border are darkened",
+        "maps = smoothed / (total.unsqueeze(1) if axis == 1 else total)",
+        "maps = smoothed / sum(window.values())",
+    ),
+    _images(
+        "the root of the pooled squares is forgotten",
+        'pooled = pooled.sqrt() if kind == "l2" else pooled',
+        "pass",
+    ),
+    # Targets and diagnostics
+    _targets(
+        "predictions are not shifted back",
+        "found = output * self.scale + self.mean",
+        "found = output * self.scale",
+    ),
+    _targets(
+        "the spread of targets ignores weights",
+        "np.average((y - mean) ** 2, axis=0, weights=weight)",
+        "np.average((y - mean) ** 2, axis=0)",
+    ),
+    _targets(
+        "targets that do not vary are divided by their rounding errors",
+        "np.where(varies, scale, 1.0)",
+        "np.maximum(scale, 1e-300)",
+    ),
+    _spectra(
+        "ranks are by singular values, not by their squares",
+        "where=first > 0) ** 2, 1)",
+        "where=first > 0), 1)",
     ),
 ]

@@ -19,7 +19,7 @@ import torch
 
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import gibbs_step
-from skae.engine.networks.layers import Network, network_decoder, network_encoder
+from skae.engine.networks.layers import Network, affine_chains
 from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective
@@ -273,6 +273,7 @@ def boltzmann_machine(
     floor = 0.5 * n_visible * math.log(2 * math.pi * (least_variance or 1.0))
     learning["least_loss"] = 0.0 if units.is_discrete else floor
     network = Network((n_visible, n_hidden))
+    encoder, decoder = affine_chains(network)
     return Model(
         shapes=shapes,
         start_=lambda theta, rows, index, generator: machine(theta).start_(base_bias, generator),
@@ -286,8 +287,8 @@ def boltzmann_machine(
         scale=scale,
         project=project if learns_variance else None,
         # Learned variances scale the data within the encoder.
-        encoder=None if learns_variance else network_encoder(network),
-        decoder=network_decoder(network),
+        encoder=None if learns_variance else encoder,
+        decoder=decoder,
         untied=BipartiteMachine.untied,
         code_range=(0.0, 1.0),
         report=report,

@@ -17,6 +17,8 @@ import torch
 from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Registry
 
+# A corrupted batch, and the mask of what was touched.
+Corrupted = tuple[torch.Tensor, torch.Tensor | None]
 CORRUPTIONS = Registry()
 corruption = CORRUPTIONS.register
 
@@ -40,8 +42,8 @@ class _OfComponents:
 class Masking(_OfComponents):
     """Each component is set to 0 with probability ``level``.
 
-    In the coordinates of the network 0 is the column's mean for standardised
-    (Gaussian) columns and "absent" for binary and one-hot ones.
+    In the coordinates of the network 0 is the column's mean for standardised (Gaussian) columns and
+    "absent" for binary and one-hot ones.
     """
 
     name = "masking"
@@ -51,9 +53,7 @@ class Masking(_OfComponents):
         """The same: 0 is 0 in all columns."""
         return self
 
-    def __call__(
-        self, x: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and the boolean mask of what was set to 0."""
         masked = random_mask(x, self.level, generator)
         return x.masked_fill(masked, 0.0), masked
@@ -61,13 +61,9 @@ class Masking(_OfComponents):
 
 @corruption
 class SaltAndPepper(_OfComponents):
-    """Each component is set, with probability ``level``, to its column's minimum or
-    maximum, by the toss of a fair coin.
+    """Each component is set, with probability ``level``, to its column's minimum or maximum.
 
-    Parameters
-    ----------
-    level : float
-    minimum, maximum : Tensor of shape (n_features,)
+    A fair coin chooses. Both are tensors of shape (n_features,).
     """
 
     name = "salt_and_pepper"
@@ -81,9 +77,7 @@ class SaltAndPepper(_OfComponents):
         """The same with the ends of some columns."""
         return SaltAndPepper(self.level, minimum, maximum)
 
-    def __call__(
-        self, x: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and the boolean mask of what was replaced."""
         replaced = random_mask(x, self.level, generator)
         salt = random_mask(x, 0.5, generator)
@@ -108,7 +102,7 @@ class GaussianNoise:
         """The same: noise is as large in all columns."""
         return self
 
-    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, None]:
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and None: every component is touched."""
         noise = torch.empty_like(x).normal_(generator=generator)
         return torch.add(x, noise, alpha=self.level), None
@@ -117,16 +111,8 @@ class GaussianNoise:
 def make_corruption(choice, level: float):
     """The corruption that a name, or an object of the user's, stands for; None for none.
 
-    Parameters
-    ----------
-    choice : str, callable or None
-    level : float
-        Of a corruption by name.
-
-    Raises
-    ------
-    ValueError
-        If the level is out of its range, or the object cannot be called as a corruption is.
+    ``level`` is that of a corruption by name. Raises a ValueError if it is out of its range, or the
+    object cannot be called as a corruption is.
     """
     if choice is None or (isinstance(choice, str) and level == 0):
         return None
@@ -153,15 +139,11 @@ def has_mask(choice) -> bool:
     return getattr(part, "has_mask", True)
 
 
-def corrupted(
-    x: torch.Tensor, corruption, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def corrupted(x: torch.Tensor, corruption, generator: torch.Generator) -> Corrupted:
     """What a corruption makes of a batch: the corrupted batch, and its mask or None.
 
-    Raises
-    ------
-    ValueError
-        If it returns anything else, or has changed the batch itself, the target of the loss.
+    Raises a ValueError if it returns anything else, or has changed the batch itself, the target of
+    the loss.
     """
     version = x._version
     result = corruption(x, generator)

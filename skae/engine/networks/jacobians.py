@@ -14,32 +14,15 @@ import torch
 
 
 def single_layer_squared_norm(slope, weight):
-    """|diag(slope) W|_F^2 of each row: sum_j slope_j^2 sum_i W_ji^2.
-
-    Parameters
-    ----------
-    slope : Tensor of shape (n_samples, n_out)
-    weight : Tensor of shape (n_out, n_in)
-
-    Returns
-    -------
-    squared_norm : Tensor of shape (n_samples,)
-    """
+    """|diag(slope) W|_F^2 of each row: sum_j slope_j^2 sum_i W_ji^2."""
     return (slope * slope) @ weight.square().sum(1)
 
 
 def jacobian_factor(slopes, weights):
-    """The row-dependent factor F of J = F W_1.
+    """The row-dependent factor F, of shape (n_samples, n_L, n_1), of J = F W_1.
 
-    Parameters
-    ----------
-    slopes : list of Tensor, the l-th of shape (n_samples, n_l)
-        From the input outwards. The last may be None: slope 1.
-    weights : list of Tensor, the l-th of shape (n_l, n_{l-1}); at least two
-
-    Returns
-    -------
-    factor : Tensor of shape (n_samples, n_L, n_1)
+    ``slopes`` are the layers' from the input outwards, the l-th of shape (n_samples, n_l); the last
+    may be None: slope 1. ``weights``, at least two, have shapes (n_l, n_{l-1}).
     """
     factor = weights[-1].unsqueeze(0)
     if slopes[-1] is not None:
@@ -54,14 +37,7 @@ def jacobian_factor(slopes, weights):
 def factored_squared_norm(factor, weight):
     """|F W|_F^2 of each row, by whichever of F W and F (W W^T) is smaller.
 
-    Parameters
-    ----------
-    factor : Tensor of shape (n_samples, n_out, n_1)
-    weight : Tensor of shape (n_1, n_in)
-
-    Returns
-    -------
-    squared_norm : Tensor of shape (n_samples,)
+    F has shape (n_samples, n_out, n_1), W (n_1, n_in).
     """
     n_hidden, n_in = weight.shape
     if n_in <= n_hidden:
@@ -70,9 +46,8 @@ def factored_squared_norm(factor, weight):
 
 
 def squared_norm(slopes, weights):
-    """|J|_F^2 of each row for a layered map of any depth.
-
-    Parameters and shapes as in `jacobian_factor`, one layer allowed.
+    """|J|_F^2 of each row for a layered map of any depth, by its factors as in
+    `jacobian_factor`.
     """
     if len(weights) == 1:
         return single_layer_squared_norm(slopes[0], weights[0])
@@ -89,32 +64,15 @@ def jacobian(slopes, weights):
 def two_layer_squared_norm(slope, inner, outer):
     """|A^T diag(slope) W|_F^2 of each row, for W ``inner`` and A ``outer``.
 
-    With the Gram matrices of both sides this is slope^T (W W^T * A A^T) slope:
-    no tensor with rows times features times units is ever made.
-
-    Parameters
-    ----------
-    slope : Tensor of shape (n_samples, n_hidden)
-    inner : Tensor of shape (n_hidden, n_in)
-    outer : Tensor of shape (n_hidden, n_out)
+    W has shape (n_hidden, n_in), A (n_hidden, n_out). With the Gram matrices of both sides this is
+    slope^T (W W^T * A A^T) slope: no tensor with rows times features times units is ever made.
     """
     gram = (inner @ inner.t()) * (outer @ outer.t())
     return ((slope @ gram) * slope).sum(-1)
 
 
 class LayeredJacobian:
-    """J = D_L W_L ... D_1 W_1 at some rows, by its factors.
-
-    Parameters
-    ----------
-    slopes : sequence of Tensor, the l-th of shape (n_rows, n_l)
-        From the input outwards. The last may be None: slope 1.
-    weights : sequence of Tensor, the l-th of shape (n_l, n_{l-1})
-
-    Attributes
-    ----------
-    n_rows, n_out, n_in : int
-    """
+    """J = D_L W_L ... D_1 W_1 at some rows, by its factors as in `jacobian_factor`."""
 
     def __init__(self, slopes, weights):
         self.slopes, self.weights = list(slopes), list(weights)
@@ -198,17 +156,10 @@ class LayeredJacobian:
 
 
 class DifferentiatedJacobian:
-    """The Jacobian of any differentiable function of rows, by automatic differentiation.
+    """The Jacobian of any differentiable function at rows x, by automatic differentiation.
 
-    Parameters
-    ----------
-    function : callable, (n_rows, n_in) -> (n_rows, n_out)
-        Each row of its output depends on the same row of its input alone.
-    x : Tensor of shape (n_rows, n_in)
-
-    Attributes
-    ----------
-    n_rows, n_out, n_in : int
+    The function goes from (n_rows, n_in) to (n_rows, n_out); each row of its output depends on the
+    same row of its input alone.
     """
 
     def __init__(self, function, x):

@@ -32,12 +32,11 @@ def softplus(p):
 class Activation(NamedTuple):
     """An elementwise non-linearity h = s(p), with derivatives as functions of h.
 
-    ``slope(h)`` is s'(p) and ``curvature(h, slope)`` is s''(p), which is linear in its
-    second argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in
-    h, so the same lines serve autograd and the closed forms.
-    ``function_`` works in place where torch can. ``gain`` scales the initial weights of
-    one layer, ``deep_gain`` those of several. Outputs lie in ``range``. Users choose it by its
-    ``name``.
+    ``slope(h)`` is s'(p) and ``curvature(h, slope)`` is s''(p), which is linear in its second
+    argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in h, so the same
+    lines serve autograd and the closed forms. ``function_`` works in place where torch can.
+    ``gain`` scales the initial weights of one layer, ``deep_gain`` those of several. Outputs lie in
+    ``range``. Users choose it by its ``name``.
     """
 
     name: str
@@ -46,15 +45,15 @@ class Activation(NamedTuple):
     function_: Callable
     slope: Callable
     curvature: Callable
-    gain: float
-    deep_gain: float
+    gain: float = 1.0
+    deep_gain: float = 1.0
     range: tuple[float, float] = (-math.inf, math.inf)
 
 
 ACTIVATIONS = Registry()
 activation = ACTIVATIONS.register
 
-activation(
+for _activation in (
     # Glorot's 4 makes up for the slope of 1/4 at 0, without which signals die out within
     # three layers. One layer does better without it: standardised columns would saturate
     # its units from the start, and the output has no such slope.
@@ -63,78 +62,61 @@ activation(
         "1 / (1 + exp(-p)), between 0 and 1",
         torch.sigmoid,
         torch.sigmoid_,
-        lambda h: torch.addcmul(h, h, h, value=-1),
-        lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
-        1.0,
-        4.0,
-        (0.0, 1.0),
-    )
-)
-activation(
+        slope=lambda h: torch.addcmul(h, h, h, value=-1),
+        curvature=lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
+        deep_gain=4.0,
+        range=(0.0, 1.0),
+    ),
     Activation(
         "tanh",
         "the hyperbolic tangent, between -1 and 1",
         torch.tanh,
         torch.tanh_,
-        lambda h: 1 - h * h,
-        lambda h, slope: -2 * h * slope,
-        1.0,
-        1.0,
-        (-1.0, 1.0),
-    )
-)
-activation(
+        slope=lambda h: 1 - h * h,
+        curvature=lambda h, slope: -2 * h * slope,
+        range=(-1.0, 1.0),
+    ),
     Activation(
         "relu",
         "max(p, 0)",
         torch.relu,
         torch.relu_,
-        lambda h: (h > 0).to(h.dtype),
-        lambda h, slope: torch.zeros_like(h),
-        math.sqrt(2.0),
-        math.sqrt(2.0),
-        (0.0, math.inf),
-    )
-)
-activation(
+        slope=lambda h: (h > 0).to(h.dtype),
+        curvature=lambda h, slope: torch.zeros_like(h),
+        gain=math.sqrt(2.0),
+        deep_gain=math.sqrt(2.0),
+        range=(0.0, math.inf),
+    ),
     Activation(
         "softplus",
         "log(1 + exp(p)), a smooth relu",
         softplus,
         softplus,
-        lambda h: -torch.expm1(-h),
-        lambda h, slope: slope * torch.exp(-h),
-        2.0,
-        2.0,
-        (0.0, math.inf),
-    )
-)
-activation(
+        slope=lambda h: -torch.expm1(-h),
+        curvature=lambda h, slope: slope * torch.exp(-h),
+        gain=2.0,
+        deep_gain=2.0,
+        range=(0.0, math.inf),
+    ),
     Activation(
         "linear",
         "p itself",
         lambda p: p,
         lambda p: p,
-        torch.ones_like,
-        lambda h, slope: torch.zeros_like(h),
-        1.0,
-        1.0,
-    )
-)
+        slope=torch.ones_like,
+        curvature=lambda h, slope: torch.zeros_like(h),
+    ),
+):
+    activation(_activation)
 
 
 @dataclass(frozen=True)
 class Network:
     """The shape of an auto-encoder: layer sizes, activation, tied weights or not.
 
-    Parameters
-    ----------
-    layer_sizes : tuple of int
-        From the number of features to the number of components.
-    activation : str
-        A key of `ACTIVATIONS`, for every layer but the output.
-    tied : bool
-        Whether the decoder uses the encoder's weights.
+    Sizes go from the number of features to the number of components; the activation, a key of
+    `ACTIVATIONS`, is that of every layer but the output; where weights are tied, the decoder uses
+    the encoder's.
     """
 
     layer_sizes: tuple
@@ -180,17 +162,8 @@ class Network:
 
 
 def encode(theta, x, network):
-    """The outputs of every layer of the encoder, the code last.
-
-    Parameters
-    ----------
-    theta : Parameters
-    x : Tensor of shape (n_samples, n_features)
-    network : Network
-
-    Returns
-    -------
-    hidden : list of Tensor, the l-th of shape (n_samples, layer_sizes[l + 1])
+    """The outputs of every layer of the encoder, the code last, for x of (n_samples,
+    n_features).
     """
     hidden = []
     for level in range(network.depth):
@@ -201,18 +174,8 @@ def encode(theta, x, network):
 
 
 def decode(theta, code, network):
-    """The decoder's hidden layers, and the output's pre-activation.
-
-    Parameters
-    ----------
-    theta : Parameters
-    code : Tensor of shape (n_samples, layer_sizes[-1])
-    network : Network
-
-    Returns
-    -------
-    decoded : list of Tensor, from the layer next to the code outwards
-    output : Tensor of shape (n_samples, n_features)
+    """The decoder's hidden layers, from that next to the code outwards, and the output's
+    pre-activation.
     """
     decoded = []
     for level in reversed(range(network.depth)):
@@ -227,9 +190,9 @@ def decode(theta, code, network):
 def initialize_(theta, network, output_bias, generator):
     """Set the parameters with which training begins.
 
-    Weights are uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio
-    2010), hidden biases are zero, and the output's bias is given: where it makes
-    the units' mean the data's mean, the first epochs need not learn it.
+    Weights are uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010), hidden
+    biases are zero, and the output's bias is given: where it makes the units' mean the data's mean,
+    the first epochs need not learn it.
     """
     theta.flat.zero_()
     nonlinearity = network.nonlinearity
@@ -245,18 +208,10 @@ def initialize_(theta, network, output_bias, generator):
 class AffineMap(NamedTuple):
     """h -> s((gain * h + shift) W^T + b), or with W in the place of W^T.
 
-    Attributes
-    ----------
-    weight, bias : str
-        Names of the parameters.
-    activation : Activation
-    transposed : bool
-        Whether the matrix has one row for each *input*, as those of decoders have.
-    gain, shift : Tensor of shape (n_inputs,), or None
-        Constants. None leaves the input as it is.
-    dropout : float
-        Probability with which each input is left out while training; those that stay are
-        divided by 1 - dropout.
+    ``weight`` and ``bias`` are names of parameters. The matrix is ``transposed`` where it has one
+    row for each *input*, as those of decoders have. ``gain`` and ``shift``, of shape (n_inputs,),
+    are constants; None leaves the input as it is. While training, each input is left out with
+    probability ``dropout``; those that stay are divided by 1 - dropout.
     """
 
     weight: str
@@ -269,12 +224,7 @@ class AffineMap(NamedTuple):
 
 
 class AffineChain:
-    """Maps applied in turn. The last one's activation is left to the output units.
-
-    Parameters
-    ----------
-    maps : sequence of AffineMap
-    """
+    """Maps applied in turn. The last one's activation is left to the output units."""
 
     def __init__(self, maps):
         self.maps = list(maps)
@@ -313,15 +263,9 @@ class AffineChain:
     def backward_(self, theta, residual, out, scale):
         """Write ``scale`` times the gradient, from that of the output, into ``out``.
 
-        Parameters
-        ----------
-        theta : Parameters
-            As in the last call of `forward`.
-        residual : Tensor of shape (n_samples, n_outputs)
-            Derivative of the sum over rows by the output's pre-activation. May be changed.
-        out : Parameters
-            Only the parameters of the chain are written.
-        scale : float
+        ``theta`` is as in the last call of `forward`. ``residual``, of shape (n_samples,
+        n_outputs), is the derivative of the sum over rows by the output's pre-activation; it may be
+        changed. Of ``out`` only the parameters of the chain are written.
         """
         delta, n = residual, len(residual)
         ones = self._buffers_for(theta, n)["ones"]
@@ -364,17 +308,8 @@ class AffineChain:
 def encoder_maps(models, first=0, dropout=(0.0, 0.0)):
     """The encoders of models one on the other as affine maps, or None if one of them is none.
 
-    Parameters
-    ----------
-    models : sequence of Model
-    first : int, default=0
-        Number of the first of them in its stack: the parameters of layer 0 begin with "0.".
-    dropout : tuple of two float
-        Of the lowest model's input, and of the others'.
-
-    Returns
-    -------
-    maps : list of AffineMap, or None
+    ``first`` is the lowest model's number in its stack: the parameters of layer 0 begin with "0.".
+    ``dropout`` is that of the lowest model's input, and of the others'.
     """
     if any(model.encoder is None for model in models):
         return None
@@ -391,16 +326,7 @@ def encoder_maps(models, first=0, dropout=(0.0, 0.0)):
 def decoder_maps(models, first=0):
     """The decoders of models one on the other as affine maps, from the code down, or None.
 
-    Parameters
-    ----------
-    models : sequence of Model
-    first : int, default=0
-        Number of the first of them in its stack.
-
-    Returns
-    -------
-    maps : list of AffineMap, or None
-        The last one's activation is left to the units of the lowest model.
+    The last one's activation is left to the units of the lowest model, the ``first`` of its stack.
     """
     if any(model.decoder is None for model in models):
         return None
@@ -419,43 +345,22 @@ def decoder_maps(models, first=0):
     return maps
 
 
-def network_encoder(network):
-    """The encoder of a `skae.engine.networks.layers.Network` as affine maps, from the input on."""
-    return tuple(
-        AffineMap(f"weight_{level}", f"hidden_bias_{level}", network.nonlinearity)
-        for level in range(network.depth)
-    )
-
-
-def network_decoder(network):
-    """Its decoder as affine maps, from the code down."""
+def affine_chains(network: Network) -> tuple[tuple[AffineMap, ...], tuple[AffineMap, ...]]:
+    """A network as affine maps: its encoder, from the input on, and its decoder, from the code."""
+    encoder: list[AffineMap] = []
+    decoder: list[AffineMap] = []
     matrix = "weight" if network.tied else "decoder_weight"
-    linear = ACTIVATIONS["linear"]
-    return tuple(
-        AffineMap(
-            f"{matrix}_{level}",
-            f"visible_bias_{level}",
-            network.nonlinearity if level > 0 else linear,
-            transposed=True,
-        )
-        for level in reversed(range(network.depth))
-    )
+    for level in range(network.depth):
+        function = network.nonlinearity
+        encoder.append(AffineMap(f"weight_{level}", f"hidden_bias_{level}", function))
+        function = ACTIVATIONS["linear"] if level == 0 else function
+        names = f"{matrix}_{level}", f"visible_bias_{level}"
+        decoder.insert(0, AffineMap(*names, function, transposed=True))
+    return tuple(encoder), tuple(decoder)
 
 
 def linearized(theta, x, maps):
-    """The output of maps in turn at some rows, and their Jacobian there, by its factors.
-
-    Parameters
-    ----------
-    theta : Parameters
-    x : Tensor of shape (n_samples, n_inputs)
-    maps : sequence of AffineMap
-
-    Returns
-    -------
-    output : Tensor of shape (n_samples, n_outputs)
-    jacobian : LayeredJacobian
-    """
+    """The output of maps in turn at some rows, (n_samples, n_outputs), and their Jacobian there."""
     slopes, weights = [], []
     for step in maps:
         weight = theta[step.weight].t() if step.transposed else theta[step.weight]
@@ -467,23 +372,9 @@ def linearized(theta, x, maps):
 
 
 def jacobian_of(model, theta, x, of="encoder"):
-    """The Jacobian of a model's code, or of its reconstruction, at rows as the model sees them.
+    """The Jacobian of a model's "encoder", or "reconstruction", at rows as the model sees them.
 
-    Parameters
-    ----------
-    model : Model
-    theta : Parameters
-    x : Tensor of shape (n_samples, n_features)
-    of : {"encoder", "reconstruction"}
-
-    Returns
-    -------
-    jacobian : LayeredJacobian or DifferentiatedJacobian
-
-    Raises
-    ------
-    ValueError
-        If no gradient can go through the encoder.
+    Raises a ValueError if no gradient can go through the encoder.
     """
     if model.no_gradient is not None:
         raise ValueError(f"The code has no Jacobian: {model.no_gradient}.")

@@ -1,67 +1,57 @@
 """Training criteria of auto-encoders, built from units, corruptions and penalties."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
 from skae.engine.networks.corruptions import corrupted
 from skae.engine.networks.layers import (
     Network,
+    affine_chains,
     decode,
     encode,
     initialize_,
-    network_decoder,
-    network_encoder,
 )
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
 
+@dataclass(eq=False)
 class Forward:
     """What one pass through the network leaves for the penalties to read.
 
-    Attributes
-    ----------
-    x : Tensor of shape (n_samples, n_features)
-        The encoder's input: the corrupted one, where there is corruption.
-    row_weight : Tensor of shape (n_samples,), or None
-        Sample weights; None where all rows count alike.
-    row_fraction : Tensor of shape (n_samples,)
-        What each row counts in the mean over the batch, row_weight / n_samples.
-    network : Network
-    units : object of `skae.engine.networks.units`
-        Of the input.
-    hidden, decoded : list of Tensor
-        Outputs of the encoder's layers, and of the decoder's inner layers.
-    output : Tensor of shape (n_samples, n_features), or None
-        Pre-activation of the output units.
-    slope, delta : Tensor of shape (n_samples, n_components), or None
-        On the closed-form path of one-layer networks: the code's slope s'(p), and
-        n_samples times the objective's gradient with respect to its pre-activation p,
-        which the penalties add to.
+    - ``units``, of `skae.engine.networks.units`: those of the input.
+    - ``x``, of shape (n_samples, n_features): the encoder's input, the corrupted one where there is
+      corruption.
+    - ``row_weight``, (n_samples,): sample weights; None where all rows count alike.
+    - ``hidden``, ``decoded``: outputs of the encoder's layers, and of the decoder's inner layers.
+    - ``output``, (n_samples, n_features): pre-activation of the output units.
+    - ``row_fraction``, (n_samples,): what each row counts in the mean over the batch, row_weight /
+      n_samples.
+    - ``slope``, ``delta``, (n_samples, n_components), on the closed-form path of one-layer
+      networks: the code's slope s'(p), and n_samples times the objective's gradient with respect to
+      its pre-activation p, which the penalties add to.
     """
 
-    def __init__(
-        self,
-        network,
-        units,
-        x,
-        row_weight,
-        generator,
-        hidden,
-        decoded=(),
-        output=None,
-        row_fraction=None,
-    ):
-        self.network, self.units = network, units
-        self.x, self.row_weight, self.generator = x, row_weight, generator
-        self.hidden, self.decoded, self.output = hidden, decoded, output
-        if row_fraction is None:
-            row_fraction = torch.ones_like(x[:, 0]) if row_weight is None else row_weight
-            row_fraction = row_fraction / len(x)
-        self.row_fraction = row_fraction
-        self.slope = self.delta = None
+    network: Network
+    units: Any
+    x: torch.Tensor
+    row_weight: torch.Tensor | None
+    generator: torch.Generator | None
+    hidden: Sequence[torch.Tensor]
+    decoded: Sequence[torch.Tensor] = ()
+    output: torch.Tensor | None = None
+    row_fraction: torch.Tensor | None = None
+    slope: torch.Tensor | None = None
+    delta: torch.Tensor | None = None
+
+    def __post_init__(self):
+        if self.row_fraction is None:
+            weight = torch.ones_like(self.x[:, 0]) if self.row_weight is None else self.row_weight
+            self.row_fraction = weight / len(self.x)
 
     @property
     def code(self):
@@ -92,58 +82,28 @@ class Emphasis(NamedTuple):
 class Reconstruction(Objective):
     """mean_i -log P(x_i | r(corrupted x_i)) + the penalties.
 
-    Parameters
-    ----------
-    network : Network
-    units : Bernoulli, Gaussian, Multinomial or Mixed
-    corruption : callable, default=None
-        From `skae.engine.networks.corruptions`; None leaves the input as it is.
-    emphasis : Emphasis, default=None
-        Weights of corrupted and untouched components; None weighs them alike.
-    penalties : sequence, default=()
-        From `skae.engine.networks.penalties`.
+    ``corruption`` is of `skae.engine.networks.corruptions`, or None; ``emphasis`` weighs corrupted
+    and untouched components, None alike; ``penalties`` are of `skae.engine.networks.penalties`.
     """
 
     def __init__(self, network: Network, units, corruption=None, emphasis=None, penalties=()):
         self.state = {}
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
+        # The value of perfect reconstructions, and whether `value` depends on the generator.
+        self.floor = units.constant
+        self.is_noisy = corruption is not None or any(
+            getattr(penalty, "is_noisy", False) for penalty in penalties
+        )
+        # Whether `gradient` needs no autograd.
+        self.has_closed_form = network.depth == 1 and all(
+            hasattr(penalty, "add_gradient_") for penalty in penalties
+        )
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 
-    @property
-    def floor(self):
-        """The value of perfect reconstructions."""
-        return self.units.constant
-
-    @property
-    def is_noisy(self):
-        """Whether `value` depends on the generator."""
-        return self.corruption is not None or any(
-            getattr(penalty, "is_noisy", False) for penalty in self.penalties
-        )
-
-    @property
-    def has_closed_form(self):
-        """Whether `gradient` needs no autograd."""
-        return self.network.depth == 1 and all(
-            hasattr(penalty, "add_gradient_") for penalty in self.penalties
-        )
-
     def value(self, theta, x, generator, row_weight=None):
-        """The criterion on one batch.
-
-        Parameters
-        ----------
-        theta : Parameters
-        x : Tensor of shape (n_samples, n_features)
-        generator : torch.Generator
-            Of the corruption and of the penalties' noise.
-        row_weight : Tensor of shape (n_samples,), default=None
-            Sample weights, of mean 1 over the whole training set.
-
-        Returns
-        -------
-        value : Tensor, a scalar
+        """The criterion on one batch; the generator is of the corruption and the penalties'
+        noise.
         """
         noisy, column_weight = self._corrupt(x, generator)
         hidden = encode(theta, noisy, self.network)
@@ -200,17 +160,12 @@ class Reconstruction(Objective):
             out["weight_0"].zero_()
         out["hidden_bias_0"].zero_()
         if self.penalties:
-            fraction = buffers["fraction"] if row_weight is None else None
             forward = Forward(
-                self.network,
-                self.units,
-                noisy,
-                row_weight,
-                generator,
-                [code],
-                row_fraction=fraction,
+                *(self.network, self.units, noisy, row_weight, generator, [code]),
+                row_fraction=buffers["fraction"] if row_weight is None else None,
+                slope=slope,
+                delta=delta,
             )
-            forward.slope, forward.delta = slope, delta
             for penalty in self.penalties:
                 term = penalty.add_gradient_(theta, forward, out)
                 value.add_(checked_value(term, penalty, "add_gradient_"), alpha=penalty.weight)
@@ -248,16 +203,9 @@ class Reconstruction(Objective):
 def auto_encoder(network: Network, units, output_bias, objective, shift=None, scale=None) -> Model:
     """The `Model` of a network of affine maps.
 
-    Parameters
-    ----------
-    network : Network
-    units : object of `skae.engine.networks.units`
-    output_bias : Tensor of shape (n_features,)
-        With which training begins.
-    objective : callable
-        () -> a new `Reconstruction`.
-    shift, scale : Tensor of shape (n_features,), default=None
+    ``output_bias`` is that with which training begins; ``objective()`` is a new `Reconstruction`.
     """
+    encoder, decoder = affine_chains(network)
     return Model(
         shapes=network.parameter_shapes,
         start_=lambda theta, rows, index, generator: initialize_(
@@ -271,8 +219,8 @@ def auto_encoder(network: Network, units, output_bias, objective, shift=None, sc
         objective=objective,
         shift=shift,
         scale=scale,
-        encoder=network_encoder(network),
-        decoder=network_decoder(network),
+        encoder=encoder,
+        decoder=decoder,
         untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,
     )

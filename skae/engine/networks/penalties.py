@@ -189,17 +189,9 @@ class ReconstructionContraction:
 class HessianContraction:
     """weight * mean of |J(x) - J(x + eps)|_F^2, eps ~ N(0, noise^2 I) (Rifai et al., ECML 2011).
 
-    A stochastic estimate of noise^2 times the squared norm of the encoder's second
-    derivative: it makes the Jacobian change slowly, so that the code's tangent
+    A stochastic estimate, from ``n_samples`` eps for each row, of noise^2 times the squared norm of
+    the encoder's second derivative: it makes the Jacobian change slowly, so that the code's tangent
     planes turn slowly along the manifold.
-
-    Parameters
-    ----------
-    weight : float
-    noise : float
-        Standard deviation of eps.
-    n_samples : int
-        Number of eps for each row.
     """
 
     is_noisy = True
@@ -259,13 +251,7 @@ def encoder_layers(theta, hidden, network):
 
 
 def check_penalties(penalties: Sequence, code_range: tuple[float, float]) -> None:
-    """Raise a ValueError for what is no penalty, or none for codes of such a range.
-
-    Parameters
-    ----------
-    penalties : sequence
-    code_range : tuple of two float
-    """
+    """Raise a ValueError for what is no penalty, or none for codes of such a range."""
     for penalty in penalties:
         weight = getattr(penalty, "weight", None)
         try:
@@ -291,13 +277,7 @@ def check_penalties(penalties: Sequence, code_range: tuple[float, float]) -> Non
 
 
 def checked_value(value: Any, penalty: Any, method: str) -> torch.Tensor:
-    """What a penalty's method returned, if it is a scalar.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
+    """What a penalty's method returned; a ValueError unless it is a scalar tensor."""
     if isinstance(value, torch.Tensor) and value.dim() == 0:
         return value
     shape = f" of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""

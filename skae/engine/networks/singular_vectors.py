@@ -36,14 +36,10 @@ _ENTRIES = 2**21
 
 
 class SingularVectors(NamedTuple):
-    """Leading singular values of each row's Jacobian, with their right vectors.
+    """Leading singular values of each row's Jacobian, decreasing, with their right vectors.
 
-    Attributes
-    ----------
-    values : Tensor of shape (n_rows, n)
-        Decreasing.
-    right : Tensor of shape (n_rows, n, n_in)
-        Orthonormal directions of input space, the entry of largest magnitude positive.
+    ``values`` has shape (n_rows, n), ``right`` (n_rows, n, n_in): orthonormal directions of input
+    space, the entry of largest magnitude positive.
     """
 
     values: torch.Tensor
@@ -54,29 +50,15 @@ class SingularVectors(NamedTuple):
 def leading_singular_vectors(jacobian, n, *, generator=None, tolerance=5e-3):
     """The n leading singular values and right vectors of each row's Jacobian.
 
-    Parameters
-    ----------
-    jacobian : LayeredJacobian or DifferentiatedJacobian
-    n : int
-        At most min(n_out, n_in).
-    generator : torch.Generator, default=None
-        Of the start of the iteration; None draws the same start in every call.
-    tolerance : float, default=5e-3
-        Residual |J J^T y - s^2 y| of every vector, as a fraction of s^2. An SVD takes
-        over where the iteration does not get there.
+    The generator is that of the start of the iteration; None draws the same start in every call.
+    ``tolerance`` bounds the residual |J J^T y - s^2 y| of every vector, as a fraction of s^2; an
+    SVD takes over where the iteration does not get there.
 
-    Returns
-    -------
-    vectors : SingularVectors
-
-    Notes
-    -----
-    Values have a relative error of about tolerance^2. The span's angle to the true one is
-    a few times the tolerance, in radians, where values fall by 1 % or more after the last:
-    below one degree on all trained encoders that were tried.
-    To within these errors, a row's vectors depend on the rows that are solved with it.
-    Values below 1e-6 of the first are noise in the iteration: their directions are
-    orthonormal, and no more is known of them.
+    Values have a relative error of about tolerance^2. The span's angle to the true one is a few
+    times the tolerance, in radians, where values fall by 1 % or more after the last: below one
+    degree on all trained encoders that were tried. To within these errors, a row's vectors depend
+    on the rows that are solved with it. Values below 1e-6 of the first are noise in the iteration:
+    their directions are orthonormal, and no more is known of them.
     """
     smaller = min(jacobian.n_out, jacobian.n_in)
     if not 1 <= n <= smaller:
@@ -111,16 +93,7 @@ def leading_singular_vectors(jacobian, n, *, generator=None, tolerance=5e-3):
 
 
 def spectrum(jacobian):
-    """All singular values of each row's Jacobian, decreasing.
-
-    Parameters
-    ----------
-    jacobian : LayeredJacobian or DifferentiatedJacobian
-
-    Returns
-    -------
-    values : Tensor of shape (n_rows, min(n_out, n_in))
-    """
+    """All singular values of each row's Jacobian, (n_rows, min(n_out, n_in)), decreasing."""
     rows = torch.arange(jacobian.n_rows, device=jacobian.like.device)
     values = jacobian.like.new_empty(jacobian.n_rows, min(jacobian.n_out, jacobian.n_in))
     for index in _blocks(rows, jacobian.n_out * jacobian.n_in):
@@ -129,18 +102,10 @@ def spectrum(jacobian):
 
 
 def principal_angles(first, second):
-    """Angles between the spans of two sets of directions, at each row.
+    """Angles in radians, increasing, between the spans of two sets of directions at each row.
 
-    Parameters
-    ----------
-    first : Tensor of shape (n_rows, m1, n_in)
-        Linearly independent directions; they need not be orthonormal.
-    second : Tensor of shape (n_rows, m2, n_in)
-
-    Returns
-    -------
-    angles : Tensor of shape (n_rows, min(m1, m2))
-        In radians, increasing.
+    The sets are of shapes (n_rows, m1, n_in) and (n_rows, m2, n_in), linearly independent; they
+    need not be orthonormal. Returns shape (n_rows, min(m1, m2)).
     """
     if first.shape[1] < second.shape[1]:
         first, second = second, first
@@ -261,20 +226,10 @@ def _active_gram(jacobian, gram, n_active):
 def _leading_left_vectors(gram_times_at, block, n, step, tolerance):
     """Leading eigenvectors of J J^T at some rows, by the Rayleigh-Ritz method in spaces that grow.
 
-    Parameters
-    ----------
-    gram_times_at : callable
-        ``gram_times_at(live)`` is the product with J J^T at the rows that ``live``, an
-        index or a slice, selects.
-    block : Tensor of shape (n_rows, width, n_out)
-        Orthonormal.
-    step : int
-        Vectors by which the space grows between looks for convergence, at most n.
-
-    Returns
-    -------
-    vectors : Tensor of shape (n_rows, n, n_out)
-    converged : BoolTensor of shape (n_rows,)
+    ``gram_times_at(live)`` is the product with J J^T at the rows that an index or a slice selects;
+    ``block``, of shape (n_rows, width, n_out), is orthonormal; by ``step`` vectors, at most n, the
+    space grows between looks for convergence. Returns the vectors, (n_rows, n, n_out), and whether
+    each row's have converged.
     """
     n_rows, width, n_out = block.shape
     longest = min(_LONGEST * width, n_out)

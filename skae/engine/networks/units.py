@@ -109,11 +109,8 @@ class Bernoulli(Units):
 class Gaussian(Units):
     """Real columns of unit variance: 1/2 |x - a|^2 + constant.
 
-    Parameters
-    ----------
-    constant : float, default=0.0
-        The part of -log P that does not depend on the parameters. 0 makes the loss
-        the plain 1/2 squared error.
+    The constant is the part of -log P that does not depend on the parameters; 0 makes the loss the
+    plain 1/2 squared error.
     """
 
     name = "gaussian"
@@ -237,12 +234,9 @@ class Multinomial(Units):
 
 
 class Mixed(Units):
-    """Different units for different columns: the sum of the parts.
+    """Different units for different columns: the sum of ``parts``, a list of (units, columns).
 
-    Parameters
-    ----------
-    parts : list of (units, columns)
-        ``columns`` is a LongTensor or a slice; together they cover every column once.
+    Columns are a LongTensor or a slice; together they cover every column once.
     """
 
     def __init__(self, parts):

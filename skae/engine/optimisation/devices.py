@@ -31,10 +31,7 @@ def place_of(tensor: torch.Tensor) -> Place:
 def resolve_device(name):
     """The torch device for a name; ``"auto"`` is CUDA, then MPS or XPU, then the CPU.
 
-    Raises
-    ------
-    ValueError
-        If the name is no device of torch, or this machine has no such device.
+    Raises a ValueError if the name is no device of torch, or this machine has no such device.
     """
     if str(name) == "auto":
         for kind, present in _accelerators().items():

@@ -1,8 +1,8 @@
 """What a model is, as a value: its parameters, and what is done with them.
 
 Every model of this package is one `Model`, whatever its family: an estimator makes it from its
-constructor parameters and the columns of the data, `fit_model`
-trains it, and `skae.engine.stacks.stacking.stacked` makes one of several.
+constructor parameters and the columns of the data, `fit_model` trains it, and
+`skae.engine.stacks.stacking.stacked` makes one of several.
 """
 
 import math
@@ -26,50 +26,29 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 class Model:
     """A model as functions of its parameters, for columns as it sees them.
 
-    Attributes
-    ----------
-    shapes : dict of str to tuple of int
-        Name and shape of each parameter, as `Parameters` takes them.
-    start_ : callable
-        (theta, rows, index, generator) -> None: sets the parameters with which training begins.
-        Some are like the rows of the index.
-    encode : callable
-        (theta, x) -> code, at the least cost.
-    decode : callable
-        (theta, code) -> pre-activation of the units of the input.
-    units : object of `skae.engine.networks.units`
-        Of the input: what a pre-activation says about a row.
-    n_features, n_codes : int
-        Columns of the input, and of the code.
-    objective : callable, or None
-        () -> a new objective of the model's own training. None: its parameters are given.
-    shift, scale : Tensor of shape (n_features,), or None
-        The model sees (x - shift) / scale. None: it sees x.
-    differentiable : callable, default=None
-        What ``encode`` returns, as autograd can follow it. None: ``encode`` itself.
-    project : callable, default=None
-        theta -> None: a constraint that holds after every step.
-    encoder, decoder : tuple of AffineMap, default=None
-        Both as chains of affine maps and activations, where that is what they are: gradients and
-        Jacobians are closed forms then.
-    code_range : tuple of two float
-        Between what a code lies, whatever the data.
-    no_gradient : str, default=None
-        Why no gradient can go through the encoder. None: one can.
-    optimizer : callable, default=None
-        (objective) -> a rule of the steps of its own, in the place of the user's choice.
-    untied : callable, default=None
-        (weights, a dict of arrays) -> those of the untied auto-encoder of sigmoid units or, where
-        an activation is chosen, of these, that encodes and decodes alike. None: encoder and
-        decoder have no weights in common.
-    largest_alpha : callable, default=None
-        (theta, x) -> the weight of the sparsity penalty from which on each row's code is zero.
-    report : callable, default=None
-        (objective) -> what to warn of after a training on it, or None.
-    numbers_per_row : int
-        What a training step holds in memory for each row, beyond the row and its code.
-    keeps_state : bool
-        Whether what the objective knows of the rows so far outlives a training.
+    - ``shapes``: name and shape of each parameter, as `Parameters` takes them.
+    - ``start_(theta, rows, index, generator)`` sets the parameters with which training begins. Some
+      are like the rows of the index.
+    - ``encode(theta, x)``: the code, at the least cost.
+    - ``decode(theta, code)``: the pre-activation of the units of the input.
+    - ``units``, of `skae.engine.networks.units`: what a pre-activation says about a row.
+    - ``objective()``: a new objective of the model's own training. None: its parameters are given.
+    - ``shift``, ``scale``, of shape (n_features,): the model sees (x - shift) / scale. None: x.
+    - ``differentiable(theta, x)``: the code as autograd can follow it. None: ``encode`` itself.
+    - ``project(theta)``: a constraint that holds after every step.
+    - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
+      that is what they are: gradients and Jacobians are closed forms then.
+    - ``code_range``: between what a code lies, whatever the data.
+    - ``no_gradient``: why no gradient can go through the encoder. None: one can.
+    - ``optimizer(objective)``: a rule of the steps of its own, in the place of the user's choice.
+    - ``untied(weights)``: arrays of the untied auto-encoder of sigmoid units or, where an
+      activation is chosen, of these, that encodes and decodes alike. None: encoder and decoder
+      share no weights.
+    - ``largest_alpha(theta, x)``: the weight of the sparsity penalty from which on each row's code
+      is zero.
+    - ``report(objective)``: what to warn of after a training on it, or None.
+    - ``numbers_per_row``: what a training step holds for each row, beyond the row and its code.
+    - ``keeps_state``: whether what the objective knows of the rows so far outlives a training.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -120,29 +99,22 @@ class FittedModel(NamedTuple):
     theta: Parameters
 
     def map_rows(self, function: Function, X, shape: tuple[int, ...] = ()) -> np.ndarray:
-        """``function(x)`` for blocks of rows as the model sees them, as an array.
+        """``function(x)`` for blocks of rows as the model sees them, each result of such a shape.
 
-        Parameters
-        ----------
-        function : callable
-            From a Tensor of rows to a Tensor of results of such a shape, one for each.
-        X : ndarray or CSR matrix of shape (n_samples, n_features)
-            In the units of the data.
-        shape : tuple of int, default=()
-
-        Returns
-        -------
-        results : ndarray of shape (n_samples, *shape)
-            In float32 where X is, or is of small integers, else in float64.
+        X is an array or CSR matrix of shape (n_samples, n_features) in the units of the data; the
+        results, of shape (n_samples, *shape), are float32 where X is, or is of small integers, else
+        float64.
         """
-        return self._mapped(function, X, shape, self.model.shift, self.model.scale)
+        place = place_of(self.theta.flat)
+        return map_rows(function, X, shape, place, self.model.shift, self.model.scale)
+
+    def codes(self, X) -> np.ndarray:
+        """The rows' codes, of shape (n_samples, n_codes)."""
+        return self.map_rows(lambda x: self.model.encode(self.theta, x), X, (self.model.n_codes,))
 
     def map_codes(self, function: Function, codes) -> np.ndarray:
         """``function(h)`` for blocks of codes, which returns rows of the data's width."""
-        return self._mapped(function, codes, (self.model.n_features,), None, None)
-
-    def _mapped(self, function, X, shape, shift, scale):
-        return map_rows(function, X, shape, place_of(self.theta.flat), shift, scale)
+        return map_rows(function, codes, (self.model.n_features,), place_of(self.theta.flat))
 
 
 # Rows on which a criterion is evaluated to see how training goes.
@@ -153,18 +125,12 @@ _PROBE_ROWS = 500
 class Start:
     """Where a training begins: afresh, on from weights, or on from a whole state.
 
-    Attributes
-    ----------
-    weights : dict of str to ndarray, default=None
-        None: afresh, as the model says.
-    state : dict, default=None
-        ``Fitted.state`` of an earlier training. None: new moments and a new generator.
-    resumes : bool
-        Whether the training goes on as if it had not been interrupted: with the moments, the
-        random numbers and what the objective knows. Else only the last, where a model keeps it.
-    was_learned : bool
-        Whether the weights are what an earlier phase of the same fit has learned, which a
-        training that makes them worse may not replace.
+    - ``weights``, arrays by name. None: afresh, as the model says.
+    - ``state``, the ``Fitted.state`` of an earlier training. None: new moments and a new generator.
+    - ``resumes``: whether the training goes on as if it had not been interrupted: with the moments,
+      the random numbers and what the objective knows. Else only the last, where a model keeps it.
+    - ``was_learned``: whether the weights are what an earlier phase of the same fit has learned,
+      which a training that makes them worse may not replace.
     """
 
     weights: dict[str, np.ndarray] | None = None
@@ -179,18 +145,8 @@ Listener = Callable[[Parameters, Epoch], Any]
 
 
 class Fitted(NamedTuple):
-    """What `fit_model` returns.
-
-    Attributes
-    ----------
-    weights : dict of str to ndarray
-        The learned parameters.
-    training : Training
-        How it went.
-    objective : object
-        As it is after the last step.
-    state : dict
-        Arrays from which a later training can resume.
+    """What `fit_model` returns: the learned ``weights``, arrays by name, how the training went, the
+    objective after the last step, and the ``state`` from which a later training can resume.
     """
 
     weights: dict[str, np.ndarray]
@@ -209,38 +165,20 @@ def fit_model(
     listener: Listener | None = None,
     name: str = "a model",
 ) -> Fitted:
-    """Train a model on rows.
+    """Train a model on rows, of which the data say what each is for.
 
-    Parameters
-    ----------
-    model : Model
-    data : Data
-        Rows, and which of them are learned from, watched and held out.
-    settings : Settings
-    start : Start
-    generator : torch.Generator
-        Of the start, of the batches and of the objective's noise; set back where training resumes.
-    listener : callable, default=None
-        Called with the parameters and an `Epoch` after each; a true result ends training.
-    name : str
-        Of the model, for messages.
+    The generator is that of the start, of the batches and of the objective's noise; it is set back
+    where training resumes. The listener is called with the parameters and an `Epoch` after each; a
+    true result ends training. Messages call the model by ``name``.
 
-    Returns
-    -------
-    fitted : Fitted
-
-    Raises
-    ------
-    MemoryError
-        Before parameters are made that would not fit into the device's memory.
-    TypeError
-        If the model has no objective.
+    Raises a MemoryError before parameters are made that would not fit into the device's memory, a
+    TypeError if the model has no objective.
     """
     if model.objective is None:
         raise TypeError(f"{name} has no objective: its parameters are given.")
     objective = model.objective()
     if model.optimizer is not None:
-        settings = settings.with_optimizer(model.optimizer(objective))
+        settings = replace(settings, optimizer=model.optimizer(objective))
     require_memory_for(model, settings, data.rows.place, name)
     theta = parameters_at(start, model, data, generator)
     if start.resumes and objective.reports_loss:
@@ -285,7 +223,7 @@ def parameters_at(start: Start, model: Model, data: Data, generator: torch.Gener
 
 def require_memory_for(model: Model, settings: Settings, place: Place, name: str) -> None:
     """Raise a MemoryError if the model could not be trained at a place."""
-    n_parameters = sum(math.prod(shape) for shape in model.shapes.values())
+    n_parameters = sum(map(math.prod, model.shapes.values()))
     copies = 3 + len(settings.optimizer.slots)  # theta, its gradient, the best so far, moments
     size = place.dtype.itemsize
     require_memory(n_parameters * copies * size, place.device, f"Training {name}")
@@ -313,10 +251,7 @@ def split(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows to train on and those that are held out, drawn.
 
-    Raises
-    ------
-    ValueError
-        If no row would be left to train on.
+    Raises a ValueError if no row would be left to train on.
     """
     n_held_out = max(1, round(fraction * len(index)))
     if n_held_out >= len(index):

@@ -1,10 +1,9 @@
 """torch's optimisers as steps on one flat tensor.
 
-The functional forms of torch.optim do the arithmetic. Its classes would bring
-parameter groups, hooks and, with the first one made in a process, the import of
-torch's compiler (about a second, which a grid search pays in every worker); one flat
-tensor needs none of that. The state is a dict of tensors, so a training that is
-continued later (`partial_fit`) continues with the same moments.
+The functional forms of torch.optim do the arithmetic. Its classes would bring parameter groups,
+hooks and, with the first one made in a process, the import of torch's compiler (about a second,
+which a grid search pays in every worker); one flat tensor needs none of that. The state is a dict
+of tensors, so a training that is continued later (`partial_fit`) has the same moments.
 """
 
 import torch
@@ -17,69 +16,55 @@ from skae.engine.optimisation.parameters import Registry
 
 # Devices for which torch has one fused kernel for the whole step.
 _FUSED_DEVICES = ("cpu", "cuda")
+# What all of torch's rules take, and none here uses.
+_PLAIN = {"foreach": False, "weight_decay": 0.0, "maximize": False}
 
 OPTIMIZERS = Registry()
 optimizer = OPTIMIZERS.register
 
 
+class Rule:
+    """How a gradient becomes a step: ``slots`` names what is kept of the steps so far."""
+
+    name: str
+    slots: tuple[str, ...]
+
+    def __init__(self, momentum: float):
+        self.momentum = momentum  # of rules that have one to choose
+
+    def update_(self, theta, gradient, state, learning_rate) -> None:
+        """One step; ``theta`` and ``state`` change in place."""
+        kept = [[state[slot]] for slot in self.slots]
+        self._step_([theta], [gradient], kept, learning_rate, theta.device.type in _FUSED_DEVICES)
+
+
 @optimizer
-class Adam:
+class Adam(Rule):
     """Adam (Kingma & Ba 2015), with torch's defaults for the moments' decay."""
 
     name = "adam"
     slots = ("mean", "square", "step")
 
-    def __init__(self, momentum):
-        del momentum  # Adam has moments of its own
-
-    def update_(self, theta, gradient, state, learning_rate):
-        """One step; ``theta`` and ``state`` change in place."""
-        adam(
-            [theta],
-            [gradient],
-            [state["mean"]],
-            [state["square"]],
-            [],
-            [state["step"]],
-            foreach=False,
-            fused=theta.device.type in _FUSED_DEVICES,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=learning_rate,
-            weight_decay=0.0,
-            eps=1e-8,
-            maximize=False,
-        )
+    def _step_(self, theta, gradient, kept, rate, fused):
+        mean, square, step = kept
+        decay = {"beta1": 0.9, "beta2": 0.999, "amsgrad": False, "eps": 1e-8}
+        adam(theta, gradient, mean, square, [], step, lr=rate, fused=fused, **decay, **_PLAIN)
 
 
 @optimizer
-class SGD:
+class SGD(Rule):
     """Stochastic gradient descent with momentum."""
 
     name = "sgd"
     slots = ("velocity",)
     nesterov = False
 
-    def __init__(self, momentum):
-        self.momentum = momentum
-
-    def update_(self, theta, gradient, state, learning_rate):
-        """One step; ``theta`` and ``state`` change in place."""
-        sgd(
-            [theta],
-            [gradient],
-            [state["velocity"]],
-            foreach=False,
-            # Without momentum the step is one addition, faster than the fused kernel.
-            fused=self.momentum > 0 and theta.device.type in _FUSED_DEVICES,
-            weight_decay=0.0,
-            momentum=self.momentum,
-            lr=learning_rate,
-            dampening=0.0,
-            nesterov=self.nesterov and self.momentum > 0,
-            maximize=False,
-        )
+    def _step_(self, theta, gradient, kept, rate, fused):
+        # Without momentum the step is one addition, faster than the fused kernel.
+        fused = self.momentum > 0 and fused
+        nesterov = self.nesterov and self.momentum > 0
+        momentum = {"momentum": self.momentum, "dampening": 0.0, "nesterov": nesterov}
+        sgd(theta, gradient, *kept, lr=rate, fused=fused, **momentum, **_PLAIN)
 
 
 @optimizer
@@ -91,67 +76,34 @@ class Nesterov(SGD):
 
 
 @optimizer
-class RMSprop:
+class RMSprop(Rule):
     """RMSprop (Tieleman & Hinton 2012), with momentum."""
 
     name = "rmsprop"
     slots = ("square", "velocity", "step")
 
-    def __init__(self, momentum):
-        self.momentum = momentum
-
-    def update_(self, theta, gradient, state, learning_rate):
-        """One step; ``theta`` and ``state`` change in place."""
-        rmsprop(
-            [theta],
-            [gradient],
-            [state["square"]],
-            [],
-            [state["velocity"]],
-            [state["step"]],
-            foreach=False,
-            lr=learning_rate,
-            alpha=0.99,
-            eps=1e-8,
-            weight_decay=0.0,
-            momentum=self.momentum,
-            centered=False,
-        )
+    def _step_(self, theta, gradient, kept, rate, fused):
+        square, velocity, step = kept
+        decay = {"alpha": 0.99, "momentum": self.momentum, "centered": False, "eps": 1e-8}
+        rmsprop(theta, gradient, square, [], velocity, step, lr=rate, **decay, **_PLAIN)
 
 
 @optimizer
-class Adagrad:
+class Adagrad(Rule):
     """Adagrad (Duchi et al. 2011)."""
 
     name = "adagrad"
     slots = ("square", "step")
 
-    def __init__(self, momentum):
-        del momentum  # Adagrad has none
-
-    def update_(self, theta, gradient, state, learning_rate):
-        """One step; ``theta`` and ``state`` change in place."""
-        adagrad(
-            [theta],
-            [gradient],
-            [state["square"]],
-            [state["step"]],
-            foreach=False,
-            lr=learning_rate,
-            weight_decay=0.0,
-            lr_decay=0.0,
-            eps=1e-10,
-            maximize=False,
-        )
+    def _step_(self, theta, gradient, kept, rate, fused):
+        adagrad(theta, gradient, *kept, lr=rate, lr_decay=0.0, eps=1e-10, **_PLAIN)
 
 
 class Partwise:
     """A rule and a learning rate for each part of the tensor: those of the layers of a stack.
 
-    Parameters
-    ----------
-    rules : sequence of (optimizer, start, stop, learning_rate)
-        The parts' rules and places. Their learning rates multiply that of the step.
+    ``rules`` are (optimizer, start, stop, learning_rate): the parts' rules and places, and what
+    multiplies the learning rate of a step there.
     """
 
     def __init__(self, rules):
@@ -161,7 +113,7 @@ class Partwise:
         counts = (f"{k}.step" for k, (rule, *_) in enumerate(self.rules) if "step" in rule.slots)
         self.slots = (*dict.fromkeys(shared), *counts)
 
-    def update_(self, theta, gradient, state, learning_rate):
+    def update_(self, theta, gradient, state, learning_rate) -> None:
         """One step; ``theta`` and ``state`` change in place."""
         for number, (rule, start, stop, rate) in enumerate(self.rules):
             part = {
@@ -171,12 +123,11 @@ class Partwise:
             rule.update_(theta[start:stop], gradient[start:stop], part, rate * learning_rate)
 
 
-def initial_state(optimizer, theta):
+def initial_state(optimizer, theta: torch.Tensor) -> dict[str, torch.Tensor]:
     """Zeroed state for a flat tensor: one tensor for each of the optimiser's slots."""
-    return {
+    state = {}
+    for slot in optimizer.slots:
         # torch counts steps in a scalar tensor, on the device if its kernel is fused.
-        slot: torch.zeros((), device=theta.device)
-        if slot.endswith("step")
-        else torch.zeros_like(theta)
-        for slot in optimizer.slots
-    }
+        is_count = slot.endswith("step")
+        state[slot] = torch.zeros((), device=theta.device) if is_count else torch.zeros_like(theta)
+    return state

@@ -1,6 +1,8 @@
 """Parameters of a model as one flat tensor with named views, and the parts users name."""
 
+import math
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import TypeVar
 
@@ -8,33 +10,23 @@ import torch
 
 
 class Parameters:
-    """One flat tensor, seen through named views.
+    """One flat tensor, seen through named views, in the order of ``shapes``.
 
-    An optimiser, a divergence check, a copy of the best weights: each handles a
-    single vector (``theta.flat``). The mathematics handles matrices
-    (``theta["weight_0"]``), which share the vector's memory.
-
-    Parameters
-    ----------
-    shapes : dict of str to tuple of int
-        Name and shape of each view, in the order in which they lie in the vector.
-    flat : Tensor of shape (n_parameters,), default=None
-        The memory to view. None allocates it, uninitialised.
-    dtype, device : default=None
-        Of the vector, where it is allocated here.
+    An optimiser, a divergence check, a copy of the best weights: each handles a single vector,
+    ``theta.flat``. The mathematics handles matrices (``theta["weight_0"]``), which share the
+    vector's memory. Without ``flat`` the memory is allocated here, uninitialised.
     """
 
     def __init__(self, shapes, flat=None, *, dtype=None, device=None):
         self.shapes = dict(shapes)
-        sizes = {name: _size(shape) for name, shape in self.shapes.items()}
         if flat is None:
-            flat = torch.empty(sum(sizes.values()), dtype=dtype, device=device)
-        self.flat = flat
-        self._parts = {}
-        self._views, start = {}, 0
+            flat = torch.empty(_size(self.shapes.values()), dtype=dtype, device=device)
+        self.flat, self._views, self._parts = flat, {}, {}
+        start = 0
         for name, shape in self.shapes.items():
-            self._views[name] = flat.narrow(0, start, sizes[name]).view(shape)
-            start += sizes[name]
+            stop = start + math.prod(shape)
+            self._views[name] = flat[start:stop].view(shape)
+            start = stop
 
     def __getitem__(self, name):
         return self._views[name]
@@ -58,11 +50,11 @@ class Parameters:
             first = order.index(names[0])
             if order[first : first + len(names)] != names:
                 raise ValueError(f"The parameters {names} do not lie together among {order}.")
-            before = sum(_size(self.shapes[name]) for name in order[:first])
-            part = Parameters.__new__(Parameters)
+            before = _size(self.shapes[name] for name in order[:first])
+            part = copy(self)
             part.shapes = {name.removeprefix(prefix): self.shapes[name] for name in names}
-            size = sum(_size(shape) for shape in part.shapes.values())
-            part.flat, part._parts = self.flat.narrow(0, before, size), {}
+            part.flat = self.flat.narrow(0, before, _size(part.shapes.values()))
+            part._parts = {}
             part._views = {name.removeprefix(prefix): self._views[name] for name in names}
             self._parts[prefix] = part
         return self._parts[prefix]
@@ -74,11 +66,9 @@ class Parameters:
     def tracked(self, gradient):
         """The same memory as autograd leaves that accumulate into ``gradient``.
 
-        Each leaf's ``grad`` is a view of ``gradient.flat``, so ``backward`` adds
-        straight into the flat gradient: nothing is gathered afterwards.
+        Each leaf's ``grad`` is a view of ``gradient.flat``, so ``backward`` adds straight into it.
         """
-        tracked = Parameters.__new__(Parameters)
-        tracked.shapes, tracked.flat = self.shapes, self.flat
+        tracked = copy(self)
         tracked._views, tracked._parts = {}, {}
         for name, view in self._views.items():
             leaf = view.detach().requires_grad_()
@@ -100,11 +90,8 @@ class Parameters:
         return theta
 
 
-def _size(shape):
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+def _size(shapes):
+    return sum(map(math.prod, shapes))
 
 
 T = TypeVar("T")
@@ -121,10 +108,7 @@ class Registry(dict):
     def register(self, part: T, *, name: str | None = None) -> T:
         """Add a part under its name, or another one, and return it: a decorator.
 
-        Raises
-        ------
-        ValueError
-            If another part has this name.
+        Raises a ValueError if another part has this name.
         """
         name = name or getattr(part, "name", None) or part.__name__  # type: ignore[attr-defined]
         if name in self and _origin(self[name]) != _origin(part):

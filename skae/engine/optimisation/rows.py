@@ -31,29 +31,17 @@ class DenseRows:
     """Rows held as one tensor on the device."""
 
     def __init__(self, tensor):
-        self.tensor = tensor
-        self._buffers = {}
+        self.tensor, self._buffers = tensor, {}
+        self.place, self.n_columns = place_of(tensor), tensor.shape[1]
 
     def __len__(self):
         return len(self.tensor)
 
-    @property
-    def place(self):
-        """Where the rows are, and in what precision."""
-        return place_of(self.tensor)
-
-    @property
-    def n_columns(self):
-        """Number of columns."""
-        return self.tensor.shape[1]
-
     def take(self, index):
         """The rows of a LongTensor of indices; valid until the next call."""
-        buffer = self._buffers.get(len(index))
-        if buffer is None:
-            buffer = self.tensor.new_empty(len(index), self.tensor.shape[1])
-            self._buffers[len(index)] = buffer
-        return torch.index_select(self.tensor, 0, index, out=buffer)
+        if len(index) not in self._buffers:
+            self._buffers[len(index)] = self.tensor.new_empty(len(index), self.n_columns)
+        return torch.index_select(self.tensor, 0, index, out=self._buffers[len(index)])
 
     def blocks(self):
         """(start, tensor) for successive blocks of rows."""
@@ -62,29 +50,17 @@ class DenseRows:
 
 
 class StreamedRows:
-    """Rows of an array or CSR matrix, read and standardised one batch at a time.
-
-    Parameters
-    ----------
-    array : ndarray or CSR matrix of shape (n_samples, n_features)
-    shift, scale : Tensor of shape (n_features,), or None
-        Batches are (x - shift) / scale.
-    dtype, device
-        Of the batches.
+    """Rows of an array or CSR matrix, read and standardised, (x - shift) / scale, batch by
+    batch.
     """
 
     def __init__(self, array, shift, scale, *, dtype, device):
         self.array, self.shift, self.scale = array, shift, scale
-        self.place = Place(dtype, device)
+        self.place, self.n_columns = Place(dtype, device), array.shape[1]
         self._touched = 0
 
     def __len__(self):
         return self.array.shape[0]
-
-    @property
-    def n_columns(self):
-        """Number of columns."""
-        return self.array.shape[1]
 
     def take(self, index):
         """The rows of a LongTensor of indices, as a new tensor."""
@@ -108,16 +84,11 @@ class StreamedRows:
 class Labelled(NamedTuple):
     """A batch of rows with what is to be said of each.
 
-    Attributes
-    ----------
-    x : Tensor of shape (n_samples, n_features)
-    target : Tensor of shape (n_samples, n_outputs)
-    weight : Tensor of shape (n_samples,), or None
-        How much each row's target counts; None where all count alike.
-    directions : Tensor of shape (n_directed, n_directions, n_features), or None
-        In which rows may move without their target changing.
-    position : LongTensor of shape (n_samples,), or None
-        Where those of each row are in ``directions``. None: in the same order.
+    - ``x``, of shape (n_samples, n_features), and ``target``, (n_samples, n_outputs).
+    - ``weight``, (n_samples,): how much each row's target counts. None: all alike.
+    - ``directions``, (n_directed, n_directions, n_features): in which rows may move without their
+      target changing; or None.
+    - ``position``, (n_samples,): where those of each row are in ``directions``. None: in order.
     """
 
     x: torch.Tensor
@@ -132,36 +103,20 @@ class Labelled(NamedTuple):
 
 
 class LabelledRows:
-    """Rows whose batches come with their targets.
+    """Rows whose batches come with their targets, of shape (n_samples, n_outputs).
 
-    Parameters
-    ----------
-    rows : DenseRows or StreamedRows
-    target : Tensor of shape (n_samples, n_outputs)
-    weight : Tensor of shape (n_samples,), default=None
-    directions : DenseRows or StreamedRows, default=None
-        All directions of a row, one after the other, of rows that have some.
-    position : LongTensor of shape (n_samples,), default=None
-        Where those of each row are in ``directions``, negative where it has none. None: each
-        row has some.
+    ``directions`` are rows, too: all directions of a row, one after the other, of rows that have
+    some. ``position`` says where those of each row are among them, negative where it has none;
+    None: each row has some.
     """
 
     def __init__(self, rows, target, weight=None, directions=None, position=None):
         self.rows, self.target, self.weight = rows, target, weight
         self.directions, self.position = directions, position
+        self.place, self.n_columns = rows.place, rows.n_columns
 
     def __len__(self):
         return len(self.rows)
-
-    @property
-    def place(self):
-        """Where the rows are, and in what precision."""
-        return self.rows.place
-
-    @property
-    def n_columns(self):
-        """Number of columns of the rows."""
-        return self.rows.n_columns
 
     def take(self, index):
         """The rows of a LongTensor of indices, as `Labelled`; valid until the next call."""
@@ -183,20 +138,7 @@ class LabelledRows:
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):
-    """The rows of an array or CSR matrix as training batches, (x - shift) / scale.
-
-    Parameters
-    ----------
-    array : ndarray or CSR matrix of shape (n_samples, n_features)
-    shift, scale : Tensor of shape (n_features,), default=None
-        None leaves the columns as they are.
-    dtype, device
-        Of the batches.
-
-    Returns
-    -------
-    rows : DenseRows or StreamedRows
-    """
+    """The rows of an array or CSR matrix as training batches, (x - shift) / scale."""
     n_bytes = array.shape[0] * array.shape[1] * dtype.itemsize
     mapping = memory_map(array)
     available = available_memory(device)
@@ -223,23 +165,9 @@ def fits_float32(dtype):
 def map_rows(function, array, shape, place, shift=None, scale=None, width=0):
     """``function(block)`` for all rows, one block at a time, as an array on the host.
 
-    Parameters
-    ----------
-    function : callable
-        From a Tensor of rows to a Tensor of results, one for each.
-    array : ndarray or CSR matrix of shape (n_samples, n_features)
-    shape : tuple of int
-        Of one row's result.
-    place : Place
-        Where blocks are computed.
-    shift, scale : Tensor of shape (n_features,), default=None
-        Blocks are (x - shift) / scale.
-    width : int, default=0
-        How many numbers ``function`` holds for each row, where these are more than its result.
-
-    Returns
-    -------
-    results : ndarray of shape (n_samples, *shape)
+    The function goes from a tensor of rows, (x - shift) / scale, to one of results, each of such a
+    ``shape``; ``width`` is how many numbers it holds for each row, where these are more than its
+    result. Returns an array of shape (n_samples, *shape).
     """
     rows = StreamedRows(array, shift, scale, dtype=place.dtype, device=place.device)
     # On MPS the arithmetic is float32 whatever comes in; float64 comes back.
@@ -263,17 +191,8 @@ class ColumnSummary(NamedTuple):
 def summarize_columns(array, row_weight=None):
     """Statistics of the columns in one pass over blocks of rows, in float64.
 
-    Rows of weight zero do not count. NaN and infinity show in the minimum or maximum
-    of their column.
-
-    Parameters
-    ----------
-    array : ndarray or CSR matrix of shape (n_samples, n_features)
-    row_weight : ndarray of shape (n_samples,), default=None
-
-    Returns
-    -------
-    summary : ColumnSummary
+    Rows of weight zero do not count. NaN and infinity show in the minimum or maximum of their
+    column.
     """
     if sparse.issparse(array):
         return _summarize_csr(array, row_weight)
@@ -351,8 +270,8 @@ def memory_map(array):
 def release_pages(array):
     """Give the pages read from a file mapping back to the system's cache.
 
-    A process is charged for every page of a mapping that it touched; without this, an
-    epoch over a 4 GB file would count as 4 GB of memory.
+    A process is charged for every page of a mapping that it touched; without this, an epoch over a
+    4 GB file would count as 4 GB of memory.
     """
     mapping = memory_map(array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):

@@ -7,7 +7,7 @@ whether there is still progress, whether training exploded.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -51,18 +51,13 @@ class Objective:
       Mostly it is the value. Where the value says nothing about progress, as in contrastive
       divergence, it is another number.
 
-    Attributes
-    ----------
-    reports_loss : bool
-        Whether `gradient` returns the criterion.
-    is_noisy : bool
-        Whether the criterion depends on the generator.
-    floor : float
-        What the criterion cannot fall below, whatever the parameters.
-    baseline : float
-        A criterion up to which training has not exploded, however good it was at the start.
-    state : dict of str to Tensor or number
-        What carries over from one call of the training loop to the next.
+    It says of itself
+
+    - ``reports_loss``: whether `gradient` returns the criterion;
+    - ``is_noisy``: whether the criterion depends on the generator;
+    - ``floor``: what the criterion cannot fall below, whatever the parameters;
+    - ``baseline``: a criterion up to which training has not exploded, however good its start;
+    - ``state``, tensors or numbers by name: what carries over from one training to the next.
     """
 
     reports_loss = True
@@ -104,21 +99,12 @@ def gradient_by_autograd(
 class Settings:
     """How a training runs.
 
-    Attributes
-    ----------
-    optimizer : object of `skae.engine.optimisation.optimizers`
-    learning_rate : float
-    schedule : str
-        A key of `SCHEDULES`: the learning rate's course over ``max_iter`` epochs.
-    batch_size : int
-        An epoch has ceil(n / batch_size) batches whose sizes differ by one at most, so that no
-        step rests on a remainder of a few rows.
-    max_iter : int
-        Epochs.
-    tol, n_iter_no_change : float and int
-        Training has converged when the loss (on the held-out rows if there are any) has not
-        fallen for ``n_iter_no_change`` epochs by ``tol`` of its whole fall so far. None for the
-        second: never. A schedule is run to its end, unless rows are held out.
+    - ``schedule``, a key of `SCHEDULES`: the learning rate's course over ``max_iter`` epochs.
+    - ``batch_size``: an epoch has ceil(n / batch_size) batches whose sizes differ by one at most,
+      so that no step rests on a remainder of a few rows.
+    - ``tol``, ``n_iter_no_change``: training has converged when the loss (on the held-out rows if
+      there are any) has not fallen for so many epochs by ``tol`` of its whole fall so far. None:
+      never. A schedule is run to its end, unless rows are held out.
     """
 
     optimizer: Any
@@ -129,37 +115,18 @@ class Settings:
     tol: float = 0.0
     n_iter_no_change: int | None = None
 
-    def with_optimizer(self, optimizer: Any) -> "Settings":
-        """The same with other steps."""
-        return replace(self, optimizer=optimizer)
-
-    def rate_at(self, progress: float) -> float:
-        """The learning rate when this part of all steps is done."""
-        return self.learning_rate * SCHEDULES[self.schedule](progress)
-
-    def n_batches(self, n_rows: int) -> int:
-        """Number of batches in an epoch."""
-        return max(1, math.ceil(n_rows / self.batch_size))
-
 
 @dataclass(frozen=True)
 class Data:
     """Rows, and what each is for.
 
-    Attributes
-    ----------
-    rows : DenseRows, StreamedRows or LabelledRows
-    index : LongTensor
-        The rows to train on.
-    probe : LongTensor, default=None
-        Some of them, on which the criterion is evaluated with noise that is always the same: at
-        the start and the end, to notice a training that made things worse, and after every epoch
-        where only that tells whether a noisy objective has converged, or what its loss is.
-    held_out : LongTensor, default=None
-        Rows that are watched instead of the training loss; the weights of the best epoch on them
-        are kept.
-    weight : Tensor of shape (n_rows,), default=None
-        Sample weights of mean 1.
+    - ``index``: the rows to train on.
+    - ``probe``: some of them, on which the criterion is evaluated with noise that is always the
+      same: at the start and the end, to notice a training that made things worse, and after every
+      epoch where only that tells whether a noisy objective has converged, or what its loss is.
+    - ``held_out``: rows that are watched instead of the training loss; the weights of the best
+      epoch on them are kept.
+    - ``weight``, of shape (n_rows,): sample weights of mean 1.
     """
 
     rows: Any
@@ -216,43 +183,26 @@ def train(
 ) -> Training:
     """Minimise an objective over rows by minibatch gradient steps, in place.
 
-    Parameters
-    ----------
-    theta : Parameters
-        Start and, on return, result.
-    objective : Objective
-    data : Data
-    settings : Settings
-    generator : torch.Generator
-        Of the permutations and of the objective's noise.
-    state : dict, default=None
-        The optimiser's, from an earlier call, to continue it.
-    keeps_start : bool, default=False
-        Whether the parameters at the start are a model already, which only an epoch that is
-        better on the held-out rows may replace.
-    project : callable, default=None
-        Applied to ``theta`` after every step: a constraint holds after the step.
-    listener : callable, default=None
-        Called with an `Epoch` after each; a true result ends training.
+    ``theta`` is the start and, on return, the result. The generator is that of the permutations and
+    of the objective's noise, ``state`` the optimiser's, from an earlier call, to continue it. With
+    ``keeps_start`` the parameters at the start are a model already, which only an epoch that is
+    better on the held-out rows may replace. ``project(theta)`` is applied after every step: a
+    constraint holds after the step. ``listener(epoch)`` is called after each; a true result ends
+    training.
 
-    Returns
-    -------
-    training : Training
-
-    Notes
-    -----
     Within an epoch nothing waits for the device: losses are summed there and read once.
     """
     optimizer, gradient = settings.optimizer, theta.empty_like()
     state = initial_state(optimizer, theta.flat) if state is None else state
     index = data.index.to(theta.flat.device)
-    n_batches = settings.n_batches(len(index))
+    n_batches = max(1, math.ceil(len(index) / settings.batch_size))
     watch = Watch(theta, objective, data, settings, keeps_start)
 
     def step(batch, progress):
         x, weight = data.batch(batch)
         value = objective.gradient(theta, x, generator, gradient, weight)
-        optimizer.update_(theta.flat, gradient.flat, state, settings.rate_at(progress))
+        rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
+        optimizer.update_(theta.flat, gradient.flat, state, rate)
         if project is not None:
             project(theta)
         return value
@@ -264,7 +214,7 @@ def train(
             value = step(batch, (number + k / n_batches) / settings.max_iter)
             if objective.reports_loss:
                 total += value
-        return (total / n_batches).item() if objective.reports_loss else watch.probe()
+        return (total / n_batches).item() if objective.reports_loss else watch.criterion(data.probe)
 
     def run():
         started = time.perf_counter()
@@ -275,7 +225,8 @@ def train(
             if not watch.after_epoch(loss):
                 return "diverged"
             seconds = time.perf_counter() - started
-            report = Epoch(number + 1, settings.max_iter, loss, watch.held_out_loss, seconds)
+            held_out = watch.validation_curve[-1] if watch.holds_out else None
+            report = Epoch(number + 1, settings.max_iter, loss, held_out, seconds)
             if listener is not None and listener(report):
                 return "stopped"
             if watch.is_stale:
@@ -305,21 +256,8 @@ class Watch:
     An epoch's own loss is a mean over its steps: evidence for the weights with which it began. A
     criterion on watched rows is evidence for those with which it ended.
 
-    Parameters
-    ----------
-    theta : Parameters
-    objective : Objective
-    data : Data
-    settings : Settings
-    keeps_start : bool
-        Whether the parameters at the start are a model already, see `train`.
-
-    Attributes
-    ----------
-    loss_curve, validation_curve : list of float
-        One entry for each finite epoch; the second is empty where no rows are held out.
-    judgements : list of float
-        What each finite epoch was judged by.
+    ``loss_curve`` and ``judgements``, by what each was judged, have one entry for each finite
+    epoch; so has ``validation_curve`` where rows are held out, which then decide everything.
     """
 
     def __init__(
@@ -335,49 +273,25 @@ class Watch:
         self.loss_curve: list[float] = []
         self.validation_curve: list[float] = []
         self.judgements: list[float] = []
+        self.holds_out = data.held_out is not None and len(data.held_out) > 0
+        self.watched = data.held_out if self.holds_out else data.probe
+        # A lack of progress ends training; but a schedule is run to its end.
+        self.patience = settings.n_iter_no_change or math.inf
+        if not self.holds_out and settings.schedule != "constant":
+            self.patience = math.inf
+        may_converge = self.patience < math.inf and data.probe is not None
+        self.probes_epochs = (
+            self.holds_out or not objective.reports_loss or (may_converge and objective.is_noisy)
+        )
         self.start, self.start_loss = theta.flat.clone(), math.nan
         self.best, self.best_loss, self.best_epoch = theta.flat.clone(), math.inf, 0
-        self._judged = theta.flat if self.probes_epochs else theta.flat.clone()
-        self._reference, self._n_stale = math.inf, 0
-
-    @property
-    def holds_out(self) -> bool:
-        """Whether rows are held out, which then decide everything."""
-        return self.data.held_out is not None and len(self.data.held_out) > 0
-
-    @property
-    def may_converge(self) -> bool:
-        """Whether a lack of progress ends training: a schedule is run to its end."""
-        return self.settings.n_iter_no_change is not None and (
-            self.holds_out or self.settings.schedule == "constant"
-        )
-
-    @property
-    def probes_epochs(self) -> bool:
-        """Whether a criterion on watched rows judges the epochs."""
-        if self.holds_out or not self.objective.reports_loss:
-            return True
-        return self.may_converge and self.data.probe is not None and self.objective.is_noisy
-
-    @property
-    def held_out_loss(self) -> float | None:
-        """The last criterion on held-out rows, or None."""
-        return self.validation_curve[-1] if self.validation_curve else None
+        self.judged = theta.flat if self.probes_epochs else theta.flat.clone()
+        self.reference, self.n_stale = math.inf, 0
 
     @property
     def is_stale(self) -> bool:
         """Whether there was no progress for as long as the settings wait."""
-        patience = self.settings.n_iter_no_change
-        return self.may_converge and patience is not None and self._n_stale >= patience
-
-    @property
-    def has_exploded(self) -> bool:
-        """Whether the last epoch is far behind the first one, though it is still finite."""
-        if not self.judgements:
-            return False
-        first, last = self.judgements[0], self.judgements[-1]
-        # The loss of few noisy rows moves by its own size; explosions grow by powers.
-        return last - first > 100 * max(abs(first), 1.0)
+        return self.n_stale >= self.patience
 
     @property
     def setback(self) -> float:
@@ -394,8 +308,7 @@ class Watch:
 
     def begin(self) -> None:
         """Note the criterion at the start; if that is a model, it is the best until beaten."""
-        watched = self._watched
-        loss = math.nan if watched is None else self._criterion(watched)
+        loss = math.nan if self.watched is None else self.criterion(self.watched)
         if math.isfinite(loss):
             self.start_loss = loss
             if self.keeps_start or not self.holds_out:
@@ -404,51 +317,46 @@ class Watch:
     def before_epoch(self) -> None:
         """Note the weights for which the coming epoch's own loss is evidence."""
         if not self.probes_epochs:
-            self._judged.copy_(self.theta.flat)
+            self.judged.copy_(self.theta.flat)
 
     def after_epoch(self, loss: float) -> bool:
-        """Note an epoch's loss, and return whether it and the weights are finite."""
+        """Judge an epoch by its loss, and return whether it and the weights are finite."""
         # Where the loss is itself a probe, it need not be computed again.
         is_judged_by_loss = not self.holds_out and not (
             self.probes_epochs and self.objective.reports_loss
         )
-        judgement = loss if is_judged_by_loss else self._criterion(self._watched)
+        judgement = loss if is_judged_by_loss else self.criterion(self.watched)
         finite = math.isfinite(loss) and math.isfinite(judgement)
         if not (finite and bool(torch.isfinite(self.theta.flat).all())):
             return False
         self.loss_curve.append(loss)
+        self.judgements.append(judgement)
         if self.holds_out:
             self.validation_curve.append(judgement)
-        self._judge(judgement)
+        if judgement < self.best_loss:
+            self.best_loss, self.best_epoch = judgement, len(self.judgements)
+            self.best.copy_(self.judged)
+        # The fall so far is the scale: it does not depend on the loss's unit or zero.
+        fall = self.judgements[0] - self.best_loss
+        if judgement < self.reference - self.settings.tol * fall:
+            self.reference, self.n_stale = judgement, 0
+        else:
+            self.n_stale += 1
         return True
 
-    def probe(self) -> float:
-        """The criterion on the rows that are always the same."""
-        return self._criterion(self.data.probe)
-
     def conclude(self, outcome: str) -> tuple[str, int]:
-        """Put the weights to be kept into ``theta``.
+        """Put the weights to be kept into ``theta``; return the outcome, and their epoch.
 
-        Parameters
-        ----------
-        outcome : str
-            Why the loop ended.
-
-        Returns
-        -------
-        outcome : str
-            "diverged" where the end is worse than the start.
-        kept_epoch : int
-            Number of epochs behind the weights that are kept.
+        The outcome of a loop that ended regularly is "diverged" where the end is worse than the
+        start.
         """
+        ended = outcome in ("max_iter", "converged")
         if self.holds_out or outcome == "diverged":
-            ended = outcome in ("max_iter", "converged", "diverged")
-            if ended and self._is_worse_than_start(self.best_loss):
+            regular = ended or outcome == "diverged"
+            if regular and self._is_worse_than_start(self.best_loss):
                 # Nothing that was found is better than the start.
                 outcome, self.best, self.best_epoch = "diverged", self.start, 0
-        elif outcome in ("max_iter", "converged") and (
-            self.has_exploded or self._is_worse_than_start(self._end())
-        ):
+        elif ended and self._has_gone_wrong():
             outcome = "diverged"
         is_broken = not bool(torch.isfinite(self.theta.flat).all())  # Ctrl-C amid an explosion
         if outcome == "diverged" or is_broken or self.validation_curve:
@@ -457,15 +365,25 @@ class Watch:
             return outcome, max(0, self.best_epoch - early)
         return outcome, len(self.loss_curve)
 
-    @property
-    def _watched(self):
-        return self.data.held_out if self.holds_out else self.data.probe
+    def criterion(self, index: torch.Tensor) -> float:
+        """The criterion on some rows, as it is now."""
+        # A value may depend on the batch's size; where it is not what is judged, fewer calls.
+        size = self.settings.batch_size
+        if not self.objective.reports_loss:
+            size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // self.data.rows.n_columns))
+        return evaluate(self.theta, self.objective, self.data, index, size)
 
-    def _end(self):
-        """The criterion of the weights at the end."""
+    def _has_gone_wrong(self):
+        """Whether the end is far behind the first epoch, though still finite, or the start."""
+        first, last = self.judgements[0], self.judgements[-1]
+        # The loss of few noisy rows moves by its own size; explosions grow by powers.
+        if last - first > 100 * max(abs(first), 1.0):
+            return True
         if math.isnan(self.start_loss):
-            return math.nan  # with nothing to compare it to
-        return self.judgements[-1] if self.probes_epochs else self._criterion(self._watched)
+            return False  # nothing to compare the end to
+        return self._is_worse_than_start(
+            last if self.probes_epochs else self.criterion(self.watched)
+        )
 
     def _is_worse_than_start(self, loss):
         """Whether a criterion is worse than that of the start by more than chance."""
@@ -476,44 +394,11 @@ class Watch:
         # From a start that is nearly perfect, half as far again is next to nothing.
         return not loss <= max(worst, self.objective.baseline)
 
-    def _judge(self, loss):
-        """Note whether an epoch was the best, and whether it made progress."""
-        self.judgements.append(loss)
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, len(self.judgements)
-            self.best.copy_(self._judged)
-        # The fall so far is the scale: it does not depend on the loss's unit or zero.
-        fall = self.judgements[0] - self.best_loss
-        if loss < self._reference - self.settings.tol * fall:
-            self._reference, self._n_stale = loss, 0
-        else:
-            self._n_stale += 1
-
-    def _criterion(self, index):
-        # A value may depend on the batch's size; where it is not what is judged, fewer calls.
-        size = self.settings.batch_size
-        if not self.objective.reports_loss:
-            size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // self.data.rows.n_columns))
-        return evaluate(self.theta, self.objective, self.data, index, size)
-
 
 def evaluate(
     theta: Parameters, objective: Objective, data: Data, index: torch.Tensor, batch_size: int = 100
 ) -> float:
-    """The criterion's mean over some rows, with the same noise at every call.
-
-    Parameters
-    ----------
-    theta : Parameters
-    objective : Objective
-    data : Data
-    index : LongTensor
-    batch_size : int, default=100
-
-    Returns
-    -------
-    criterion : float
-    """
+    """The criterion's mean over some rows, with the same noise at every call."""
     device = theta.flat.device
     index = index.to(device)
     generator = torch.Generator(device).manual_seed(0)

@@ -1,1 +1,3 @@
 """Sparse codes: the problem, its solvers, dictionaries, and encoders that predict codes."""
+
+from skae.engine.sparse import groups, homotopy  # noqa: F401 - their solvers register themselves

@@ -19,8 +19,7 @@ import torch
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.training import Objective
-from skae.engine.sparse.inference import choose_algorithm, infer
-from skae.engine.sparse.problem import largest_useful_alpha, make_quadratic
+from skae.engine.sparse.problem import choose_algorithm, infer, largest_useful_alpha, make_quadratic
 
 # An atom is dead when it was not used while an atom of average use was used so many times. With
 # less patience, atoms for what is rare are lost again and again.
@@ -42,19 +41,7 @@ def normalize_atoms_(dictionary: torch.Tensor) -> torch.Tensor:
 
 
 def draw_atoms(rows: torch.Tensor, n_atoms: int, generator: torch.Generator) -> torch.Tensor:
-    """Atoms that are rows of the data, as far as there are enough, else mixtures of them.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (n_samples, n_features)
-    n_atoms : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    atoms : Tensor of shape (n_atoms, n_features)
-        Of unit norm.
-    """
+    """Atoms that are rows of the data, as far as there are enough, else mixtures of them."""
     rows = rows[(rows != 0).any(1)]
     order = torch.randperm(len(rows), generator=generator, device=generator.device)
     atoms = rows[order[:n_atoms]]
@@ -74,15 +61,8 @@ def update_atoms_(
 ) -> None:
     """Move every atom to its minimum given the others, and back to unit norm.
 
-    d_j <- d_j + (B_j - A_j D) / A_jj, one after another; atoms without use stay.
-
-    Parameters
-    ----------
-    dictionary : Tensor of shape (n_components, n_features), changed in place
-    code_gram : Tensor of shape (n_components, n_components)
-        A = sum_i h_i^T h_i.
-    code_data : Tensor of shape (n_components, n_features)
-        B = sum_i h_i^T x_i.
+    d_j <- d_j + (B_j - A_j D) / A_jj, one after another; atoms without use stay. ``code_gram`` is
+    A = sum_i h_i^T h_i, ``code_data`` is B = sum_i h_i^T x_i.
     """
     use = code_gram.diagonal()
     negligible = use.max() * torch.finfo(use.dtype).eps
@@ -103,14 +83,9 @@ def update_atoms_(
 
 
 class Successors(NamedTuple):
-    """Rows of a batch that take the place of dead atoms.
+    """Rows of a batch that take the place of dead atoms, those first that were idle for longest.
 
-    Attributes
-    ----------
-    dead : LongTensor of shape (n,)
-        The atoms, those first that were idle for longest.
-    atoms : Tensor of shape (n, n_features)
-        What replaces them, of unit norm.
+    ``dead`` are the atoms' numbers, ``atoms`` what replaces them, of unit norm.
     """
 
     dead: torch.Tensor
@@ -122,14 +97,8 @@ def draw_successors(
 ) -> Successors | None:
     """Successors of some of the dead atoms, or None where none is dead or no row is missed.
 
-    Parameters
-    ----------
-    idle : Tensor of shape (n_components,)
-        For how long each atom was not used, in uses of an average atom.
-    x : Tensor of shape (n_samples, n_features)
-    error : Tensor of shape (n_samples,)
-        Squared distance of each row from its reconstruction, by which rows are drawn.
-    generator : torch.Generator
+    ``idle`` is for how long each atom was not used, in uses of an average atom. Rows are drawn by
+    ``error``, the squared distance of each from its reconstruction.
     """
     dead = (idle > _PATIENCE).nonzero().squeeze(1)
     if len(dead) == 0:
@@ -147,25 +116,11 @@ def draw_successors(
 class DictionaryLearning(Objective):
     """mean_i min_h 1/2 |x_i - h D|^2 + penalty(h) + ridge/2 |h|^2 + floor.
 
-    Parameters
-    ----------
-    penalty : L1 or GroupL2
-    ridge : float
-    floor : float
-        The part of the loss in nats that no dictionary changes.
-    tol, max_iter
-        Of the inference.
-    keeps_statistics : bool
-        Whether A and B are summed up, which `solve_` needs.
-
-    Attributes
-    ----------
-    state : dict
-        What the rows so far say: ``n_seen``, the sum of their weights; ``idle``, for how long each
-        atom was not used, in uses of an average atom; and, where they are kept, A as ``code_gram``
-        and B as ``code_data``.
-    successors : Successors or None
-        Of the batch of the last call of `gradient`, for `replace_dead_` after the step.
+    The floor is the part of the loss in nats that no dictionary changes; tol and max_iter are the
+    inference's. The ``state`` is what the rows so far say: ``n_seen``, the sum of their weights;
+    ``idle``, for how long each atom was not used, in uses of an average atom; and, if it keeps the
+    statistics that `solve_` needs, A as ``code_gram`` and B as ``code_data``. ``successors`` are
+    those of the batch of the last `gradient`, for `replace_dead_` after the step.
     """
 
     def __init__(self, penalty, *, ridge=0.0, floor=0.0, tol=1e-3, max_iter=1000,
@@ -265,12 +220,8 @@ class DictionaryLearning(Objective):
 class DictionarySteps:
     """Steps of `train` for a dictionary: by a rule that follows the gradient, or by solving.
 
-    Parameters
-    ----------
-    learning : DictionaryLearning
-    rule : object of `skae.engine.optimisation.optimizers`, default=None
-        None: every step is `DictionaryLearning.solve_`. What all rows so far say then takes the
-        place of the gradient and of the learning rate.
+    Without a rule, every step is `DictionaryLearning.solve_`. What all rows so far say then takes
+    the place of the gradient and of the learning rate.
     """
 
     def __init__(self, learning: DictionaryLearning, rule: Any = None):
@@ -298,16 +249,9 @@ def sparse_coding(
 ) -> Model:
     """The `Model` of codes for a dictionary of atoms of unit norm, without an encoder.
 
-    Parameters
-    ----------
-    n_components, n_features : int
-    penalty : L1 or GroupL2
-    infer_code : callable
-        (dictionary, x) -> the codes of a batch.
-    split_sign : bool
-        Whether positive and negative parts of the codes are features of their own.
-    **fields
-        The others of `Model`; at least ``units`` and ``objective``.
+    ``infer_code`` is a function (dictionary, x) -> codes, of which, with ``split_sign``, positive
+    and negative parts are features of their own. ``fields`` are others of `Model`; at least
+    ``units`` and ``objective``.
     """
 
     def start_(theta, rows, index, generator):

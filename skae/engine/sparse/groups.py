@@ -28,12 +28,8 @@ from skae.engine.sparse.problem import SOLVERS, Quadratic, SparseCodes, is_solve
 class Groups(NamedTuple):
     """Groups of units, all of one size; a unit may be in several.
 
-    Attributes
-    ----------
-    members : LongTensor of shape (n_groups, group_size)
-        The units of each group.
-    weight : Tensor of shape (group_size,) or (n_groups, group_size)
-        w, larger than 0: how much each member counts.
+    ``members`` are the units of each group, of shape (n_groups, group_size). ``weight``, of that
+    shape or (group_size,), is w > 0: how much each member counts.
     """
 
     members: torch.Tensor
@@ -41,47 +37,13 @@ class Groups(NamedTuple):
 
 
 def map_groups(
-    map_shape: int | tuple,
-    group_shape: int | tuple,
-    stride: int | tuple = 1,
-    periodic: bool = True,
-    weights: str = "flat",
-    *,
-    n_components: int | None = None,
+    map_shape: int | tuple, group_shape: int | tuple, *, n_components: int | None = None
 ) -> Groups:
     """Neighbourhoods on a ring (one axis) or a torus (two) of units, numbered row by row.
 
-    Parameters
-    ----------
-    map_shape : int or tuple of int
-        Units along each axis of the map.
-    group_shape : int or tuple of int
-        Units of a neighbourhood along each axis; one number holds for all axes.
-    stride : int or tuple of int
-        Units from one neighbourhood to the next. With ``stride`` equal to ``group_shape``
-        no neighbourhoods overlap.
-    periodic : bool
-        Whether the map's ends are neighbours. If not, only neighbourhoods that fit into the
-        map count, and units at its borders are in fewer of them.
-    weights : {"flat", "gaussian"}
-        All members alike, or by a Gaussian window whose standard deviation is a quarter of
-        the neighbourhood, along each axis. Either way they sum to the neighbourhood's size.
-    n_components : int, default=None
-        The number of units that the map has to have; None takes any map.
+    There is one around each unit; one number as ``group_shape`` holds for all axes. A ValueError
+    tells of shapes that do not fit one another or ``n_components``.
 
-    Returns
-    -------
-    groups : Groups
-        Weights are float64.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit one another, or leave units in no group.
-
-    Examples
-    --------
-    >>> from skae.engine.sparse.groups import map_groups
     >>> map_groups(4, 3).members
     tensor([[3, 0, 1],
             [0, 1, 2],
@@ -90,26 +52,23 @@ def map_groups(
     """
     sizes = _axes("map_shape", map_shape)
     extents = _axes("group_shape", group_shape, len(sizes))
-    strides = _axes("stride", stride, len(sizes))
     if n_components is not None and math.prod(sizes) != n_components:
         raise ValueError(
             f"map_shape={map_shape!r} has {math.prod(sizes)} units, but n_components="
             f"{n_components}: choose the map's shape so that its product is n_components."
         )
-    if weights not in ("flat", "gaussian"):
-        raise ValueError(f"weights={weights!r} must be 'flat' or 'gaussian'.")
     members = torch.zeros(1, 1, dtype=torch.long)
-    weight = torch.ones(1, dtype=torch.float64)
-    for size, extent, step in zip(sizes, extents, strides, strict=True):
-        along = _windows(size, extent, step, periodic)
+    for size, extent in zip(sizes, extents, strict=True):
+        if extent > size:
+            raise ValueError(
+                f"group_shape has {extent} units along an axis of map_shape that has {size}: "
+                "choose smaller groups, or a larger map."
+            )
+        around = torch.arange(extent) - (extent - 1) // 2
+        along = (torch.arange(size).unsqueeze(1) + around) % size
         members = members[:, None, :, None] * size + along[None, :, None, :]
         members = members.reshape(-1, members.shape[2] * extent)
-        from_centre = torch.arange(extent, dtype=torch.float64) - (extent - 1) / 2
-        window = torch.exp(-8 * (from_centre / extent) ** 2)
-        weight = torch.outer(weight, window).reshape(-1)
-    if weights == "flat":
-        weight = torch.ones_like(weight)
-    return Groups(members, weight * (len(weight) / weight.sum()))
+    return Groups(members, torch.ones(members.shape[1], dtype=torch.float64))
 
 
 def _axes(name, value, n_axes=None):
@@ -125,48 +84,12 @@ def _axes(name, value, n_axes=None):
     return sizes
 
 
-def _windows(size, extent, step, periodic):
-    """The positions of each neighbourhood along one axis, of shape (n_windows, extent)."""
-    if extent > size:
-        raise ValueError(
-            f"group_shape has {extent} units along an axis of map_shape that has {size}: "
-            "choose smaller groups, or a larger map."
-        )
-    if step > extent:
-        raise ValueError(
-            f"stride={step} leaves units in no group of {extent} units along an axis: a stride "
-            "is at most as long as the group."
-        )
-    rest = size % step if periodic else (size - extent) % step
-    if rest:
-        where = "round" if periodic else "to the end of"
-        raise ValueError(
-            f"stride={step} does not lead {where} an axis of {size} units in groups of {extent}: "
-            f"{'map_shape' if periodic else 'map_shape minus group_shape'} must be a multiple of "
-            "it along each axis. stride=1 always is one."
-        )
-    first = torch.arange(0, size if periodic else size - extent + 1, step).unsqueeze(1)
-    around = torch.arange(extent) - ((extent - 1) // 2 if periodic else 0)
-    return (first + around) % size
-
-
 class Copies:
     """sqrt(w_gj) h_j for every unit j of every group g, and back.
 
-    Tensors have the rows of the data last, so that each operation runs along them: codes
-    are (n_components, n_samples), copies are (group_size, n_groups, n_samples).
-
-    Parameters
-    ----------
-    groups : Groups
-    n_components : int
-    like : Tensor
-        Of the dtype and on the device to compute with.
-
-    Attributes
-    ----------
-    coverage : Tensor of shape (n_components, 1)
-        sum_g w_gj.
+    Tensors have the rows of the data last, so that each operation runs along them: codes are
+    (n_components, n_samples), copies are (group_size, n_groups, n_samples). ``coverage`` is
+    sum_g w_gj, of shape (n_components, 1). It computes with dtype and device of ``like``.
     """
 
     def __init__(self, groups: Groups, n_components: int, like: torch.Tensor):
@@ -221,7 +144,7 @@ def check_groups(groups: Groups, n_components: int) -> None:
     if missing.any():
         raise ValueError(
             f"Unit {int(missing.nonzero()[0])} is in no group, so that nothing would penalise it: "
-            "give it a group of its own, or choose a smaller stride."
+            "give it a group of its own."
         )
     if (
         weight.shape not in (members.shape, members.shape[1:])
@@ -234,16 +157,7 @@ def check_groups(groups: Groups, n_components: int) -> None:
 
 
 class GroupL2:
-    """The penalty alpha sum_g sqrt(sum_{j in g} w_gj h_j^2).
-
-    Parameters
-    ----------
-    alpha : float
-        Larger than 0.
-    groups : Groups
-    positive : bool
-        Whether codes have to be non-negative.
-    """
+    """The penalty alpha sum_g sqrt(sum_{j in g} w_gj h_j^2), with alpha > 0."""
 
     solver = "admm"
     has_paths = False
@@ -310,28 +224,10 @@ def admm(
 ) -> SparseCodes:
     """Sparse codes under `GroupL2`, by alternating directions of multipliers.
 
-    One product with the inverse a step, as `fista` has one with Q, but far fewer steps.
-
-    Parameters
-    ----------
-    quadratic : Quadratic
-    penalty : GroupL2
-    tol : float
-        Largest duality gap, as a part of the row's objective.
-    max_iter : int
-        Steps at most, of each row.
-    start : Tensor of shape (n_samples, n_components), default=None
-        None starts at 0.
-
-    Returns
-    -------
-    result : SparseCodes
-        A unit is exactly 0 where any of its groups is.
-
-    Notes
-    -----
-    Codes do not tell the multipliers of groups that overlap, which have to be found again
-    for a ``start``: it saves steps, but even the optimum takes some.
+    One product with the inverse a step, as `fista` has one with Q, but far fewer steps, of which
+    each row takes ``max_iter`` at most. A unit is exactly 0 where any of its groups is. Codes do
+    not tell the multipliers of groups that overlap, which have to be found again for a ``start``:
+    it saves steps, but even the optimum takes some.
     """
     gram, linear = quadratic.gram, quadratic.linear
     codes = torch.zeros_like(linear) if start is None else start.clone()

@@ -47,24 +47,12 @@ def homotopy(
     max_iter: int | None = None,
     start: torch.Tensor | None = None,
 ) -> SparseCodes:
-    """Lasso codes by following the path of minimisers: exact but for rounding.
+    """Lasso codes by following the path of minimisers, from 0: exact but for rounding.
 
-    Parameters
-    ----------
-    quadratic : Quadratic
-    penalty : L1
-    tol : float
-        Duality gap, as a part of the row's objective, from which on codes are refined.
-    max_iter : int, default=None
-        Steps at most. None: twice as many as there are components, and 20.
-    start : ignored
-        A path starts at 0.
-
-    Returns
-    -------
-    result : SparseCodes
-        Rows whose path was cut off, because it is too long or the dictionary too
-        ill-conditioned for the arithmetic, show by their gap.
+    ``max_iter`` steps at most; None: twice as many as there are components, and 20. Codes with a
+    gap above ``tol`` of the objective are refined. Rows whose path was cut off, because it is too
+    long or the dictionary too ill-conditioned for the arithmetic, show by their gap. ``start`` is
+    ignored.
     """
     n_rows, n_components = quadratic.linear.shape
     if max_iter is None:

@@ -32,9 +32,8 @@ from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters, Registry
 from skae.engine.optimisation.training import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
-from skae.engine.sparse.inference import infer
 from skae.engine.sparse.linear_maps import squared_norm
-from skae.engine.sparse.problem import SparseCodes, make_quadratic, objective_and_gap
+from skae.engine.sparse.problem import SparseCodes, infer, make_quadratic, objective_and_gap
 
 # Sharpness of a smooth bend, where training starts, in units of 1 / threshold.
 _SHARPNESS = 4.0
@@ -214,22 +213,10 @@ def initialize_(
 ) -> None:
     """Atoms in random directions, and an encoder to start with.
 
-    For L, the largest eigenvalue of D D^T, W = D / L and thresholds of alpha / L are the first
-    step of iterated shrinkage. From W = 0, what data do not tell of the encoder's weights, such
-    as frequencies that smooth images have not, stays 0; noise there would stay noise.
-
-    Parameters
-    ----------
-    theta : Parameters
-        Of `parameter_shapes`, changed in place.
-    linear_map : Dense or Convolution
-    activation : str
-        A key of `PREDICTORS`.
-    alpha : float
-        Weight of the penalty.
-    generator : torch.Generator
-    from_zero : bool
-        Whether W starts at 0 where the predictor learns from there.
+    For L, the largest eigenvalue of D D^T, W = D / L and thresholds of alpha / L are the first step
+    of iterated shrinkage. ``from_zero`` starts at W = 0 where the predictor learns from there: what
+    data do not tell of the encoder's weights, such as frequencies that smooth images have not,
+    stays 0; noise there would stay noise.
     """
     kind, dictionary = PREDICTORS[activation], theta["decoder_weight_0"]
     # Drawn in float32 for every dtype, so that both start from the same atoms.
@@ -260,23 +247,8 @@ def excess_of_prediction(
     activation: str,
     **inference: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the predicted codes cost above the sparse optimum, without the prediction term.
-
-    Parameters
-    ----------
-    theta : Parameters
-    x : Tensor of shape (n_samples, n_features)
-    linear_map : Dense or Convolution
-    penalty : L1 or GroupL2
-    activation : str
-        A key of `PREDICTORS`.
-    **inference : tol, max_iter, algorithm
-        Of the optimum.
-
-    Returns
-    -------
-    excess, optimum : Tensor of shape (n_samples,)
-        Of 1/2 |x - h D|^2 + penalty(h).
+    """What the predicted codes cost above the sparse optimum of 1/2 |x - h D|^2 + penalty(h), and
+    that optimum, of each row. ``inference`` are the options of `infer`.
     """
     quadratic = make_quadratic(theta["decoder_weight_0"], x, linear_map)
     code = encode(theta, x, linear_map, activation)
@@ -289,19 +261,8 @@ def excess_of_prediction(
 class PredictiveDecomposition(Objective):
     """mean_i min_h 1/2 |x_i - h D|^2 + penalty(h) + prediction/2 |h - f(x_i)|^2 + floor.
 
-    Parameters
-    ----------
-    linear_map : Dense or Convolution
-    penalty : L1 or GroupL2
-        Of codes of convolutions, L1.
-    prediction : float
-        Weight of the encoder's term.
-    activation : str
-        A key of `PREDICTORS`.
-    floor : float, default=0.0
-        The part of the loss that no parameter changes.
-    tol, max_iter : float and int
-        Of the inference: `skae.engine.sparse.inference.infer`.
+    The penalty of a convolution's codes is `L1`; the floor is the part of the loss that no
+    parameter changes; tol and max_iter are those of `infer`.
     """
 
     def __init__(
@@ -326,22 +287,7 @@ class PredictiveDecomposition(Objective):
         )
 
     def value(self, theta, x, generator=None, row_weight=None, code=None):
-        """The criterion on one batch, at inferred codes or at those that are given.
-
-        Parameters
-        ----------
-        theta : Parameters
-        x : Tensor of shape (n_samples, n_features)
-        generator : torch.Generator, default=None
-            Not used: inference draws nothing.
-        row_weight : Tensor of shape (n_samples,), default=None
-            Sample weights, of mean 1 over the whole training set.
-        code : Tensor of shape (n_samples, n_codes), default=None
-
-        Returns
-        -------
-        value : Tensor, a scalar
-        """
+        """The criterion on one batch, at inferred codes or at those that are given."""
         predicted = predict(theta, x, self.linear_map, self.activation)
         if code is None:
             with torch.no_grad():
@@ -391,18 +337,9 @@ def predictive_model(
 ) -> Model:
     """The `Model` of predictive sparse decomposition.
 
-    Parameters
-    ----------
-    objective : callable
-        () -> a new objective, which knows linear map, penalty and predictor.
-    units : object of `skae.engine.networks.units`
-    from_zero : bool
-        As `initialize_` takes it.
-    solve : callable, default=None
-        (quadratic, penalty, start=predicted codes) -> the codes that are handed out. None: the
-        predicted ones.
-    **fields
-        Others of `Model`.
+    ``objective`` makes a new one, which knows linear map, penalty and predictor; ``from_zero`` is
+    that of `initialize_`. ``solve`` is (quadratic, penalty, start=predicted codes) -> the codes
+    that are handed out, None for the predicted ones. ``fields`` are others of `Model`.
     """
     parts = objective()
     linear_map, penalty, activation = parts.linear_map, parts.penalty, parts.activation

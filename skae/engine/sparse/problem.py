@@ -1,4 +1,4 @@
-r"""Sparse codes of a linear decoder: the convex problem, its duality gap, and FISTA.
+r"""Sparse codes of a linear decoder: the convex problem, its duality gap, and who solves it.
 
 Given a dictionary D whose k rows are atoms, the code of a row x is
 
@@ -14,9 +14,14 @@ so solvers see a `Quadratic` (Q, b, |y|^2) and a penalty, never D and x; where Q
 large a matrix, as for images, its products with codes by way of D. The gradient's
 negative c = b - h Q, scaled until it is dual feasible, bounds from below what any code can
 reach: the difference is the duality gap, by which every row's accuracy is known.
+
+`fista` solves any of them; `infer` chooses among all `SOLVERS`, and a row that one of them leaves
+unsolved goes on by another. `orthogonal_matching_pursuit` and `soft_threshold` find codes without
+an optimum.
 """
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -29,19 +34,19 @@ from skae.engine.sparse.linear_maps import Dense, largest_eigenvalue, noise_like
 SOLVERS = Registry()
 # Up to so many components, all eigenvalues take no longer than the largest one by its products.
 _EXACT = 96
+# Rows by which a method is chosen for all.
+_PILOT_ROWS = 64
+# Up to this part of the atoms active, paths are short enough to be the fastest way anywhere.
+_SPARSE = 0.08
+# What the calls of one step cost, in multiply-adds: many small ones, and a few.
+_PATH_OVERHEAD, _STEP_OVERHEAD = 5_000_000, 500_000
 
 
 class Quadratic(NamedTuple):
     """1/2 |y|^2 - b h + 1/2 h Q h for a batch of rows.
 
-    Attributes
-    ----------
-    gram : Tensor of shape (n_components, n_components)
-        Q, shared by all rows.
-    linear : Tensor of shape (n_samples, n_components)
-        b, one row each.
-    energy : Tensor of shape (n_samples,)
-        1/2 |y|^2: the value at h = 0.
+    ``gram`` is Q, shared by all rows; ``linear`` is b, of shape (n_samples, n_components);
+    ``energy`` is 1/2 |y|^2, of shape (n_samples,): the value at h = 0.
     """
 
     gram: torch.Tensor
@@ -69,17 +74,8 @@ class Quadratic(NamedTuple):
 
 
 class OperatorQuadratic(NamedTuple):
-    """The same with Q = D D^T + ridge I as synthesis, analysis and a sum.
-
-    Attributes
-    ----------
-    linear_map : Convolution
-    filters : Tensor of shape ``linear_map.filters_shape``
-    ridge : float
-    linear : Tensor of shape (n_samples, n_codes)
-        b, one row each.
-    energy : Tensor of shape (n_samples,)
-        1/2 |y|^2: the value at h = 0.
+    """The same with Q = D D^T + ridge I as synthesis, analysis and a sum: of a `Convolution` and
+    its filters D.
     """
 
     linear_map: Any
@@ -106,17 +102,9 @@ class OperatorQuadratic(NamedTuple):
 
 
 class SparseCodes(NamedTuple):
-    """What a solver returns.
-
-    Attributes
-    ----------
-    codes : Tensor of shape (n_samples, n_components)
-    objective : Tensor of shape (n_samples,)
-        The value that was reached.
-    gap : Tensor of shape (n_samples,)
-        What it exceeds the minimum by, at most.
-    n_iter : int
-        Sweeps, steps or rounds of the solver: what it counts.
+    """What a solver returns: codes (n_samples, n_components), and for each row the ``objective``
+    that was reached and by how much it exceeds the minimum at most, its ``gap``. ``n_iter`` counts
+    the solver's sweeps, steps or rounds.
     """
 
     codes: torch.Tensor
@@ -135,15 +123,8 @@ class L1(NamedTuple):
     alpha: float
     positive: bool = False
 
-    @property
-    def solver(self) -> str:
-        """The method that goes by steps."""
-        return "fista"
-
-    @property
-    def has_paths(self) -> bool:
-        """Whether `homotopy` follows the minimisers."""
-        return True
+    solver = "fista"
+    has_paths = True
 
     def value(self, code: torch.Tensor) -> torch.Tensor:
         """The penalty of each row."""
@@ -163,19 +144,10 @@ class L1(NamedTuple):
 
 
 def largest_useful_alpha(penalty: Any, correlation: torch.Tensor) -> torch.Tensor:
-    """The alpha from which on the sparse code of each row is zero.
+    """The alpha from which on the sparse code of each row is zero, of shape (n_samples,).
 
-    Parameters
-    ----------
-    penalty : L1 or GroupL2
-        Of any alpha.
-    correlation : Tensor of shape (n_samples, n_components)
-        x D^T.
-
-    Returns
-    -------
-    alpha : Tensor of shape (n_samples,)
-        max |x D^T| for `L1`; for groups that overlap, a bound from above.
+    From the correlations x D^T and a penalty of any alpha: max |x D^T| for `L1`; for groups that
+    overlap, a bound from above.
     """
     # s c is dual feasible up to s = alpha / (what is asked for): scaled so far that s is below 1.
     unit = correlation.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(correlation.dtype).tiny)
@@ -192,24 +164,11 @@ def make_quadratic(
     ridge: float = 0.0,
     attractor: torch.Tensor | None = None,
 ) -> Quadratic | OperatorQuadratic:
-    """The `Quadratic` of a dictionary and a batch of rows.
+    """The problem of a dictionary (n_components, n_features) and rows (n_samples, n_features).
 
-    Parameters
-    ----------
-    dictionary : Tensor of shape (n_components, n_features)
-    x : Tensor of shape (n_samples, n_features)
-    linear_map : Dense or Convolution, default=None
-        How the dictionary decodes, if not as the matrix that it is. An `OperatorQuadratic`
-        results for what is not `Dense`.
-    gram : Tensor of shape (n_components, n_components), default=None
-        dictionary @ dictionary.T + ridge I, where it is at hand already.
-    ridge : float
-    attractor : Tensor of shape (n_samples, n_components), default=None
-        None is 0.
-
-    Returns
-    -------
-    quadratic : Quadratic or OperatorQuadratic
+    The ``linear_map`` says how the dictionary decodes, if not as the matrix that it is: an
+    `OperatorQuadratic` results for what is not `Dense`. ``gram`` is D D^T + ridge I where it is at
+    hand already. An ``attractor`` of None is 0.
     """
     if linear_map is None:
         linear_map = Dense(*dictionary.shape[::-1])
@@ -236,24 +195,11 @@ def objective_and_gap(
     code: torch.Tensor,
     correlation: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The value of each row's problem at a code, and its duality gap.
+    """The value of each row's problem at a code, and its duality gap, of shape (n_samples,).
 
-    Parameters
-    ----------
-    quadratic : Quadratic
-    penalty : object with ``value`` and ``dual_scale``
-    code : Tensor of shape (n_samples, n_components)
-    correlation : Tensor of shape (n_samples, n_components), default=None
-        b - h Q, where it is at hand already.
-
-    Returns
-    -------
-    objective, gap : Tensor of shape (n_samples,)
-
-    Notes
-    -----
-    With the residual rho = y - h D, |rho|^2 = |y|^2 - b h - c h and rho y = |y|^2 - b h. The
-    dual point s rho has the value s rho y - s^2/2 |rho|^2.
+    With the residual rho = y - h D, |rho|^2 = |y|^2 - b h - c h and rho y = |y|^2 - b h. The dual
+    point s rho has the value s rho y - s^2/2 |rho|^2. ``correlation`` is c = b - h Q, where it is
+    at hand already.
     """
     if correlation is None:
         correlation = quadratic.correlation(code)
@@ -300,26 +246,11 @@ def fista(
 ) -> SparseCodes:
     """Sparse codes by accelerated proximal gradient steps that restart where they overshoot.
 
-    Beck & Teboulle 2009, with the gradient restart of O'Donoghue & Candes 2015, for each row
-    by itself. One product with Q a step: the method for accelerators, for images, and for
-    any penalty that is quick to ``shrink``.
-
-    Parameters
-    ----------
-    quadratic : Quadratic or OperatorQuadratic
-    penalty : object with ``value``, ``shrink`` and ``dual_scale``
-    tol : float
-        Largest duality gap, as a part of the row's objective.
-    max_iter : int
-        Steps at most.
-    start : Tensor of shape (n_samples, n_components), default=None
-        None starts at 0.
-    n_between : int
-        Steps between two looks at the gap; rows that are solved leave.
-
-    Returns
-    -------
-    result : SparseCodes
+    Beck & Teboulle 2009, with the gradient restart of O'Donoghue & Candes 2015, for each row by
+    itself, until its gap is at most ``tol`` of its objective. One product with Q a step: the method
+    for accelerators, for images, and for any penalty that is quick to ``shrink``. It begins at
+    ``start``, or at 0; every ``n_between`` steps it looks at the gaps, and rows that are solved
+    leave.
     """
     code = torch.zeros_like(quadratic.linear) if start is None else start.clone()
     correlation = quadratic.correlation(code)
@@ -355,3 +286,175 @@ def fista(
             open_rows, part = open_rows[keep], part.take(keep)
             current, ahead, weight = current[keep], ahead[keep], weight[keep]
     return result._replace(n_iter=n_iter)
+
+
+def infer(
+    quadratic: Quadratic | OperatorQuadratic,
+    penalty: Any,
+    *,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    start: torch.Tensor | None = None,
+    algorithm: str = "auto",
+) -> SparseCodes:
+    """Sparse codes of a batch of rows, until the gap of each is at most ``tol`` of its objective.
+
+    ``algorithm`` is a key of `SOLVERS`, or "auto": what `choose_algorithm` says. A penalty without
+    paths is always solved by its own solver. Rows that one of "homotopy" and "fista" leaves
+    unsolved go on by the other. ``max_iter`` is for those that go by steps, which begin at
+    ``start``, or at 0.
+    """
+    if algorithm == "auto":
+        algorithm = choose_algorithm(quadratic, penalty, tol=tol, max_iter=max_iter)
+    steps = partial(SOLVERS[penalty.solver], max_iter=max_iter)
+    paths = SOLVERS["homotopy"]
+    if algorithm != "homotopy" or not penalty.has_paths:
+        result = steps(quadratic, penalty, tol=tol, start=start)
+        follows = penalty.has_paths and isinstance(quadratic, Quadratic)
+        return _complete(quadratic, penalty, result, tol, paths) if follows else result
+    if start is None:
+        result = paths(quadratic, penalty, tol=tol)
+    else:
+        result = SparseCodes(start.clone(), *objective_and_gap(quadratic, penalty, start), 0)
+        result = _complete(quadratic, penalty, result, tol, paths)
+    return _complete(quadratic, penalty, result, tol, steps)
+
+
+def choose_algorithm(
+    quadratic: Quadratic | OperatorQuadratic,
+    penalty: Any,
+    *,
+    n_rows: int | None = None,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+) -> str:
+    """The algorithm of `infer` for problems like this one.
+
+    The penalty's own solver where it has no paths, and on accelerators. On a CPU that or
+    "homotopy", whichever needs less arithmetic for some of the rows. ``n_rows`` is how many the
+    calls to come will have; None: so many that the fixed cost of a step is nothing.
+    """
+    if not penalty.has_paths or quadratic.linear.device.type != "cpu":
+        return penalty.solver
+    n_present, n_components = quadratic.linear.shape
+    pilot = quadratic.take(slice(None, None, max(1, n_present // _PILOT_ROWS)))
+    paths = SOLVERS["homotopy"](pilot, penalty, tol=tol)
+    n_active = (paths.codes != 0).sum(1).double().mean().item() if n_present else 0.0
+    if n_rows is None and n_active <= _SPARSE * n_components:
+        return "homotopy"
+    n_steps = SOLVERS[penalty.solver](pilot, penalty, tol=tol, max_iter=max_iter).n_iter
+    # Multiply-adds of a row; those of elementwise passes counted as what they cost.
+    by_path = 10 * n_active * n_components + 150 * n_components + 60 * n_active**2
+    by_path = 1.3 * n_active * by_path
+    by_steps = n_steps * n_components * (n_components + 100)
+    if n_rows is not None:
+        by_path += paths.n_iter * _PATH_OVERHEAD / max(1, n_rows)
+        by_steps += n_steps * _STEP_OVERHEAD / max(1, n_rows)
+    return "homotopy" if by_path < by_steps else penalty.solver
+
+
+def _complete(quadratic, penalty, result, tol, solve):
+    """Rows that are not solved yet, solved by another method from where they are."""
+    solved = is_solved(quadratic.energy, result.objective, result.gap, tol)
+    rows = (~solved).nonzero().squeeze(1)
+    if len(rows) == 0:
+        return result
+    start = result.codes[rows].nan_to_num(0.0, 0.0, 0.0)
+    rest = solve(quadratic.take(rows), penalty, tol=tol, start=start)
+    better = ~(rest.gap > result.gap[rows])
+    for whole, part in zip(result[:3], rest[:3], strict=True):
+        whole[rows[better]] = part[better]
+    return result._replace(n_iter=result.n_iter + rest.n_iter)
+
+
+ROWS_AT_ONCE = 1024  # their correlations stay in the cache
+
+
+def soft_threshold(correlation: torch.Tensor, alpha: float, positive: bool = False) -> torch.Tensor:
+    """sign(c) max(0, |c| - alpha), the encoder of Coates & Ng 2011 for c = x D^T.
+
+    It is the lasso's code where atoms are orthonormal, and one step towards it elsewhere.
+    With ``positive``, max(0, c - alpha).
+    """
+    return L1(alpha, positive).shrink(correlation, 1.0)
+
+
+def orthogonal_matching_pursuit(
+    quadratic: Quadratic, n_nonzero: int, *, tol: float | None = None
+) -> torch.Tensor:
+    """Codes of at most ``n_nonzero`` atoms, by orthogonal matching pursuit.
+
+    Each step takes the atom j that is most correlated with the residual, by |c_j| / |d_j|, and fits
+    all atoms taken by least squares (Pati, Rezaiifar & Krishnaprasad 1993; from correlations alone:
+    Rubinstein, Zibulevsky & Elad 2008). Where atoms have norm 1 this is scikit-learn's
+    `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper triangular R with
+    R R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever factorised anew, and
+    all rows step together. With a ridge, it is the augmented problem's rows that it fits: y for x.
+
+    A row takes no further atom, not even its first, once the squared norm of its residual is at
+    most ``tol``, nor where the arithmetic can not tell the best of the others from a combination of
+    those taken: zero atoms, and copies of atoms taken, never enter a code.
+    """
+    n_components = len(quadratic.gram)
+    if not 1 <= n_nonzero <= n_components:
+        raise ValueError(
+            f"n_nonzero={n_nonzero!r} must be from 1 to n_components={n_components}: a code "
+            "can not have more atoms than the dictionary."
+        )
+    if tol is not None and not tol >= 0:
+        raise ValueError(
+            f"tol={tol!r} is a squared norm: it must be at least 0, or None for no such limit."
+        )
+    # Atoms of norm 1 from here on; a zero atom stays one, and correlates with nothing.
+    inverse_norm = quadratic.gram.diagonal().clamp(min=0).rsqrt()
+    inverse_norm.masked_fill_(inverse_norm.isinf(), 0)
+    gram = quadratic.gram * inverse_norm * inverse_norm.unsqueeze(1)
+    codes = torch.zeros_like(quadratic.linear)
+    for first in range(0, len(codes), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
+        part = Quadratic(gram, quadratic.linear[rows] * inverse_norm, quadratic.energy[rows])
+        _pursue_(codes[rows], part, n_nonzero, -math.inf if tol is None else tol)
+    return codes.mul_(inverse_norm)
+
+
+def _pursue_(codes, quadratic, n_nonzero, tol):
+    gram, correlation, residual = quadratic.gram, quadratic.linear, 2 * quadratic.energy
+    rounding = 32 * torch.finfo(gram.dtype).eps
+    least = rounding * residual.sqrt()
+    # Rows are the last axis of all that is small: each operation runs along them.
+    n_rows = len(correlation)
+    atoms = torch.zeros(n_nonzero, n_rows, dtype=torch.long, device=gram.device)
+    weights = correlation.new_zeros(n_nonzero, n_rows)
+    root = correlation.new_zeros(n_nonzero, n_nonzero, n_rows)
+    countdown = torch.arange(len(gram) - 1, -1, -1, device=gram.device).to(gram)
+    for n in range(n_nonzero):
+        size, atom = _first_largest(correlation, countdown)
+        cross = torch.take(gram, atoms[:n] * len(gram) + atom)
+        # The new atom's part within the span of those taken, and its weights on them.
+        within = (root[:n, :n] * cross.unsqueeze(1)).sum(0)
+        combination = (root[:n, :n] * within).sum(1)
+        beyond = 1 - (within * within).sum(0)
+        takes = (size > least) & (beyond > rounding) & (residual > tol)
+        takes &= (atoms[:n] != atom).all(0)
+        if not takes.any():
+            break
+        scale = torch.where(takes, beyond.rsqrt(), 0)
+        here = correlation.gather(1, atom.unsqueeze(1)).squeeze(1) * scale
+        residual = residual - here * here
+        root[:n, n] = combination.mul_(-scale)
+        root[n, n] = scale
+        weights[: n + 1] += root[: n + 1, n] * here
+        atoms[n] = atom
+        explained = torch.nn.functional.embedding_bag(
+            atoms[: n + 1].t(), gram, per_sample_weights=weights[: n + 1].t(), mode="sum"
+        )
+        correlation = torch.sub(quadratic.linear, explained, out=explained)
+    codes.scatter_add_(1, atoms.t(), weights.t())
+
+
+def _first_largest(correlation, countdown):
+    """The largest |c_j| of each row and its first j; torch's ``max(1)`` takes thrice as long."""
+    size = correlation.abs()
+    largest = size.amax(1)
+    is_largest = size.ge_(largest.unsqueeze(1))
+    return largest, len(countdown) - 1 - is_largest.mul_(countdown).amax(1).long()

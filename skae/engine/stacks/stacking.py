@@ -22,21 +22,10 @@ from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
 
 def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None) -> Model:
-    """Models one on the other as one, which is trained to reconstruct the rows of the lowest.
+    """Models one on the other, from the rows upwards, as one that reconstructs the rows.
 
-    Parameters
-    ----------
-    models : sequence of Model
-        From the rows upwards, at least one.
-    first : int, default=0
-        Number of the first of them in its stack, from which the prefixes follow.
-    n_coding : int, default=None
-        How many of them, counted from below, make the code. The others have a part in training
-        alone. None: all.
-
-    Returns
-    -------
-    model : Model
+    The first of them has the number ``first`` in its stack, from which the prefixes follow. The
+    lowest ``n_coding`` make the code (None: all); the others have a part in training alone.
     """
     parts = [(f"{number}.", model) for number, model in enumerate(models, first)]
     coding = parts[:n_coding]
@@ -112,22 +101,8 @@ def codes_of_layers(
 ) -> list[torch.Tensor]:
     """The codes of every layer, from the lowest up, as autograd can follow them.
 
-    Parameters
-    ----------
-    models : sequence of Model
-    theta : Parameters
-        Of the stack.
-    x : Tensor of shape (n_samples, n_features)
-        As the lowest of the models sees it.
-    first : int, default=0
-        Number of the first of the models in its stack.
-    drop : callable, default=None
-        (x, number) -> what dropout leaves of the input of a layer, the lowest of these being 0,
-        before the layer standardises it.
-
-    Returns
-    -------
-    codes : list of Tensor
+    Rows x come as the lowest of the models sees them. ``drop(x, number)`` is what dropout leaves
+    of the input of a layer, the lowest being 0, before the layer standardises it.
     """
     codes = []
     for number, model in enumerate(models):
@@ -139,38 +114,18 @@ def codes_of_layers(
 
 
 class Layerwise(Objective):
-    """Sum over layers of each one's own criterion, on the codes of the layer below.
+    """sum_l L_l(theta_l; h_l): each layer's own criterion, on the codes of the layer below.
 
     The codes are constant in the gradient: every layer learns at the same time, and each by its
-    own rule alone.
-
-    Parameters
-    ----------
-    models : sequence of Model
-    objectives : sequence of Objective
-        The criterion of each.
-    first : int, default=0
-        Number of the first of the models in its stack.
+    own rule alone. The first of the layers has the number ``first`` in its stack.
     """
 
     def __init__(self, models: Sequence[Model], objectives: Sequence, first: int = 0):
         self.models, self.objectives = models, objectives
         self.prefixes = [f"{number}." for number in range(first, first + len(models))]
-
-    @property
-    def reports_loss(self):
-        """Whether `gradient` returns the criterion."""
-        return all(objective.reports_loss for objective in self.objectives)
-
-    @property
-    def is_noisy(self):
-        """Whether `criterion` depends on the generator."""
-        return any(objective.is_noisy for objective in self.objectives)
-
-    @property
-    def floor(self):
-        """What the criterion cannot fall below."""
-        return sum(objective.floor for objective in self.objectives)
+        self.reports_loss = all(objective.reports_loss for objective in objectives)
+        self.is_noisy = any(objective.is_noisy for objective in objectives)
+        self.floor = sum(objective.floor for objective in objectives)
 
     @property
     def state(self):
@@ -233,45 +188,18 @@ class UnrolledReconstruction(Objective):
     """mean_i -log P(x_i | r(x_i)), r through a whole model up and down.
 
     Hinton & Salakhutdinov 2006: after pre-training, the encoders of a stack and, in reverse
-    order, its decoders form one network, all of which is trained to reconstruct the data.
-
-    Parameters
-    ----------
-    model : Model
-        Its gradient is a closed form where its encoder and decoder are affine maps.
+    order, its decoders form one network, all of which is trained to reconstruct the data. The
+    gradient is a closed form where encoder and decoder are affine maps.
     """
 
     def __init__(self, model: Model):
-        self.model, self.state = model, {}
+        self.model, self.state, self.floor = model, {}, model.units.constant
         is_affine = model.encoder is not None and model.decoder is not None
         self._chain = AffineChain([*model.encoder, *model.decoder]) if is_affine else None
-
-    @property
-    def floor(self):
-        """The value of perfect reconstructions."""
-        return self.model.units.constant
-
-    @property
-    def has_closed_form(self):
-        """Whether `gradient` needs no autograd."""
-        return self._chain is not None
+        self.has_closed_form = is_affine
 
     def value(self, theta, x, generator, row_weight=None):
-        """The criterion on one batch.
-
-        Parameters
-        ----------
-        theta : Parameters
-        x : Tensor of shape (n_samples, n_features)
-        generator : torch.Generator
-            Not used.
-        row_weight : Tensor of shape (n_samples,), default=None
-            Sample weights, of mean 1 over the whole training set.
-
-        Returns
-        -------
-        value : Tensor, a scalar
-        """
+        """The criterion on one batch, whose row weights are 1 on average, a scalar."""
         output = self.model.decode(theta, self.model.code(theta, x))
         loss = self.model.units.negative_log_likelihood(output, x)
         return loss.mean() if row_weight is None else (loss * row_weight).mean()
@@ -280,12 +208,8 @@ class UnrolledReconstruction(Objective):
 
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out``; return the value, detached."""
-        if self.has_closed_form:
-            return self.value_and_gradient(theta, x, generator, out, row_weight)
-        return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
-
-    def value_and_gradient(self, theta, x, generator, out, row_weight=None):
-        """The same by backpropagation through affine maps, without autograd."""
+        if not self.has_closed_form:
+            return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
         self._chain.clear_others_(out)
         scale = 1.0 / len(x)
         output = self._chain.forward(theta, x)

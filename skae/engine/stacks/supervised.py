@@ -30,19 +30,9 @@ def with_output(
 ) -> Model:
     """Layers with an output layer on top, as one model: its code is theirs, its units the target's.
 
-    Parameters
-    ----------
-    models : sequence of Model
-        The layers, from the rows upwards. None at all makes a linear model of the rows.
-    units : object of `skae.engine.networks.units`
-        Of the target.
-    n_outputs : int
-    objective : callable, default=Objective
-        () -> a new `Supervised` of the same layers. The default is for models that only compute.
-    first : int, default=0
-        Number of the first of the layers in its stack.
-    n_features : int, default=None
-        Columns of the rows, where there is no layer that tells.
+    No layers at all make a linear model of rows of ``n_features`` columns. The first layer has the
+    number ``first`` in its stack. ``objective()`` is a new `Supervised` of the same layers, and
+    without one the model only computes.
     """
     layers = stacked(models, first) if models else _no_layers(n_features)
 
@@ -97,7 +87,6 @@ class Supervised(Objective):
     first : int, default=0
         Number of the first of the layers in its stack.
     weight_decay : float
-        Weight of half the sum of the output's squared weights.
     dropout : tuple of two float
         Of the rows' columns, and of hidden units.
     weight : float
@@ -106,12 +95,11 @@ class Supervised(Objective):
         Part of the rows that have a target: the first term, a mean over all rows, is divided by
         it, so that it is one over the rows with a target.
     unsupervised : Layerwise, default=None
-        The layers' own criteria.
-    unsupervised_weight : float
+        The layers' own criteria, times ``unsupervised_weight``.
     validation_loss : callable, default=None
         (output, target) -> loss of each row, which `criterion` is the mean of; None is -log P.
     baseline : float
-        A criterion up to which training has not exploded, however good it was at the start.
+        As of `Objective`.
     """
 
     def __init__(
@@ -137,18 +125,9 @@ class Supervised(Objective):
         maps = encoder_maps(models, first, dropout)
         output = AffineMap("output_weight", "output_bias", dropout=dropout[min(len(models), 1)])
         self._chain = None if maps is None else AffineChain([*maps, output])
-        self._scratch = None
-
-    @property
-    def floor(self):
-        """The value of perfect predictions."""
-        return self.weight * self.units.constant if self.validation_loss is None else 0.0
-
-    @property
-    def is_noisy(self):
-        """Whether `value` depends on the generator."""
-        unsupervised = self.unsupervised is not None and self.unsupervised.is_noisy
-        return any(rate > 0 for rate in self.dropout) or unsupervised
+        self._scratch, self.has_closed_form = None, maps is not None
+        self.floor = weight * units.constant if validation_loss is None else 0.0
+        self.is_noisy = max(dropout) > 0 or (unsupervised is not None and unsupervised.is_noisy)
 
     @property
     def state(self):
@@ -159,11 +138,6 @@ class Supervised(Objective):
     def state(self, state):
         if self.unsupervised is not None:
             self.unsupervised.state = state
-
-    @property
-    def has_closed_form(self):
-        """Whether the gradient of the supervised part needs no autograd."""
-        return self._chain is not None
 
     def output(
         self, theta: Parameters, x: torch.Tensor, generator: torch.Generator | None = None
@@ -184,34 +158,27 @@ class Supervised(Objective):
         return linear_output(theta, drop(code, len(self.models)))
 
     def value(self, theta, batch: Labelled, generator, row_weight=None) -> torch.Tensor:
-        """The criterion on one batch.
+        """The criterion on one batch, a scalar.
 
-        Parameters
-        ----------
-        theta : Parameters
-        batch : Labelled
-            Rows, their targets and how much these count, on average 1.
-        generator : torch.Generator
-            Of the dropout and of the layers' own criteria.
-        row_weight : Tensor of shape (n_samples,), default=None
-            Sample weights of the rows in the layers' own criteria.
-
-        Returns
-        -------
-        value : Tensor, a scalar
+        The batch says how much targets count, on average 1; ``row_weight``, of shape (n_samples,),
+        is about the rows in the layers' own criteria. The generator is of dropout and of these.
         """
         value = self.supervised_value(theta, batch, generator, row_weight)
+        if self.weight_decay > 0:
+            value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
         if self.unsupervised is None:
             return value
         own = self.unsupervised.value(theta, batch.x, generator, row_weight)
         return value + self.unsupervised_weight * own
 
     def supervised_value(self, theta, batch, generator, row_weight=None):
-        """The criterion without the layers' own criteria, a scalar."""
-        value = self._target_loss(self.output(theta, batch.x, generator), batch)
-        if self.weight_decay > 0:
-            value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
-        return value
+        """The first term, a scalar.
+
+        With `supervised_gradient`, what a subclass with other terms of the output replaces.
+        """
+        output = self.output(theta, batch.x, generator)
+        loss = self.units.negative_log_likelihood(output, batch.target)
+        return self.weight / self.labelled_fraction * _mean(loss, batch.weight)
 
     def criterion(self, theta, batch, generator, row_weight=None):
         """The loss of the output: without dropout, penalties and the layers' own criteria.
@@ -227,23 +194,19 @@ class Supervised(Objective):
     def gradient(self, theta, batch, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out``.
 
-        Returns
-        -------
-        value : Tensor, a scalar
-            That of the supervised part, without the layers' own criteria.
+        Returned is the value without the layers' own criteria, a scalar.
         """
-        if not self.has_closed_form:
-            value = gradient_by_autograd(
-                self.supervised_value, theta, batch, generator, out, row_weight
-            )
-        else:
+        if self.has_closed_form:
             self._chain.clear_others_(out)
-            value = self._loss_gradient(theta, batch, generator, out, row_weight)
-            if self.weight_decay > 0:
-                matrix = theta["output_weight"]
-                out["output_weight"].add_(matrix, alpha=self.weight_decay)
-                square = torch.dot(matrix.view(-1), matrix.view(-1))
-                value += square.mul_(0.5 * self.weight_decay)
+            value = self.supervised_gradient(theta, batch, generator, out, row_weight)
+        else:
+            function = self.supervised_value
+            value = gradient_by_autograd(function, theta, batch, generator, out, row_weight)
+        if self.weight_decay > 0:
+            matrix = theta["output_weight"]
+            out["output_weight"].add_(matrix, alpha=self.weight_decay)
+            square = torch.dot(matrix.view(-1), matrix.view(-1))
+            value += square.mul_(0.5 * self.weight_decay)
         if self.unsupervised is not None:
             if self._scratch is None:
                 self._scratch = out.empty_like()
@@ -252,13 +215,8 @@ class Supervised(Objective):
             out.flat.add_(self._scratch.flat, alpha=self.unsupervised_weight)
         return value
 
-    def _target_loss(self, output, batch):
-        """The first term, for the output's pre-activations."""
-        loss = self.units.negative_log_likelihood(output, batch.target)
-        return self.weight / self.labelled_fraction * _mean(loss, batch.weight)
-
-    def _loss_gradient(self, theta, batch, generator, out, row_weight):
-        """The first term's gradient by backpropagation, without autograd."""
+    def supervised_gradient(self, theta, batch, generator, out, row_weight=None):
+        """Write that of `supervised_value`, by backpropagation through affine maps; return it."""
         scale = self.weight / (self.labelled_fraction * len(batch.x))
         output = self._chain.forward(theta, batch.x, generator)
         weight = batch.weight
@@ -274,10 +232,8 @@ class Supervised(Objective):
 def classification_error(output: list[torch.Tensor], target: list[torch.Tensor]) -> torch.Tensor:
     """The part of a row's classes that are not the most probable, as far as they are known.
 
-    Parameters
-    ----------
-    output, target : list of Tensor of shape (n_samples, n_classes)
-        One for each output; rows of zeros in ``target`` do not count.
+    There are tensors of shape (n_samples, n_classes) for each output; rows of zeros in a target
+    do not count.
     """
     return sum(
         t.sum(1) * (a.argmax(1) != t.argmax(1)) for a, t in zip(output, target, strict=True)

@@ -1,9 +1,8 @@
-r"""Distances between rows and the planes that tangents span at them (Simard et al., NIPS 1993).
+"""Distances between rows and the planes that tangents span at them (Simard et al., NIPS 1993).
 
-A plane is a row y and an orthonormal basis Q of its directions, :math:`\{y + Q^\top t\}`; a
-basis whose last rows are zero is one of fewer dimensions. Distances to all planes come from
-matrix products and serve to rank; those of the nearest are then those of two given points,
-without any cancellation.
+A plane is a row y and an orthonormal basis Q of its directions, {y + Q^T t}; a basis whose last
+rows are zero is one of fewer dimensions. Distances to all planes come from matrix products and
+serve to rank; those of the nearest are then those of two given points, without any cancellation.
 """
 
 import torch
@@ -15,15 +14,9 @@ _ENTRIES = 2**22
 def orthonormal_bases(directions: torch.Tensor) -> torch.Tensor:
     """Orthonormal bases of what directions span, one basis for each row.
 
-    Parameters
-    ----------
-    directions : Tensor of shape (n_rows, n_directions, n_features)
-        Of any lengths, and perhaps dependent.
-
-    Returns
-    -------
-    bases : Tensor of shape (n_rows, min(n_directions, n_features), n_features)
-        As many rows of each as its directions have dimensions, then zeros.
+    From (n_rows, n_directions, n_features), of any lengths and perhaps dependent, to (n_rows,
+    min(n_directions, n_features), n_features): as many rows of each as its directions have
+    dimensions, then zeros.
     """
     n_directions, n_features = directions.shape[1:]
     if directions.numel() == 0:
@@ -43,22 +36,9 @@ def orthonormal_bases(directions: torch.Tensor) -> torch.Tensor:
 def squared_distances_to_planes(
     x: torch.Tensor, rows: torch.Tensor, bases: torch.Tensor | None = None
 ) -> torch.Tensor:
-    r"""The squared distance of each x to each plane, by matrix products.
+    """|x - y|^2 - |Q x - Q y|^2 of each x and each plane, of shape (n_x, n_rows).
 
-    .. math:: |x - y|^2 - |Q x - Q y|^2
-
-    Accurate to the rounding of :math:`|x|^2 + |y|^2`: to rank planes by.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n_x, n_features)
-    rows : Tensor of shape (n_rows, n_features)
-    bases : Tensor of shape (n_rows, n_tangents, n_features), or None
-        None for points instead of planes.
-
-    Returns
-    -------
-    squared : Tensor of shape (n_x, n_rows)
+    Accurate to the rounding of |x|^2 + |y|^2: to rank planes by. Without bases there are points.
     """
     squared = torch.addmm(x.square().sum(1, keepdim=True), x, rows.t(), alpha=-2)
     squared += rows.square().sum(1)
@@ -75,28 +55,17 @@ def squared_distances_to_planes(
 def distances_between_planes(
     x: torch.Tensor, rows: torch.Tensor, bases: torch.Tensor, x_bases: torch.Tensor | None = None
 ) -> torch.Tensor:
-    r"""The distance of each x, or of the plane at it, to each of its own planes.
+    """The distance of each x, or of the plane at it, to each of its own planes.
 
-    The nearest points are at :math:`x - P^\top s` and :math:`y + Q^\top t`, with
-    :math:`C = P Q^\top`, :math:`d = x - y` and :math:`e = d - Q^\top Q d`,
+    The nearest points are x - P^T s and y + Q^T t, with C = P Q^T, d = x - y and e = d - Q^T Q d,
 
-    .. math:: (I - C C^\top) s = P e, \qquad t = Q d - C^\top s
+        (I - C C^T) s = P e,    t = Q d - C^T s
 
     The matrix is singular where the planes share directions. A trace of the identity is added
     to it then, so that what is returned is the distance between two points of the planes
-    whatever the rounding.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n_x, n_features)
-    rows : Tensor of shape (n_x, n_planes, n_features)
-    bases : Tensor of shape (n_x, n_planes, n_tangents, n_features)
-    x_bases : Tensor of shape (n_x, n_x_tangents, n_features), or None
-        None for points x.
-
-    Returns
-    -------
-    distances : Tensor of shape (n_x, n_planes)
+    whatever the rounding. There are ``rows`` of shape (n_x, n_planes, n_features), ``bases`` Q of
+    (n_x, n_planes, n_tangents, n_features) and ``x_bases`` P of (n_x, n_x_tangents, n_features),
+    or None for points x; distances are of shape (n_x, n_planes).
     """
     difference = x.unsqueeze(1) - rows
     along = _products(bases, difference)
@@ -133,21 +102,10 @@ def nearest_planes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The nearest planes of each x, nearest first, and among equals the first one.
 
-    Parameters
-    ----------
-    x : Tensor of shape (n_x, n_features)
-    rows : Tensor of shape (n_rows, n_features)
-    bases : Tensor of shape (n_rows, n_tangents, n_features)
-    n_neighbors : int
-    x_bases : Tensor of shape (n_x, n_x_tangents, n_features), or None
-        For distances between planes; None for those of points to planes.
-    n_candidates : int or None
-        Between planes, how many of each x, the nearest ones to x itself, are looked at. None: all.
-
-    Returns
-    -------
-    distances : Tensor of shape (n_x, n_neighbors)
-    index : LongTensor of shape (n_x, n_neighbors)
+    ``bases`` are of shape (n_rows, n_tangents, n_features), and so are ``x_bases`` for distances
+    between planes (None: those of points to planes). Between planes, only ``n_candidates`` of each
+    x, the nearest ones to x itself, are looked at (None: all). Returned are distances and indices
+    of shape (n_x, n_neighbors).
     """
     n_rows, n_features = rows.shape
     if x_bases is None:

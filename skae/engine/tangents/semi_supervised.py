@@ -16,18 +16,90 @@ from typing import NamedTuple
 import torch
 
 from skae.engine.networks.jacobians import DifferentiatedJacobian
-from skae.engine.networks.layers import linearized
+from skae.engine.networks.layers import AffineChain, linearized
+from skae.engine.optimisation.devices import random_mask
 from skae.engine.stacks.supervised import Supervised
-from skae.engine.tangents.propagation import DirectedChain, random_combination, squared_change
+
+
+def random_combination(directions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """sum_j s_j u_j of each row, with independent signs s_j.
+
+    From directions of shape (n_samples, n_directions, n_features). E_s |da|^2 of the change da of
+    the output along it is sum_j |da/dx u_j|^2: a step costs that of twice the rows, however many
+    directions there are (tangent propagation: Simard et al. 1992; Rifai et al., NIPS 2011).
+    """
+    signs = random_mask(directions[:, :, 0], 0.5, generator).to(directions.dtype)
+    signs = signs.mul_(2).sub_(1)
+    return torch.bmm(signs.unsqueeze(1), directions).squeeze(1)
+
+
+class DirectedChain(AffineChain):
+    """Affine maps in turn, together with the derivative of some outputs along a direction.
+
+    With z_l the input of map l, p_l = W_l z_l + b_l and h = s(p), changes follow
+
+        dp_l = W_l dz_l,   dh = s'(p) * dp
+
+    Rows and their changes go through each matrix in one product. Backwards, p receives
+    s'(p) * (adjoint of h) + s''(p) * dp * (adjoint of dh), and dp receives s'(p) * (adjoint of dh).
+    """
+
+    def forward(self, theta, x, direction, generator=None):
+        """The output's pre-activation, and its derivative along ``direction`` at the first rows.
+
+        ``direction`` is of shape (n_directed, n_features), and the derivative of (n_directed,
+        n_outputs). With a generator, inputs drop out.
+        """
+        n, m = len(x), len(direction)
+        buffers, self._trace = self._buffers_for(theta, n + m), []
+        z, below = torch.cat([x, direction]), None
+        for level, step in enumerate(self.maps):
+            keep = None
+            if step.dropout > 0 and generator is not None:
+                keep = random_mask(z[:n], 1 - step.dropout, generator).to(z.dtype)
+                keep = keep.mul_(1 / (1 - step.dropout))
+                keep = torch.cat([keep, keep[:m]])
+                z = z * keep
+            if step.gain is not None:
+                z = z * step.gain
+                z[:n] += step.shift
+            self._trace.append((keep, z, below))
+            weight = theta[step.weight] if step.transposed else theta[step.weight].t()
+            pre = torch.mm(z, weight, out=buffers[level])
+            pre[:n] += theta[step.bias]
+            if level == len(self.maps) - 1:
+                return pre[:n], pre[n:]
+            code = step.activation.function_(pre[:n])
+            slope = step.activation.slope(code)
+            below = code, slope, pre[n:]
+            z = torch.cat([code, slope[:m] * pre[n:]])
+
+    def backward_(self, theta, residual, change_residual, out):
+        """Write the gradient into ``out``, from those by the output and by its change."""
+        delta, n, m = torch.cat([residual, change_residual]), len(residual), len(change_residual)
+        buffers = self._buffers_for(theta, n + m)
+        for level in reversed(range(len(self.maps))):
+            step, (keep, z, below) = self.maps[level], self._trace[level]
+            self._add_gradient_(level, z, delta, delta[:n], buffers["ones"][:n], out)
+            if level == 0:
+                return
+            weight = theta[step.weight].t() if step.transposed else theta[step.weight]
+            delta = torch.mm(delta, weight, out=buffers["delta", level])
+            if step.gain is not None:
+                delta.mul_(step.gain)
+            if keep is not None:
+                delta.mul_(keep)
+            code, slope, change = below
+            of_code, of_change = delta[:n], delta[n:]
+            activation = self.maps[level - 1].activation
+            bend = activation.curvature(code[:m], slope[:m] * change * of_change)
+            of_code.mul_(slope)
+            of_change.mul_(slope[:m])
+            of_code[:m].add_(bend)
 
 
 class Span:
-    """Directions of each row as the Jacobian that has them as its rows.
-
-    Parameters
-    ----------
-    directions : Tensor of shape (n_rows, n_directions, n_features)
-    """
+    """Directions of each row, (n_rows, n_directions, n_features), as the rows of a Jacobian B."""
 
     def __init__(self, directions: torch.Tensor):
         self.directions = directions
@@ -44,18 +116,7 @@ class Span:
 def doubtful_moves(jacobian, units, output: torch.Tensor, generator) -> torch.Tensor:
     """J^T M e of each row, with normal e: moves towards what the prediction takes for likely, too.
 
-    Parameters
-    ----------
-    jacobian : LayeredJacobian or DifferentiatedJacobian
-        J, of the output's pre-activations.
-    units : object of `skae.engine.networks.units`
-        Of the targets.
-    output : Tensor of shape (n_rows, n_outputs)
-    generator : torch.Generator
-
-    Returns
-    -------
-    moves : Tensor of shape (n_rows, n_features)
+    J is the Jacobian of the output's pre-activations, and M of the targets' units.
     """
     noise = torch.empty_like(output).normal_(generator=generator)
     doubt = units.jacobian_product(output, noise.unsqueeze(2)).transpose(1, 2)
@@ -89,22 +150,10 @@ def entropy(units, output: torch.Tensor) -> torch.Tensor:
 def imbalance(
     units, output: torch.Tensor, weight: torch.Tensor, prior: torch.Tensor
 ) -> torch.Tensor:
-    """KL(m || prior) of the mean prediction m of some rows, a scalar.
+    """KL(m || prior) of the mean prediction m of some rows of classes, a scalar.
 
-    One row of the prior for every class joins them, so that few rows need not be balanced.
-
-    Parameters
-    ----------
-    units : object of `skae.engine.networks.units`
-        Of classes.
-    output : Tensor of shape (n_rows, n_classes)
-    weight : Tensor of shape (n_rows,)
-    prior : Tensor of shape (n_classes,)
-        How often each class occurs.
-
-    Returns
-    -------
-    divergence : Tensor, a scalar
+    One row of the prior, which is how often each class occurs, joins them for every class, so that
+    few rows need not be balanced. Rows count by ``weight``, of shape (n_rows,).
     """
     n_classes = len(prior)
     mean = (weight @ units.mean(output) + n_classes * prior) / (weight.sum() + n_classes)
@@ -113,20 +162,11 @@ def imbalance(
 
 
 def shrunken_frequencies(counts: torch.Tensor) -> torch.Tensor:
-    """How often classes occur, from a sample of labels: drawn towards equally often.
+    """How often classes occur, from the counts of labels: drawn towards equally often.
 
     Observed frequencies p_k of n labels have a variance of (1 - sum of p_k^2) / (n - 1) in all.
     Where that is a part of their squared distance from equal ones, they move by that part (James
     and Stein's shrinkage; Hausser & Strimmer 2009).
-
-    Parameters
-    ----------
-    counts : Tensor of shape (n_classes,)
-        Of labels.
-
-    Returns
-    -------
-    frequencies : Tensor of shape (n_classes,)
     """
     equal = torch.full_like(counts, 1 / len(counts))
     n = counts.sum()
@@ -141,14 +181,10 @@ def shrunken_frequencies(counts: torch.Tensor) -> torch.Tensor:
 
 
 class Moves(NamedTuple):
-    """How far, and at what price, predictions of unlabelled rows are not to change.
+    """How far predictions of unlabelled rows are not to change.
 
-    Attributes
-    ----------
-    penalty : float
-        Weight of the divergence between the predictions before and after.
-    length : float
-        Of the move.
+    ``penalty`` is the weight of the divergence between the predictions before and after a move,
+    and ``length`` that of the move.
     """
 
     penalty: float
@@ -161,14 +197,8 @@ NONE = Moves(0.0, 0.0)
 class Arranged(NamedTuple):
     """A batch as it goes through the net: labelled rows, others, and these once more, moved.
 
-    Attributes
-    ----------
-    x : Tensor of shape (n_known + n_others * (1 + n_moves), n_features)
-    direction : Tensor of shape (n_known, n_features), or (0, n_features)
-        Of the labelled rows.
-    target, target_weight : Tensor of shape (n_known, ...)
-        Theirs; the latter may be None.
-    other_weight : Tensor of shape (n_others,)
+    ``x`` has n_known + n_others * (1 + n_moves) rows, ``target``, ``target_weight`` and
+    ``direction`` n_known (the latter perhaps none), and ``other_weight`` n_others.
     """
 
     x: torch.Tensor
@@ -187,24 +217,11 @@ class SemiSupervised(Supervised):
             + entropy_penalty * H(P(y | x))
         + balance_penalty * KL(mean over rows without a target of P(y | x) || prior)
 
-    The moves are the worst of their length within the plane of the row's tangents, and the
-    worst of all (see `skae.engine.tangents.semi_supervised`).
-
-    Parameters
-    ----------
-    models, units, **options
-        As of `Supervised`. Targets are classes.
-    planes : callable or None
-        (x, directions) -> the planes of tangents at some rows, with the products of a Jacobian,
-        where directions() are those that the batch has for them. None: there are no planes, and
-        no moves within them.
-    tangent_penalty : float
-        Batches have ``directions`` at rows with a target, unless it is 0.
-    within, anywhere : Moves
-        Within the tangents' planes, and in any direction.
-    entropy_penalty, balance_penalty : float
-    prior : Tensor of shape (n_outputs,)
-        How often each class occurs; needed for ``balance_penalty``.
+    The moves are the worst of their length ``within`` the plane of the row's tangents, and the
+    worst ``anywhere``. ``planes(x, directions)`` are those of tangents at some rows, with the
+    products of a Jacobian, where directions() are those that the batch has for them; without
+    planes there are no moves within. Batches have ``directions`` at rows with a target, unless
+    tangent_penalty is 0. ``prior``, of shape (n_outputs,), is how often each class occurs.
     """
 
     def __init__(
@@ -225,7 +242,7 @@ class SemiSupervised(Supervised):
         self.planes, self.prior = planes, prior
         self.tangent_penalty = tangent_penalty
         self.entropy_penalty, self.balance_penalty = entropy_penalty, balance_penalty
-        self._moves = []
+        self._moves, self.is_noisy = [], True  # moves and combinations are drawn
         if within.penalty > 0 and planes is not None:
             self._moves.append((within, True))
         if anywhere.penalty > 0:
@@ -233,13 +250,8 @@ class SemiSupervised(Supervised):
         if self._chain is not None:
             self._chain = DirectedChain(self._chain.maps)
 
-    @property
-    def is_noisy(self):
-        """Whether `value` depends on the generator: it does, moves and combinations are drawn."""
-        return True
-
     def supervised_value(self, theta, batch, generator, row_weight=None):
-        """The criterion without the layers' own criteria, a scalar."""
+        """All terms but those of the weights and of the layers, a scalar."""
         arranged = self._arranged(theta, batch, generator, row_weight)
 
         def function(x):
@@ -255,12 +267,9 @@ class SemiSupervised(Supervised):
             output, pull = torch.func.vjp(function, arranged.x)
             _, push = torch.func.vjp(lambda residual: pull(residual)[0], torch.zeros_like(output))
             change = push(direction)[0][: len(arranged.direction)]
-        value = self._output_terms(output, change, arranged)
-        if self.weight_decay > 0:
-            value = value + 0.5 * self.weight_decay * theta["output_weight"].square().sum()
-        return value
+        return self._output_terms(output, change, arranged)
 
-    def _loss_gradient(self, theta, batch, generator, out, row_weight):
+    def supervised_gradient(self, theta, batch, generator, out, row_weight=None):
         """Autograd at the output, and backpropagation by hand from there."""
         arranged = self._arranged(theta, batch, generator, row_weight)
         output, change = self._chain.forward(theta, arranged.x, arranged.direction, generator)
@@ -319,7 +328,7 @@ class SemiSupervised(Supervised):
             loss = loss * arranged.target_weight
         value = self.weight / (self.labelled_fraction * n) * loss.sum()
         if len(change):
-            counted = squared_change(change) * arranged.target.sum(1)
+            counted = change.square().sum(1) * arranged.target.sum(1)
             value = value + self.tangent_penalty / (self.labelled_fraction * n) * counted.sum()
         if not n_others:
             return value

@@ -19,13 +19,13 @@ from skae.estimators.boltzmann.sampling import (
 )
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.training import TrainedModel
-from skae.estimators.face.transformer import Transformer, layer_weights, mean_score
-from skae.estimators.stacks.layers import LAYERS
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
 
 # Persistent chains beyond this number cost more than they tell.
 _MOST_CHAINS = 1000
 
 
+@LAYERS.named("rbm")
 @estimator
 class RBM(BoltzmannSampling, Transformer):
     r"""Restricted Boltzmann machine with Bernoulli or Gaussian visible units.
@@ -354,7 +354,3 @@ def _report_chains(objective):
     if frozen is None:
         return None
     return report_stuck(frozen, objective.state["chains"], "persistent chains")
-
-
-# A stack has such layers by this name.
-LAYERS["rbm"] = RBM

@@ -6,12 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skae._validation import (
-    check_domain,
-    check_finite,
-    check_one_hot,
-    column_indices,
-)
+from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
 
@@ -19,17 +14,11 @@ from skae.engine.optimisation.rows import summarize_columns
 class Columns(NamedTuple):
     """What a model knows of its input's columns; fitted state of an estimator.
 
-    Attributes
-    ----------
-    parts : tuple of (str, ndarray)
-        Losses and the positions of the columns they are for; every column once.
-    shift, scale : ndarray of shape (n_features,)
-        The network sees (x - shift) / scale: mean and standard deviation of Gaussian
-        columns, 0 and 1 for others.
-    mean, minimum, maximum : ndarray of shape (n_features,)
-        Of the training data.
-    parameter : str
-        The estimator's parameter that chose the parts, for messages.
+    - ``parts``: losses and the positions of the columns they are for; every column once.
+    - ``shift``, ``scale``: the network sees (x - shift) / scale, with mean and standard deviation
+      of Gaussian columns, 0 and 1 for others.
+    - ``mean``, ``minimum``, ``maximum``: of the training data.
+    - ``parameter``: the estimator's parameter that chose the parts, for messages.
     """
 
     parts: tuple
@@ -42,10 +31,8 @@ class Columns(NamedTuple):
 
     def check(self, X, feature_names=None):
         """Raise a ValueError where data leave the domain of their loss."""
-        if all(UNITS[name].domain is None for name, _ in self.parts):
-            return
-        summary = summarize_columns(X)
-        _check_parts(self.parts, X, summary, feature_names, self.parameter)
+        if any(UNITS[name].domain is not None for name, _ in self.parts):
+            _check_parts(self.parts, X, summarize_columns(X), feature_names, self.parameter)
 
     def check_choice(self, choice):
         """Refuse to continue a model with other output units than it has."""
@@ -62,14 +49,10 @@ class Columns(NamedTuple):
         scaled = [columns for name, columns in self.parts if UNITS[name].standardizes]
         if not scaled:
             return
+        own = ", or scale them yourself and set loss='squared_error'"
         remedy = (
             "The first call of partial_fit estimates mean and scale of the columns for all calls "
-            "to come: pass more rows at first"
-        )
-        remedy += (
-            ", or scale them yourself and set loss='squared_error'."
-            if self.parameter == "loss"
-            else "."
+            f"to come: pass more rows at first{own if self.parameter == 'loss' else ''}."
         )
         if n_rows < 2:
             raise ValueError(f"One row (n_samples=1) has no scale. {remedy}")
@@ -121,26 +104,11 @@ class Columns(NamedTuple):
 def describe_columns(X, loss, row_weight, original, feature_names=None, parameter="loss"):
     """Choose the losses of the columns of X and estimate what they need.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-    loss : str or list of (str, columns)
-        As the estimators document it.
-    row_weight : ndarray of shape (n_samples,) or None
-    original : array-like
-        X as the user passed it, for columns chosen by name.
-    feature_names : ndarray of str, default=None
-    parameter : str, default="loss"
-        The estimator's parameter that ``loss`` is the value of.
+    ``loss`` is what the estimators document, the value of their ``parameter``; ``original`` is X as
+    the user passed it, for columns chosen by name.
 
-    Returns
-    -------
-    columns : Columns
-
-    Raises
-    ------
-    ValueError
-        NaN or infinity; columns outside their loss's domain, chosen twice or not at all.
+    Raises a ValueError for NaN or infinity, and for columns outside their loss's domain, chosen
+    twice or not at all.
     """
     summary = summarize_columns(X, row_weight)
     if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
@@ -207,15 +175,8 @@ def _resolve_parts(loss, summary, original, feature_names):
 
 def _check_parts(parts, X, summary, feature_names, parameter):
     for name, columns in parts:
-        check_domain(
-            name,
-            UNITS[name].domain,
-            summary.minimum[columns],
-            summary.maximum[columns],
-            columns,
-            feature_names,
-            parameter,
-        )
+        ends = summary.minimum[columns], summary.maximum[columns]
+        check_domain(name, UNITS[name].domain, *ends, columns, feature_names, parameter)
         if UNITS[name].sums_to_one:
             check_one_hot(X, columns, feature_names)
 

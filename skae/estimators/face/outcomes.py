@@ -13,11 +13,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skae.diagnostics import constant_units
-from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.rows import summarize_columns
 
 F = TypeVar("F", bound=Callable[..., Any])
-_ANYWHERE = Place(torch.float32, torch.device("cpu"))
 # A few dead units are usual in wide or relu layers; from this fraction on, warn.
 _COLLAPSED = 0.5
 # A model explains nothing if it reduces the loss of the mean by less than this, once it
@@ -49,24 +47,16 @@ def all_or_nothing(fit: F) -> F:
 
 
 def _fitted_state(model):
-    names = [name for name in vars(model) if name.endswith("_") or name == "_training_state"]
-    return {name: vars(model)[name] for name in names}
+    state = vars(model).items()
+    return {name: of for name, of in state if name.endswith("_") or name == "_training_state"}
 
 
 def report_outcome(model, training, max_iter, start_is_model=False, rate=None):
     """Warn of a training that diverged or was interrupted; raise if it learned nothing.
 
-    Parameters
-    ----------
-    model : estimator
-    training : Training
-    max_iter : int
-        Epochs that were allowed.
-    start_is_model : bool
-        Whether the weights at the start, which are kept where nothing better was found, are what
-        an earlier phase of the same fit has learned.
-    rate : str, default=None
-        What the learning rate is, where it is not the model's.
+    ``max_iter`` are the epochs that were allowed. ``start_is_model`` tells whether the weights at
+    the start, which are kept where nothing better was found, are what an earlier phase of the same
+    fit has learned; ``rate`` what the learning rate is, where it is not the model's.
     """
     rate = f"now {model.learning_rate:g}" if rate is None else rate
     name, n_epochs = type(model).__name__, len(training.loss_curve)
@@ -113,45 +103,28 @@ def some_rows(X, weight, n_rows=1000):
 
 
 def report_collapse(model, X, training):
-    """Warn if half of the units are constant over X, or if nothing but the mean was learned.
-
-    Parameters
-    ----------
-    model : estimator
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-        Some of the training rows.
-    training : Training
-    """
+    """Warn if half of the units are constant over training rows, or only the mean was learned."""
     seen = summarize_columns(X)
-    if not (seen.minimum < seen.maximum).any():
-        return  # nothing to learn
-    if training.outcome == "interrupted":
-        return  # the user knows, and waits
-    if report_vanished(model, X):
+    if training.outcome == "interrupted" or not (seen.minimum < seen.maximum).any():
+        return  # the user knows, and waits; or there was nothing to learn
+    fitted = model._fitted_model(X)
+    if report_vanished(model, X, fitted) or training.outcome == "given":
+        return  # given units are the user's choice
+    if report_constant_units(model, fitted.codes(X)):
         return
-    if training.outcome == "given":
-        return  # the units are the user's choice
-    had_time = training.outcome == "converged" or len(training.loss_curve) >= _TIME_TO_LEARN
-    if report_constant_units(model, model._codes(X)):
-        return
-    if had_time and explained(model, X) < _EXPLAINED:
+    n_epochs = len(training.loss_curve)
+    had_time = training.outcome == "converged" or n_epochs >= _TIME_TO_LEARN
+    if had_time and explained(model, X, fitted) < _EXPLAINED:
         warn(
-            f"After {len(training.loss_curve)} epochs the reconstructions are hardly better than "
-            f"the mean of the training rows, so the codes carry next to nothing. "
+            f"After {n_epochs} epochs the reconstructions are hardly better than the mean of the "
+            "training rows, so the codes carry next to nothing. "
             f"{model._collapse_remedy}",
             CollapsedCodeWarning,
         )
 
 
 def report_constant_units(model, codes):
-    """Warn if half of the units are constant, and return whether they are.
-
-    Parameters
-    ----------
-    model : estimator
-    codes : ndarray of shape (n_samples, n_components)
-        Of some of the training rows.
-    """
+    """Warn if half of the units are constant in codes of training rows; return whether they are."""
     constant = constant_units(codes)
     collapsed = constant.mean() >= _COLLAPSED
     if collapsed:
@@ -163,17 +136,12 @@ def report_constant_units(model, codes):
     return collapsed
 
 
-def report_vanished(model, X):
-    """Warn if all codes of X are zero, of the alpha from which on they are; return whether so.
-
-    Parameters
-    ----------
-    model : Transformer
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-    """
-    if model._model(_ANYWHERE).largest_alpha is None:
+def report_vanished(model, X, fitted=None):
+    """Warn if all codes of X are zero, of the alpha from which on they are; return whether so."""
+    engine, theta = fitted = model._fitted_model(X) if fitted is None else fitted
+    if engine.largest_alpha is None:
         return False
-    largest = largest_alpha(model, X)
+    largest = float(fitted.map_rows(lambda x: engine.largest_alpha(theta, x), X).max())
     if model.alpha < largest:
         return False
     if largest > 0:  # else the rows are zero, and so are the right codes
@@ -186,15 +154,9 @@ def report_vanished(model, X):
     return True
 
 
-def largest_alpha(model, X):
-    """The weight of the sparsity penalty from which on all codes of checked rows are zero."""
-    engine, theta = fitted = model._fitted_model(X)
-    return float(fitted.map_rows(lambda x: engine.largest_alpha(theta, x), X).max())
-
-
-def explained(model, X):
+def explained(model, X, fitted=None):
     """The part of the loss of the training rows' mean that reconstructions of X save."""
-    engine, theta = fitted = model._fitted_model(X)
+    engine, theta = fitted = model._fitted_model(X) if fitted is None else fitted
     mean = engine.units.bias_for_mean(model.columns_.mean_like(theta.flat))
 
     def losses(x):
@@ -207,17 +169,7 @@ def explained(model, X):
 
 
 def report_unsolved(model, n_unsolved, n_rows, tol, max_iter, is_single):
-    """Warn of codes that are less accurate than was asked for.
-
-    Parameters
-    ----------
-    model : estimator
-    n_unsolved, n_rows : int
-    tol, max_iter
-        What was asked for, and the steps that were allowed.
-    is_single : bool
-        Whether the arithmetic is float32.
-    """
+    """Warn of codes that are less accurate than ``tol``, which was asked for."""
     if n_unsolved:
         warn(
             f"{n_unsolved} of {n_rows} codes of this {type(model).__name__} did not come within "

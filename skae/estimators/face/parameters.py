@@ -26,18 +26,11 @@ E = TypeVar("E", bound=BaseEstimator)
 
 
 def parameter(*, default: Any, constraints: list, doc: str, kw_only: bool = True) -> Any:
-    """Declare a constructor parameter.
+    """Declare a constructor parameter, which ``kw_only`` makes one that is passed by its name.
 
-    Parameters
-    ----------
-    default : None, str, number, bool or tuple
-    constraints : list
-        Legal values, as scikit-learn's parameter validation takes them.
-    doc : str
-        First line: the type. Then what it does. The default is added. Where it says ``{names}``
-        or ``{summaries}``, those of the parts that ``constraints`` says are `Registered`.
-    kw_only : bool, default=True
-        Whether it has to be passed by its name.
+    ``constraints`` are legal values, as scikit-learn's parameter validation takes them. The first
+    line of ``doc`` is the type, then comes what it does; the default is added. Where it says
+    ``{names}`` or ``{summaries}``, those of the parts that ``constraints`` says are `Registered`.
     """
     metadata = {"constraints": constraints, "doc": inspect.cleandoc(doc)}
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
@@ -50,14 +43,9 @@ def preset(cls: type, name: str, *, default: Any, kw_only: bool = True) -> Any:
 
 
 def attribute(doc: str, *, init: Literal[False] = False) -> Any:
-    """Declare what `fit` leaves.
+    """Declare what `fit` leaves: the first line of ``doc`` is its type, then comes what it is.
 
-    Parameters
-    ----------
-    doc : str
-        First line: the type. Then what it is.
-    init : False
-        It is no parameter of the constructor, as type checkers are to know.
+    ``init`` tells type checkers that it is no parameter of the constructor.
     """
     return dataclasses.field(init=init, metadata={"doc": inspect.cleandoc(doc)})
 

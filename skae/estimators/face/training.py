@@ -28,6 +28,8 @@ from skae.estimators.face.parameters import (
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
 
 _CPU = torch.device("cpu")
+# Settings of training that are parameters as they are.
+_SAME = ("learning_rate", "batch_size", "max_iter", "tol", "n_iter_no_change")
 
 
 @estimator
@@ -195,26 +197,15 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
 
 
 def settings_of(estimator: TrainedModel, *, resumes: bool = False, **changes: Any) -> Settings:
-    """The settings of training that an estimator's parameters are.
+    """The settings of training that an estimator's parameters are, with changes.
 
-    Parameters
-    ----------
-    estimator : TrainedModel
-    resumes : bool, default=False
-        Whether a training goes on, which has no schedule: nobody knows its end.
-    **changes
-        Settings that are not the estimator's.
+    A training that goes on (``resumes``) has no schedule: nobody knows its end.
     """
+    rule = OPTIMIZERS.get(estimator.optimizer)  # a model may have one of its own
     own = Settings(
-        optimizer=OPTIMIZERS[estimator.optimizer](estimator.momentum)
-        if estimator.optimizer in OPTIMIZERS
-        else None,
-        learning_rate=estimator.learning_rate,
+        optimizer=None if rule is None else rule(estimator.momentum),
         schedule="constant" if resumes else estimator.learning_rate_schedule,
-        batch_size=estimator.batch_size,
-        max_iter=estimator.max_iter,
-        tol=estimator.tol,
-        n_iter_no_change=estimator.n_iter_no_change,
+        **{name: getattr(estimator, name) for name in _SAME},
     )
     return replace(own, **changes)
 
@@ -246,12 +237,8 @@ def weights_at(weight: np.ndarray | None, place: Place) -> torch.Tensor | None:
 class Line:
     """A line of text that is rewritten in place on a terminal, else written anew.
 
-    Parameters
-    ----------
-    name : str
-        Of the estimator.
-    stream : file, default=None
-        None is the standard output at the time of the call.
+    ``name`` is that of the estimator. Without ``stream`` it is the standard output at the time of
+    the call.
     """
 
     def __init__(self, name, stream=None):
@@ -306,17 +293,8 @@ class StepLine(Line):
 class CallbackBridge:
     """Reports epochs to the scikit-learn callbacks that were set on an estimator.
 
-    Parameters
-    ----------
-    model : estimator
-    max_iter : int
-    X, y : the training data, as the user passed them
-    sample_weight : array-like or None
-
-    Attributes
-    ----------
-    fitted_attributes : callable or None
-        Returns the attributes that make a copy of the model usable at this epoch.
+    X, y and the weights are as the user passed them. ``fitted_attributes()`` returns what makes a
+    copy of the model usable at this epoch.
     """
 
     def __init__(self, model, max_iter, X, y, sample_weight):
@@ -364,46 +342,26 @@ def run_training(
 ) -> Fitted:
     """`fit_model`, with an estimator's progress line and callbacks; warns of how it ended.
 
-    Parameters
-    ----------
-    estimator : TrainedModel
-    model : Model
-    data : Data
-    start : Start
-    generator : torch.Generator
-    settings : Settings, default=None
-        None: those that the estimator's parameters are.
-    bridge : CallbackBridge, default=None
-    listener : callable, default=None
-        Told of the parameters and every `Epoch`, besides those that show progress.
-    rate : str, default=None
-        What the learning rate is, where it is not the estimator's.
-
-    Returns
-    -------
-    fitted : Fitted
+    ``settings`` are by default those that the estimator's parameters are. ``listener`` is told of
+    the parameters and every `Epoch`, besides those that show progress. ``rate`` is what the
+    learning rate is, where it is not the estimator's.
     """
     settings = settings_of(estimator) if settings is None else settings
-    line = ProgressLine(type(estimator).__name__)
+    name = type(estimator).__name__
+    line = ProgressLine(name) if estimator.verbose else None
     listeners: list[Listener] = []
-    if estimator.verbose:
+    if line is not None:
         listeners.append(lambda theta, epoch: line(epoch))
     if bridge is not None and bridge.active:
         listeners.append(bridge.listen)
     if listener is not None:
         listeners.append(listener)
-    fitted = fit_model(
-        model,
-        data,
-        settings,
-        start,
-        generator=generator,
-        listener=(lambda *told: any([tell(*told) for tell in listeners])) if listeners else None,
-        name=type(estimator).__name__,
-    )
-    line.finish()
+    tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
+    fitted = fit_model(model, data, settings, start, generator=generator, listener=tell, name=name)
+    if line is not None:
+        line.finish()
     report_outcome(estimator, fitted.training, settings.max_iter, start.was_learned, rate)
     trouble = None if model.report is None else model.report(fitted.objective)
     if trouble is not None:
-        warn(f"{type(estimator).__name__}: {trouble}", ConvergenceWarning)
+        warn(f"{name}: {trouble}", ConvergenceWarning)
     return fitted

@@ -20,7 +20,7 @@ from skae.engine.optimisation.models import (
     some_of,
     split,
 )
-from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.parameters import Parameters, Registry
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
@@ -40,6 +40,9 @@ from skae.estimators.face.training import (
     usable_place,
     weights_at,
 )
+
+# Kinds of layers that a stack knows by a name: families add theirs where they are defined.
+LAYERS = Registry()
 
 
 def layer_weights(name: str, doc: str, *others: str) -> Any:
@@ -328,14 +331,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         rows = rows_for(model, X, place)
         data = Data(rows, index, some_of(index), held_out, weights_at(weight, place))
         changes = {"max_iter": 1} if start.resumes else {}
+        settings = settings_of(self, resumes=start.resumes, **changes)
         fitted = run_training(
-            self,
-            model,
-            data,
-            start,
-            generator=generator,
-            settings=settings_of(self, resumes=start.resumes, **changes),
-            bridge=bridge,
+            self, model, data, start, generator=generator, settings=settings, bridge=bridge
         )
         self.weights_, self.device_ = fitted.weights, str(place.device)
         self.stopping_reason_ = fitted.training.outcome
@@ -361,8 +359,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def _codes(self, X) -> np.ndarray:
         """Codes of checked rows."""
-        model, theta = fitted = self._fitted_model(X)
-        return fitted.map_rows(lambda x: model.encode(theta, x), X, (model.n_codes,))
+        return self._fitted_model(X).codes(X)
 
 
 def as_if_fitted(transformer: Transformer, X, original) -> Transformer:

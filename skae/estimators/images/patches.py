@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 
-from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, computing_dtype
+from skae._validation import Interval, StrOptions, check_rows, computing_dtype
 from skae.engine.images import patches, pool_grid
 from skae.engine.optimisation.rows import StreamedRows
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
@@ -41,10 +41,9 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
         \frac{1}{|C|} \sum_{p \in C} h_k(\text{whiten}(p))
 
-    or the maximum or the sum. In `fit` the whitening and the encoder learn from random
-    patches; what they are is up to the encoder: a dictionary, a Boltzmann machine, an
-    auto-encoder, k-means. A linear classifier on the result is the pipeline of Coates &
-    Ng [1]_. Use it for small images in which what there is matters more than where.
+    or the maximum or the sum. Whitening and encoder (a dictionary, a Boltzmann machine, an
+    auto-encoder, k-means) learn from random patches. A linear classifier on the result is the
+    pipeline of Coates & Ng [1]_, for small images in which what there is matters more than where.
 
     Read more in the :ref:`User Guide <patches>`.
 
@@ -63,8 +62,8 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
     Notes
     -----
-    Images are mapped a few at a time, so that neither all patches nor all codes of the
-    data are in memory at once. The columns of one cell of the grid are next to each other.
+    Neither all patches nor all codes of the data are in memory at once. The columns of one cell
+    of the grid are next to each other.
 
     References
     ----------
@@ -99,8 +98,7 @@ class PatchFeatures(PatchSampling, ImageParameters):
         default=(6, 6),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
         doc="""tuple of two int, or int
-        Height and width of the patches, which have all channels. They are cut to the
-        signals of ``image_shape=None``.""",
+        Height and width of the patches, which are cut to the signals of no ``image_shape``.""",
     )
     stride: int | tuple[int, int] = parameter(
         default=1,
@@ -112,8 +110,7 @@ class PatchFeatures(PatchSampling, ImageParameters):
         default=True,
         constraints=[object],
         doc="""bool or transformer
-        What patches go through before the encoder: True is :class:`PatchWhitener` with
-        its defaults; or any transformer of rows, such as one with other parameters.""",
+        What patches go through first: True is a :class:`PatchWhitener`; or any transformer.""",
     )
     pooling: str = parameter(
         default="average",
@@ -125,9 +122,8 @@ class PatchFeatures(PatchSampling, ImageParameters):
         default=(2, 2),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of two int, int or None
-        Number of cells along height and width, at most one per patch. None: the codes
-        of all patches, as an image with one channel per code, which makes this the
-        filter bank of a stage that others follow.""",
+        Cells along height and width, at most one per patch. None: the codes of all patches, as
+        an image with one channel per code: the filter bank of a stage that others follow.""",
     )
 
     encoder_: object = attribute(
@@ -152,8 +148,7 @@ class PatchFeatures(PatchSampling, ImageParameters):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Images, one flattened image per row.
         y : Ignored
-            Not used, present for API consistency: a patch does not have the class of its
-            image.
+            Not used, present for API consistency: a patch has not the class of its image.
 
         Returns
         -------
@@ -163,9 +158,8 @@ class PatchFeatures(PatchSampling, ImageParameters):
         Raises
         ------
         ValueError
-            If a parameter is out of its range; if X is empty, not numeric or not
-            finite; if its rows do not fit ``image_shape``; if patches are larger than
-            the images.
+            If a parameter is out of its range; if X is no matrix of such images; if patches are
+            larger than these.
         """
         validate_parameters(self)
         encoder, whitener = self._make_encoder(), self._make_whitener()
@@ -196,16 +190,14 @@ class PatchFeatures(PatchSampling, ImageParameters):
         Returns
         -------
         features : ndarray of shape (n_samples, rows * columns * n_codes)
-            The codes in the cells of the grid, of shape ``output_shape_``, flattened; in
-            float32 for float32 input and small integers, else in float64.
+            The codes in the cells of the grid, of shape ``output_shape_``; float32 for float32
+            and small integers, else float64.
 
         Raises
         ------
         ValueError
-            If X is not numeric or not finite, or has another number of columns than in
-            `fit`; if a parameter that says what the map is has changed since then.
+            If X is no matrix of such images, or a parameter that the map goes by has changed.
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
         stride, n_values = resolve_extents("stride", self.stride), math.prod(self.patch_shape_)
@@ -226,9 +218,8 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
     @property
     def _cells(self):
-        if self.pooling_grid is None:
-            return None
-        return resolve_extents("pooling_grid", self.pooling_grid)
+        grid = self.pooling_grid
+        return None if grid is None else resolve_extents("pooling_grid", grid)
 
     def _make_encoder(self):
         if self.encoder is None:

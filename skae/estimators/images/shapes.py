@@ -40,32 +40,18 @@ _FORMS = (
 def resolve_image_shape(image_shape, n_features, name="image_shape"):
     """Height, width and channels of rows of ``n_features`` columns.
 
-    Parameters
-    ----------
-    image_shape : tuple of two or three int, or None
-        (height, width) is an image of one channel, and None a signal,
-        (1, n_features, 1). One -1 is inferred from ``n_features``; two leading ones
-        are the side of a square.
-    n_features : int
-    name : str, default="image_shape"
-        What the parameter is called, for messages.
-
-    Returns
-    -------
-    height, width, channels : tuple of int
+    (height, width) is an image of one channel, and None a signal, (1, n_features, 1). One -1 is
+    inferred from ``n_features``; two leading ones are the side of a square. ``name`` is what the
+    parameter is called in messages.
 
     Raises
     ------
     ValueError
-        If the extents are no integers, or not positive, or do not give
-        ``n_features`` columns.
+        If the extents are no integers, not positive, or do not give ``n_features`` columns.
     """
     if image_shape is None:
         return (1, int(n_features), 1)
-    extents = [
-        int(extent) if isinstance(extent, Integral) and not isinstance(extent, bool) else 0
-        for extent in image_shape
-    ]
+    extents = [int(extent) if _is_integer(extent) else 0 for extent in image_shape]
     legal = len(extents) in (2, 3) and all(extent == -1 or extent > 0 for extent in extents)
     unknown = [axis for axis, extent in enumerate(extents) if extent == -1]
     if not legal or (len(unknown) > 1 and unknown != [0, 1]):
@@ -87,12 +73,13 @@ def resolve_image_shape(image_shape, n_features, name="image_shape"):
 def resolve_extents(name, extents):
     """A window's height and width, each at least 1, from one int or two."""
     pair = (extents, extents) if isinstance(extents, Integral) else tuple(extents)
-    if len(pair) != 2 or any(
-        not isinstance(extent, Integral) or isinstance(extent, bool) or extent < 1
-        for extent in pair
-    ):
+    if len(pair) != 2 or not all(_is_integer(extent) and extent >= 1 for extent in pair):
         raise ValueError(f"{name}={extents!r} must be (height, width), two integers of at least 1.")
     return int(pair[0]), int(pair[1])
+
+
+def _is_integer(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @estimator
@@ -103,10 +90,9 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         default=None,
         constraints=["array-like", None],
         doc="""tuple of int or None
-        Shape (height, width) or (height, width, channels) of the images that rows are,
-        flattened with the channels last. One extent may be -1: it is inferred from the
-        number of columns, as is the side of square images in (-1, -1, channels). None
-        takes rows as signals, (1, n_features, 1).""",
+        Shape (height, width) or (height, width, channels) of the images that rows are, with the
+        channels last. One extent may be -1: it is inferred, as is the side of square images in
+        (-1, -1, channels). None takes rows as signals, (1, n_features, 1).""",
     )
 
     n_features_in_: int = attribute(
@@ -123,8 +109,7 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     )
     output_shape_: tuple[int, int, int] = attribute(
         """tuple of int
-        Height, width and channels of the images that come out: the ``image_shape`` of
-        the next step."""
+        Those of the images that come out: the ``image_shape`` of the next step."""
     )
 
     def __sklearn_tags__(self):
@@ -142,8 +127,7 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 class ImageTransformer(ImageParameters):
     """A transformer that maps each image to another one, one block of rows at a time.
 
-    As with models that are trained, a subclass says what it is by methods that return:
-    `_model` and, where it needs them, `_check_parameters` and `_facts`.
+    A subclass says what it is by `_model` and, where it needs them, `_check_parameters`, `_facts`.
     """
 
     device: str | torch.device = parameter(
@@ -173,8 +157,7 @@ class ImageTransformer(ImageParameters):
         Raises
         ------
         ValueError
-            If a parameter is out of its range; if X is empty, not numeric or not
-            finite; if its rows do not fit ``image_shape``.
+            If a parameter is out of its range, or X is no matrix of such images.
         """
         self._check_parameters()
         X = check_rows(self, X, reset=True)
@@ -195,16 +178,13 @@ class ImageTransformer(ImageParameters):
         Returns
         -------
         images : ndarray of shape (n_samples, height * width * channels)
-            Images of shape ``output_shape_``, flattened; in float32 for float32 input
-            and small integers, else in float64.
+            Those of shape ``output_shape_``; float32 for float32 and small integers, else float64.
 
         Raises
         ------
         ValueError
-            If X is not numeric or not finite, or has another number of columns than in
-            `fit`; if a parameter that says what the map is has changed since then.
+            If X is no matrix of such images, or a parameter that the map goes by has changed.
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         X = check_rows(self, X, reset=False)
         place = usable_place(self, X)
@@ -227,7 +207,6 @@ class ImageTransformer(ImageParameters):
         -------
         names : ndarray of str
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         keeps = self._model(Place(torch.float64, _CPU)).keeps_columns
         names = OneToOneFeatureMixin if keeps else ClassNamePrefixFeaturesOutMixin
@@ -259,7 +238,8 @@ def remember_parameters(model, *others):
 
 
 def require_fitted_parameters(model):
-    """Raise a ValueError if a parameter that the map goes by has changed since the fit."""
+    """Raise an error without a fit, or if a parameter that the map goes by has changed since."""
+    check_is_fitted(model)
     for name, before in vars(model).get("_fitted_parameters", {}).items():
         now = _plain(getattr(model, name))
         if now != before:
@@ -294,20 +274,9 @@ class PatchSampling:
 
 
 def draw_patches(X, image_shape, patch_shape, stride, n_patches, random_state):
-    """Patches at random places of the images, in random order, as rows on the CPU.
+    """At most ``n_patches`` patches at random places of the images of X, in random order.
 
-    Parameters
-    ----------
-    X : ndarray or CSR matrix of shape (n_samples, n_features)
-    image_shape, patch_shape : tuple of three int
-    stride : tuple of two int
-    n_patches : int
-        All of them, where there are no more.
-    random_state : int, RandomState instance or None
-
-    Returns
-    -------
-    drawn : Tensor of shape (n_drawn, n_values)
+    They are rows of a tensor of shape (n_drawn, n_values) on the CPU.
     """
     generator, dtype = make_generator(random_state, _CPU), computing_dtype(X, _CPU)
     counts = count_patches(image_shape, patch_shape, stride)

@@ -9,7 +9,7 @@ from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
 from torch.nn import functional
 
-from skae._validation import Interval, StrOptions, check_is_fitted, computing_dtype
+from skae._validation import Interval, StrOptions, computing_dtype
 from skae.engine.images import (
     Stage,
     learn_whitening,
@@ -51,9 +51,9 @@ class Rectifier(ImageTransformer):
         \max(0, |x| - t), \qquad \max(0, x - t), \qquad \text{or} \quad
         [\max(0, x - t),\ \max(0, -x - t)]
 
-    for ``kind`` "abs", "relu" and "split". Without it, the responses of a filter to an
-    edge and to its negative would cancel in the average that :class:`Pooling` takes; of
-    all steps of a stage it is the one that Jarrett et al. [1]_ found to matter most.
+    for ``kind`` "abs", "relu" and "split" [2]_. Without it, the responses of a filter to an edge
+    and to its negative would cancel in the average that :class:`Pooling` takes; of all steps of
+    a stage it is the one that Jarrett et al. [1]_ found to matter most.
 
     Read more in the :ref:`User Guide <image_stages>`.
 
@@ -90,9 +90,8 @@ class Rectifier(ImageTransformer):
         default="abs",
         constraints=[StrOptions({"abs", "relu", "split"})],
         doc="""{"abs", "relu", "split"}
-        Magnitudes, positive parts, or the channels' positive parts followed by their
-        negative parts at each pixel, which doubles the channels. Only "split" depends
-        on ``image_shape``.""",
+        Magnitudes, positive parts, or at each pixel the positive parts of all channels and
+        then the negative ones. Only "split" depends on ``image_shape``.""",
         kw_only=False,
     )
     threshold: float = parameter(
@@ -126,8 +125,8 @@ class LocalContrastNormalizer(ImageTransformer):
 
     where :math:`w` is a Gaussian window of weights that sum to one over all channels and
     pixels inside of the image, and :math:`c` is the mean of :math:`\sigma_{jk}` over the
-    image. Nearby features and features of one place compete, and images become alike in
-    brightness and contrast. Use it on raw images, and after a rectified filter bank.
+    image. Features that are near compete, and images become alike in brightness and contrast.
+    Use it on raw images, and after a rectified filter bank.
 
     Read more in the :ref:`User Guide <image_stages>`.
 
@@ -145,9 +144,8 @@ class LocalContrastNormalizer(ImageTransformer):
 
     Notes
     -----
-    Each image is normalised by itself; nothing is learned in `fit`. The result does not
-    change if an image is made brighter or its contrast is scaled. A constant image
-    becomes zero, also where rounding made its pixels differ.
+    Nothing is learned in `fit`. The result does not change if an image is made brighter or its
+    contrast is scaled. A constant image becomes zero, also where rounding made pixels differ.
 
     References
     ----------
@@ -173,8 +171,7 @@ class LocalContrastNormalizer(ImageTransformer):
         default=None,
         constraints=[Interval(Real, 0, None, closed="neither"), None],
         doc="""float or None
-        Standard deviation of the window, in pixels. None is a quarter of ``size``; a
-        tiny one makes a window of one pixel.""",
+        Standard deviation of the window, in pixels. None is a quarter of ``size``.""",
     )
 
     def _check_parameters(self):
@@ -199,9 +196,8 @@ class Pooling(ImageTransformer):
 
     For a window :math:`N` of pixels, "average" is :math:`\frac{1}{|N|} \sum_N x`, "sum" is
     :math:`\sum_N x`, "max" is :math:`\max_N x` and "l2" is :math:`(\sum_N x^2)^{1/2}`.
-    Windows are of a ``size`` and lie ``stride`` apart, for a stage that others follow [1]_;
-    or they are the cells of a ``grid`` that parts the image, such as its four quadrants,
-    for a last stage whose number of features shall be small [2]_.
+    Windows are of a ``size`` and lie ``stride`` apart, for a stage that others follow [1]_; or
+    they are the cells of a ``grid``, such as four quadrants, for a last stage of few features [2]_.
 
     Read more in the :ref:`User Guide <image_stages>`.
 
@@ -219,10 +215,9 @@ class Pooling(ImageTransformer):
 
     Notes
     -----
-    Windows start at every ``stride``-th pixel from the upper left until one reaches the
-    border. What of a window lies beyond the image is cut off: no pixel is left out if the
-    stride is at most the size, and none is made up. Cells of a grid overlap nowhere, and
-    differ by one pixel in size at most.
+    Windows start at every ``stride``-th pixel until one reaches the border, beyond which it is
+    cut off: no pixel is left out if the stride is at most the size, and none is made up. Cells
+    of a grid overlap nowhere, and differ by one pixel in size at most.
 
     References
     ----------
@@ -258,8 +253,7 @@ class Pooling(ImageTransformer):
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of two int, int or None
-        Number of cells along height and width that part the image, at most one per
-        pixel. Takes the place of ``size``.""",
+        Cells along height and width, at most one per pixel, in the place of ``size``.""",
     )
     kind: str = parameter(
         default="average",
@@ -280,16 +274,12 @@ class Pooling(ImageTransformer):
         *sides, channels = self.image_shape_
         if self.grid is not None:
             grid = resolve_extents("grid", self.grid)
-            return Stage(
-                (*map(min, grid, sides), channels),
-                lambda images: pool_grid(images, self.kind, grid),
-            )
+            shape = (*map(min, grid, sides), channels)
+            return Stage(shape, lambda images: pool_grid(images, self.kind, grid))
         size = resolve_extents("size", self.size)
         stride = size if self.stride is None else resolve_extents("stride", self.stride)
-        return Stage(
-            (*map(_count_windows, sides, size, stride), channels),
-            lambda images: pool(images, self.kind, size, stride),
-        )
+        shape = (*map(_count_windows, sides, size, stride), channels)
+        return Stage(shape, lambda images: pool(images, self.kind, size, stride))
 
 
 def _count_windows(extent, size, stride):
@@ -312,9 +302,8 @@ def _whitens_rows(model):
 class PatchWhitener(PatchSampling, ImageTransformer):
     r"""Contrast normalisation and whitening of patches, or of whole images by patches.
 
-    Each patch :math:`x` becomes, with its own mean and variance over the :math:`d` values
-    and with the mean :math:`\mu` and covariance :math:`V D V^\top` of all patches so
-    normalised,
+    Each patch :math:`x` becomes, with its own mean and variance over the :math:`d` values and with
+    the mean :math:`\mu` and covariance :math:`V D V^\top` of all patches so normalised,
 
     .. math::
 
@@ -322,10 +311,9 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         \hat x = \frac{x - \bar x}{\sqrt{\operatorname{var}(x) + e_c}}
 
     where :math:`e` and :math:`e_c` are ``epsilon`` and ``contrast_epsilon`` in units of the
-    training data. Neighbouring pixels are alike, so that without it dictionaries and
-    Boltzmann machines spend their units on smooth blobs; on whitened patches they learn
-    edges. Use it before anything that learns from patches; :class:`PatchFeatures` has it
-    built in.
+    training data. Neighbouring pixels are alike, so that without it dictionaries and Boltzmann
+    machines spend their units on smooth blobs; on whitened patches they learn edges [2]_.
+    :class:`PatchFeatures` has it built in.
 
     Read more in the :ref:`User Guide <patches>`.
 
@@ -343,14 +331,12 @@ class PatchWhitener(PatchSampling, ImageTransformer):
 
     Notes
     -----
-    Both regularisers are relative to the data, so that pixels in [0, 1] and in
-    0, ..., 255 give the same result. The defaults are about those of Coates & Ng, who
-    add 10 to the variance of patches of pixels in 0, ..., 255, and 0.1 to the variances
-    of whitened components.
+    Both regularisers are relative to the data: pixels in [0, 1] and in 0, ..., 255 give the same
+    result. The defaults are about those of Coates & Ng [1]_, who add 10 to the variance of patches
+    of pixels in 0, ..., 255, and 0.1 to the variances of whitened components.
 
-    Directions in which the rows do not vary (constant columns, the mean that the contrast
-    step takes out, fewer rows than columns) are left out for ``epsilon=0``. Otherwise they
-    are divided by :math:`\sqrt e`.
+    Directions in which the rows do not vary (constant columns, the mean that the contrast step
+    takes out) are left out for ``epsilon=0``, and otherwise divided by :math:`\sqrt e`.
 
     References
     ----------
@@ -374,40 +360,35 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
         doc="""tuple of two int, int or None
-        Height and width of the patches. None: each row is one patch, which is whitened
-        as a whole, and all rows are learned from. Otherwise each pixel of an image is
-        whitened by the patch around it: the whitening's central filter is applied as a
-        convolution, which gives an image of the same shape. Images are mirrored at
-        their borders.""",
+        Height and width of the patches. None: each row is one patch, and all are learned
+        from. Otherwise each pixel is whitened by the patch around it: the whitening's central
+        filter is applied as a convolution, to images that are mirrored at their borders.""",
     )
     method: str = parameter(
         default="zca",
         constraints=[StrOptions({"zca", "pca"})],
         doc=r"""{"zca", "pca"}
-        "zca" keeps whitened patches as close as can be to the patches, so that they
-        look like images; "pca" leaves out the left factor V and gives components by
-        falling variance, for ``patch_shape=None`` only.""",
+        "zca" keeps whitened patches as close as can be to the patches: they look like images;
+        "pca", for ``patch_shape=None`` only, leaves out the left factor V and gives components
+        by falling variance.""",
     )
     epsilon: float = parameter(
         default=0.1,
         constraints=[Interval(Real, 0, None, closed="left")],
         doc="""float
-        Added to all variances, as a part of their mean: components of less variance
-        are noise, which a full whitening would make as large as all else.""",
+        Added to all variances, as a part of their mean: components of less are noise.""",
     )
     contrast: bool = parameter(
         default=True,
         constraints=["boolean"],
         doc="""bool
-        Whether the mean of each patch is subtracted, and its standard deviation divided
-        by.""",
+        Whether each patch loses its mean and is divided by its standard deviation.""",
     )
     contrast_epsilon: float = parameter(
         default=0.01,
         constraints=[Interval(Real, 0, None, closed="left")],
         doc="""float
-        Added to the variance of each patch, as a part of the mean of such variances:
-        patches of less contrast stay small.""",
+        Added to each patch's variance, as a part of their mean: those of less stay small.""",
     )
 
     mean_: np.ndarray = attribute(
@@ -443,15 +424,13 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         Returns
         -------
         patches : ndarray of shape (n_samples, n_features)
-            In the units of the data for ``contrast=False``. The mean and the contrast of
-            each patch cannot be had back: for ``contrast=True`` these are the patches
-            after the contrast step.
+            In the units of the data for ``contrast=False``, else as after the contrast step: the
+            mean and the contrast of each patch are lost.
 
         Notes
         -----
         Only for ``patch_shape=None``: a convolution is not undone.
         """
-        check_is_fitted(self)
         require_fitted_parameters(self)
         X = check_array(X, dtype=[np.float64, np.float32])
         if X.shape[1] != self.n_features_in_:
@@ -475,19 +454,11 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         whole = self.patch_shape is None
         patch_shape = self.image_shape_ if whole else resolve_patch_shape(self)
         n_values = math.prod(patch_shape)
-        require_memory(
-            6 * 8 * n_values**2,
-            _CPU,
-            f"Whitening patches of {n_values} values",
-            "Give a smaller patch_shape.",
-        )
-        learned = learn_whitening(
-            self._training_blocks(X, patch_shape),
-            self.method,
-            self.epsilon,
-            self.contrast_epsilon if self.contrast else None,
-            computing_dtype(X, _CPU),
-        )
+        what, remedy = f"Whitening patches of {n_values} values", "Give a smaller patch_shape."
+        require_memory(6 * 8 * n_values**2, _CPU, what, remedy)
+        blocks, dtype = self._training_blocks(X, patch_shape), computing_dtype(X, _CPU)
+        contrast_epsilon = self.contrast_epsilon if self.contrast else None
+        learned = learn_whitening(blocks, self.method, self.epsilon, contrast_epsilon, dtype)
         return {
             "patch_shape_": patch_shape,
             "contrast_epsilon_": learned.contrast_epsilon,
@@ -516,11 +487,8 @@ class PatchWhitener(PatchSampling, ImageTransformer):
             return (rows - mean) @ filters.t()
 
         if self.patch_shape is None:
-            return Stage(
-                self.image_shape_,
-                lambda images: whitened(images.flatten(1), filters),
-                keeps_columns=self.method == "zca",
-            )
+            keeps = self.method == "zca"
+            return Stage(self.image_shape_, lambda x: whitened(x.flatten(1), filters), keeps)
         height, width, channels = self.patch_shape_
         above, left = height // 2, width // 2
         border = (left, width - 1 - left, above, height - 1 - above)

@@ -21,20 +21,21 @@ from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import block_bounds
 from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
-from skae.engine.sparse.inference import (
+from skae.engine.sparse.problem import (
     choose_algorithm,
+    make_quadratic,
     orthogonal_matching_pursuit,
     soft_threshold,
 )
-from skae.engine.sparse.problem import make_quadratic
 from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import TrainedModel, rows_for
 from skae.estimators.face.transformer import Transformer, layer_weights
-from skae.estimators.sparse.given import find_dictionary
 from skae.estimators.sparse.inference import (
+    LOSSES,
     SparseInference,
     describe_coded_columns,
+    find_dictionary,
     penalty_of,
     solve,
 )
@@ -51,19 +52,16 @@ _LEARNING_TOL = 1e-2
 class SparseCoder(SparseInference, Transformer):
     r"""Sparse coding: each row as a combination of few atoms of a dictionary.
 
-    The code of a row is found by inference, in which atoms compete to explain it
-    ("explaining away"); no encoder is involved:
+    Codes are found by inference, in which atoms compete to explain a row, without an encoder:
 
     .. math::
 
         h(x) = \arg\min_h \tfrac{1}{2} \|x - h D\|^2 + \alpha \|h\|_1
         + \tfrac{\rho}{2} \|h\|^2
 
-    where :math:`\rho` is ``ridge`` (0 by default: the lasso). The dictionary D is learned, as
-    the minimiser of the mean over the rows of the minimum above with atoms of norm 1, or it is
-    given: as an array, or as any estimator with components, so that the filters of a Boltzmann
-    machine, an auto-encoder, PCA or k-means can be used with sparse inference in place of their
-    own feed-forward codes.
+    where :math:`\rho` is ``ridge`` (0 by default: the lasso). The dictionary D is learned, with
+    atoms of norm 1, to minimise the mean of that over the rows; or it is given, as an array or as
+    an estimator with components, such as a Boltzmann machine, an auto-encoder, PCA or k-means.
 
     Read more in the :ref:`User Guide <sparse_coding>`.
 
@@ -82,9 +80,9 @@ class SparseCoder(SparseInference, Transformer):
 
     Notes
     -----
-    Codes come with a certificate: inference goes on until the duality gap of every row is at
-    most ``inference_tol`` of its objective, or below the rounding error; where
-    ``inference_max_iter`` steps do not suffice for that, there is a warning.
+    Inference goes on until the duality gap of every row is at most ``inference_tol`` of its
+    objective, or below the rounding error; a warning tells where ``inference_max_iter`` steps do
+    not suffice.
 
     Standardised rows of d columns have a norm of about sqrt(d), so that wide tables want a
     larger ``alpha``: see `largest_alpha`. Text, as TF-IDF, wants ``loss="squared_error"``.
@@ -127,8 +125,7 @@ class SparseCoder(SparseInference, Transformer):
         constraints=[Interval(Integral, 1, None, closed="left"), None],
         doc="""int or None
         Number of atoms that are learned. None: twice the features, but at most 256 and, in
-        `fit`, one for five rows: where there are as many atoms as rows, every row becomes
-        one. With groups, the size of the map.""",
+        `fit`, one for five rows. With groups, the size of the map.""",
         kw_only=False,
     )
     alpha: float = preset(SparseInference, "alpha", default=0.3)
@@ -183,7 +180,7 @@ class SparseCoder(SparseInference, Transformer):
     )
     loss: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "gaussian", "squared_error"})],
+        constraints=[StrOptions(LOSSES)],
         doc="""{"auto", "gaussian", "squared_error"}
         The columns that are coded: "gaussian" standardises them by their mean and standard
         deviation, which are estimated in `fit`; "squared_error" takes them as they are.
@@ -206,8 +203,7 @@ class SparseCoder(SparseInference, Transformer):
     components_ = layer_weights(
         "dictionary",
         """ndarray of shape (n_components, n_features_in_)
-        The dictionary, one atom per row, for
-        (x - columns_.shift) / columns_.scale.""",
+        The dictionary, one atom per row, for (x - columns_.shift) / columns_.scale.""",
     )
     n_components_: int = attribute(
         """int
@@ -263,9 +259,8 @@ class SparseCoder(SparseInference, Transformer):
         """Continue learning with one pass over the rows of X, in batches.
 
         The first call chooses the number of atoms, the statistics of the columns and the
-        algorithm of `transform`; later calls keep them. What the rows so far say of the atoms, the
-        optimiser's moments and the random state carry over from call to call. A dictionary that
-        is given is taken anew at every call: nothing is learned that could be lost.
+        algorithm of `transform`. What the rows so far say of the atoms, the optimiser's moments
+        and the random state carry over. A dictionary that is given is taken anew at every call.
 
         Parameters
         ----------

@@ -3,22 +3,21 @@
 import math
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 
 from skae._validation import Interval, StrOptions
-from skae.engine.sparse.convolutions import PADDINGS, Convolution
-from skae.engine.sparse.predictive import PredictiveDecomposition, predictive_model
+from skae.engine.networks.units import UNITS
+from skae.engine.sparse.linear_maps import PADDINGS, Convolution
 from skae.engine.sparse.problem import L1
 from skae.estimators.face.columns import Columns
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.images.shapes import ImageParameters, resolve_extents, resolve_image_shape
-from skae.estimators.sparse.inference import describe_coded_columns, solve
-from skae.estimators.sparse.psd import PSD
+from skae.estimators.sparse.inference import LOSSES, describe_coded_columns
+from skae.estimators.sparse.psd import PSD, model_of
 
 _FILTER_SHAPE = (5, 5)
 # Steps of inference for the codes of `transform`, which have no next batch to improve in.
@@ -30,10 +29,14 @@ _CODE_COPIES = 12
 class ImageColumns(Columns):
     """Columns of images: one shift for each channel, and one scale for all."""
 
+    @property
+    def _is_scaled(self):
+        return UNITS[self.parts[0][0]].standardizes
+
     def check_first_part(self, n_rows):
         """Report a first part of a stream that tells nothing of the images' contrast."""
         flat = (self.minimum == self.maximum).all() and np.allclose(self.mean, self.shift)
-        if flat and self.parts[0][0] == "gaussian":
+        if flat and self._is_scaled:
             warnings.warn(
                 "The first call of partial_fit estimates mean and scale of the images for all "
                 f"calls to come, and its images (n_samples={n_rows}) are constant: pass more rows "
@@ -48,8 +51,9 @@ class ImageColumns(Columns):
         Columns that each had a scale of their own would look different at every position, so
         that no filter would fit all of them.
         """
-        if columns.parts[0][0] != "gaussian":
-            return cls(*columns)
+        images = cls(*columns)
+        if not images._is_scaled:
+            return images
         mean = columns.mean.reshape(-1, image_shape[-1])
         shift = np.broadcast_to(mean.mean(axis=0), mean.shape).ravel().copy()
         deviation = np.where(columns.minimum == columns.maximum, 0.0, columns.scale)
@@ -59,7 +63,7 @@ class ImageColumns(Columns):
             scale = 1.0  # nothing but rounding errors to standardise
         else:
             scale = largest * math.sqrt(2 * np.mean(np.square(deviation / largest)))
-        return cls(*columns._replace(shift=shift, scale=np.full_like(shift, scale)))
+        return images._replace(shift=shift, scale=np.full_like(shift, scale))
 
 
 @estimator
@@ -77,9 +81,7 @@ class ConvolutionalPSD(Transformer):
 
     over filters :math:`D_k` of unit norm and over :math:`W, b, g`. Norms are sums over all
     positions of an image, so that :math:`\alpha` and :math:`\lambda` = ``prediction`` mean
-    for each code what they mean for patches. Filters that see whole images can move what
-    they have learned from one position to all others; those of patches learn shifted copies
-    of each other instead.
+    for each code what they mean for patches, whose filters are shifted copies of each other.
 
     Rows are images, flattened with the channels last; so are the maps of codes, whose
     ``output_shape_`` is the ``image_shape`` of the next stage. Between stages belong
@@ -151,13 +153,11 @@ class ConvolutionalPSD(Transformer):
         doc="""{"valid", "same", "full"}
         Positions of the filters:
 
-        - "same": one for every ``stride`` pixels along height and width; filters at the
-          border see zeros (the mean) beyond it;
-        - "full": wherever they overlap the image, so that all pixels are reconstructed
-          alike;
-        - "valid": where they lie in the image. Pixels near the border then have fewer
-          filters that reconstruct them, those in a corner one position's only, which
-          distorts the filters where images are small.""",
+        - "same": one for every ``stride`` pixels; filters at the border see zeros (the mean)
+          beyond it;
+        - "full": wherever they overlap the image, so that all pixels are reconstructed alike;
+        - "valid": where they lie in the image. Fewer filters reconstruct the pixels near the
+          border, which distorts them where images are small.""",
     )
     sharing: str = parameter(
         default="convolutional",
@@ -201,7 +201,7 @@ class ConvolutionalPSD(Transformer):
     )
     loss: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "gaussian", "squared_error"})],
+        constraints=[StrOptions(LOSSES)],
         doc="""{"auto", "gaussian", "squared_error"}
         "gaussian", which "auto" is here, centres images by one mean for each channel and
         divides by one standard deviation, both estimated in `fit`; "squared_error" takes
@@ -275,29 +275,13 @@ class ConvolutionalPSD(Transformer):
                 "stride or padding have changed since this ConvolutionalPSD was fitted, and with "
                 "them the number of codes. Set them back, or call fit with warm_start=False."
             )
-        penalty = L1(float(self.alpha))
-        units = self.columns_.units(place.device)
-        shift, scale = self.columns_.standardization(place)
-
-        optimal = partial(
-            solve, self, algorithm=penalty.solver, tol=self.inference_tol, max_iter=_MOST_STEPS
-        )
-        return predictive_model(
-            partial(
-                PredictiveDecomposition,
-                convolution,
-                penalty,
-                self.prediction,
-                self.activation,
-                units.constant,
-                tol=self.inference_tol,
-                max_iter=int(self.inference_max_iter),
-            ),
-            units,
+        return model_of(
+            self,
+            place,
+            convolution,
+            L1(float(self.alpha)),
+            most_steps=_MOST_STEPS,
             from_zero=True,
-            solve=optimal if self.inference == "optimal" else None,
-            shift=shift,
-            scale=scale,
             numbers_per_row=convolution.n_codes * _CODE_COPIES,
         )
 

@@ -4,27 +4,39 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import numpy as np
 import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_array
 
 from skae._validation import Interval, check_is_fitted, check_rows
 from skae.engine.optimisation.devices import place_of
 from skae.engine.sparse.groups import GroupL2, map_groups
-from skae.engine.sparse.inference import infer
 from skae.engine.sparse.problem import (
     L1,
     OperatorQuadratic,
     Quadratic,
+    infer,
     is_solved,
     largest_useful_alpha,
 )
 from skae.estimators.face.columns import describe_columns
-from skae.estimators.face.outcomes import report_unsolved
+from skae.estimators.face.outcomes import report_unsolved, warn
 from skae.estimators.face.parameters import estimator, parameter
+
+# What codes minimise is a squared error: of columns that are standardised, or as they are.
+LOSSES = {"auto", "gaussian", "squared_error"}
+# Where an estimator keeps vectors that add up to its input, first choice first.
+_ATTRIBUTES = ("decoder_components_", "mixing_", "components_", "cluster_centers_")
+# Cosine from which on two atoms count as one.
+_SAME = 1 - 1e-6
 
 
 @estimator
 class SparseInference:
-    """Parameters of the sparsity penalty and of `skae.engine.sparse.inference.infer`."""
+    """Parameters of the sparsity penalty and of `skae.engine.sparse.problem.infer`."""
 
     alpha: float = parameter(
         default=1.0,
@@ -92,12 +104,8 @@ class SparseInference:
 
 
 def penalty_of(estimator, n_components: int) -> L1 | GroupL2:
-    """The sparsity penalty that an estimator's parameters are, for so many components.
-
-    Raises
-    ------
-    ValueError
-        If the groups do not fit a map of so many units.
+    """The sparsity penalty that an estimator's parameters are, for so many components. A ValueError
+    tells of groups that do not fit a map of so many units.
     """
     alpha, positive = float(estimator.alpha), getattr(estimator, "positive", False)
     if estimator.group_shape is None:
@@ -134,17 +142,8 @@ def solve(
     max_iter,
     **options,
 ) -> torch.Tensor:
-    """Optimal codes for an estimator's `transform`, with a warning where they are not.
-
-    Parameters
-    ----------
-    model : estimator
-    quadratic, penalty, tol, max_iter, **options
-        As `skae.engine.sparse.inference.infer` takes them.
-
-    Returns
-    -------
-    codes : Tensor of shape (n_samples, n_components)
+    """Optimal codes for an estimator's `transform`, with a warning where they are not. Arguments
+    are those of `skae.engine.sparse.problem.infer`.
     """
     result = infer(quadratic, penalty, tol=tol, max_iter=max_iter, **options)
     solved = is_solved(quadratic.energy, result.objective, result.gap, tol)
@@ -152,3 +151,89 @@ def solve(
     is_single = quadratic.linear.dtype == torch.float32
     report_unsolved(model, n_unsolved, len(solved), tol, max_iter, is_single)
     return result.codes
+
+
+def find_dictionary(dictionary, X, columns, positive=False):
+    """The atoms of the ``dictionary`` parameter, and the columns that they are for.
+
+    An array is taken as it is. An estimator lends its decoder's components, components or cluster
+    centres, at unit norm, and the shift and scale that it gave its input; one that is not fitted is
+    fitted on X first. Where codes are ``positive``, an atom and its negative are two. A ValueError
+    tells that there are no atoms to be found, or not for as many features as X has.
+    """
+    atoms, shift, scale = dictionary, None, None
+    if isinstance(dictionary, type):
+        raise ValueError(f"dictionary={dictionary!r} is a class: pass an instance of it.")
+    if hasattr(dictionary, "fit"):
+        model = _fitted(dictionary, X)
+        names = [name for name in _ATTRIBUTES if getattr(model, name, None) is not None]
+        if not names:
+            raise ValueError(
+                f"dictionary={dictionary!r} has none of {', '.join(_ATTRIBUTES)} once it is "
+                "fitted. Pass an estimator of one linear layer, or an array of atoms."
+            )
+        atoms = getattr(model, names[0])
+        atoms = atoms.toarray() if sparse.issparse(atoms) else atoms
+        atoms = check_array(atoms, dtype=np.float64, input_name=names[0])
+        atoms = atoms.T if names[0] == "mixing_" else atoms
+        norm = np.linalg.norm(atoms, axis=1, keepdims=True)
+        atoms = atoms / np.where(norm > 0, norm, 1)
+        if hasattr(model, "columns_"):
+            shift, scale = model.columns_.shift, model.columns_.scale
+        elif hasattr(model, "mean_"):
+            shift = np.asarray(model.mean_, dtype=np.float64)
+            scale = np.ones_like(shift)  # the components are of columns as they are
+    else:
+        atoms = _as_atoms(dictionary)
+    if atoms.shape[1] != X.shape[1]:
+        raise ValueError(
+            f"The dictionary has atoms of {atoms.shape[1]} features, but X has {X.shape[1]}. Its "
+            "shape has to be (n_components, n_features): one atom per row."
+        )
+    _warn_of_degenerate(atoms, positive)
+    return atoms, columns if shift is None else columns._replace(shift=shift, scale=scale)
+
+
+def _as_atoms(array):
+    array = array.toarray() if sparse.issparse(array) else array
+    try:
+        # A copy: what the user does to the array does not change the model.
+        return check_array(
+            array, dtype=[np.float64, np.float32], copy=True, input_name="dictionary"
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "dictionary has to be a finite array of shape (n_components, n_features), one atom "
+            f"per row, an estimator or None. {error}"
+        ) from error
+
+
+def _fitted(model, X):
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return clone(model).fit(X)
+    return model
+
+
+def _warn_of_degenerate(atoms, positive):
+    atoms = atoms.astype(np.float64)
+    norm = np.linalg.norm(atoms, axis=1)
+    zero = np.flatnonzero(norm == 0)
+    if len(zero):
+        warn(
+            f"{len(zero)} atoms of the dictionary, the first of them {zero[:5].tolist()}, are "
+            "zero: they will not be used. Remove them.",
+            UserWarning,
+        )
+    unit = atoms / np.where(norm > 0, norm, 1)[:, np.newaxis]
+    cosine = unit @ unit.T
+    same = np.triu((cosine if positive else np.abs(cosine)) > _SAME, k=1)
+    if same.any():
+        first, second = np.argwhere(same)[0]
+        warn(
+            f"Atoms {first} and {second} are the first of {same.sum()} pairs of atoms of the "
+            "dictionary that are multiples of each other: codes are not unique. Remove one of "
+            "each pair.",
+            UserWarning,
+        )

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import torch
 
 from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_rows
+from skae.engine.optimisation.models import Model
 from skae.engine.sparse.linear_maps import Dense
 from skae.engine.sparse.predictive import (
     PREDICTORS,
@@ -15,16 +16,17 @@ from skae.engine.sparse.predictive import (
 )
 from skae.engine.sparse.problem import largest_useful_alpha
 from skae.estimators.face.parameters import estimator, parameter, preset
-from skae.estimators.face.transformer import Transformer, layer_weights
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 from skae.estimators.sparse.inference import (
+    LOSSES,
     SparseInference,
     describe_coded_columns,
     penalty_of,
     solve,
 )
-from skae.estimators.stacks.layers import LAYERS
 
 
+@LAYERS.named("psd")
 @estimator
 class PSD(SparseInference, Transformer):
     r"""Predictive sparse decomposition: sparse coding with an encoder that predicts the codes.
@@ -196,7 +198,7 @@ class PSD(SparseInference, Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
-        if self.loss not in ("auto", "gaussian", "squared_error"):
+        if self.loss not in LOSSES:
             raise ValueError(
                 f"loss={self.loss!r}, but sparse codes minimise a squared error: use "
                 "loss='gaussian' for standardised columns, also where values lie in [0, 1], "
@@ -209,30 +211,11 @@ class PSD(SparseInference, Transformer):
 
     def _model(self, place):
         penalty, linear_map = self._parts()
-        units = self.columns_.units(place.device)
-        shift, scale = self.columns_.standardization(place)
-        # By the same steps for every row, whatever the others are.
-        optimal = partial(solve, self, algorithm=penalty.solver, **self._accuracy)
 
         def largest_alpha(theta, x):
             return largest_useful_alpha(penalty, x @ theta["decoder_weight_0"].t())
 
-        return predictive_model(
-            partial(
-                PredictiveDecomposition,
-                linear_map,
-                penalty,
-                self.prediction,
-                self.activation,
-                units.constant,
-                **self._accuracy,
-            ),
-            units,
-            solve=optimal if self.inference == "optimal" else None,
-            shift=shift,
-            scale=scale,
-            largest_alpha=largest_alpha,
-        )
+        return model_of(self, place, linear_map, penalty, largest_alpha=largest_alpha)
 
     def _parts(self):
         """The penalty and the decoder's linear map."""
@@ -240,5 +223,22 @@ class PSD(SparseInference, Transformer):
         return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
 
 
-# A stack has such layers by this name.
-LAYERS["psd"] = PSD
+def model_of(estimator, place, linear_map, penalty, *, most_steps=None, **fields) -> Model:
+    """The engine's model of an estimator, whose optimal codes take ``most_steps`` at most."""
+    units = estimator.columns_.units(place.device)
+    shift, scale = estimator.columns_.standardization(place)
+    accuracy = {"tol": estimator.inference_tol, "max_iter": int(estimator.inference_max_iter)}
+    objective = partial(
+        PredictiveDecomposition,
+        linear_map,
+        penalty,
+        estimator.prediction,
+        estimator.activation,
+        units.constant,
+        **accuracy,
+    )
+    if estimator.inference == "optimal":
+        # By the same steps for every row, whatever the others are.
+        accuracy["max_iter"] = most_steps or accuracy["max_iter"]
+        fields["solve"] = partial(solve, estimator, algorithm=penalty.solver, **accuracy)
+    return predictive_model(objective, units, shift=shift, scale=scale, **fields)

@@ -12,20 +12,11 @@ from sklearn.frozen import FrozenEstimator
 from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
-from skae.engine.optimisation.parameters import Registry
-from skae.estimators.auto_encoders import (
-    AutoEncoder,
-    ContractiveAutoEncoder,
-    DenoisingAutoEncoder,
-)
+from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.face.transformer import Transformer, as_if_fitted
+from skae.estimators.face.transformer import LAYERS, Transformer, as_if_fitted
 
-# Families add theirs where they are defined.
-LAYERS = Registry(
-    auto=AutoEncoder, denoising=DenoisingAutoEncoder, contractive=ContractiveAutoEncoder
-)
 _DEFAULT_SIZES = (256, 256)
 # How one layer at a time may be trained, and how by a gradient through its codes.
 _MODES = ("unsupervised", "supervised", "partly_supervised", None)

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
+from scipy import special
 
-from skae._validation import Interval, check_is_fitted, check_pair, check_rows
+from skae._validation import Interval, StrOptions, check_is_fitted, check_pair, check_rows
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
-from skae.estimators.face.scikit_learn import with_callbacks
+from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.supervised.fine_tuning import fit_stack, fitted_model
-from skae.estimators.supervised.tasks import Criterion, Task
+from skae.estimators.supervised.fine_tuning import fit_part, fit_stack, fitted_model
+from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion
 from skae.estimators.targets import Classes, Numbers
 
 _RATE = Interval(Real, 0, 1, closed="left")
@@ -147,3 +148,380 @@ class SupervisedStack(TrainedModel):
         model, theta = fitted = fitted_model(self, X)
         n_outputs = len(self.output_bias_)
         return fitted.map_rows(lambda x: model.reconstruct(theta, x), X, (n_outputs,))
+
+
+@estimator
+class ClassifyingStack(ClassifierMixin, SupervisedStack):
+    """What stacks that predict classes share, whatever they descend on."""
+
+    unlabelled: float | str | None = parameter(
+        default=-1,
+        constraints=[Real, str, None],
+        doc="""int, str or None
+        The value in y that stands for an unknown class; a string where classes are strings.
+        None: there is none, every value is a class, as where classes are -1 and 1.""",
+    )
+    class_weight: dict | list | str | None = parameter(
+        default=None,
+        constraints=[dict, list, StrOptions({"balanced"}), None],
+        doc="""dict, list of dict, "balanced" or None
+        Weights of classes in the supervised criterion; one dict for each output. "balanced":
+        inversely as often as they occur among the labelled rows.""",
+    )
+
+    classes_: np.ndarray | list[np.ndarray] = attribute(
+        """ndarray of shape (n_classes,), or list of them
+        The classes; for each output, where there are several. Where these are labels that are
+        there or not (0 or 1), the numbers of the labels."""
+    )
+    output_classes_: list[np.ndarray] = attribute(
+        """list of ndarray
+        The classes of each output."""
+    )
+
+    def predict(self, X):
+        """The most probable class of every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        classes : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        return self._targets().predicted(self._outputs(X))
+
+    def predict_proba(self, X):
+        """The probability of every class for every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes), or list of them
+            One for each output, where there are several; where these are labels that are there
+            or not, the probabilities of being there, of shape (n_samples, n_labels).
+        """
+        return self._by_output(X, lambda output: special.softmax(output, axis=1))
+
+    def predict_log_proba(self, X):
+        """Logarithms of what `predict_proba` returns.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes), or list of them
+        """
+        return self._by_output(X, lambda output: special.log_softmax(output, axis=1))
+
+    def decision_function(self, X):
+        """Logits: log-probabilities up to a constant in every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples,) or (n_samples, n_classes), or list of them
+            For two classes, the log-odds of the second one; with several outputs, one for each,
+            as columns where all have two classes.
+        """
+        outputs = self._outputs(X)
+        found = [
+            output[:, 1] - output[:, 0] if output.shape[1] == 2 else output
+            for output in self._targets().by_output(outputs)
+        ]
+        if len(found) == 1:
+            return found[0]
+        return np.column_stack(found) if all(logits.ndim == 1 for logits in found) else found
+
+    def score(self, X, y, sample_weight=None):
+        """Mean accuracy: the part of the labelled rows all of whose classes are predicted.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True classes; rows with an ``unlabelled`` one are left out.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+        """
+        return self._targets().score(y, self.predict(X), sample_weight)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _targets(self):
+        classes = getattr(self, "output_classes_", None)
+        return Classes(self.unlabelled, self.class_weight, classes)
+
+    def _by_output(self, X, function):
+        """What scikit-learn returns of the probabilities, or of their logarithms."""
+        outputs, kind = self._outputs(X), self._targets()
+        return kind.gathered([function(output) for output in kind.by_output(outputs)])
+
+
+@estimator
+class StackedClassifier(ClassifyingStack):
+    r"""A deep net that predicts classes, whose layers are pre-trained one by one.
+
+    The layers are trained as those of :class:`StackedAutoEncoder`, with the labels or without.
+    An output layer is added, and the whole minimises, averaged over labelled rows,
+
+    .. math::
+
+        -\log P\bigl(y \mid U h_L(x) + d\bigr) + \tfrac{\rho}{2 n} \|U\|^2
+        + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr)
+
+    where n is the number of labelled rows, P a softmax over classes, :math:`\rho`
+    ``output_penalty`` and :math:`\lambda` ``unsupervised_weight``, the weight of the layers' own
+    criteria, which take in unlabelled rows. The output starts as a logistic regression on the
+    codes of pre-training. With several outputs, the first term is the sum of theirs, each a mean
+    over the rows whose class is known.
+
+    Use it where labels are few beside the rows, or where a deep net without pre-training
+    overfits; with ``pretraining=None`` it is a multi-layer perceptron.
+
+    Read more in the :ref:`User Guide <stacked_predictors>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    StackedRegressor : The same for numbers.
+    StackedAutoEncoder : The layers alone, as a transformer.
+    sklearn.neural_network.MLPClassifier : Deep nets without pre-training.
+
+    References
+    ----------
+    .. [1] Y. Bengio, P. Lamblin, D. Popovici, H. Larochelle. Greedy layer-wise training of deep
+       networks. NIPS 2006.
+    .. [2] H. Larochelle, Y. Bengio, J. Louradour, P. Lamblin. Exploring strategies for training
+       deep neural networks. Journal of Machine Learning Research 10, 2009.
+    .. [3] P. Vincent, H. Larochelle, I. Lajoie, Y. Bengio, P.-A. Manzagol. Stacked
+       denoising autoencoders. Journal of Machine Learning Research 11, 2010.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import StackedClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> some = y.copy()
+    >>> some[200:] = -1                                   # 200 labels, the others unknown
+    >>> model = StackedClassifier((128, 128), max_iter=20, random_state=0).fit(X, some)
+    >>> bool(model.score(X[200:], y[200:]) > 0.75)
+    True
+    """
+
+    supervision: float = preset(StackedAutoEncoder, "supervision", default=1.0)
+    unsupervised_weight: float = parameter(
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""float
+        Weight of the layers' own criteria while fine-tuning; each on the codes of the one
+        below, and of all rows, labelled or not.""",
+    )
+
+    @all_or_nothing
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Continue with one pass of fine-tuning over the rows of X, in batches.
+
+        The first call pre-trains the layers on its rows as `fit` does, unless ``pretraining`` is
+        None or "prefit"; it should have rows of every class. The optimiser's moments and the
+        random state carry over from call to call. No rows are held out, and the learning rate
+        is constant.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Classes.
+        classes : array-like of shape (n_classes,), or list of them, default=None
+            All classes that there will be; for each output, where there are several. Needed by
+            the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If y has a class that was not announced.
+        """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' would depend on the rows of each call. Pass a dict: "
+                "sklearn.utils.class_weight.compute_class_weight finds the weights."
+            )
+        known = getattr(self, "output_classes_", None)
+        if classes is None and known is None:
+            raise ValueError(
+                "The first call of partial_fit needs classes=, all classes that there will be."
+            )
+        if classes is not None and known is not None:
+            given = [np.unique(names) for names in (classes if len(known) > 1 else [classes])]
+            if len(given) != len(known) or not all(map(np.array_equal, given, known)):
+                raise ValueError(
+                    f"classes={classes!r} are not those of the first call of partial_fit, "
+                    f"{[names.tolist() for names in known]}, which cannot change."
+                )
+        return fit_part(self, X, y, sample_weight, classes=classes)
+
+    def _criterion(self, task):
+        return labelled_criterion(task, self.unsupervised_weight)
+
+
+@estimator
+class StackedRegressor(RegressorMixin, SupervisedStack):
+    r"""A deep net that predicts numbers, whose layers are pre-trained one by one.
+
+    The layers are trained as those of :class:`StackedAutoEncoder`. A linear output layer is
+    added, and the whole minimises, averaged over rows with a target,
+
+    .. math::
+
+        \sum_k \frac{(y_k - \hat y_k(x))^2}{2 s_k^2} + \tfrac{\rho}{2 n} \|U\|^2
+        + \lambda \sum_l L_l\bigl(\theta_l; h_l(x)\bigr) + \text{const.}
+
+    where n is the number of rows with a target, :math:`s_k` the standard deviation of target k,
+    so that targets need no scaling, :math:`\rho` ``output_penalty`` and :math:`\lambda`
+    ``unsupervised_weight``. A target that is NaN is unknown: its row takes part in pre-training,
+    and in the layers' own criteria. The output starts as a ridge regression on the codes of
+    pre-training.
+
+    Read more in the :ref:`User Guide <stacked_predictors>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    StackedClassifier : The same for classes.
+    StackedAutoEncoder : The layers alone, as a transformer.
+    sklearn.neural_network.MLPRegressor : Deep nets without pre-training.
+
+    References
+    ----------
+    .. [1] Y. Bengio, P. Lamblin, D. Popovici, H. Larochelle. Greedy layer-wise training of deep
+       networks. NIPS 2006.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from skae import StackedRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = StackedRegressor((64,), max_iter=30, learning_rate=1e-4, random_state=0)
+    >>> bool(model.fit(X[:300], y[:300]).score(X[300:], y[300:]) > 0.4)
+    True
+    """
+
+    supervision: float = preset(StackedClassifier, "supervision", default=1.0)
+    unsupervised_weight: float = preset(StackedClassifier, "unsupervised_weight", default=0.0)
+
+    target_mean_: np.ndarray = attribute(
+        """ndarray of shape (n_outputs,)
+        Means of the targets, by which they are standardised."""
+    )
+    target_scale_: np.ndarray = attribute(
+        """ndarray of shape (n_outputs,)
+        Their standard deviations; 1 for one that does not vary."""
+    )
+
+    @all_or_nothing
+    def partial_fit(self, X, y, sample_weight=None):
+        """Continue with one pass of fine-tuning over the rows of X, in batches.
+
+        The first call pre-trains the layers on its rows as `fit` does, unless ``pretraining`` is
+        None or "prefit", and takes mean and scale of the targets from them. The optimiser's
+        moments and the random state carry over from call to call. No rows are held out, and the
+        learning rate is constant.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        return fit_part(self, X, y, sample_weight)
+
+    def predict(self, X):
+        """The expected target of every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the units of y.
+        """
+        return self._targets().predicted(self._outputs(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Coefficient of determination, R^2, of the predictions for rows with a target.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True targets; rows with a NaN are left out.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+        """
+        return self._targets().score(y, self.predict(X), sample_weight)
+
+    def _targets(self):
+        known = getattr(self, "target_mean_", None), getattr(self, "target_scale_", None)
+        return Numbers(*known)
+
+    def _criterion(self, task):
+        return labelled_criterion(task, self.unsupervised_weight)

@@ -1,28 +1,259 @@
 """The manifold tangent classifier: insensitive along the directions in which the data vary."""
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
+import numpy as np
+import torch
+from sklearn.utils import gen_even_slices
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_pair, check_rows
+from skae.diagnostics import jacobian_products
+from skae.engine.networks.layers import jacobian_of
+from skae.engine.optimisation.devices import require_memory
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.rows import make_rows, summarize_columns
+from skae.engine.stacks.stacking import stacked
+from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
+from skae.estimators.auto_encoders import ContractiveAutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.supervised.classifier import ClassifyingStack, StackedClassifier
-from skae.estimators.supervised.fine_tuning import fit_stack
-from skae.estimators.tangents.sources import SOURCES, SourceChoice
-from skae.estimators.tangents.tuning import (
-    pair,
-    tangent_criterion,
-    tangent_stack,
-    uses_own_tangents,
+from skae.estimators.supervised.fine_tuning import fit_stack, stack_of
+from skae.estimators.supervised.predictors import ClassifyingStack, StackedClassifier
+from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion, layers_below
+from skae.estimators.tangents.sources import (
+    SOURCES,
+    EncoderTangents,
+    SourceChoice,
+    check_source,
+    learned_source,
 )
 
+# Layers by default: how many, and units for each column of the data, their fewest and their most.
+_N_LAYERS, _UNITS = 2, (4, 100, 1000)
+# A contractive layer by name: its contraction for each column of its input, and its training.
+_CONTRACTION = 1e-3
+_TRAINING: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "learning_rate_schedule": "linear",
+    "batch_size": 200,
+}
+# "auto": steps, and the fewest and most epochs that these may be.
+_PRETRAINING = 10_000, 5, 400
+_FINE_TUNING = 2_000, 5, 200
+# The least part of the rows of an epoch that is labelled.
+_LABELLED_FRACTION = 1 / 3
+# Penalties are about steps so long, as a part of the rows' distance from their mean.
+_LENGTH = 0.1
+# Rows whose tangents are found at a time.
+_ROWS = 5000
+# Neighbours of each row in local PCA.
+N_NEIGHBORS = 30
+_CPU = torch.device("cpu")
+
+
+def pair(value: float | tuple[float, float]) -> tuple[float, float]:
+    """Within the tangents' planes, and in any direction: one number holds for both."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def uses_own_tangents(model) -> bool:
+    """Whether tangents are those of the classifier's own layers."""
+    return isinstance(model.tangent_source, str) and model.tangent_source == "encoder"
+
+
+def tangent_stack(model, data) -> StackedAutoEncoder:
+    """The layers of a tangent classifier, of the width and trained for the time that data ask for.
+
+    Parameters
+    ----------
+    model : ManifoldTangentClassifier
+    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
+    """
+    n_samples, n_features = data.shape
+    sizes = model.layer_sizes
+    if sizes is None and model.layers is None:
+        sizes = (_n_units(n_features),) * _N_LAYERS
+    elif isinstance(sizes, Integral):
+        sizes = (sizes,)
+    is_named = model.layers is None and isinstance(model.layer, str)
+    is_contractive = is_named and model.layer == "contractive"
+    batch_size = _TRAINING["batch_size"] if is_contractive else model.batch_size
+    max_iter = _epochs(n_samples / batch_size, *_PRETRAINING)
+    stack = stack_of(model, data, layer_sizes=sizes, max_iter=max_iter)
+    # Others are refused where the stack is checked.
+    are_sizes = sizes is not None and all(isinstance(n, Integral) and int(n) > 0 for n in sizes)
+    if is_contractive and are_sizes and model.pretraining != "prefit":
+        stack.layers = [
+            ContractiveAutoEncoder(
+                int(size),
+                contraction=_CONTRACTION * width,
+                max_iter=max_iter,
+                device=model.device,
+                verbose=model.verbose,
+                **_TRAINING,
+            )
+            for width, size in zip((n_features, *sizes), sizes, strict=False)
+        ]
+    if uses_own_tangents(model):
+        widths = [getattr(layer, "n_components", None) for layer in stack.layers or ()]
+        widths += sizes if are_sizes else ()
+        _check_rank(model.n_tangents, n_features, min(filter(None, [n_features, *widths])))
+    else:
+        check_source(model.tangent_source, model.n_tangents, data, n_neighbors=N_NEIGHBORS)
+    return stack
+
+
+def tangent_criterion(model, task: Task) -> Criterion:
+    """What the whole of a tangent classifier descends on.
+
+    Parameters
+    ----------
+    model : ManifoldTangentClassifier
+    task : Task
+    """
+    if task.is_fresh:
+        encoder, source = task.stack, _source(model, task)
+    else:
+        encoder, source = model.encoder_, model.source_
+    facts = {"encoder_": encoder, "source_": source, "n_tangents_": source.n_tangents}
+    if not task.models:
+        return labelled_criterion(task, 0.0)._replace(facts=facts)
+    (within, anywhere), steps = pair(model.unlabelled_penalty), pair(model.unlabelled_step)
+    uses_others = max(within, anywhere, model.entropy_penalty, model.balance_penalty) > 0
+    index = _with_labelled(task) if uses_others else task.known
+    columns = encoder.layers_[task.first].columns_
+    length = _spread(columns, task.rows, task.weight)
+    planes = None
+    if within > 0 and source.n_tangents > 0:
+        planes = _frozen_planes(task) if uses_own_tangents(model) else _held_planes
+    needed = task.labelled & (model.tangent_penalty > 0)
+    if planes is _held_planes:
+        needed |= ~task.labelled
+    prior = task.targets.class_frequencies(model.n_labelled_)
+
+    def objective():
+        return SemiSupervised(
+            task.models,
+            planes=planes,
+            tangent_penalty=model.tangent_penalty,
+            within=Moves(within, steps[0] * length),
+            anywhere=Moves(anywhere, steps[1] * length),
+            entropy_penalty=model.entropy_penalty,
+            balance_penalty=model.balance_penalty,
+            prior=prior.to(task.place.device, task.place.dtype),
+            labelled_fraction=task.fraction(index),
+            **task.options,
+        )
+
+    directions, position = _directions(encoder, source, task, needed, _LENGTH * length)
+    max_iter = model.max_iter
+    if max_iter == "auto":
+        n_rows = len(task.known)
+        if uses_others:
+            n_rows = len(task.others) + max(n_rows, _wanted(len(task.others)))
+        max_iter = _epochs(n_rows / model.batch_size, *_FINE_TUNING)
+    return Criterion(objective, index, directions, position, max_iter, facts)
+
+
+def _source(model, task):
+    """What finds the tangents, learned from the rows that count."""
+    counted = task.data if task.weight is None else task.data[task.weight > 0]
+    if uses_own_tangents(model):
+        return EncoderTangents(task.stack, model.n_tangents, counted)
+    columns = task.stack.columns_
+    choice = model.tangent_source
+    return learned_source(choice, model.n_tangents, counted, columns, n_neighbors=N_NEIGHBORS)
+
+
+def _check_rank(n_tangents, n_features, most):
+    if n_tangents != "auto" and n_tangents > most:
+        raise ValueError(
+            f"n_tangents={n_tangents}, but the data have {n_features} columns and the code a rank "
+            f"of at most {most}: ask for at most {most}, use n_tangents='auto', or make the layers "
+            "larger."
+        )
+
+
+def _n_units(n_features):
+    """Of each layer, where the user does not say."""
+    per_column, fewest, most = _UNITS
+    return min(max(per_column * n_features, fewest), most)
+
+
+def _epochs(n_batches, n_steps, fewest, most):
+    """As many as make up the steps, within bounds."""
+    return int(np.clip(round(n_steps / max(n_batches, 1)), fewest, most))
+
+
+def _wanted(n_others):
+    """Labelled rows that an epoch with so many others should have, at least."""
+    return _LABELLED_FRACTION / (1 - _LABELLED_FRACTION) * n_others
+
+
+def _with_labelled(task):
+    """Rows of which each unlabelled one is there once, and labelled ones as often as it takes."""
+    wanted = _wanted(len(task.others))
+    if len(task.known) == 0 or len(task.known) >= wanted:
+        return task.index
+    return torch.cat([task.others, task.known.repeat(math.ceil(wanted / len(task.known)))])
+
+
+def _frozen_planes(task):
+    """The Jacobians of the code at any rows, with the parameters of the start."""
+    layers, place = stacked(task.models, task.first), task.place
+    weights = {name: task.weights[name] for name in layers.shapes}
+    theta = Parameters.from_numpy(weights, dtype=place.dtype, device=place.device)
+    return lambda x, directions: jacobian_of(layers, theta, x)
+
+
+def _held_planes(x, directions):
+    """Those that the directions of the batch span."""
+    return Span(directions())
+
+
+def _spread(columns, rows, weight):
+    """Root mean square distance of standardised rows from their mean."""
+    deviation = summarize_columns(rows, weight).std
+    if columns.is_standardized:
+        deviation = deviation / columns.scale
+    return float(np.linalg.norm(deviation))
+
+
+def _directions(encoder, source, task, needed, length):
+    """Directions of the rows that need some, as the lowest tuned layer sees them, and whose."""
+    needed = np.flatnonzero(needed)
+    if not len(needed) or source.n_tangents == 0:
+        return None, None
+    columns, place = encoder.layers_[task.first].columns_, task.place
+    shape = len(needed), source.n_tangents, len(columns.scale)
+    require_memory(
+        math.prod(shape) * place.dtype.itemsize, _CPU, "Holding the tangents of the rows"
+    )
+    found = np.empty(shape, dtype=np.float64 if place.dtype == torch.float64 else np.float32)
+    for part in gen_even_slices(len(found), math.ceil(len(found) / _ROWS)):
+        rows = task.data[needed[part]]
+        directions = source.directions(rows)
+        if task.first > 0:
+            directions = jacobian_products(layers_below(encoder, task.first), rows, directions)
+        found[part] = directions
+    if columns.is_standardized:
+        found /= columns.scale.astype(found.dtype)
+    found *= length
+    position = torch.full((len(task.labelled),), -1)
+    position[needed] = torch.arange(len(found))
+    rows = make_rows(found.reshape(len(found), -1), dtype=place.dtype, device=place.device)
+    return rows, position.to(place.device)
+
+
 _PENALTY = Interval(Real, 0, None, closed="left")
-_LENGTH = Interval(Real, 0, None, closed="neither")
+_STEP = Interval(Real, 0, None, closed="neither")
 
 
 def _refuses_partial_fit(model):
@@ -82,6 +313,9 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
     Notes
     -----
+    A pass of fine-tuning has each unlabelled row once, and labelled ones as often as it takes to
+    make up a third of all.
+
     A step draws one random combination of each labelled row's tangents, with independent signs,
     which has the same expected penalty as all of them: it costs that of twice the rows, however
     many tangents there are.
@@ -112,13 +346,13 @@ class ManifoldTangentClassifier(ClassifyingStack):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from skae import ManifoldTangentClassifier
+    >>> from skae import ContractiveAutoEncoder, ManifoldTangentClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> some = y.copy()
     >>> some[100:] = -1                                   # 100 labels, the others unknown
-    >>> model = ManifoldTangentClassifier(
-    ...     (128,), max_iter=50, random_state=0
-    ... ).fit(X / 16, some)
+    >>> layer = ContractiveAutoEncoder(contraction=0.06, learning_rate=2e-3, max_iter=60)
+    >>> model = ManifoldTangentClassifier((128,), layer=layer, max_iter=30, random_state=0)
+    >>> model = model.fit(X / 16, some)
     >>> bool(model.score(X[100:] / 16, y[100:]) > 0.84)
     True
     >>> model.tangents(X[:1] / 16).shape == (1, model.n_tangents_, 64)
@@ -180,7 +414,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
     )
     unlabelled_step: float | tuple[float, float] = parameter(
         default=(0.28, 0.2),
-        constraints=[_LENGTH, tuple],
+        constraints=[_STEP, tuple],
         doc="""tuple of two float, or float
         Lengths of these moves, as a part of the rows' root mean square distance from their
         mean.""",
@@ -280,7 +514,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
     def _check_parameters(self):
         super()._check_parameters()
         check_pair("unlabelled_penalty", self.unlabelled_penalty, _PENALTY)
-        check_pair("unlabelled_step", self.unlabelled_step, _LENGTH)
+        check_pair("unlabelled_step", self.unlabelled_step, _STEP)
         within, _ = pair(self.unlabelled_penalty)
         learns_tangents = self.n_fine_tuned_layers != 0 and max(self.tangent_penalty, within) > 0
         if learns_tangents and self.pretraining is None and uses_own_tangents(self):

@@ -30,7 +30,7 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.scikit_learn import BaseEstimator, ClassifierMixin
 from skae.estimators.face.training import TrainedModel
-from skae.estimators.supervised.classifier import ClassifyingStack
+from skae.estimators.supervised.predictors import ClassifyingStack
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
 from skae.estimators.targets import checked_classes, find_classes, is_known
 
@@ -170,13 +170,26 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         """ndarray of shape (n_classes,)
         The classes."""
     )
+    n_tangents_: int = attribute(
+        """int
+        Directions at each row."""
+    )
     labelled_: np.ndarray = attribute(
         """ndarray of shape (n_labelled,)
         Positions of the labelled rows among those of `fit`."""
     )
+    rows_: np.ndarray = attribute(
+        """ndarray of shape (n_labelled, n_features)
+        These rows."""
+    )
     row_classes_: np.ndarray = attribute(
         """ndarray of shape (n_labelled,)
         Their classes, as positions in ``classes_``."""
+    )
+    bases_: np.ndarray = attribute(
+        """ndarray of shape (n_labelled, n_tangents_, n_features)
+        Orthonormal bases of their tangents. Where directions depend on each other, the last
+        ones are zero."""
     )
     source_: object = attribute(
         """object or None
@@ -185,6 +198,10 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     n_features_in_: int = attribute(
         """int
         Number of features seen in `fit`."""
+    )
+    feature_names_in_: np.ndarray = attribute(
+        """ndarray of shape (n_features_in_,)
+        Names of the features, where X had string names."""
     )
 
     @all_or_nothing

@@ -52,6 +52,8 @@ PENALTIES = {
     "contraction": lambda: Contraction(0.5),
     "hessian": lambda: HessianContraction(0.6, 0.4, 3),
 }
+# Without a gradient in closed form.
+OPEN = {"reconstruction": lambda: ReconstructionContraction(0.7)}
 
 
 def make_data(units, generator):
@@ -75,7 +77,7 @@ def make_objective(
     layer_sizes=(N_FEATURES, N_COMPONENTS),
 ):
     network = Network(layer_sizes, activation, tied)
-    parts = [PENALTIES[name]() for name in penalties]
+    parts = [(PENALTIES | OPEN)[name]() for name in penalties]
     return Reconstruction(network, UNITS[units], *CORRUPTIONS[corruption], parts)
 
 
@@ -147,21 +149,15 @@ def test_buffers_of_one_batch_do_not_leak_into_the_next(random_theta, generator)
         torch.testing.assert_close(out.flat, expected)
 
 
-def add_reconstruction_contraction(objective):
-    penalty = ReconstructionContraction(0.7)
-    objective.penalties = [*objective.penalties, penalty]
-    return objective
-
-
 DEEP = {"layer_sizes": (N_FEATURES, 5, 3), "activation": "tanh", "units": "mixed"}
 WITHOUT_CLOSED_FORM = {
     "deep": lambda: make_objective(**DEEP, tied=False),
     "deep_tied_noisy": lambda: make_objective(
         **DEEP, penalties=("weight_decay", "contraction", "hessian"), corruption="masking"
     ),
-    "deep_reconstruction": lambda: add_reconstruction_contraction(make_objective(**DEEP)),
-    "shallow_reconstruction": lambda: add_reconstruction_contraction(
-        make_objective("multinomial", tied=False)
+    "deep_reconstruction": lambda: make_objective(**DEEP, penalties=("reconstruction",)),
+    "shallow_reconstruction": lambda: make_objective(
+        "multinomial", tied=False, penalties=("reconstruction",)
     ),
 }
 
@@ -209,8 +205,7 @@ ADDITIVE = tuple(name for name in PENALTIES if name not in ("kl", "hessian", "we
 @pytest.fixture
 def additive(random_theta, generator):
     """A noiseless criterion that is a mean over rows, its parameters, and a batch."""
-    objective = make_objective("mixed", tied=False, penalties=ADDITIVE)
-    add_reconstruction_contraction(objective)
+    objective = make_objective("mixed", tied=False, penalties=(*ADDITIVE, "reconstruction"))
     return objective, random_theta(objective.network), make_data("mixed", generator)
 
 

@@ -9,8 +9,12 @@ from sklearn.linear_model import Lasso
 from torch.nn.functional import conv_transpose2d
 
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.sparse.convolutions import PADDINGS, Convolution, _transposed_by_blocks
-from skae.engine.sparse.linear_maps import squared_norm
+from skae.engine.sparse.linear_maps import (
+    PADDINGS,
+    Convolution,
+    _transposed_by_blocks,
+    squared_norm,
+)
 from skae.engine.sparse.predictive import (
     PREDICTORS,
     PredictiveDecomposition,

@@ -7,54 +7,36 @@ import torch
 from skae.engine.sparse.groups import Copies, GroupL2, Groups, check_groups, map_groups
 
 
-def brute_force_groups(map_shape, group_shape, stride, periodic):
+def brute_force_groups(map_shape, group_shape):
     """Each neighbourhood as a set of units, found by looking at every unit's coordinates."""
     units = np.arange(np.prod(map_shape)).reshape(map_shape)
-    found = []
-    for corner in np.ndindex(*map_shape):
-        inside = [c + g <= m for c, g, m in zip(corner, group_shape, map_shape, strict=True)]
-        if any(c % s for c, s in zip(corner, stride, strict=True)):
-            continue
-        if periodic or all(inside):
-            # A periodic neighbourhood lies around its position, another begins there.
-            back = [(g - 1) // 2 if periodic else 0 for g in group_shape]
-            first = np.subtract(corner, back)
-            found.append(
-                {
-                    int(units[tuple((first + offset) % map_shape)])
-                    for offset in np.ndindex(*group_shape)
-                }
-            )
-    return found
+    back = [(g - 1) // 2 for g in group_shape]
+    return [
+        {
+            int(units[tuple((np.subtract(unit, back) + offset) % map_shape)])
+            for offset in np.ndindex(*group_shape)
+        }
+        for unit in np.ndindex(*map_shape)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("map_shape", "group_shape", "stride", "periodic"),
-    [
-        ((7,), (3,), (1,), True),
-        ((8,), (4,), (2,), True),
-        ((7,), (3,), (2,), False),
-        ((4, 6), (3, 2), (1, 1), True),
-        ((4, 6), (2, 3), (2, 3), True),
-        ((5, 6), (3, 2), (1, 2), False),
-        ((4, 5), (4, 5), (1, 1), False),
-        ((1, 3), (1, 1), (1, 1), True),
-    ],
+    ("map_shape", "group_shape"),
+    [((7,), (3,)), ((8,), (4,)), ((4, 6), (3, 2)), ((4, 5), (4, 5)), ((1, 3), (1, 1))],
 )
-def test_groups_are_the_neighbourhoods_of_the_map(map_shape, group_shape, stride, periodic):
-    groups = map_groups(map_shape, group_shape, stride, periodic)
-    expected = brute_force_groups(map_shape, group_shape, stride, periodic)
+def test_groups_are_the_neighbourhoods_of_the_map(map_shape, group_shape):
+    groups = map_groups(map_shape, group_shape)
+    expected = brute_force_groups(map_shape, group_shape)
     # The same sets, in the same order: units are numbered row by row.
     assert [set(row) for row in groups.members.tolist()] == expected
-    # No neighbourhood holds a unit twice.
+    # No neighbourhood holds a unit twice, and all members count alike.
     assert groups.members.shape == (len(expected), np.prod(group_shape))
+    assert torch.equal(groups.weight, torch.ones(np.prod(group_shape), dtype=torch.float64))
 
 
 def test_one_number_holds_for_all_axes():
-    for one, both in [((6, 4), ((6, 4), 2)), ((6, 4), ((6, 4), (2, 2)))]:
-        groups = map_groups(*both, stride=2)
-        # The same groups, however their shape is said.
-        assert torch.equal(groups.members, map_groups(one, (2, 2), (2, 2)).members)
+    # The same groups, however their shape is said.
+    assert torch.equal(map_groups((6, 4), 2).members, map_groups((6, 4), (2, 2)).members)
     # A ring may be given as a number.
     assert torch.equal(map_groups(5, 2).members, map_groups((5,), (2,)).members)
 
@@ -66,30 +48,13 @@ def test_every_unit_of_a_torus_is_in_as_many_groups():
     assert torch.equal(counts, torch.full((24,), 6))
 
 
-@pytest.mark.parametrize("group_shape", [(3, 3), (4, 2), (1, 1)])
-def test_gaussian_weights_are_a_window(group_shape):
-    weight = map_groups((6, 6), group_shape, weights="gaussian").weight
-    places = np.indices(group_shape).reshape(2, -1).T - (np.array(group_shape) - 1) / 2
-    # exp(-1/2 (place / sigma)^2) with sigma a quarter of the neighbourhood along each axis...
-    window = np.exp(-0.5 * ((places / (np.array(group_shape) / 4)) ** 2).sum(1))
-    # ... scaled so that flat and Gaussian groups weigh the same in sum.
-    np.testing.assert_allclose(weight, window * len(window) / window.sum())
-    flat = map_groups((6, 6), group_shape).weight
-    np.testing.assert_array_equal(flat, np.ones(len(window)))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (((4, 4), (5, 2)), "choose smaller groups, or a larger map"),
-        (((4, 4), 2, 3), "stride is at most as long as the group"),
-        (((5, 5), 2, 2), "map_shape must be a multiple"),
-        (((6, 6), 3, 2, False), "map_shape minus group_shape must be a multiple"),
         (((4, 4), (2, 2, 2)), "one number for each axis"),
-        (((4, 4), 2, (1,)), "one number for each axis"),
         (((4, 0), 1), "map_shape=.* must be integers of at least 1"),
         (((4, 4), 1.5), "group_shape=1.5 must be integers"),
-        (((4, 4), 2, 0), "stride=0 must be integers"),
         (((), 2), "map_shape"),
     ],
 )
@@ -104,9 +69,6 @@ def test_a_map_has_as_many_units_as_the_code():
     with pytest.raises(ValueError, match=r"map_shape=\(4, 4\) has 16 units, but n_components=15"):
         map_groups((4, 4), 2, n_components=15)
     assert map_groups((4, 4), 2, n_components=16).members.max() == 15
-    # And weights have a name.
-    with pytest.raises(ValueError, match="weights='round' must be 'flat' or 'gaussian'"):
-        map_groups((4, 4), 2, weights="round")
 
 
 @pytest.mark.parametrize(

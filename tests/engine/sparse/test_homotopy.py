@@ -7,8 +7,14 @@ from sklearn.linear_model import lars_path
 
 from skae.engine.sparse import homotopy as module
 from skae.engine.sparse.homotopy import homotopy
-from skae.engine.sparse.inference import infer
-from skae.engine.sparse.problem import L1, fista, is_solved, make_quadratic, objective_and_gap
+from skae.engine.sparse.problem import (
+    L1,
+    fista,
+    infer,
+    is_solved,
+    make_quadratic,
+    objective_and_gap,
+)
 
 
 def problem(n_samples=20, n_components=30, n_features=12, seed=0):

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from skae.engine.sparse.groups import GroupL2, map_groups
-from skae.engine.sparse.inference import choose_algorithm, infer
 from skae.engine.sparse.problem import (
     L1,
     SOLVERS,
+    choose_algorithm,
     fista,
+    infer,
     is_solved,
     make_quadratic,
     objective_and_gap,

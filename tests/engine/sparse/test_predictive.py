@@ -7,7 +7,6 @@ from sklearn.linear_model import Lasso
 
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.sparse.groups import GroupL2, map_groups
-from skae.engine.sparse.inference import infer
 from skae.engine.sparse.linear_maps import Dense
 from skae.engine.sparse.predictive import (
     PREDICTORS,
@@ -18,7 +17,7 @@ from skae.engine.sparse.predictive import (
     predict,
     project_,
 )
-from skae.engine.sparse.problem import L1, largest_useful_alpha, make_quadratic
+from skae.engine.sparse.problem import L1, infer, largest_useful_alpha, make_quadratic
 
 N, D, K = 12, 6, 9
 DENSE = Dense(D, K)

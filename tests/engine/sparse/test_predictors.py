@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from skae.engine.sparse.convolutions import Convolution
-from skae.engine.sparse.linear_maps import Dense
+from skae.engine.sparse.linear_maps import Convolution, Dense
 from skae.engine.sparse.predictive import PREDICTORS, Shrinkage, SmoothShrinkage
 
 MAPS = {

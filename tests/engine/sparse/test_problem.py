@@ -7,11 +7,11 @@ from sklearn.decomposition import sparse_encode
 from sklearn.linear_model import ElasticNet, Lasso
 
 from skae.engine.sparse.homotopy import homotopy
-from skae.engine.sparse.inference import infer
 from skae.engine.sparse.problem import (
     L1,
     fista,
     gram_matrix,
+    infer,
     make_quadratic,
     objective_and_gap,
 )

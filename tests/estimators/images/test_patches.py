@@ -19,7 +19,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import AutoEncoder
 from skae.engine.images import pool_grid
@@ -540,16 +539,3 @@ def test_too_many_columns_for_a_covariance():
     # 9e12 entries: said before it is tried.
     with pytest.raises(MemoryError, match=r"3000000 values needs .* Give a smaller patch_shape"):
         PatchWhitener().fit(X)
-
-
-@parametrize_with_checks(
-    [
-        PatchWhitener(),
-        PatchWhitener(patch_shape=(1, 3), n_patches=20),
-        PatchFeatures(),
-        PatchFeatures(PCA(1), whitening=False, patch_shape=(1, 2), stride=2, pooling="max"),
-    ]
-)
-def test_scikit_learn_contract(estimator, check):
-    # The contract holds as it stands, without exceptions.
-    check(estimator)

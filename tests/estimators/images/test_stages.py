@@ -12,7 +12,6 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae.engine.images import local_contrast_normalize, pool, pool_grid, rectify
 from skae.estimators.images.shapes import resolve_image_shape
@@ -306,16 +305,3 @@ def test_missing_pixels_are_refused(model, images):
     # It would spread over its surroundings.
     with pytest.raises(ValueError, match=r"NaN in row 2, column 3\. Impute"):
         model.fit(images)
-
-
-@parametrize_with_checks(
-    [
-        Rectifier("split"),
-        LocalContrastNormalizer(size=3, sigma=2.0, image_shape=(-1, 1)),
-        Pooling(size=3, stride=1, kind="l2"),
-        Pooling(grid=2, kind="sum"),
-    ]
-)
-def test_scikit_learn_contract(estimator, check):
-    # The contract holds as it stands, without exceptions.
-    check(estimator)

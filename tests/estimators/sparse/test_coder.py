@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -24,8 +23,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.random_projection import SparseRandomProjection
-from sklearn.utils import estimator_checks
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import PSD, RBM, AutoEncoder, CollapsedCodeWarning, SparseCoder
 
@@ -524,57 +521,6 @@ def test_tables_that_say_little(rows, loss):
             )
             assert np.isfinite(coder.reconstruct(X)).all(), name
             assert np.isfinite(coder.score(X)), name
-
-
-# The contract
-
-SEEDS = "initial atoms are rows that are drawn, and a repeated row is drawn as two; equal in "
-SEEDS += "expectation only"
-LENDER = "the PCA that lends its components takes no sample weights"
-WEIGHT_CHECKS = (
-    "check_sample_weight_equivalence_on_dense_data",
-    "check_sample_weight_equivalence_on_sparse_data",
-)
-VARIANTS = [
-    SparseCoder(max_iter=3),
-    # Of one seed in 400 a code needs more steps than it may take, and says so.
-    SparseCoder(4, alpha=0.1, group_shape=1, max_iter=2, random_state=0),
-    SparseCoder(
-        4, optimizer="adam", positive=True, split_sign=True, sparse_output=True, max_iter=2
-    ),
-    SparseCoder(dictionary=PCA(2)),
-]
-
-
-LENDER_CHECKS = {
-    "check_transformer_n_iter": "nothing is trained, so that n_iter_ is 0",
-    "check_fit2d_1sample": "PCA(2) asks for two rows, in words of its own",
-    "check_fit2d_1feature": "PCA(2) asks for two columns, in words of its own",
-}
-
-
-def expected_failures(coder):
-    if coder.dictionary is None:
-        return dict.fromkeys(WEIGHT_CHECKS, SEEDS)
-    return {**dict.fromkeys(WEIGHT_CHECKS, LENDER), **LENDER_CHECKS}
-
-
-@parametrize_with_checks(VARIANTS, expected_failed_checks=expected_failures)
-def test_scikit_learn_contract(estimator, check):
-    with warnings.catch_warnings():
-        # Columns of the checks that are independent leave nothing to encode.
-        warnings.simplefilter("ignore", CollapsedCodeWarning)
-        check(estimator)
-
-
-@pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
-@pytest.mark.parametrize(
-    ("coder", "name"), [(coder, name) for coder in VARIANTS for name in expected_failures(coder)]
-)
-def test_expected_failures_do_fail(coder, name):
-    # A listed check that has begun to pass must leave the list.
-    with pytest.raises(AssertionError):
-        getattr(estimator_checks, name)("SparseCoder", clone(coder))
 
 
 def test_sparse_dictionaries_are_atoms_like_others(rows):

@@ -11,7 +11,6 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skae import PSD, CollapsedCodeWarning
 from skae.estimators.face.outcomes import explained
@@ -351,20 +350,3 @@ def test_auto_is_gaussian_also_for_values_between_zero_and_one(digits):
     # Other models would take a cross-entropy here, for which there are no sparse codes.
     assert model.columns_.parts[0][0] == "gaussian"
     assert_array_equal(model.transform(data), named.transform(data))
-
-
-# scikit-learn's own checks
-
-CHECKED = [
-    PSD(max_iter=5),  # the defaults, but shorter: the checks fit hundreds of times
-    PSD(6, activation="tanh", inference="optimal", max_iter=3),
-]
-
-
-@parametrize_with_checks(CHECKED)
-def test_scikit_learn_contract(estimator, check):
-    with warnings.catch_warnings():
-        # Columns of the checks that are independent leave codes of few units little to say.
-        warnings.simplefilter("ignore", CollapsedCodeWarning)
-        # The contract holds as it stands: the few exceptions are listed by name and reason.
-        check(estimator)
