@@ -84,14 +84,12 @@ _energies = _in(
     f"{_ENGINE}/boltzmann/test_learning.py",
 )
 _tempering = _in(
-    "engine/boltzmann/tempering.py",
+    "engine/boltzmann/samplers.py",
     f"{_ENGINE}/boltzmann/test_tempering.py",
     f"{_ENGINE}/boltzmann/test_annealing.py",
 )
-_pseudo = _in(
-    "engine/boltzmann/pseudo_likelihood.py", f"{_ENGINE}/boltzmann/test_pseudo_likelihood.py"
-)
-_chains = _in("engine/boltzmann/chains.py", f"{_ENGINE}/boltzmann/test_chains.py")
+_pseudo = _in("engine/boltzmann/energies.py", f"{_ENGINE}/boltzmann/test_pseudo_likelihood.py")
+_chains = _in("engine/boltzmann/samplers.py", f"{_ENGINE}/boltzmann/test_chains.py")
 _problem = _in("engine/sparse/problem.py", f"{_ENGINE}/sparse/test_problem.py")
 _dictionaries = _in("engine/sparse/dictionaries.py", f"{_ENGINE}/sparse/test_dictionaries.py")
 _stacking = _in(

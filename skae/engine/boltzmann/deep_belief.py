@@ -28,21 +28,10 @@ import torch
 def sample_downwards(
     machines: Sequence, states: torch.Tensor, generator: torch.Generator, means: bool = False
 ) -> torch.Tensor:
-    """The visible units of the lowest machine, given states of those of the top one.
+    """The visible units of the lowest machine, given states of those of the top one, h_L-1.
 
-    Parameters
-    ----------
-    machines : list of BipartiteMachine
-    states : Tensor of shape (n_samples, n_units)
-        Of h_L-1, the visible units of the top machine.
-    generator : torch.Generator
-    means : bool, default=False
-        Whether the last step gives the means of P_1(v | h_1) instead of a draw. Of a single
-        machine, h_1 is drawn given the states first.
-
-    Returns
-    -------
-    visible : Tensor of shape (n_samples, n_visible)
+    With ``means``, the last step gives the means of P_1(v | h_1) instead of a draw. Of a single
+    machine, h_1 is drawn given the states first.
     """
     lowest = machines[0]
     if len(machines) == 1:
@@ -59,22 +48,11 @@ def sample_downwards(
 def variational_bound(
     machines: Sequence, visible: torch.Tensor, generator: torch.Generator, n_draws: int = 1
 ) -> torch.Tensor:
-    """The lower bound on log P(v) + log Z_L of each row, by draws of Q.
+    """The lower bound on log P(v) + log Z_L of each row in nats, by draws of Q.
 
     It is a mean over draws of h_1, ..., h_L-1; with a single machine it is -F(v), exactly. A row's
-    value is the same whatever rows are beside it.
-
-    Parameters
-    ----------
-    machines : list of BipartiteMachine
-    visible : Tensor of shape (n_samples, n_visible)
-    generator : torch.Generator
-    n_draws : int, default=1
-
-    Returns
-    -------
-    bound : Tensor of shape (n_samples,)
-        In nats. Rows of Gaussian units are standardised, and so is the density.
+    value is the same whatever rows are beside it. Rows of Gaussian units are standardised, and so
+    is the density.
     """
     bound = -machines[0].free_energy(visible)
     if len(machines) == 1:

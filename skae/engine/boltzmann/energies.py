@@ -164,8 +164,7 @@ class BipartiteMachine:
     @property
     def n_enumerated(self) -> int:
         """How many units exact enumeration has to enumerate."""
-        discrete = self.units.is_discrete
-        return min(self.n_hidden, self.n_visible) if discrete else self.n_hidden
+        return min(self.n_hidden, self.n_visible) if self.units.is_discrete else self.n_hidden
 
     def log_partition(self) -> torch.Tensor:
         """Log Z, by enumerating one layer and summing or integrating the other analytically.
@@ -173,11 +172,11 @@ class BipartiteMachine:
         log Z = log sum_h exp(-G(h)), or log sum_v exp(-F(v)) where the visible units are fewer.
         Costs 2^n for n units: see `n_enumerated`. Differentiable.
         """
-        over_hidden, totals = self.n_hidden == self.n_enumerated, []
+        over_hidden = self.n_hidden == self.n_enumerated
         of_states = self.hidden_free_energy if over_hidden else self.free_energy
         width = self.n_hidden + self.n_visible
-        for states in binary_states(self.n_enumerated, self.theta.flat, width=width):
-            totals.append(torch.logsumexp(-of_states(states), 0))
+        blocks = binary_states(self.n_enumerated, self.theta.flat, width=width)
+        totals = [torch.logsumexp(-of_states(states), 0) for states in blocks]
         return torch.logsumexp(torch.stack(totals), 0)
 
     def tempered(self, base_bias: torch.Tensor) -> "TemperedPath":
@@ -255,11 +254,7 @@ class TemperedPath:
 
         E_beta(v, h) = (1 - beta) E_v(v; base bias) + beta E(v, h)
 
-    Parameters
-    ----------
-    machine : BipartiteMachine
-    base_bias : Tensor of shape (n_visible,)
-        Logits or means of the independent units at beta = 0.
+    ``base_bias``, of shape (n_visible,), are the logits or means of the independent units.
     """
 
     def __init__(self, machine: BipartiteMachine, base_bias: torch.Tensor):
@@ -375,9 +370,8 @@ def _gaussian_conditional(x, a, weight, bias, precision):
     x, bias, precision = x.squeeze(1), bias.expand(n), precision.expand(n)
     result = torch.empty_like(x)
     n_coarse = _count((high - low) / scale, _COARSE)
-    for rows in torch.arange(n, device=x.device).split(
-        max(1, _GRID_BLOCK // (n_coarse * a.shape[1]))
-    ):
+    n_rows = max(1, _GRID_BLOCK // (n_coarse * a.shape[1]))
+    for rows in torch.arange(n, device=x.device).split(n_rows):
 
         def log_density(t, rows=rows):
             inputs = without[rows].unsqueeze(1) + t.unsqueeze(2) * slope[rows].unsqueeze(1)

@@ -1,21 +1,20 @@
 """Learning rules of small restricted Boltzmann machines, without sampling noise.
 
-Where both layers are few Bernoulli units, all their states can be visited, and the
-expectation of a rule over all draws is a sum. Each function returns a direction of ascent,
-averaged over the rows of x: what the data say of the statistics
+Where both layers are few Bernoulli units, all their states can be visited, and the expectation of a
+rule over all draws is a sum. Each function returns a direction of ascent, averaged over the rows of
+x: what the data say of the statistics
 
     -dF/dtheta = (h v^T, h, v),   h = P(h = 1 | v),   for (W, b, c)
 
-less what is expected of them elsewhere: under the machine for the log-likelihood, after k
-Gibbs steps from x for CD-k. The rules are related by an expansion of log P(x) along the
-chain x = x_1, h_1, x_2, h_2, ..., true of every chain (Bengio & Delalleau 2009):
+less what is expected of them elsewhere: under the machine for the log-likelihood, after k Gibbs
+steps from x for CD-k. The rules are related by an expansion of log P(x) along the chain x = x_1,
+h_1, x_2, h_2, ..., true of every chain (Bengio & Delalleau 2009):
 
     log P(x) = sum_s=1..k [ log P(x_s | h_s) / P(h_s | x_s)
                             + log P(h_s | x_s+1) / P(x_s+1 | h_s) ]  +  log P(x_k+1)
 
-CD-k is the expected gradient of these 2k terms, without the rest. That of the first term
-alone is `first_term_gradient`; with E[h | x] in the place of h, it is the gradient of the
-reconstruction error.
+CD-k is the expected gradient of these 2k terms, without the rest. That of the first term alone is
+`first_term_gradient`; with E[h | x] in the place of h, it is that of the reconstruction error.
 """
 
 from collections.abc import Sequence
@@ -41,22 +40,10 @@ def log_likelihood_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Param
 def contrastive_divergence_gradients(
     machine: BipartiteMachine, x: torch.Tensor, n_gibbs_steps: Sequence[int]
 ) -> list[Parameters]:
-    """Expected step of CD-k for each of several k.
+    """Expected step of CD-k for each of several k; values of x lie in [0, 1].
 
-    The law of the hidden units given the data goes to and fro through the matrices
-    P(v | h) and P(h | v) of all states: 2^(n_visible + n_hidden) products for each half step.
-
-    Parameters
-    ----------
-    machine : BipartiteMachine
-    x : Tensor of shape (n_samples, n_visible)
-        Values in [0, 1].
-    n_gibbs_steps : sequence of int
-        The values of k.
-
-    Returns
-    -------
-    gradients : list of Parameters
+    The law of the hidden units given the data goes to and fro through the matrices P(v | h) and
+    P(h | v) of all states: 2^(n_visible + n_hidden) products for each half step.
     """
     visible, hidden = all_states(machine.visible_bias), all_states(machine.hidden_bias)
     to_visible = _law_of_states(machine.visible_input(hidden), visible)

@@ -1,13 +1,13 @@
 """How Boltzmann machines learn: the training criterion, and the `Model` of a machine.
 
-The gradient of -log P(x) is that of F(x) minus its expectation under the model. The
-expectation is replaced by a mean over particles, samples that came out of Gibbs steps:
+The gradient of -log P(x) is that of F(x) minus its expectation under the model, which a mean over
+particles replaces, samples that came out of Gibbs steps:
 
     mean_i F(x_i) - mean_m F(v_m),   v constant
 
-Contrastive divergence (CD-k, Hinton 2002) runs k steps from the data; persistent
-contrastive divergence (PCD, or stochastic maximum likelihood; Younes 1999, Tieleman
-2008) keeps its chains from one gradient step to the next.
+Contrastive divergence (CD-k, Hinton 2002) runs k steps from the data; persistent contrastive
+divergence (PCD, or stochastic maximum likelihood; Younes 1999, Tieleman 2008) keeps its chains from
+one gradient step to the next.
 """
 
 import math
@@ -38,23 +38,20 @@ class ContrastiveDivergence(Objective):
     Parameters
     ----------
     machine : callable
-        theta -> the machine of these parameters, an object as `skae.engine.boltzmann.energies`
-        describes.
+        theta -> the machine of these parameters, see `skae.engine.boltzmann.energies`.
     n_gibbs_steps : int
         Steps of the chains for each gradient: the k of CD-k.
     persistent : bool
-        Whether chains go on from where the last step left them.
-    n_chains : int
-        Number of persistent chains.
+        Whether ``n_chains`` chains go on from where the last step left them.
     penalties : sequence, default=()
         From `skae.engine.networks.penalties`, on P(h = 1 | x) as code.
     visible_offset : Tensor of shape (n_visible,), default=None
-        Where given, units are centred: steps follow the gradient with respect to the
-        parameters of E(v - visible_offset, h - hidden_offset), where the hidden offsets
-        follow the units' means (Montavon & Mueller 2012; Melchior et al. 2016).
+        Where given, units are centred: steps follow the gradient with respect to the parameters of
+        E(v - visible_offset, h - hidden_offset), where the hidden offsets follow the units' means
+        (Montavon & Mueller 2012; Melchior et al. 2016).
     log_volume : float, default=0.0
-        Added to the criterion: sum_i log scale_i of standardised columns makes it a
-        density of the data.
+        Added to the criterion: sum_i log scale_i of standardised columns makes it a density of the
+        data.
     least_loss : float, default=0.0
         What the criterion cannot fall below, without ``log_volume``.
 
@@ -92,22 +89,9 @@ class ContrastiveDivergence(Objective):
     def value(self, theta, x, generator, row_weight=None):
         """The scalar on one batch whose gradient, in a metric, is the learning rule.
 
-        It says nothing about progress (see `criterion`), and leaves the persistent
-        chains where they are. The metric is `gradient`'s: without centring and learned
-        variances, it is the gradient itself.
-
-        Parameters
-        ----------
-        theta : Parameters
-        x : Tensor of shape (n_samples, n_visible)
-        generator : torch.Generator
-            Of the Gibbs steps.
-        row_weight : Tensor of shape (n_samples,), default=None
-            Sample weights, of mean 1 over the whole training set.
-
-        Returns
-        -------
-        value : Tensor, a scalar
+        It says nothing about progress (see `criterion`), and leaves the persistent chains where
+        they are. The metric is `gradient`'s: without centring and learned variances, it is the
+        gradient itself. Sample weights have mean 1 over the whole training set.
         """
         machine = self.machine(theta)
         with torch.no_grad():
@@ -245,20 +229,17 @@ class ContrastiveDivergence(Objective):
         for penalty in self.penalties:
             if hasattr(penalty, "add_gradient_"):
                 penalty.add_gradient_(machine.theta, forward, out)
-            else:
-                self._add_gradient_by_autograd_(penalty, machine, forward, out)
+                continue
+            # A penalty that has a value alone.
+            own = code.clone().requires_grad_()
+            passed = self._forward(machine, x, row_weight, generator, own)
+            with torch.enable_grad():
+                value = penalty.weight * penalty.value(machine.theta.tracked(out), passed)
+                if value.requires_grad:
+                    value.backward()
+            if own.grad is not None:
+                forward.delta.addcmul_(own.grad, forward.slope, value=len(code))
         return forward.delta.div_(len(x))
-
-    def _add_gradient_by_autograd_(self, penalty, machine, forward, out):
-        """What ``add_gradient_`` does, for a penalty that has a value alone."""
-        code = forward.code.clone().requires_grad_()
-        own = self._forward(machine, forward.x, forward.row_weight, forward.generator, code)
-        with torch.enable_grad():
-            value = penalty.weight * penalty.value(machine.theta.tracked(out), own)
-            if value.requires_grad:
-                value.backward()
-        if code.grad is not None:
-            forward.delta.addcmul_(code.grad, forward.slope, value=len(code))
 
     def _forward(self, machine, x, row_weight, generator, code):
         return Forward(machine.network, machine.units, x, row_weight, generator, [code])
@@ -278,28 +259,15 @@ def boltzmann_machine(
 ) -> Model:
     """The `Model` of a restricted Boltzmann machine.
 
-    Parameters
-    ----------
-    units : Bernoulli or Gaussian
-    n_visible, n_hidden : int
-    base_bias : Tensor of shape (n_visible,)
-        Biases of independent visible units that have the means of the data.
-    least_variance : float, default=None
-        Variances of visible units are learned, between this and 1. None: they are 1.
-    shift, scale : Tensor of shape (n_visible,), default=None
-    report : callable, default=None
-        Of the `Model`.
-    **learning
-        Of `ContrastiveDivergence`, but for ``least_loss``.
+    Visible units of ``base_bias`` are independent and have the means of the data. Their variances
+    are learned between ``least_variance`` and 1; where that is None, they are 1. ``report`` is the
+    model's; ``learning`` are parameters of `ContrastiveDivergence`, but for ``least_loss``.
     """
     machine, learns_variance = partial(BipartiteMachine, units=units), least_variance is not None
     shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learns_variance)
 
     def project(theta):
         machine(theta).log_variance.clamp_(math.log(least_variance), 0.0)
-
-    def encode(theta, x):
-        return machine(theta).code(x)
 
     # The peak of a Gaussian of the least variance is what no density of a column exceeds.
     floor = 0.5 * n_visible * math.log(2 * math.pi * (least_variance or 1.0))
@@ -309,7 +277,7 @@ def boltzmann_machine(
     return Model(
         shapes=shapes,
         start_=lambda theta, rows, index, generator: machine(theta).start_(base_bias, generator),
-        encode=encode,
+        encode=lambda theta, x: machine(theta).code(x),
         decode=lambda theta, code: machine(theta).visible_input(code),
         units=units,
         n_features=n_visible,

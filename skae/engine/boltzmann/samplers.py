@@ -91,7 +91,7 @@ def run_chains(
     Parameters
     ----------
     step : callable
-        From a state to the next.
+        From a state to the next; a ValueError if that is no tuple.
     state : tuple of Tensor
     schedule : Schedule
     keep : callable
@@ -104,13 +104,8 @@ def run_chains(
     Returns
     -------
     run : Run
-
-    Raises
-    ------
-    ValueError
-        If a step returns no tuple.
     """
-    watch = keep if watch is None else watch
+    watch = watch or keep
     start, kept = watch(state), keep(state)
     samples = kept.new_empty(schedule.n_samples, *kept.shape)
     moved = torch.zeros(len(start), dtype=torch.bool, device=start.device)
@@ -132,19 +127,6 @@ def run_chains(
         if listener is not None:
             listener(n_done, schedule.n_steps)
     return Run(samples, state, moved)
-
-
-def n_stuck(frozen: torch.Tensor, states: torch.Tensor, n_chains: int | None = None) -> int:
-    """How many chains did not move, though there is somewhere else to be.
-
-    Chains that rest in one state, all the same, may be where the machine nearly always is; chains
-    that rest in different ones are stuck. Of ``frozen`` and ``states``, with one row for each
-    chain, the first ``n_chains`` count; the others are there for comparison.
-    """
-    resting = states[frozen]
-    if len(resting) == 0 or bool((resting == resting[0]).all()):
-        return 0
-    return int(frozen[:n_chains].sum())
 
 
 @SAMPLERS.named("gibbs")
@@ -309,8 +291,7 @@ class AnnealedEstimate(NamedTuple):
     standard_error : float
         Of the estimate, from the spread of the chains' weights: sqrt(var(w) / n) / mean(w).
     effective_chains : float
-        (sum w)^2 / sum w^2. Where it is near 1, one chain decides and the error is
-        not to be trusted.
+        (sum w)^2 / sum w^2. Where it is near 1, one chain decides and the error means nothing.
     """
 
     log_partition: float
@@ -327,12 +308,10 @@ def annealed_importance_sampling(
 ) -> AnnealedEstimate:
     """Estimate the machine's log Z by walking chains from beta = 0 to 1.
 
-    A chain starts with an exact draw at beta = 0, whose log Z is known, and takes one
-    Gibbs step at each beta in between; its weight
+    A chain starts with an exact draw at beta = 0, whose log Z is known, and takes one Gibbs step at
+    each beta in between. The expectation of its weight is Z_1 / Z_0:
 
         w = prod_k P_{beta_k}(v_k) / P_{beta_k-1}(v_k)    (unnormalised)
-
-    has expectation Z_1 / Z_0.
 
     Parameters
     ----------
@@ -343,10 +322,6 @@ def annealed_importance_sampling(
     generator : torch.Generator
     listener : callable, default=None
         Called with (steps done, steps in all).
-
-    Returns
-    -------
-    estimate : AnnealedEstimate
     """
     pairs = zip(betas[:-1].tolist(), betas[1:].tolist(), strict=True)
 
@@ -361,7 +336,7 @@ def annealed_importance_sampling(
     # A sum of thousands of small terms; MPS has no float64.
     precise = torch.float32 if visible.device.type == "mps" else torch.float64
     state = visible, torch.zeros(n_chains, dtype=precise, device=visible.device)
-    schedule = Schedule(n_samples=1, burn_in=len(betas) - 1)
+    schedule = Schedule(burn_in=len(betas) - 1)
     run = run_chains(step, state, schedule, keep=lambda state: state[1], listener=listener)
     return _estimate(run.samples[0], float(path.log_base_partition()))
 

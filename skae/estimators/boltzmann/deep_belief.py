@@ -221,6 +221,7 @@ class DeepBeliefNetwork(
     set_params = TrainedModel.set_params
     inverse_transform = Transformer.inverse_transform
     reconstruct = Transformer.reconstruct
+    transform = Transformer.transform
     _checked = Transformer._checked
     _n_features_out = Transformer._n_features_out
     # The mean of the scores of rows.
@@ -288,23 +289,6 @@ class DeepBeliefNetwork(
         vars(self).update(facts_of(layers) | {"n_iter_": n_iter + n_passes})
         return self
 
-    def transform(self, X):
-        """Means of the hidden units of a layer, by the conditionals from the data upwards.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        codes : ndarray of shape (n_samples, n_units)
-            Of the layer ``code_layer``. In float32 for float32 input and small integers, else in
-            float64.
-        """
-        check_is_fitted(self)
-        return self._codes(check_rows(self, X, reset=False))
-
     def sample(
         self,
         n_samples=1,
@@ -327,18 +311,13 @@ class DeepBeliefNetwork(
         ----------
         n_samples : int, default=1
             Rows to return.
-        n_steps : int, default=10
-            Steps of the top machine from one sample of a chain to its next.
-        burn_in : int, default=1000
-            Steps before a chain's first sample.
+        n_steps, burn_in, n_temperatures : int
+            Of the top machine's chains, see :meth:`RBM.sample`.
         init : {array-like, sparse matrix} of shape (n_chains, n_features), default=None
             Rows at whose codes the chains start. None: draws of independent units that have
             the means of the training data's codes.
         n_chains : int, default=None
-            Chains that run side by side. None: one for each row of ``init``, else
-            ``n_samples``, but at most 100.
-        n_temperatures : int, default=1
-            More than 1: parallel tempering of the top machine, see :meth:`RBM.sample`.
+            Chains that run side by side, see :meth:`RBM.sample`.
         method : str or callable, default="auto"
             The sampler of the top machine, see :meth:`RBM.sample`.
         return_means : bool, default=False
@@ -350,14 +329,12 @@ class DeepBeliefNetwork(
         Returns
         -------
         samples : ndarray of shape (n_samples, n_features)
-            In the units of the data. The chains' first samples come first, then their
-            second ones, and so on.
+            In the units of the data and the order of :meth:`RBM.sample`.
 
         Warns
         -----
         ConvergenceWarning
-            If chains never left the states they started in; if neighbouring temperatures
-            hardly ever swap states.
+            If chains, or states between temperatures, hardly ever move.
         """
         check_is_fitted(self)
         kept = next(iter(self.weights_.values()))
@@ -394,13 +371,9 @@ class DeepBeliefNetwork(
         Parameters
         ----------
         method : {"auto", "exact", "ais"}, default="auto"
-            "exact" enumerates the smaller layer of the top machine, which may have 20 units.
-            "auto" does so where it can.
-        n_chains : int, default=100
-            Chains of annealed importance sampling.
-        n_temperatures : int, default=10000
-            Steps of each from independent units to the machine. More make the standard
-            error smaller, and honest.
+            How, see :meth:`RBM.log_partition_function`.
+        n_chains, n_temperatures : int
+            Of annealed importance sampling.
         random_state : int, RandomState instance or None, default=None
             Of the chains. None: the estimator's own.
 
@@ -439,10 +412,9 @@ class DeepBeliefNetwork(
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            In nats; higher is better. For Gaussian units, log-densities in the units of the
-            data; for Bernoulli units, probabilities of rows of zeros and ones, and of no
-            others. A row's score does not depend on the other rows (in float32, but for
-            rounding), and is the same at every call.
+            In nats, of the same densities or probabilities as :meth:`RBM.score_samples`; higher is
+            better. A row's score does not depend on the other rows (in float32, but for rounding),
+            and is the same at every call.
 
         Notes
         -----
@@ -465,12 +437,10 @@ class DeepBeliefNetwork(
         generator = torch.Generator(theta.flat.device)
 
         def bounds(x):
+            blocks = x.split(_BLOCK)
             # The same random numbers for every block of rows, and at every call.
             return torch.cat(
-                [
-                    variational_bound(machines, rows, generator.manual_seed(0), n_draws)
-                    for rows in x.split(_BLOCK)
-                ]
+                [variational_bound(machines, b, generator.manual_seed(0), n_draws) for b in blocks]
             )
 
         # That of the top machine is a part of its log Z.

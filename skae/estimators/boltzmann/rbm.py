@@ -17,13 +17,7 @@ from skae.estimators.boltzmann.sampling import (
     log_volume,
     report_stuck,
 )
-from skae.estimators.face.parameters import (
-    attribute,
-    estimator,
-    fitted_property,
-    parameter,
-    preset,
-)
+from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
 
@@ -250,8 +244,7 @@ class RBM(BoltzmannSampling, Transformer):
         Returns
         -------
         energies : ndarray of shape (n_samples,)
-            Lower is more probable: log P(x) = -F(x) - log Z, see
-            `log_partition_function`.
+            Lower is more probable: log P(x) = -F(x) - log Z, see `log_partition_function`.
         """
         model, theta = fitted = self._fitted_model(X := self._checked(X))
         return fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
@@ -269,11 +262,11 @@ class RBM(BoltzmannSampling, Transformer):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            In nats; higher is better. log P(x) = -F(x) - log Z, or
-            sum_i log P(x_i | x without x_i), which needs no log Z. For Gaussian units,
-            log-densities in the units of the data; for Bernoulli units, probabilities of
-            rows of zeros and ones, and of no others. A row's score does not depend on the
-            other rows (in float32, but for rounding), and is the same at every call.
+            In nats; higher is better. log P(x) = -F(x) - log Z, or sum_i log P(x_i | x without
+            x_i), which needs no log Z. For Gaussian units, log-densities in the units of the data;
+            for Bernoulli units, probabilities of rows of zeros and ones, and of no others. A row's
+            score does not depend on the other rows (in float32, but for rounding), and is the same
+            at every call.
         """
         if log_partition is not None:
             return -self.free_energy(X) - check_number(
@@ -342,12 +335,8 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _all_penalties(self):
         """Those that parameters name, and the user's own."""
-        penalties = []
-        if self.weight_decay > 0:
-            penalties.append(WeightDecay(self.weight_decay))
-        if self.sparsity > 0:
-            penalties.append(CodeKL(self.sparsity, self.sparsity_target))
-        return [*penalties, *self.penalties]
+        named = WeightDecay(self.weight_decay), CodeKL(self.sparsity, self.sparsity_target)
+        return [*(penalty for penalty in named if penalty.weight > 0), *self.penalties]
 
     def _check_parameters(self):
         super()._check_parameters()

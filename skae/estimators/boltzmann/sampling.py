@@ -20,15 +20,9 @@ from skae.engine.boltzmann.samplers import (
     gibbs_state,
     gibbs_step,
     make_chains,
-    n_stuck,
     run_chains,
 )
-from skae.engine.optimisation.devices import (
-    Place,
-    place_of,
-    require_memory,
-    suitable_threads,
-)
+from skae.engine.optimisation.devices import Place, place_of, require_memory, suitable_threads
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
 from skae.estimators.face.outcomes import warn
@@ -64,14 +58,7 @@ class LogPartition(NamedTuple):
 
 
 def machine_of(model, place: Place | None = None) -> BipartiteMachine:
-    """The machine that a fitted estimator is.
-
-    Parameters
-    ----------
-    model : RBM
-    place : Place, default=None
-        None: its device, in the precision of its weights.
-    """
+    """The machine that a fitted RBM is, at a place, or on its device in its weights' precision."""
     place = usable_place(model, next(iter(model.weights_.values()))) if place is None else place
     check_same_weights(model, model._model(place), model.weights_)
     theta = Parameters.from_numpy(model.weights_, dtype=place.dtype, device=place.device)
@@ -174,8 +161,8 @@ class BoltzmannSampling:
             plain steps hardly ever move are all visited.
         method : {"auto", "gibbs", "tempering"} or callable, default="auto"
             The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs".
-            Or one of your own, a function of a machine and a generator that returns a step, a
-            function from a state (visible units, hidden units) to the next; see
+            Or one of your own, a function of a machine and a generator that returns a step, from
+            a state (visible units, hidden units) to the next; see
             `skae.engine.boltzmann.samplers`.
         random_state : int, RandomState instance or None, default=None
             None: the estimator's own, so that two calls return the same rows.
@@ -206,16 +193,16 @@ class BoltzmannSampling:
             n_chains = min(n_samples, 100) if start is None else min(n_samples, start.shape[0])
         check_count("n_chains", n_chains, 1)
 
-        machine = machine_of(self)
+        machine, name = machine_of(self), type(self).__name__
         place = place_of(machine.theta.flat)
-        generator = _generator(self, random_state, place)
+        seed = self.random_state if random_state is None else random_state
+        generator = make_generator(seed, place.device)
         bias = base_bias(self.columns_, place)
         independent = machine.tempered(bias)
         schedule = Schedule(math.ceil(n_samples / n_chains), burn_in, n_steps)
         # The state, its hidden units, and a few temporaries of their size; what is kept.
         n_rows = 6 * n_chains * n_temperatures + 2 * n_chains * schedule.n_samples
         _require_room(n_rows, machine, "Sampling", "n_samples, n_chains or n_temperatures")
-        name = type(self).__name__
         setting = sampling(name, machine, n_chains * n_temperatures, shows=bool(self.verbose))
         with setting as listener:
             if start is None:
@@ -237,13 +224,11 @@ class BoltzmannSampling:
                 watch=chains.watched,
                 listener=listener,
             )
-        trouble = None
-        if schedule.n_steps >= _TIME_TO_MOVE:
-            if hasattr(chains.step, "swap_rates"):
-                trouble = report_swaps(chains.step.swap_rates, n_temperatures)
-            else:
-                trouble = report_stuck(~run.moved, chains.watched(run.state), "chains", n_chains)
-        if trouble is not None:
+        if hasattr(chains.step, "swap_rates"):
+            trouble = _report_swaps(chains.step.swap_rates, n_temperatures)
+        else:
+            trouble = report_stuck(~run.moved, chains.watched(run.state), "chains", n_chains)
+        if trouble is not None and schedule.n_steps >= _TIME_TO_MOVE:
             warn(f"{name}: {trouble}", ConvergenceWarning)
         samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
         return self.columns_.in_data_units(samples.cpu().numpy())
@@ -299,7 +284,8 @@ class BoltzmannSampling:
 
         machine, name = machine_of(self), type(self).__name__
         place = place_of(machine.theta.flat)
-        generator = _generator(self, random_state, place)
+        seed = self.random_state if random_state is None else random_state
+        generator = make_generator(seed, place.device)
         path = machine.tempered(base_bias(self.columns_, place))
         betas = annealing_temperatures(n_temperatures)
         _require_room(6 * n_chains, machine, "Annealing", "n_chains")
@@ -318,31 +304,22 @@ class BoltzmannSampling:
 def report_stuck(frozen, states, what, n_chains=None) -> str | None:
     """What to tell of chains that did not move, though there is somewhere else to be.
 
-    Parameters
-    ----------
-    frozen, states, n_chains
-        As `n_stuck` takes them.
-    what : str
-        What the chains are.
+    Chains that rest in one state, all the same, may be where the machine nearly always is; chains
+    that rest in different ones are stuck. Of ``frozen`` and ``states``, with one row for each
+    chain, the first ``n_chains`` count; the others are there for comparison.
     """
-    stuck = n_stuck(frozen, states, n_chains)
-    if not stuck:
+    resting, frozen = states[frozen], frozen[:n_chains]
+    if len(resting) == 0 or bool((resting == resting[0]).all()) or not bool(frozen.any()):
         return None
     return (
-        f"{stuck} of {len(frozen[:n_chains])} {what} never left the states they started in: the "
+        f"{int(frozen.sum())} of {len(frozen)} {what} never left the states they started in: the "
         "weights are so large that Gibbs steps do not move. Sample with n_temperatures > 1, or fit "
         "with a smaller learning_rate or more weight_decay."
     )
 
 
-def report_swaps(swap_rates, n_temperatures) -> str | None:
-    """What to tell where what hot chains find does not come down to the cold ones.
-
-    Parameters
-    ----------
-    swap_rates : Tensor of shape (n_temperatures - 1,)
-    n_temperatures : int
-    """
+def _report_swaps(swap_rates, n_temperatures) -> str | None:
+    """What to tell where what hot chains find does not come down to the cold ones."""
     rate = float(swap_rates.nan_to_num(nan=1.0).min())
     if rate >= _SWAPPED:
         return None
@@ -360,18 +337,11 @@ def _sampler(method, n_temperatures) -> Callable:
     if method == "auto":
         method = "tempering" if n_temperatures > 1 else "gibbs"
     make = SAMPLERS.get(method, method) if isinstance(method, str) else method
-    takes_temperatures = check_sampler(make)
-    if n_temperatures > 1 and not takes_temperatures:
+    if not check_sampler(make) and n_temperatures > 1:
         raise ValueError(
             f"n_temperatures={n_temperatures} is for method='tempering', not for {method!r}."
         )
     return make
-
-
-def _generator(model, random_state, place):
-    return make_generator(
-        model.random_state if random_state is None else random_state, place.device
-    )
 
 
 def _require_room(n_rows, machine, purpose, remedy):

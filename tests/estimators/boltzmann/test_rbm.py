@@ -1019,19 +1019,6 @@ def test_grid_search(persistent):
     assert alone.best_estimator_.score(X) > untrained.score(X)
 
 
-def test_grid_search_in_parallel(binary_digits):
-    model = rbm(16, max_iter=2, n_scored_columns=10)
-    grid = {"n_gibbs_steps": [1, 2]}
-    parallel = GridSearchCV(model, grid, cv=2, n_jobs=2).fit(binary_digits[:200])
-    serial = GridSearchCV(model, grid, cv=2).fit(binary_digits[:200])
-    # Where a fit runs does not change what it learns.
-    assert_allclose(
-        parallel.cv_results_["mean_test_score"],
-        serial.cv_results_["mean_test_score"],
-        rtol=1e-10,
-    )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickled_without_the_device(kind):
     model, data = machine(kind)
