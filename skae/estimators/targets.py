@@ -26,21 +26,13 @@ _TIE, _MOST_NATS = 1e-6, 5.0
 
 
 class Targets(NamedTuple):
-    """Targets of rows, and the output units that they are of.
+    """Targets of rows, and the kind of them, whose output units they are of.
 
-    Attributes
-    ----------
-    values : ndarray of shape (n_samples, n_outputs)
-        One-hot rows for classes, times how much they count and zero where the class is not
-        known; standardised numbers.
-    weight : ndarray of shape (n_samples,), or None
-        How much each row counts, where ``values`` do not say so; on average 1 over labelled
-        rows, as the sums of one-hot rows are.
-    labelled : ndarray of bool of shape (n_samples,)
-        Rows with a target, at least one.
-    total : float
-        Sum of the labelled rows' weights, where those of all rows are 1 on average.
-    kind : Classes or Numbers
+    ``values``, of shape (n_samples, n_outputs), are standardised numbers, or one-hot rows for
+    classes, times how much they count and zero where the class is not known. ``weight`` is how
+    much each row counts, where values do not say so; on average 1 over labelled rows, as the sums
+    of one-hot rows are. ``labelled`` are rows with a target, and ``total`` is the sum of their
+    weights, where those of all rows are 1 on average.
     """
 
     values: np.ndarray
@@ -108,13 +100,8 @@ def _of_known(known, sample_weight):
 class Classes:
     """Targets that are classes, of one output or of several.
 
-    Attributes
-    ----------
-    unlabelled : number, str or None
-        The value that stands for an unknown class.
-    class_weight : dict, list of dict, "balanced" or None
-    classes : list of ndarray, default=None
-        Those of each output, once they are known.
+    ``unlabelled`` stands for an unknown class, and ``class_weight`` is as of the classifiers.
+    ``classes`` are those of each output, once they are known.
     """
 
     unlabelled: float | str | None = -1
@@ -156,10 +143,7 @@ class Classes:
     def encoded(self, table, row_weight=None) -> Targets:
         """A table as targets, with row weights of mean 1 over the rows that count.
 
-        Raises
-        ------
-        ValueError
-            If the table has a class that is none of the known ones.
+        A ValueError tells of a class that is none of the known ones.
         """
         _require_outputs(table, len(self.classes))
         counts, positions = [], []
@@ -278,10 +262,8 @@ class Classes:
 class Numbers:
     """Targets that are numbers, one or several for each row; NaN where one is not known.
 
-    Attributes
-    ----------
-    mean, scale : ndarray of shape (n_outputs,), default=None
-        Once they are known; 1 for the scale of a target that does not vary.
+    ``mean`` and ``scale`` are of shape (n_outputs,), once they are known; the scale of a target
+    that does not vary is 1.
     """
 
     mean: np.ndarray | None = None
@@ -372,25 +354,10 @@ def checked_classes(y):
     return y
 
 
-def find_classes(y, unlabelled, *, require_two=True):
-    """The classes of every output.
+def find_classes(y, unlabelled):
+    """The classes of every output, from labels of shape (n_samples, n_outputs).
 
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples, n_outputs)
-    unlabelled : int or None
-        The value that stands for an unknown class.
-    require_two : bool
-        Whether one class alone is an error.
-
-    Returns
-    -------
-    classes : list of ndarray
-
-    Raises
-    ------
-    ValueError
-        If no row is labelled, or all are of one class.
+    A ValueError tells of an output without labels, or with one class alone.
     """
     classes = []
     for column in y.T:
@@ -401,16 +368,14 @@ def find_classes(y, unlabelled, *, require_two=True):
                 "nothing to predict. Pass the labels of some rows, or learn features without "
                 "labels with StackedAutoEncoder."
             )
-        if len(names) == 1 and require_two:
+        if len(names) == 1:
             hint = (
                 f" {unlabelled} stands for an unknown class: if it is one of the classes, set "
                 "unlabelled=None."
-                if not is_known(column, unlabelled).all()
-                else ""
             )
             raise ValueError(
-                f"y has one class only, {names.tolist()[0]!r}; a classifier needs at least "
-                f"two.{hint}"
+                f"y has one class only, {names.tolist()[0]!r}; a classifier needs at least two."
+                + ("" if is_known(column, unlabelled).all() else hint)
             )
         classes.append(names)
     return classes

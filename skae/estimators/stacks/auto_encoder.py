@@ -175,22 +175,14 @@ class StackedAutoEncoder(StackParameters, Transformer):
         goes_on = self.warm_start and hasattr(self, "layers_")
         data = check_rows(self, X, reset=True)
         weight = check_weights(sample_weight, data)
-        layers = self._layers_for(X, data, goes_on)
+        rows, layers = (X, data, sample_weight, weight), self._layers_for(X, data, goes_on)
         targets = self._targets(y, weight, data.shape[0]) if needs_targets(self) else None
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         if goes_on and self.fine_tuning:
             vars(self).update(facts_of(layers) | {"n_iter_": 0})
         else:
             layers, training = pretrained(
-                self,
-                layers,
-                X,
-                data,
-                sample_weight,
-                weight,
-                targets,
-                goes_on=goes_on,
-                bridge=bridge,
+                self, layers, *rows, targets, goes_on=goes_on, bridge=bridge
             )
             vars(self).update(facts_of(layers, training))
         self.__dict__.pop("_training_state", None)
@@ -300,7 +292,8 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     def _layers_for(self, X, data, goes_on):
         """Checked layers to train: new ones, or those of before with the parameters of today."""
-        layers, models = make_layers(self, X, data, top_activation=self.code_activation)
+        learned, top = self.layers_ if goes_on else None, self.code_activation
+        layers, models = make_layers(self, X, data, top_activation=top, learned=learned)
         number_of_code(self, len(layers))
         if self.fine_tuning:
             require_gradients(layers, models, range(len(layers)), "fine-tuning")

@@ -28,10 +28,7 @@ _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 @estimator
 class StackParameters:
-    """Constructor parameters that say which layers a stack has and how they are pre-trained.
-
-    What is done with them are functions of this file, which take the stack.
-    """
+    """Which layers a stack has and how they are pre-trained: parameters of its constructor."""
 
     layer_sizes: Sequence[int] | int | None = parameter(
         default=None,
@@ -92,31 +89,14 @@ class StackParameters:
     )
 
 
-def make_layers(stack, X, data, *, top_activation=None):
-    """New estimators for all layers of a stack, checked before any of them is trained.
+def make_layers(stack, X, data, *, top_activation=None, learned=None):
+    """New estimators for all layers of a stack, and what each of them is, or will be: a `Model`.
 
-    Parameters
-    ----------
-    stack : estimator
-        With the parameters of `StackParameters`.
-    X : array-like of shape (n_samples, n_features)
-        The rows to train on, as the user passed them.
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
-        The same, checked.
-    top_activation : str, default=None
-        Of the top layer, where it is not that of the others.
-
-    Returns
-    -------
-    layers : list of estimators
-        With ``pretraining="prefit"`` the fitted ones that were given, else not yet fitted.
-    models : list of Model
-        What each of them is, or will be.
-
-    Raises
-    ------
-    ValueError
-        If layers cannot be stacked, or not be trained as the parameters say.
+    All is checked before any of them is trained; a ValueError tells of layers that cannot be
+    stacked, or not be trained as the parameters say. With ``pretraining="prefit"`` layers are the
+    fitted ones that were given. ``X`` are the rows as the user passed them, ``data`` the same
+    checked. ``top_activation`` is of the top layer, where it is not that of the others. Where
+    ``learned`` layers go on, models are theirs.
     """
     of_sizes = stack.layers is None
     layers = (_layers_of_sizes if of_sizes else _given_layers)(stack, top_activation)
@@ -125,10 +105,15 @@ def make_layers(stack, X, data, *, top_activation=None):
         layer._check_parameters()
     if stack.pretraining == "prefit":
         return layers, _models_of_fitted(layers)
-    for layer, seed in zip(layers, _seeds(stack.random_state, len(layers)), strict=True):
+    generator = make_generator(stack.random_state, torch.device("cpu"))
+    seeds = torch.randint(2**31 - 1, (len(layers),), generator=generator).tolist()
+    for layer, seed in zip(layers, seeds, strict=True):
         if layer.random_state is None:
             layer.random_state = seed
-    models = _models_to_be(layers, X, data)
+    if learned is not None and _kinds_of(learned) == _kinds_of(layers):
+        models = models_of(continued(learned, layers, False), _ANYWHERE)
+    else:
+        models = _models_to_be(layers, X, data)
     for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
         if model.optimizer is not None and modes[number] != "unsupervised":
             raise ValueError(
@@ -156,22 +141,15 @@ def modes_of(stack, n_layers):
 
 def needs_targets(stack):
     """Whether a layer is pre-trained on targets."""
-    one = stack.pretraining is None or isinstance(stack.pretraining, str)
-    modes = [stack.pretraining] if one else stack.pretraining
-    return any(mode in ("supervised", "partly_supervised") for mode in modes)
+    modes = stack.pretraining
+    modes = [modes] if modes is None or isinstance(modes, str) else modes
+    return "supervised" in modes or "partly_supervised" in modes
 
 
 def require_gradients(layers, models, numbers, purpose):
-    """Raise a ValueError if no gradient can go through the codes of a layer.
+    """Raise a ValueError if no gradient can go through the codes of layers of these numbers.
 
-    Parameters
-    ----------
-    layers : list of estimators
-    models : list of Model
-    numbers : iterable of int
-        Of the layers that gradients are to go through.
-    purpose : str
-        What needs them, for the message.
+    ``purpose`` is what needs gradients, for the message.
     """
     for number in numbers:
         if models[number].no_gradient is not None:
@@ -182,13 +160,7 @@ def require_gradients(layers, models, numbers, purpose):
 
 
 def number_of_code(stack, n_layers):
-    """The number, counted from 0, of the layer whose codes a stack returns.
-
-    Raises
-    ------
-    ValueError
-        If there is no layer ``code_layer``.
-    """
+    """The number, from 0, of the layer whose codes a stack returns; ValueError without one."""
     if not -n_layers <= stack.code_layer < n_layers:
         raise ValueError(
             f"code_layer={stack.code_layer}, but there are {n_layers} layers, from 0 to "
@@ -198,21 +170,10 @@ def number_of_code(stack, n_layers):
 
 
 def continued(layers, new, is_prefit):
-    """Copies of fitted layers that go on with the parameters that new ones have.
+    """Copies of fitted layers that go on with the parameters of the new ones.
 
-    Parameters
-    ----------
-    layers : list of estimators
-        Fitted.
-    new : list of estimators
-        As the stack's parameters would make them today.
-    is_prefit : bool
-        Whether the new ones are fitted themselves, and say nothing.
-
-    Raises
-    ------
-    ValueError
-        If there are other numbers of layers or of units than before.
+    If the latter are fitted themselves, they say nothing. A ValueError tells of other numbers of
+    layers or of units than before.
     """
     layers = [copy.copy(layer) for layer in layers]
     if is_prefit:
@@ -291,18 +252,16 @@ def _layers_of_sizes(stack, top_activation):
         raise ValueError(
             f"layer_sizes={stack.layer_sizes!r} must be integers of at least 1, one for each layer."
         )
-    layers = [_new_layer(stack) for _ in sizes]
+    if isinstance(stack.layer, str):
+        layer = LAYERS[stack.layer](**shared_by_layers(stack))
+    else:
+        layer = _unfrozen(stack.layer, "layer")
+    layers = [clone(layer) for _ in sizes]
     if top_activation is not None:
         layers[-1] = _with_activation(layers[-1], top_activation)
     for layer, size in zip(layers, sizes, strict=True):
         layer.set_params(n_components=int(size))
     return layers
-
-
-def _new_layer(stack):
-    if isinstance(stack.layer, str):
-        return LAYERS[stack.layer](**shared_by_layers(stack))
-    return clone(_unfrozen(stack.layer, "layer"))
 
 
 def _with_activation(layer, activation):
@@ -330,6 +289,10 @@ def _sizes(stack):
     """The numbers of units that were asked for."""
     sizes = _DEFAULT_SIZES if stack.layer_sizes is None else stack.layer_sizes
     return (int(sizes),) if isinstance(sizes, Integral) else tuple(sizes)
+
+
+def _kinds_of(layers):
+    return [(type(layer), layer.n_components) for layer in layers]
 
 
 def _sizes_of(layers):
@@ -411,8 +374,3 @@ def _misfit(layers, number):
 def _choice(layer):
     """The units that a layer was told to have."""
     return getattr(layer, layer._loss_parameter)
-
-
-def _seeds(random_state, n_layers):
-    generator = make_generator(random_state, torch.device("cpu"))
-    return torch.randint(2**31 - 1, (n_layers,), generator=generator).tolist()

@@ -37,30 +37,13 @@ UNTRAINED = Training([], [], {}, "untrained", 0)
 def pretrained(
     stack, layers, X, data, sample_weight, weight, targets=None, *, goes_on=False, bridge=None
 ):
-    """Layers as a stack's parameters say that they are trained.
+    """Layers trained as a stack's parameters say, and the `Training` of all of them together.
 
-    Parameters
-    ----------
-    stack : estimator
-        With the parameters of `StackParameters` and of training.
-    layers : list of estimators
-        New ones of `make_layers`, or fitted ones that go on; these may change.
-    X, sample_weight : as the user passed them
-        For the lowest layer, which may know columns by their names.
-    data, weight : the same, checked
-    targets : Targets, default=None
-        Where layers are pre-trained on some.
-    goes_on : bool, default=False
-        Whether the layers begin with what they have learned before.
-    bridge : CallbackBridge, default=None
-        Of a training of all layers together.
-
-    Returns
-    -------
-    layers : list of estimators
-        Fitted.
-    training : Training
-        Of all layers together; without epochs where they are trained one after the other.
+    That has no epochs where they are trained one after the other. ``layers`` are new ones of
+    `make_layers`, or fitted ones that begin with what they have learned before (``goes_on``).
+    ``X`` and ``sample_weight`` are as the user passed them, for the lowest layer, which may know
+    columns by their names; ``data`` and ``weight`` are the same, checked. ``targets`` are there if
+    layers are pre-trained on some, and ``bridge`` is of a training of all layers together.
     """
     if stack.pretraining == "prefit":
         if not goes_on:
@@ -96,43 +79,29 @@ def pretrained(
 
 
 def partly_trained(stack, layers, X, data, sample_weight, weight, *, goes_on):
-    """Layers after one more pass over rows for each in turn, by its own ``partial_fit``.
+    """Layers after one more pass over rows for each, by its own ``partial_fit``, and the passes.
 
-    Parameters
-    ----------
-    stack, layers, X, data, sample_weight, weight
-        As of `pretrained`.
-    goes_on : bool
-        Whether the layers have learned something before. Those that a stack's parameters say
-        are not trained begin as in `pretrained`, and stay as they are.
-
-    Returns
-    -------
-    layers : list of estimators
-        Fitted.
-    n_passes : int
+    Arguments are those of `pretrained`. Layers that a stack's parameters say are not trained
+    begin as there, and stay as they are.
     """
     if stack.pretraining in ("prefit", None):
         if not goes_on:
             layers, _ = pretrained(stack, layers, X, data, sample_weight, weight)
         return layers, 0
-    n_before, codes = _n_epochs(layers), data
+    n_passes, codes = 0, data
     for number, layer in enumerate(layers):
+        n_before = len(getattr(layer, "loss_curve_", ()))
         with of_layer(number):
             layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
+        n_passes += len(layer.loss_curve_) - n_before
         codes = layer._codes(codes) if number + 1 < len(layers) else codes
-    return layers, _n_epochs(layers) - n_before
+    return layers, n_passes
 
 
 def facts_of(layers, training=None):
     """The attributes of a stack whose layers were trained, a dict by name.
 
-    Parameters
-    ----------
-    layers : list of estimators
-        Fitted.
-    training : Training, default=None
-        Of all layers together, of which there are curves.
+    Curves are among them with the ``training`` of all layers together.
     """
     facts = {
         "layers_": layers,
@@ -294,7 +263,3 @@ def _note(layer, training):
     """Keep how a layer was trained."""
     layer.n_iter_, layer.loss_curve_ = len(training.loss_curve), training.loss_curve
     layer.validation_curve_, layer.stopping_reason_ = training.validation_curve, training.outcome
-
-
-def _n_epochs(layers):
-    return sum(len(getattr(layer, "loss_curve_", ())) for layer in layers)

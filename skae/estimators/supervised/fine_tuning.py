@@ -52,45 +52,25 @@ _START_PENALTY = 1.0
 
 
 def stack_of(model, data, **changes) -> StackedAutoEncoder:
-    """The layers of a model as a stack that is to be trained.
-
-    Parameters
-    ----------
-    model : SupervisedStack
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
-    **changes
-        Parameters of the stack that are not the model's.
-    """
+    """The layers of a model as a stack to be trained; ``changes`` are its own parameters."""
     own = model.get_params(deep=False)
-    shared = {
-        name: own[name] for name in StackedAutoEncoder().get_params(deep=False) if name in own
-    }
-    return StackedAutoEncoder(**shared | {"warm_start": False} | changes)
+    shared = own.keys() & StackedAutoEncoder().get_params(deep=False).keys() - {"warm_start"}
+    return StackedAutoEncoder(**{name: own[name] for name in shared} | changes)
 
 
 def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     """Pre-train the layers of a model, then train them and the output on the targets.
 
-    Parameters
-    ----------
-    model : SupervisedStack
-    X, y, sample_weight : as the user passed them
-    make_stack : callable
-        (model, data) -> the stack to be trained, a `StackedAutoEncoder`.
-
-    Returns
-    -------
-    model : SupervisedStack
-        Fitted.
+    ``make_stack(model, data)`` is the stack to be trained. Returned is the model, fitted.
     """
     model._check_parameters()
     is_fresh = not (model.warm_start and hasattr(model, "stack_"))
     read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh)
     stack = make_stack(model, read.data)
-    layers = _checked_layers(model, stack, X, read.data)
+    layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
     model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
     if model.early_stopping and model.n_fine_tuned_layers != 0:
-        index, held_out = held_out_rows(model, read.kind, read.table, read.targets)
+        index, held_out = held_out_rows(model, read.table, read.targets)
         seen = seen.restricted(index)
     # A number that depends on the rows of an epoch is not known yet.
     n_epochs = None if isinstance(model.max_iter, str) else model.max_iter
@@ -131,23 +111,13 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
 def fit_part(model, X, y, sample_weight, **announced):
     """One pass of fine-tuning; on the first call, after all that `fit_stack` does before it.
 
-    Parameters
-    ----------
-    model : StackedClassifier or StackedRegressor
-    X, y, sample_weight : as the user passed them
-    **announced
-        What the user knows of the targets to come, for ``described`` of their kind.
-
-    Returns
-    -------
-    model : StackedClassifier or StackedRegressor
-        Fitted.
+    ``announced`` is what the user knows of targets to come, for ``described`` of their kind.
     """
     model._check_parameters()
     is_fresh = not hasattr(model, "stack_")
     read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh, **announced)
     stack = stack_of(model, read.data)
-    layers = _checked_layers(model, stack, X, read.data)
+    layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
     targets = read.targets
     if not targets.labelled.any():
         _require_use_of_others(model, is_fresh)
@@ -184,9 +154,11 @@ def fitted_model(model, X) -> FittedModel:
     return FittedModel(with_output(models_of(layers, place), units, n_outputs), theta)
 
 
-def _checked_layers(model, stack, X, data):
+def _checked_layers(model, stack, X, data, learned):
     """New layers of a stack, which can be trained as the model's parameters say."""
-    layers, models = make_layers(stack, X, data)
+    layers, models = make_layers(stack, X, data, learned=getattr(learned, "layers_", None))
+    if learned is not None and getattr(layers[0], layers[0]._loss_parameter) != "auto":
+        learned.columns_.check(data, getattr(model, "feature_names_in_", None))
     n_tuned, n_layers = model.n_fine_tuned_layers, len(layers)
     if n_tuned is not None and n_tuned > n_layers:
         raise ValueError(
@@ -287,25 +259,11 @@ _LEAST = 1e-8
 
 
 def fit_linear_output(codes, targets, penalty, max_iter, *, is_final):
-    """Weights and biases of the output that is best on given codes.
+    """Weights, biases and the steps of the output that is best on given codes, by scikit-learn.
 
-    It minimises the sum of -log P(y | U h + d) over labelled rows + penalty / 2 |U|^2.
-
-    Parameters
-    ----------
-    codes : ndarray of shape (n_samples, n_codes)
-    targets : Targets
-    penalty : float
-    max_iter : int
-        Steps at most, where there is no closed form.
-    is_final : bool
-        Whether the result is a model, which should have converged, or a start.
-
-    Returns
-    -------
-    weight : ndarray of shape (n_outputs, n_codes)
-    bias : ndarray of shape (n_outputs,)
-    n_iter : int
+    It minimises the sum of -log P(y | U h + d) over labelled rows + penalty / 2 |U|^2, in at most
+    so many steps where there is no closed form. What ``is_final`` is a model, which should have
+    converged, and else a start.
     """
     rows = np.flatnonzero(targets.labelled)
     if targets.kind.groups is None:

@@ -123,6 +123,40 @@ class SupervisedStack(TrainedModel):
         """
         return fit_stack(self, X, y, sample_weight)
 
+    def predict(self, X):
+        """The most probable class of every row, or the expected number in the units of y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        return self._targets().predicted(self._outputs(X))
+
+    def score(self, X, y, sample_weight=None):
+        """Mean accuracy of classes, or R^2 of numbers, for the rows all of whose targets are known.
+
+        With several outputs, a row is right if all its classes are predicted.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True targets; rows with an unknown one are left out.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+        """
+        return self._targets().score(y, self.predict(X), sample_weight)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -179,19 +213,8 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
         The classes of each output."""
     )
 
-    def predict(self, X):
-        """The most probable class of every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        classes : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        """
-        return self._targets().predicted(self._outputs(X))
+    # Not scikit-learn's, which knows of no rows without a target.
+    score = SupervisedStack.score
 
     def predict_proba(self, X):
         """The probability of every class for every row.
@@ -245,24 +268,6 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
         if len(found) == 1:
             return found[0]
         return np.column_stack(found) if all(logits.ndim == 1 for logits in found) else found
-
-    def score(self, X, y, sample_weight=None):
-        """Mean accuracy: the part of the labelled rows all of whose classes are predicted.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True classes; rows with an ``unlabelled`` one are left out.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        score : float
-        """
-        return self._targets().score(y, self.predict(X), sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -486,38 +491,7 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
         """
         return fit_part(self, X, y, sample_weight)
 
-    def predict(self, X):
-        """The expected target of every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            In the units of y.
-        """
-        return self._targets().predicted(self._outputs(X))
-
-    def score(self, X, y, sample_weight=None):
-        """Coefficient of determination, R^2, of the predictions for rows with a target.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True targets; rows with a NaN are left out.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        score : float
-        """
-        return self._targets().score(y, self.predict(X), sample_weight)
+    score = SupervisedStack.score
 
     def _targets(self):
         known = getattr(self, "target_mean_", None), getattr(self, "target_scale_", None)

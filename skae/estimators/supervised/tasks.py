@@ -19,7 +19,7 @@ from skae.engine.stacks.supervised import Supervised
 from skae.estimators.face.training import place_for
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of
-from skae.estimators.targets import Classes, Numbers, Targets
+from skae.estimators.targets import Targets
 
 _CPU = torch.device("cpu")
 
@@ -27,25 +27,14 @@ _CPU = torch.device("cpu")
 class Read(NamedTuple):
     """What the user passed, checked.
 
-    Attributes
-    ----------
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
-    weight : ndarray of shape (n_samples,), or None
-        Sample weights of mean 1.
-    table : ndarray of shape (n_samples, n_outputs)
-        y, which may have gaps.
-    kind : Classes or Numbers
-        What it is.
-    targets : Targets
-        The table as the engine sees it.
-    n_labelled : float
-        Rows with a target, each counted by its weight as the user passed it.
+    ``data`` is an ndarray or CSR matrix, ``weight`` of mean 1, ``table`` y of shape (n_samples,
+    n_outputs), perhaps with gaps, and ``targets`` the table as the engine sees it. ``n_labelled``
+    counts rows with a target, each by its weight as the user passed it.
     """
 
     data: Any
     weight: np.ndarray | None
     table: np.ndarray
-    kind: Classes | Numbers
     targets: Targets
     n_labelled: float
 
@@ -53,31 +42,13 @@ class Read(NamedTuple):
 class Task(NamedTuple):
     """What is fine-tuned, and on what.
 
-    Attributes
-    ----------
-    stack : StackedAutoEncoder
-        As it is before the first step.
-    is_fresh : bool
-        Whether it was pre-trained just now, and not fine-tuned yet.
-    first : int
-        The lowest layer that is trained.
-    models : list of Model
-        Those of the layers that are trained, perhaps none.
-    weights : dict of str to ndarray
-        Theirs, and the output's, from which training begins.
-    place : Place
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
-    rows : {ndarray, CSR matrix} of shape (n_samples, n_inputs)
-        What the lowest layer that is trained sees of the data, before it standardises.
-    weight : ndarray of shape (n_samples,), or None
-    targets : Targets
-        Of all rows, those that are held out among them.
-    index : LongTensor
-        The rows that count and are not held out.
-    labelled : Tensor of bool of shape (n_samples,)
-        Those whose targets are learned.
-    options : dict
-        What all criteria take: see `Supervised`.
+    The ``stack`` is as before the first step, and ``is_fresh`` if it was pre-trained just now. Of
+    its layers, those from ``first`` on are trained; ``models`` are theirs, perhaps none, and
+    ``weights`` theirs and the output's, from which training begins. ``rows`` are what the lowest
+    of them sees of the ``data``, before it standardises. ``targets`` are of all rows, those held
+    out among them; ``index`` has the rows that count and are not held out, and ``labelled``, of
+    shape (n_samples,), tells whose targets are learned. ``options`` are for all criteria: see
+    `Supervised`.
     """
 
     stack: StackedAutoEncoder
@@ -112,17 +83,9 @@ class Task(NamedTuple):
 class Criterion(NamedTuple):
     """What the whole descends on, and which rows it needs.
 
-    Attributes
-    ----------
-    objective : callable
-        () -> a new `Supervised`.
-    index : LongTensor
-        The rows of an epoch, some perhaps several times.
-    directions, position : as of `LabelledRows`, or None
-    max_iter : int, default=None
-        Epochs, where these are not the model's parameter.
-    facts : dict
-        What the model shows of it, by the attributes' names.
+    ``objective()`` is a new `Supervised`; ``index`` has the rows of an epoch, some perhaps several
+    times; ``directions`` and ``position`` are as of `LabelledRows`; ``max_iter`` are epochs, where
+    these are not the model's parameter; ``facts`` is what the model shows, by attributes' names.
     """
 
     objective: Callable[[], Supervised]
@@ -165,18 +128,21 @@ def read_rows(model, X, y, sample_weight, *, is_fresh, **announced):
         kind = kind.described(table, weight, **announced)
         vars(model).update(kind.facts)
     targets = kind.encoded(table, weight)
-    return Read(data, weight, table, kind, targets, targets.total * _mean_weight(sample_weight))
+    n_labelled = targets.total
+    if sample_weight is not None:
+        # Weights count as the user passed them, which are not 1 on average.
+        given = np.ravel(np.asarray(sample_weight, dtype=np.float64))
+        n_labelled *= given[given > 0].mean()
+    return Read(data, weight, table, targets, float(n_labelled))
 
 
-def held_out_rows(
-    model, kind: Classes | Numbers, table: np.ndarray, targets: Targets
-) -> tuple[np.ndarray, np.ndarray]:
+def held_out_rows(model, table: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     """Labelled rows to train on, and those to hold out, with like parts of every class."""
     generator = make_generator(model.random_state, _CPU)
     labelled = torch.tensor(np.flatnonzero(targets.labelled))
     index, held_out = split(labelled, model.validation_fraction, generator)
     both, n_held_out = torch.cat([index, held_out]).numpy(), len(held_out)
-    strata = kind.strata(table[both], n_held_out)
+    strata = targets.kind.strata(table[both], n_held_out)
     if strata is None:
         return index.numpy(), held_out.numpy()
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
@@ -197,22 +163,10 @@ def make_task(
     *,
     is_fresh: bool,
 ) -> Task:
-    """The task of fine-tuning so many layers of a stack, and its output, on what was read.
+    """The task of fine-tuning the top ``n_tuned`` layers of a stack, and its output.
 
-    Parameters
-    ----------
-    model : SupervisedStack
-    read : Read
-    seen : Targets
-        Those that are learned from.
-    held_out : ndarray of int, or None
-        Rows by which training is judged.
-    stack : StackedAutoEncoder
-    n_tuned : int
-    output : tuple of ndarray
-        Weights and biases with which it begins.
-    is_fresh : bool
-        Whether the stack was pre-trained just now.
+    ``seen`` are the targets that are learned from, ``held_out`` positions of the rows by which
+    training is judged, or None, and ``output`` the weights and biases with which it begins.
     """
     first = len(stack.layers_) - n_tuned
     layers = stack.layers_[first:]
@@ -221,11 +175,12 @@ def make_task(
     index, labelled = rows_that_count(len(seen.labelled), read.weight), seen.labelled
     if held_out is not None:
         index = index[torch.tensor(~np.isin(index.numpy(), held_out))]
-    validation_loss = None if held_out is None else read.kind.validation_loss()
+    kind = read.targets.kind
+    validation_loss = None if held_out is None else kind.validation_loss()
     judged = labelled if held_out is None else held_out
     dropout = model.dropout if isinstance(model.dropout, tuple) else (0.0, model.dropout)
     options = {
-        "units": read.kind.units(place.device),
+        "units": kind.units(place.device),
         "first": first,
         "weight_decay": model.output_penalty / (model.n_labelled_ or 1.0),
         "dropout": (dropout[min(first, 1)], dropout[1]),
@@ -263,14 +218,6 @@ def weights_with_output(layers, output, first=0):
     return weights_of(layers, first) | {"output_weight": weights, "output_bias": bias}
 
 
-def _mean_weight(sample_weight):
-    """The mean of the sample weights, as the user passed them, over the rows that count."""
-    if sample_weight is None:
-        return 1.0
-    weight = np.ravel(np.asarray(sample_weight, dtype=np.float64))
-    return float(weight[weight > 0].mean())
-
-
 def _loss_of_nothing(read, rows, validation_loss):
     """What an output that knows nothing but the targets' mean would be judged at."""
     values, weight = read.targets.tensors(Place(torch.float64, _CPU))
@@ -278,6 +225,6 @@ def _loss_of_nothing(read, rows, validation_loss):
     values, weight = values[rows], None if weight is None else weight[rows]
     if not len(values):
         return -math.inf
-    judge = validation_loss or read.kind.units(_CPU).negative_log_likelihood
+    judge = validation_loss or read.targets.kind.units(_CPU).negative_log_likelihood
     loss = judge(read.targets.start_bias().expand_as(values), values)
     return float((loss if weight is None else loss * weight).mean())

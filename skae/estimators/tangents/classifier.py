@@ -35,6 +35,8 @@ from skae.estimators.tangents.sources import (
     learned_source,
 )
 
+_PENALTY = Interval(Real, 0, None, closed="left")
+_STEP = Interval(Real, 0, None, closed="neither")
 # Layers by default: how many, and units for each column of the data, their fewest and their most.
 _N_LAYERS, _UNITS = 2, (4, 100, 1000)
 # A contractive layer by name: its contraction for each column of its input, and its training.
@@ -55,7 +57,6 @@ _LENGTH = 0.1
 _ROWS = 5000
 # Neighbours of each row in local PCA.
 N_NEIGHBORS = 30
-_CPU = torch.device("cpu")
 
 
 def pair(value: float | tuple[float, float]) -> tuple[float, float]:
@@ -63,23 +64,13 @@ def pair(value: float | tuple[float, float]) -> tuple[float, float]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def uses_own_tangents(model) -> bool:
-    """Whether tangents are those of the classifier's own layers."""
-    return isinstance(model.tangent_source, str) and model.tangent_source == "encoder"
-
-
 def tangent_stack(model, data) -> StackedAutoEncoder:
-    """The layers of a tangent classifier, of the width and trained for the time that data ask for.
-
-    Parameters
-    ----------
-    model : ManifoldTangentClassifier
-    data : {ndarray, CSR matrix} of shape (n_samples, n_features)
-    """
+    """The layers of a tangent classifier, as wide and trained for as long as data ask for."""
     n_samples, n_features = data.shape
     sizes = model.layer_sizes
     if sizes is None and model.layers is None:
-        sizes = (_n_units(n_features),) * _N_LAYERS
+        per_column, fewest, most = _UNITS
+        sizes = (min(max(per_column * n_features, fewest), most),) * _N_LAYERS
     elif isinstance(sizes, Integral):
         sizes = (sizes,)
     is_named = model.layers is None and isinstance(model.layer, str)
@@ -101,27 +92,32 @@ def tangent_stack(model, data) -> StackedAutoEncoder:
             )
             for width, size in zip((n_features, *sizes), sizes, strict=False)
         ]
-    if uses_own_tangents(model):
+    if model.tangent_source == "encoder":
         widths = [getattr(layer, "n_components", None) for layer in stack.layers or ()]
         widths += sizes if are_sizes else ()
-        _check_rank(model.n_tangents, n_features, min(filter(None, [n_features, *widths])))
+        most = min(filter(None, [n_features, *widths]))
+        if model.n_tangents != "auto" and model.n_tangents > most:
+            raise ValueError(
+                f"n_tangents={model.n_tangents}, but the data have {n_features} columns and the "
+                f"code a rank of at most {most}: ask for at most {most}, use n_tangents='auto', or "
+                "make the layers larger."
+            )
     else:
-        check_source(model.tangent_source, model.n_tangents, data, n_neighbors=N_NEIGHBORS)
+        check_source(model.tangent_source, model.n_tangents, data, N_NEIGHBORS)
     return stack
 
 
 def tangent_criterion(model, task: Task) -> Criterion:
-    """What the whole of a tangent classifier descends on.
-
-    Parameters
-    ----------
-    model : ManifoldTangentClassifier
-    task : Task
-    """
-    if task.is_fresh:
-        encoder, source = task.stack, _source(model, task)
-    else:
-        encoder, source = model.encoder_, model.source_
+    """What the whole of a tangent classifier descends on."""
+    encoder, source = (task.stack, None) if task.is_fresh else (model.encoder_, model.source_)
+    own = model.tangent_source == "encoder"
+    if source is None:
+        counted = task.data if task.weight is None else task.data[task.weight > 0]
+        if own:
+            source = EncoderTangents(encoder, model.n_tangents, counted)
+        else:
+            choice = model.tangent_source, model.n_tangents, counted, N_NEIGHBORS
+            source = learned_source(*choice, encoder.columns_)
     facts = {"encoder_": encoder, "source_": source, "n_tangents_": source.n_tangents}
     if not task.models:
         return labelled_criterion(task, 0.0)._replace(facts=facts)
@@ -129,12 +125,14 @@ def tangent_criterion(model, task: Task) -> Criterion:
     uses_others = max(within, anywhere, model.entropy_penalty, model.balance_penalty) > 0
     index = _with_labelled(task) if uses_others else task.known
     columns = encoder.layers_[task.first].columns_
-    length = _spread(columns, task.rows, task.weight)
+    deviation = summarize_columns(task.rows, task.weight).std
+    # Root mean square distance of standardised rows from their mean.
+    spread = float(np.linalg.norm(deviation / (columns.scale if columns.is_standardized else 1)))
     planes = None
     if within > 0 and source.n_tangents > 0:
-        planes = _frozen_planes(task) if uses_own_tangents(model) else _held_planes
+        planes = _frozen_planes(task) if own else lambda x, directions: Span(directions())
     needed = task.labelled & (model.tangent_penalty > 0)
-    if planes is _held_planes:
+    if planes is not None and not own:
         needed |= ~task.labelled
     prior = task.targets.class_frequencies(model.n_labelled_)
 
@@ -143,8 +141,8 @@ def tangent_criterion(model, task: Task) -> Criterion:
             task.models,
             planes=planes,
             tangent_penalty=model.tangent_penalty,
-            within=Moves(within, steps[0] * length),
-            anywhere=Moves(anywhere, steps[1] * length),
+            within=Moves(within, steps[0] * spread),
+            anywhere=Moves(anywhere, steps[1] * spread),
             entropy_penalty=model.entropy_penalty,
             balance_penalty=model.balance_penalty,
             prior=prior.to(task.place.device, task.place.dtype),
@@ -152,39 +150,12 @@ def tangent_criterion(model, task: Task) -> Criterion:
             **task.options,
         )
 
-    directions, position = _directions(encoder, source, task, needed, _LENGTH * length)
-    max_iter = model.max_iter
+    directions, position = _directions(encoder, source, task, needed, _LENGTH * spread)
+    max_iter, n_known, n_others = model.max_iter, len(task.known), len(task.others)
     if max_iter == "auto":
-        n_rows = len(task.known)
-        if uses_others:
-            n_rows = len(task.others) + max(n_rows, _wanted(len(task.others)))
+        n_rows = n_others + max(n_known, _wanted(n_others)) if uses_others else n_known
         max_iter = _epochs(n_rows / model.batch_size, *_FINE_TUNING)
     return Criterion(objective, index, directions, position, max_iter, facts)
-
-
-def _source(model, task):
-    """What finds the tangents, learned from the rows that count."""
-    counted = task.data if task.weight is None else task.data[task.weight > 0]
-    if uses_own_tangents(model):
-        return EncoderTangents(task.stack, model.n_tangents, counted)
-    columns = task.stack.columns_
-    choice = model.tangent_source
-    return learned_source(choice, model.n_tangents, counted, columns, n_neighbors=N_NEIGHBORS)
-
-
-def _check_rank(n_tangents, n_features, most):
-    if n_tangents != "auto" and n_tangents > most:
-        raise ValueError(
-            f"n_tangents={n_tangents}, but the data have {n_features} columns and the code a rank "
-            f"of at most {most}: ask for at most {most}, use n_tangents='auto', or make the layers "
-            "larger."
-        )
-
-
-def _n_units(n_features):
-    """Of each layer, where the user does not say."""
-    per_column, fewest, most = _UNITS
-    return min(max(per_column * n_features, fewest), most)
 
 
 def _epochs(n_batches, n_steps, fewest, most):
@@ -213,19 +184,6 @@ def _frozen_planes(task):
     return lambda x, directions: jacobian_of(layers, theta, x)
 
 
-def _held_planes(x, directions):
-    """Those that the directions of the batch span."""
-    return Span(directions())
-
-
-def _spread(columns, rows, weight):
-    """Root mean square distance of standardised rows from their mean."""
-    deviation = summarize_columns(rows, weight).std
-    if columns.is_standardized:
-        deviation = deviation / columns.scale
-    return float(np.linalg.norm(deviation))
-
-
 def _directions(encoder, source, task, needed, length):
     """Directions of the rows that need some, as the lowest tuned layer sees them, and whose."""
     needed = np.flatnonzero(needed)
@@ -233,9 +191,8 @@ def _directions(encoder, source, task, needed, length):
         return None, None
     columns, place = encoder.layers_[task.first].columns_, task.place
     shape = len(needed), source.n_tangents, len(columns.scale)
-    require_memory(
-        math.prod(shape) * place.dtype.itemsize, _CPU, "Holding the tangents of the rows"
-    )
+    n_bytes = math.prod(shape) * place.dtype.itemsize
+    require_memory(n_bytes, torch.device("cpu"), "Holding the tangents of the rows")
     found = np.empty(shape, dtype=np.float64 if place.dtype == torch.float64 else np.float32)
     for part in gen_even_slices(len(found), math.ceil(len(found) / _ROWS)):
         rows = task.data[needed[part]]
@@ -250,10 +207,6 @@ def _directions(encoder, source, task, needed, length):
     position[needed] = torch.arange(len(found))
     rows = make_rows(found.reshape(len(found), -1), dtype=place.dtype, device=place.device)
     return rows, position.to(place.device)
-
-
-_PENALTY = Interval(Real, 0, None, closed="left")
-_STEP = Interval(Real, 0, None, closed="neither")
 
 
 def _refuses_partial_fit(model):
@@ -361,7 +314,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
     layer_sizes: Sequence[int] | int | None = parameter(
         default=None,
-        constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
+        constraints=StackedClassifier._parameter_constraints["layer_sizes"],
         doc="""tuple of int, int or None
         Numbers of units, from the data upwards. None: those of ``layers``, or two layers that
         have four units for each column of the data, but from 100 to 1000.""",
@@ -421,13 +374,13 @@ class ManifoldTangentClassifier(ClassifyingStack):
     )
     entropy_penalty: float = parameter(
         default=0.3,
-        constraints=[Interval(Real, 0, None, closed="left")],
+        constraints=[_PENALTY],
         doc="""float
         Weight of the entropy of the distribution of classes at unlabelled rows.""",
     )
     balance_penalty: float = parameter(
         default=1.0,
-        constraints=[Interval(Real, 0, None, closed="left")],
+        constraints=[_PENALTY],
         doc="""float
         Weight of the divergence between the classes' mean probabilities over a batch's
         unlabelled rows and their frequencies, which labels tell: equal ones where the labels
@@ -517,7 +470,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
         check_pair("unlabelled_step", self.unlabelled_step, _STEP)
         within, _ = pair(self.unlabelled_penalty)
         learns_tangents = self.n_fine_tuned_layers != 0 and max(self.tangent_penalty, within) > 0
-        if learns_tangents and self.pretraining is None and uses_own_tangents(self):
+        if learns_tangents and self.pretraining is None and self.tangent_source == "encoder":
             raise ValueError(
                 "pretraining=None leaves random layers, whose tangents say nothing of the data. "
                 "Use tangent_source='local_pca', pre-train, or set tangent_penalty and "

@@ -32,7 +32,7 @@ from skae.estimators.face.scikit_learn import BaseEstimator, ClassifierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.supervised.predictors import ClassifyingStack
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
-from skae.estimators.targets import checked_classes, find_classes, is_known
+from skae.estimators.targets import Classes, checked_classes, find_classes, is_known
 
 _CPU = torch.device("cpu")
 _SIDES = {"one": 1, "two": 2}
@@ -288,16 +288,14 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
         """
-        check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
-        self._require_neighbours(self.n_neighbors)
-        distances, index = self._nearest(X, self.n_neighbors)
+        distances, index = self.kneighbors(X)
+        classes = self.row_classes_[np.searchsorted(self.labelled_, index)]
         votes = np.ones(distances.shape)
         if self.weights == "distance":
             # Relative to the nearest, so that no inverse overflows.
             np.divide(distances[:, :1], distances, out=votes, where=distances > 0)
         total = np.zeros((len(votes), len(self.classes_)))
-        np.add.at(total, (np.arange(len(votes))[:, None], self.row_classes_[index]), votes)
+        np.add.at(total, (np.arange(len(votes))[:, None], classes), votes)
         return total / total.sum(1, keepdims=True)
 
     def predict(self, X):
@@ -333,12 +331,8 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         y = column_or_1d(checked_classes(y), warn=True)
-        known = is_known(y, self.unlabelled)
-        if not known.any():
-            raise ValueError("No row is labelled, so there is nothing to judge by.")
-        right = self.predict(X) == y
-        weight = check_weights(sample_weight, right[:, np.newaxis])
-        return float(np.average(right[known], weights=None if weight is None else weight[known]))
+        kind = Classes(self.unlabelled, classes=[self.classes_])
+        return kind.score(y, self.predict(X), check_weights(sample_weight, y[:, np.newaxis]))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -367,7 +361,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
     def _learned_source(self, data, most):
         """The source of the tangents, of which there may be so many; None for no tangents."""
-        choice, n_tangents, neighbors = self.tangent_source, self.n_tangents, _N_NEIGHBORS
+        choice, n_tangents = self.tangent_source, self.n_tangents
         if n_tangents == 0:
             return None
         is_learned = isinstance(choice, str | tuple) or hasattr(choice, "fit")
@@ -378,10 +372,10 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
                 f"more than {most} dimensions meet, so that all distances would be 0. Use fewer "
                 "tangents, or sides='one'."
             )
-        check_source(choice, n_tangents, data, n_neighbors=neighbors)
+        check_source(choice, n_tangents, data, _N_NEIGHBORS)
         # In the units of the data.
         columns = describe_columns(data, "squared_error", None, data)
-        source = learned_source(choice, n_tangents, data, columns, n_neighbors=neighbors)
+        source = learned_source(choice, n_tangents, data, _N_NEIGHBORS, columns)
         if is_learned and n_tangents == "auto":
             source.n_tangents = min(source.n_tangents, most, data.shape[0] - 1)
         return source if source.n_tangents > 0 else None

@@ -42,15 +42,9 @@ _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
 class EncoderTangents:
-    """Leading right singular vectors of an encoder's Jacobian.
+    """Leading right singular vectors of a fitted encoder's Jacobian.
 
-    Parameters
-    ----------
-    encoder : estimator
-        Fitted.
-    n_tangents : int or "auto"
-    X : {ndarray, CSR matrix} of shape (n_samples, n_features)
-        Checked rows, some of which decide on "auto" and tell whether the encoder has collapsed.
+    Some of the checked rows X decide on ``n_tangents="auto"`` and tell whether it has collapsed.
     """
 
     def __init__(self, encoder, n_tangents, X):
@@ -94,16 +88,9 @@ class EncoderTangents:
 
 
 class LocalTangents:
-    """Principal directions of each row's neighbours, in standardised columns.
+    """Principal directions of each row's neighbours among checked rows X.
 
-    Parameters
-    ----------
-    columns : Columns
-        Of the data.
-    n_tangents : int or "auto"
-    n_neighbors : int
-    X : ndarray of shape (n_samples, n_features)
-        Checked rows among which neighbours are found.
+    The columns, those of the data, say how these are standardised.
     """
 
     def __init__(self, columns, n_tangents, n_neighbors, X):
@@ -122,31 +109,24 @@ class LocalTangents:
             query=self._standardized(X),
         )
         found[values <= 0] = 0
-        return found * self.columns.scale.astype(found.dtype) if self._scales else found
-
-    @property
-    def _scales(self):
-        return self.columns.is_standardized
+        return (
+            found * self.columns.scale.astype(found.dtype)
+            if self.columns.is_standardized
+            else found
+        )
 
     def _standardized(self, X):
         X = X.toarray() if sparse.issparse(X) else X
-        if not self._scales:
+        if not self.columns.is_standardized:
             return X
         shift, scale = (a.astype(X.dtype) for a in (self.columns.shift, self.columns.scale))
         return (X - shift) / scale
 
 
 class GivenTangents:
-    """Directions that the user knows.
+    """Directions that the user knows: the first ``n_tangents`` of those of a function of X.
 
-    Parameters
-    ----------
-    function : callable
-        X -> directions of shape (n_samples, n_tangents, n_features).
-    n_tangents : int or "auto"
-        So many of them, from the first.
-    X : {ndarray, CSR matrix} of shape (n_samples, n_features)
-        Checked rows, with the first of which the function is tried.
+    The function is tried with the first of some checked rows.
     """
 
     def __init__(self, function, n_tangents, X):
@@ -210,44 +190,35 @@ def n_neighbors_of(choice: SourceChoice, default: int) -> int | None:
     return choice[1] if isinstance(choice, tuple) else None
 
 
-def check_source(choice: SourceChoice, n_tangents: int | str, X, *, n_neighbors: int) -> None:
-    """Raise a ValueError for a choice that can give no such tangents, before any work.
+def check_source(choice: SourceChoice, n_tangents: int | str, X, n_neighbors: int) -> None:
+    """Raise a ValueError, before any work, for a choice that can give no such tangents at rows.
 
-    Parameters
-    ----------
-    choice : "local_pca", ("local_pca", int), estimator or callable
-        An estimator is cloned and fitted to the data unless it is frozen.
-    n_tangents : int or "auto"
-    X : {ndarray, CSR matrix} of shape (n_samples, n_features)
-        Checked rows.
-    n_neighbors : int
-        Of local PCA where the choice does not say.
+    ``n_neighbors`` is of local PCA where the choice does not say.
     """
     if isinstance(choice, type):
         raise ValueError(f"tangent_source={choice!r} is a class: pass an instance of it.")
     if isinstance(choice, tuple):
-        _check_tuple(choice)
+        kind, number = choice if len(choice) == 2 else (None, None)
+        is_number = isinstance(number, Integral) and not isinstance(number, bool)
+        if kind != "local_pca" or not is_number or number < 2:
+            raise ValueError(
+                f"tangent_source={choice!r}: a tuple must be ('local_pca', n_neighbors), with an "
+                "integer of at least 2."
+            )
     n_neighbors = n_neighbors_of(choice, n_neighbors)
     if n_neighbors is not None:
-        _check_neighbourhood(n_tangents, n_neighbors, X.shape)
+        _check_neighbourhood(n_tangents, n_neighbors, *X.shape)
     elif hasattr(choice, "fit"):
         _check_encoder(choice, n_tangents, X)
     else:
         GivenTangents(choice, n_tangents, X)
 
 
-def learned_source(choice: SourceChoice, n_tangents: int | str, X, columns, *, n_neighbors: int):
-    """The source of tangents at any rows.
+def learned_source(choice: SourceChoice, n_tangents: int | str, X, n_neighbors: int, columns):
+    """The source of tangents at any rows; arguments are those of `check_source`.
 
-    Parameters
-    ----------
-    choice, n_tangents, X, n_neighbors : as of `check_source`
-    columns : Columns
-        In the units of which local PCA finds neighbours.
-
-    Returns
-    -------
-    source : EncoderTangents, LocalTangents or GivenTangents
+    An estimator is cloned and fitted to the data unless it is frozen. Local PCA finds neighbours
+    in the units of the ``columns``.
     """
     n_neighbors = n_neighbors_of(choice, n_neighbors)
     if n_neighbors is not None:
@@ -260,23 +231,7 @@ def learned_source(choice: SourceChoice, n_tangents: int | str, X, columns, *, n
     return EncoderTangents(encoder, n_tangents, X)
 
 
-def _check_tuple(choice):
-    is_legal = (
-        len(choice) == 2
-        and choice[0] == "local_pca"
-        and isinstance(choice[1], Integral)
-        and not isinstance(choice[1], bool)
-        and choice[1] >= 2
-    )
-    if not is_legal:
-        raise ValueError(
-            f"tangent_source={choice!r}: a tuple must be ('local_pca', n_neighbors), with an "
-            "integer of at least 2."
-        )
-
-
-def _check_neighbourhood(n_tangents, n_neighbors, shape):
-    n_samples, n_features = shape
+def _check_neighbourhood(n_tangents, n_neighbors, n_samples, n_features):
     found = min(n_neighbors, n_samples)
     spanned = min(found - 1, n_features)
     if n_tangents != "auto" and n_tangents > spanned:
@@ -296,27 +251,23 @@ def _check_encoder(choice, n_tangents, X):
             "an RBM or a stack of them, 'local_pca', or a function of X."
         )
     if encoder is not choice:
-        _check_frozen(encoder, X.shape[1])
+        try:
+            check_is_fitted(encoder)
+        except NotFittedError as error:
+            raise ValueError(
+                f"tangent_source is a frozen {type(encoder).__name__} that is not fitted. Fit it "
+                "first, or pass it as it is: a clone of it is fitted then."
+            ) from error
+        if encoder.n_features_in_ != X.shape[1]:
+            raise ValueError(
+                f"tangent_source was fitted on {encoder.n_features_in_} features, but X has "
+                f"{X.shape[1]}. Fit it on data like X."
+            )
         _check_code(encoder, encoder._model(_ANYWHERE), n_tangents)
     elif not hasattr(encoder, "layers"):
         # A stack knows its code once it is fitted.
         rows = some_rows(X, None, _ROWS)
         _check_code(encoder, as_if_fitted(encoder, rows, rows)._model(_ANYWHERE), n_tangents)
-
-
-def _check_frozen(encoder, n_features):
-    try:
-        check_is_fitted(encoder)
-    except NotFittedError as error:
-        raise ValueError(
-            f"tangent_source is a frozen {type(encoder).__name__} that is not fitted. Fit it "
-            "first, or pass it as it is: a clone of it is fitted then."
-        ) from error
-    if encoder.n_features_in_ != n_features:
-        raise ValueError(
-            f"tangent_source was fitted on {encoder.n_features_in_} features, but X has "
-            f"{n_features}. Fit it on data like X."
-        )
 
 
 def _check_code(encoder, model, n_tangents):

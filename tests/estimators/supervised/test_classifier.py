@@ -59,7 +59,7 @@ def split_labelled(model, y):
     kind = Classes()
     table = kind.checked(y)
     kind = kind.described(table)
-    return held_out_rows(model, kind, table, kind.encoded(table))
+    return held_out_rows(model, table, kind.encoded(table))
 
 
 def small_classifier(**parameters):
