@@ -475,6 +475,7 @@ FAULTS = [
         "salt and pepper know nothing of the columns",
         "corruption = corruption.for_columns(*map(place.tensor, ends))",
         "pass",
+        f"{_FACE}/test_composition.py::test_salt_and_pepper_are_the_ends_of_the_columns",
     ),
     # Boltzmann machines
     _machines(
