@@ -20,6 +20,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skae import AutoEncoder, ContractiveAutoEncoder
+from skae.engine.networks.corruptions import SaltAndPepper
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_transformer = pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
@@ -614,3 +615,14 @@ def test_a_stream_must_begin_with_rows_that_show_a_scale(X):
     # A column that happens to be constant at first would be used unscaled ever after.
     with pytest.warns(UserWarning, match=r"Columns \[2\] are constant so far"):
         AutoEncoder(3, random_state=0).partial_fit(held[:10])
+
+
+def test_salt_and_pepper_are_the_ends_of_the_columns():
+    X = np.random.default_rng(0).integers(5, 9, size=(40, 4)).astype(float)
+    X[:2] = [[5.0], [8.0]]
+    ends = SaltAndPepper(0.5, 5.0, 8.0)
+    settings = {"loss": "squared_error", "corruption_level": 0.5}
+    named = small(corruption="salt_and_pepper", **settings).fit(X)
+    own = small(corruption=lambda x, generator: ends(x, generator), **settings).fit(X)
+    # A corruption by its name knows the data's columns.
+    assert_same_weights(named, own)

@@ -1,7 +1,7 @@
 """Apply deliberate faults, one at a time, and see whether the tests notice.
 
     python tests/faults/run.py                      # all of them
-    python tests/faults/run.py penalties rows       # those whose file or snippet has such a word
+    python tests/faults/run.py penalties rows       # those with such a word
     python tests/faults/run.py --shard 0/4          # every fourth, from the first
 
 Each fault is applied to a copy of the package in a temporary folder, where the test files that
@@ -30,7 +30,7 @@ import sklearn.datasets
 import sklearn.model_selection
 import sklearn.utils.estimator_checks  # noqa: F401
 import torch  # noqa: F401
-from deliberate import FAULTS, apply
+from deliberate import FAULTS, apply, locate
 
 ROOT = Path(__file__).parents[2]
 PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
@@ -80,7 +80,7 @@ def copy_of_the_package(folder):
 def main():
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("words", nargs="*", help="only faults whose file or snippet has one")
+    parser.add_argument("words", nargs="*", help="only faults whose place or description has one")
     parser.add_argument("--shard", default="0/1", help="k/n: every n-th, from the k-th")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one fault")
     options = parser.parse_args()
@@ -88,16 +88,16 @@ def main():
     chosen = [
         fault
         for fault in FAULTS
-        if not options.words or any(word in fault.file + fault.snippet for word in options.words)
+        if not options.words or any(word in fault.place + fault.what for word in options.words)
     ][first::step]
     missed = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         copy_of_the_package(folder)
         for fault in chosen:
-            path, started = folder / "skae" / fault.file, time.perf_counter()
+            path, started = locate(fault, folder / "skae"), time.perf_counter()
             before = path.read_text()
-            path.write_text(apply(fault, before))
+            apply(fault, path)
             status, last = run(folder, fault.tests, options.timeout)
             path.write_text(before)
             # 1: a test failed. 2: a test module could not even be imported.
@@ -106,7 +106,7 @@ def main():
             seconds = time.perf_counter() - started
             print(
                 f"{'noticed' if noticed else 'MISSED '} {seconds:5.1f} s  "
-                f"{fault.file}: {fault.what}"
+                f"{fault.place}: {fault.what}"
             )
             print(f"    {last.strip()[:160]}", flush=True)
     print(f"{len(chosen) - len(missed)} of {len(chosen)} deliberate faults were noticed.")

@@ -271,6 +271,8 @@ def test_emphasis_weighs_corrupted_and_untouched_components(random_theta, genera
     torch.testing.assert_close(value(1.0, 0.0) + value(0.0, 1.0), plain)
     # The loss is linear in the weights.
     torch.testing.assert_close(value(3.0, 0.5), 3 * value(1.0, 0.0) + 0.5 * value(0.0, 1.0))
+    mask = torch.tensor([[True, False]])
+    assert Emphasis(3.0, 0.5).column_weight(mask, torch.float64).tolist() == [[3.0, 0.5]]
 
 
 def test_the_target_is_the_clean_row(random_theta, generator):
