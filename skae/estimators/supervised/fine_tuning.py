@@ -81,10 +81,9 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
         _pretrain_(stack, layers, X, read, sample_weight, seen)
         outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
-        stack = model.stack_
+        stack, output = model.stack_, (model.output_weights_, model.output_bias_)
     # Who interrupts pre-training wants to wait no longer.
     n_tuned = 0 if outcome == "interrupted" else _n_tuned(model, stack.layers_)
-    output = None if is_fresh else (model.output_weights_, model.output_bias_)
     if is_fresh or n_tuned == 0:
         output, n_iter = _start_of_output(model, stack, read.data, seen, is_final=n_tuned == 0)
 
@@ -157,7 +156,8 @@ def fitted_model(model, X) -> FittedModel:
 def _checked_layers(model, stack, X, data, learned):
     """New layers of a stack, which can be trained as the model's parameters say."""
     layers, models = make_layers(stack, X, data, learned=getattr(learned, "layers_", None))
-    if learned is not None and getattr(layers[0], layers[0]._loss_parameter) != "auto":
+    chosen = getattr(layers[0], layers[0]._loss_parameter) != "auto"
+    if learned is not None and chosen and model.pretraining != "prefit":
         learned.columns_.check(data, getattr(model, "feature_names_in_", None))
     n_tuned, n_layers = model.n_fine_tuned_layers, len(layers)
     if n_tuned is not None and n_tuned > n_layers:

@@ -131,7 +131,7 @@ def test_gradient_steps_tend_to_logistic_regression(images, y, n_classes):
         np.zeros_like(model.output_bias_),
     )
     n_rows = model.n_labelled_
-    for _ in range(200):
+    for _ in range(100):
         # The penalty is one part in the number of rows seen: the same rows are no new ones.
         model.n_labelled_ = 0.0
         model.partial_fit(X, y)
@@ -154,9 +154,9 @@ def test_output_starts_at_the_optimum_of_pretraining(images, y):
 @pytest.mark.parametrize("layer", ["auto", "denoising", "contractive", "rbm", "psd"])
 def test_fine_tuning_learns(images, y, layer):
     model = StackedClassifier((16, 12), layer=layer, **SMALL)
-    model.set_params(max_iter=60, learning_rate=0.01, n_iter_no_change=None)
-    frozen = clone(model).set_params(n_fine_tuned_layers=0).fit(images, y)
-    model.fit(images, y)
+    frozen = clone(model).set_params(n_fine_tuned_layers=0, max_iter=10).fit(images, y)
+    model.set_params(layers=frozen.stack_.layers_, pretraining="prefit")
+    model.set_params(max_iter=60, learning_rate=0.01, n_iter_no_change=None).fit(images, y)
     # Training rows, a supervised criterion: the whole fits better than the output alone.
     assert model.score(images, y) > 0.95
     assert model.score(images, y) > frozen.score(images, y)

@@ -84,7 +84,7 @@ def test_gradient_steps_tend_to_ridge_regression(table):
         np.zeros_like(model.output_weights_),
         np.ones_like(model.output_bias_),
     )
-    for _ in range(400):
+    for _ in range(150):
         # The penalty is one part in the number of rows seen: the same rows are no new ones.
         model.n_labelled_ = 0.0
         model.partial_fit(X, y)
@@ -98,9 +98,10 @@ def test_gradient_steps_tend_to_ridge_regression(table):
 @pytest.mark.parametrize("layer", ["auto", "denoising", "contractive", "rbm", "psd"])
 def test_fine_tuning_learns(table, layer):
     X, y = table
-    model = StackedRegressor((16,), layer=layer, **SMALL).set_params(max_iter=40)
-    frozen = clone(model).set_params(n_fine_tuned_layers=0).fit(X, y)
-    model.set_params(learning_rate=5e-3, n_iter_no_change=None)
+    model = StackedRegressor((16,), layer=layer, **SMALL)
+    frozen = clone(model).set_params(n_fine_tuned_layers=0, max_iter=10).fit(X, y)
+    model.set_params(layers=frozen.stack_.layers_, pretraining="prefit")
+    model.set_params(max_iter=40, learning_rate=5e-3, n_iter_no_change=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(X, y)

@@ -146,7 +146,7 @@ def test_pairs_can_be_searched(digits):
     X, _ = digits
     y = load_digits().target[:300]
     grid = {"unlabelled_penalty": [0.0, (100.0, 0.0), (0.0, 100.0)]}
-    model = ManifoldTangentClassifier((20,), **{**FAST, "max_iter": 20})
+    model = ManifoldTangentClassifier((20,), **{**FAST, "max_iter": 10})
     # Folds have no unlabelled rows but these.
     y = np.where(np.arange(300) % 3 == 0, y, -1)
     search = GridSearchCV(model, grid, cv=2, scoring=mean_confidence).fit(X, y)
@@ -219,7 +219,7 @@ def test_no_labels_and_one_class_are_refused(digits):
 @pytest.mark.filterwarnings("ignore:.*hardly better than the mean")
 def test_layers_and_epochs_follow_the_data(digits):
     X, y = digits
-    model = ManifoldTangentClassifier(random_state=0).fit(X[:60, 27:30], y[:60])
+    model = ManifoldTangentClassifier(n_tangents=2, random_state=0).fit(X[:60, 27:30], y[:60])
     # Four units for each of 3 columns, but 100 at least, in both layers and in what the stack says.
     layers = model.encoder_.layers_
     assert [layer.n_components for layer in layers] == [100, 100]
@@ -229,7 +229,7 @@ def test_layers_and_epochs_follow_the_data(digits):
     # 60 rows are one batch, and 10,000 and 2,000 epochs would be more than the bounds.
     assert [layer.n_iter_ for layer in layers] == [400, 400]
     assert model.n_iter_ == 200
-    given = ManifoldTangentClassifier(**FAST).fit(X, y)
+    given = ManifoldTangentClassifier(**FAST).fit(X[:60], y[:60])
     # What the user says, counts; four units for each of 64 columns.
     assert [layer.n_iter_ for layer in given.encoder_.layers_] == [3, 3]
     assert [layer.n_components for layer in given.encoder_.layers_] == [256, 256]
@@ -248,10 +248,10 @@ def test_divergence_is_reported_where_epochs_follow_the_data(digits):
 
 def test_layers_are_never_wider_than_a_thousand(digits):
     X, y = digits
-    wide = np.repeat(X, 5, axis=1)
+    wide = np.repeat(X[:60], 5, axis=1)
     none = {"n_fine_tuned_layers": 0, "tangent_penalty": 0, "unlabelled_penalty": 0}
     options = {**FAST, **none, "layer": clone(SHORT).set_params(max_iter=1), "n_tangents": 2}
-    model = ManifoldTangentClassifier(**options).fit(wide, y)
+    model = ManifoldTangentClassifier(**options).fit(wide, y[:60])
     # Four units for each of 320 columns would be 1280: the cost would grow with their square.
     assert [layer.n_components for layer in model.stack_.layers_] == [1000, 1000]
 
@@ -259,7 +259,7 @@ def test_layers_are_never_wider_than_a_thousand(digits):
 def test_a_prototype_is_checked_at_the_width_that_its_layers_will_have(digits):
     X, y = digits
     prototype = PSD(100, map_shape=(10, 10), group_shape=3, max_iter=1)
-    model = ManifoldTangentClassifier(**{**FAST, "layer": prototype}).fit(X[:, 30:33], y)
+    model = ManifoldTangentClassifier(**{**FAST, "layer": prototype}).fit(X[:60, 30:33], y[:60])
     # Three columns ask for 100 units, which the map has, ...
     assert [layer.n_components for layer in model.stack_.layers_] == [100, 100]
     # ... and 64 for 256, which it has not: nothing is trained before that is said.
