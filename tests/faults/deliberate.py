@@ -93,16 +93,6 @@ _energies = _in(
     f"{_ENGINE}/boltzmann/test_learning.py",
 )
 _tempering = _in(
-<<<<<<< HEAD
-    "engine/boltzmann/samplers.py",
-    f"{_ENGINE}/boltzmann/test_tempering.py",
-    f"{_ENGINE}/boltzmann/test_annealing.py",
-)
-_pseudo = _in("engine/boltzmann/energies.py", f"{_ENGINE}/boltzmann/test_pseudo_likelihood.py")
-_chains = _in("engine/boltzmann/samplers.py", f"{_ENGINE}/boltzmann/test_chains.py")
-_problem = _in("engine/sparse/problem.py", f"{_ENGINE}/sparse/test_problem.py")
-_dictionaries = _in("engine/sparse/dictionaries.py", f"{_ENGINE}/sparse/test_dictionaries.py")
-=======
     "engine/boltzmann",
     f"{_ENGINE}/boltzmann/test_tempering.py",
     f"{_ENGINE}/boltzmann/test_annealing.py",
@@ -111,7 +101,6 @@ _pseudo = _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_pseudo_likelihood.p
 _chains = _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_chains.py")
 _problem = _in("engine/sparse", f"{_ENGINE}/sparse/test_problem.py")
 _dictionaries = _in("engine/sparse", f"{_ENGINE}/sparse/test_dictionaries.py")
->>>>>>> tests
 _stacking = _in(
     "engine/stacks",
     f"{_ENGINE}/stacks/test_stacking.py",
