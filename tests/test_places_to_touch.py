@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skae import RBM, AutoEncoder, StackedAutoEncoder
-from skae.engine.boltzmann import chains
+from skae.engine.boltzmann import samplers
 from skae.engine.networks import corruptions, layers, penalties, units
 from skae.engine.optimisation import optimizers, training
 from skae.engine.optimisation.models import Model
@@ -47,7 +47,7 @@ def forget_toys():
         layers.ACTIVATIONS,
         optimizers.OPTIMIZERS,
         training.SCHEDULES,
-        chains.SAMPLERS,
+        samplers.SAMPLERS,
         stack_layers.LAYERS,
     ]
     before = [dict(table) for table in tables]
@@ -228,11 +228,11 @@ def test_a_sampler(X):
 
     def two_steps(machine, generator):
         """Two Gibbs steps at a time."""
-        step = chains.gibbs_step(machine, generator)
+        step = samplers.gibbs_step(machine, generator)
         return lambda state: step(step(state))
 
     own = model.sample(80, method=two_steps, n_steps=3, **settings)
-    chains.SAMPLERS.named("toy")(two_steps)
+    samplers.SAMPLERS.named("toy")(two_steps)
     named = model.sample(80, method="toy", n_steps=3, **settings)
     # As an object or by its name, it is what the chains step by.
     assert_array_equal(own, model.sample(80, method="gibbs", n_steps=6, **settings))

@@ -16,7 +16,15 @@ from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import SCHEDULES, Data, Objective, Settings, evaluate, train
+from skae.engine.optimisation.training import (
+    SCHEDULES,
+    Data,
+    Objective,
+    Settings,
+    evaluate,
+    gradient_by_autograd,
+    train,
+)
 
 N_ROWS = 23
 
@@ -165,6 +173,17 @@ def test_a_step_is_taken_against_the_gradient(theta, rows):
     run(theta, Quadratic(), rows, max_iter=1)
     # From 0 with rate 1, theta - (theta - mean) is the mean of all rows.
     torch.testing.assert_close(theta.flat, rows.tensor.mean(0))
+
+
+def test_gradients_by_autograd_are_written_afresh(theta, rows):
+    objective, out = Quadratic(), theta.empty_like()
+    x, expected = rows.tensor, theta.empty_like()
+    value = objective.gradient(theta, x, None, expected)
+    for _ in range(2):
+        # Whatever was there before, and whatever the last call has left.
+        found = gradient_by_autograd(objective.value, theta, x, None, out, None)
+        torch.testing.assert_close(out.flat, expected.flat)
+        torch.testing.assert_close(found, value)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -115,7 +115,7 @@ def assert_same(a, b):
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
 
 
-EVERYTHING = {"dropout": (0.2, 0.4), "weight_decay": 0.3, "weight": 2.5}
+EVERYTHING = {"dropout": (0.2, 0.4), "weight_decay": 0.3, "weight": 2.5, "labelled_fraction": 0.4}
 OPTIONS = [
     {},
     {"weight_decay": 0.3},

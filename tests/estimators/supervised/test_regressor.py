@@ -20,6 +20,7 @@ from skae import (
     StackedAutoEncoder,
     StackedRegressor,
 )
+from skae.estimators.targets import Numbers
 
 SMALL = {"max_iter": 3, "batch_size": 50, "random_state": 0}
 # One batch holds all rows: no order of rows, no noise.
@@ -458,3 +459,11 @@ def test_rows_without_a_target_judge_nothing(table):
     model = small_regressor().fit(X, y)
     some = np.where(np.arange(len(y)) % 2 == 0, y, np.nan)
     assert model.score(X, some) == model.score(X[::2], y[::2])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e9])
+def test_a_target_that_does_not_vary_has_no_scale(value):
+    kind = Numbers().described(np.column_stack([np.full(30, value), np.arange(30.0)]))
+    # What varies is the rounding of its mean, which is nothing to divide by.
+    assert kind.scale[0] == 1.0
+    assert kind.scale[1] == pytest.approx(np.arange(30).std())
