@@ -356,9 +356,12 @@ def _check_choice(layer, number):
 
 def _takes_codes_of(model, columns):
     """Whether the codes of a model lie in the domain of columns, whatever the data."""
-    domains = [UNITS[name].domain for name, _ in columns.parts if UNITS[name].domain is not None]
     least, most = model.code_range
-    return all(low <= least and most <= high for low, high in domains)
+    for name, _ in columns.parts:
+        low, high = UNITS[name].domain or model.code_range
+        if least < low or high < most:
+            return False
+    return True
 
 
 def _misfit(layers, number):
