@@ -100,8 +100,7 @@ def main():
             apply(fault, path)
             status, last = run(folder, fault.tests, options.timeout)
             path.write_text(before)
-            # 1: a test failed. 2: a test module could not even be imported.
-            noticed = status in (1, 2)
+            noticed = status == pytest.ExitCode.TESTS_FAILED  # not: could not be collected
             missed += [] if noticed else [fault]
             seconds = time.perf_counter() - started
             print(
