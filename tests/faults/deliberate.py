@@ -134,12 +134,12 @@ FAULTS = [
     # What is watched
     _watching(
         "training waits one epoch too long",
-        "self._n_stale >= patience",
-        "self._n_stale > patience",
+        "self.n_stale >= self.patience",
+        "self.n_stale > self.patience",
     ),
     _watching(
         "the best weights are those after the epoch, whose loss was of those before it",
-        "            self._judged.copy_(self.theta.flat)",
+        "            self.judged.copy_(self.theta.flat)",
         "            pass",
     ),
     _watching(
@@ -239,8 +239,8 @@ FAULTS = [
     ),
     _optimizers(
         "Nesterov's momentum is plain momentum",
-        "nesterov=self.nesterov and self.momentum > 0",
-        "nesterov=False",
+        "nesterov = self.nesterov and self.momentum > 0",
+        "nesterov = False",
     ),
     _draws(
         "coins are drawn by the global generator",
