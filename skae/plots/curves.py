@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import check_choice
 from skae.diagnostics import gradient_agreement, jacobian_spectrum
-from skae.plots.drawing import axes
+from skae.plots.images import axes
 
 # Of the largest value: smaller ones are rounding, and a logarithmic axis ends there.
 _LEAST = 1e-4

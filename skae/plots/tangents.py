@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae.diagnostics import local_pca_tangents, tangents
-from skae.plots.drawing import as_dense, as_images, axes, draw_grid, first_rows, scaled, tiled
+from skae.plots.images import as_dense, as_images, axes, draw_grid, first_rows, scaled, tiled
 
 # Between images, and between groups of them, as parts of an image's width.
 _GAP, _WIDE_GAP = 0.08, 0.35

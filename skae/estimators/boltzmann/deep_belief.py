@@ -17,8 +17,8 @@ from skae._validation import (
     check_weights,
     make_generator,
 )
-from skae.engine.boltzmann.deep_belief import sample_downwards, variational_bound
 from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.boltzmann.samplers import sample_downwards, variational_bound
 from skae.engine.optimisation.models import FittedModel
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import chi2
 from torch.distributions import Normal
 
-from skae.engine.boltzmann.deep_belief import sample_downwards, variational_bound
 from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.boltzmann.samplers import sample_downwards, variational_bound
 from skae.engine.optimisation.parameters import Parameters
 
 KINDS = ["bernoulli", "gaussian", "gaussian_learned"]
