@@ -24,9 +24,9 @@ A deep belief network is a stack of restricted Boltzmann machines as one model,
 
     P(v, h_1, ..., h_L) = P_1(v | h_1) P_2(h_1 | h_2) ... P_L(h_L-1, h_L)
 
-Only the top machine, in which chains run, keeps its own prior; below it, each machine gives the downward conditional
-P_l. Its upward one, Q_l(h_l | h_l-1), is no longer the posterior but an approximation of it. With
-E_l the energy of machine l, and the free energies of its two layers,
+Only the top machine, in which chains run, keeps its own prior; below it, each machine gives the
+downward conditional P_l. Its upward one, Q_l(h_l | h_l-1), is no longer the posterior but an
+approximation of it. With E_l the energy of machine l, and the free energies of its two layers,
 
     F_l(x) = -log sum_h exp(-E_l(x, h))       G_l(h) = -log sum_x exp(-E_l(x, h))
 
