@@ -271,7 +271,7 @@ def test_files_are_short():
 
 def test_the_package_is_small():
     assert len(FILES) < 85
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 18_000
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 20_500
 
 
 def test_signatures_are_short():

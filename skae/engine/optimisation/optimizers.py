@@ -6,6 +6,8 @@ which a grid search pays in every worker); one flat tensor needs none of that. T
 of tensors, so a training that is continued later (`partial_fit`) has the same moments.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.optim.adagrad import adagrad
 from torch.optim.adam import adam
@@ -28,6 +30,7 @@ class Rule:
 
     name: str
     slots: tuple[str, ...]
+    _step_: Callable[..., None]
 
     def __init__(self, momentum: float):
         self.momentum = momentum  # of rules that have one to choose

@@ -21,8 +21,9 @@ an optimum.
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -113,7 +114,8 @@ class SparseCodes(NamedTuple):
     n_iter: int
 
 
-class L1(NamedTuple):
+@dataclass(frozen=True)
+class L1:
     """The penalty alpha |h|_1, of non-negative codes if ``positive``.
 
     A penalty names its ``solver``, a key of `SOLVERS` that goes by steps and may begin anywhere,
@@ -123,8 +125,8 @@ class L1(NamedTuple):
     alpha: float
     positive: bool = False
 
-    solver = "fista"
-    has_paths = True
+    solver: ClassVar[str] = "fista"
+    has_paths: ClassVar[bool] = True
 
     def value(self, code: torch.Tensor) -> torch.Tensor:
         """The penalty of each row."""

@@ -70,7 +70,7 @@ def estimator(cls: type[T]) -> type[T]:
         name: field.metadata["constraints"] for name, field in fields.items()
     }
     # scikit-learn asks for it at every clone, and for every set of parameters.
-    cls.__init__.__signature__ = inspect.signature(cls.__init__)  # type: ignore[misc]
+    cls.__init__.__signature__ = inspect.signature(cls.__init__)  # type: ignore[misc, attr-defined]
     if cls.__doc__:
         # A class's own come first in its documentation.
         names = [n for base in cls.__mro__ for n in (*inspect.get_annotations(base), *vars(base))]
