@@ -385,7 +385,7 @@ def test_grid_search(digits):
         SparseCoder(max_iter=2, random_state=0), LogisticRegression(max_iter=500)
     )
     grid = {"sparsecoder__alpha": [1.0, 3.0], "sparsecoder__n_components": [8, 12]}
-    search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2, error_score="raise").fit(X, y)
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, y)
     # Ten classes: codes carry what tells them apart, by whatever they are searched.
     assert search.best_score_ > 0.5
 
