@@ -57,8 +57,10 @@ class fitted_property(property):  # noqa: N801 - a decorator, as property is
     """
 
     def __init__(self, fget=None, fset=None, fdel=None, doc=None):
-        super().__init__(fget, fset, fdel, doc)
-        self.__doc__ = fget.__doc__ if doc is None else doc
+        super().__init__(fget, fset, fdel)
+        self.text = fget.__doc__ if doc is None else doc
+        # Documentation tools then take the entry of the class, which has the type as well.
+        self.__doc__ = None
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(parameter, preset, attribute))
@@ -150,7 +152,7 @@ def _documented_attribute(cls, name):
     member = inspect.getattr_static(cls, name, None)
     field = cls.__dataclass_fields__.get(name)
     if isinstance(member, fitted_property):
-        doc = inspect.cleandoc(member.__doc__)
+        doc = inspect.cleandoc(member.text)
     elif field is not None and not field.init:
         doc = field.metadata["doc"]
     else:
