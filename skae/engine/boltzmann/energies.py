@@ -37,7 +37,8 @@ class BipartiteMachine:
         E(v, h) = E_v(v) - h.b - h W (v / s^2)       F(v) = -log sum_h exp(-E(v, h))
 
     with ``E_v(v) = -v.c`` for Bernoulli visible units (s = 1) and ``1/2 |(v - c) / s|^2`` for
-    Gaussian ones; the units' ``energy`` says which. Hidden units are Bernoulli. Both conditionals factorise:
+    Gaussian ones; the units' ``energy`` says which. Hidden units are Bernoulli. Both conditionals
+    factorise:
 
         P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
         v | h          : Bernoulli units with logits c + h W, or N(c + h W, s^2)
