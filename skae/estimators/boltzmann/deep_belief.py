@@ -168,17 +168,10 @@ class DeepBeliefNetwork(
         TrainedModel, "random_state", default=None
     )
 
-    layers_: list[RBM] = attribute(
-        """list of RBM
-        The fitted machines, from the data upwards."""
-    )
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    layers_: list[RBM] = attribute("list of RBM", "The fitted machines, from the data upwards.")
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
 
     @fitted_property
@@ -203,18 +196,12 @@ class DeepBeliefNetwork(
         """  # noqa: D403
         return [layer.loss_curve_ for layer in self.layers_]
 
-    n_iter_: int = attribute(
-        """int
-        Epochs of all machines."""
-    )
+    n_iter_: int = attribute("int", "Epochs of all machines.")
     stopping_reason_: str = attribute(
-        """str
-        Why the training of the top machine ended: "max_iter", "converged" or "interrupted"."""
+        "str",
+        """Why the training of the top machine ended: "max_iter", "converged" or "interrupted".""",
     )
-    device_: str = attribute(
-        """str
-        Where it was trained."""
-    )
+    device_: str = attribute("str", "Where it was trained.")
 
     # As every estimator of this package, and every transformer by its model and columns.
     get_params = TrainedModel.get_params
@@ -231,20 +218,6 @@ class DeepBeliefNetwork(
     @all_or_nothing
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -265,20 +238,6 @@ class DeepBeliefNetwork(
         """Continue learning with one pass over the rows of X for every machine in turn.
 
         Each continues on the codes of those below as they are then.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         goes_on = hasattr(self, "layers_")
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on, is_part=True)
@@ -323,8 +282,6 @@ class DeepBeliefNetwork(
         return_means : bool, default=False
             Whether to return means of the visible units given the layer above them instead
             of draws: the same rows without the noise of each column, as images are shown.
-        random_state : int, RandomState instance or None, default=None
-            None: the estimator's own, so that two calls return the same rows.
 
         Returns
         -------
@@ -374,8 +331,6 @@ class DeepBeliefNetwork(
             How, see :meth:`RBM.log_partition_function`.
         n_chains, n_temperatures : int
             Of annealed importance sampling.
-        random_state : int, RandomState instance or None, default=None
-            Of the chains. None: the estimator's own.
 
         Returns
         -------
@@ -400,8 +355,6 @@ class DeepBeliefNetwork(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         log_partition : LogPartition or float, default=None
             What `log_partition_function` returned, or its value. None: it is called, with its
             defaults, when a score first needs it, and its value kept; with more than 20

@@ -222,9 +222,9 @@ class RBM(BoltzmannSampling, Transformer):
     )
 
     loss_curve_: list[float] = attribute(
-        """list of float
-        Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate from one
-        column of each of some 500 rows, the same after every epoch."""
+        "list of float",
+        """Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate from one
+        column of each of some 500 rows, the same after every epoch.""",
     )
 
     _loss_parameter = "visible"
@@ -235,11 +235,6 @@ class RBM(BoltzmannSampling, Transformer):
 
     def free_energy(self, X):
         """Free energy of each row, F(x) = -log sum_h exp(-E(x, h)), in nats.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -254,8 +249,6 @@ class RBM(BoltzmannSampling, Transformer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         log_partition : LogPartition or float, default=None
             What `log_partition_function` returned, or its value.
 
@@ -291,12 +284,6 @@ class RBM(BoltzmannSampling, Transformer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
         log_partition : LogPartition or float, default=None
             What `log_partition_function` returned, or its value; see `score_samples`.
 

@@ -130,36 +130,26 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         same device and number of threads.""",
     )
 
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
-    n_iter_: int = attribute(
-        """int
-        Epochs run."""
-    )
+    n_iter_: int = attribute("int", "Epochs run.")
     loss_curve_: list[float] = attribute(
-        """list of float
-        Training objective of each epoch, in nats per row: a mean over the epoch's batches, so it
-        includes the epoch's progress."""
+        "list of float",
+        """Training objective of each epoch, in nats per row: a mean over the epoch's batches, so it
+        includes the epoch's progress.""",
     )
     validation_curve_: list[float] = attribute(
-        """list of float
-        Objective on the held-out rows after each epoch; empty without early stopping."""
+        "list of float",
+        "Objective on the held-out rows after each epoch; empty without early stopping.",
     )
     stopping_reason_: str = attribute(
-        """str
-        "max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the model so
-        far was kept) or "diverged" (the best finite weights were kept)."""
+        "str",
+        """"max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the model so
+        far was kept) or "diverged" (the best finite weights were kept).""",
     )
-    device_: str = attribute(
-        """str
-        Where the model was trained."""
-    )
+    device_: str = attribute("str", "Where the model was trained.")
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of this estimator and of those that it is made of.

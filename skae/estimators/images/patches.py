@@ -126,17 +126,10 @@ class PatchFeatures(PatchSampling, ImageParameters):
         an image with one channel per code: the filter bank of a stage that others follow.""",
     )
 
-    encoder_: object = attribute(
-        """transformer
-        The fitted encoder, of whitened patches."""
-    )
-    whitener_: object = attribute(
-        """transformer or None
-        The fitted whitening."""
-    )
+    encoder_: object = attribute("transformer", "The fitted encoder, of whitened patches.")
+    whitener_: object = attribute("transformer or None", "The fitted whitening.")
     patch_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the patches."""
+        "tuple of int", "Height, width and channels of the patches."
     )
 
     @all_or_nothing
@@ -149,11 +142,6 @@ class PatchFeatures(PatchSampling, ImageParameters):
             Images, one flattened image per row.
         y : Ignored
             Not used, present for API consistency: a patch has not the class of its image.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------

@@ -95,21 +95,15 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         (-1, -1, channels). None takes rows as signals, (1, n_features, 1).""",
     )
 
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
     image_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the images that come in."""
+        "tuple of int", "Height, width and channels of the images that come in."
     )
     output_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Those of the images that come out: the ``image_shape`` of the next step."""
+        "tuple of int", "Those of the images that come out: the ``image_shape`` of the next step."
     )
 
     def __sklearn_tags__(self):
@@ -146,13 +140,6 @@ class ImageTransformer(ImageParameters):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Images, one flattened image per row.
-        y : Ignored
-            Not used, present for API consistency.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------

@@ -392,24 +392,20 @@ class PatchWhitener(PatchSampling, ImageTransformer):
     )
 
     mean_: np.ndarray = attribute(
-        """ndarray of shape (n_values,)
-        Mean of the patches, after the contrast step."""
+        "ndarray of shape (n_values,)", "Mean of the patches, after the contrast step."
     )
     whitening_: np.ndarray = attribute(
-        """ndarray of shape (n_values, n_values)
-        The matrix W of z = W (x - mean_), one filter per row."""
+        "ndarray of shape (n_values, n_values)",
+        "The matrix W of z = W (x - mean_), one filter per row.",
     )
     inverse_whitening_: np.ndarray = attribute(
-        """ndarray of shape (n_values, n_values)
-        The matrix that undoes it."""
+        "ndarray of shape (n_values, n_values)", "The matrix that undoes it."
     )
     contrast_epsilon_: float = attribute(
-        """float
-        ``contrast_epsilon`` in squared units of the data."""
+        "float", "``contrast_epsilon`` in squared units of the data."
     )
     patch_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the patches."""
+        "tuple of int", "Height, width and channels of the patches."
     )
 
     @available_if(_whitens_rows)

@@ -205,20 +205,17 @@ class SparseCoder(SparseInference, Transformer):
         """ndarray of shape (n_components, n_features_in_)
         The dictionary, one atom per row, for (x - columns_.shift) / columns_.scale.""",
     )
-    n_components_: int = attribute(
-        """int
-        Number of atoms."""
-    )
+    n_components_: int = attribute("int", "Number of atoms.")
     inference_algorithm_: str = attribute(
-        """str
-        What `transform` infers codes with, chosen for some of the training rows: "homotopy",
-        "fista" or, for groups, "admm"."""
+        "str",
+        """What `transform` infers codes with, chosen for some of the training rows: "homotopy",
+        "fista" or, for groups, "admm".""",
     )
 
     stopping_reason_: str = attribute(
-        """str
-        Why training ended: "max_iter", "converged", "stopped" (by a callback), "interrupted"
-        (Ctrl-C), "diverged", or "given": there was none, since the dictionary was given."""
+        "str",
+        """Why training ended: "max_iter", "converged", "stopped" (by a callback), "interrupted"
+        (Ctrl-C), "diverged", or "given": there was none, since the dictionary was given.""",
     )
 
     _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
@@ -226,20 +223,6 @@ class SparseCoder(SparseInference, Transformer):
     @all_or_nothing
     def fit(self, X, y=None, sample_weight=None):
         """Learn a dictionary from the rows of X, or find the one that is given.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data. Memory maps and sparse matrices are read one batch at a time.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -261,20 +244,6 @@ class SparseCoder(SparseInference, Transformer):
         The first call chooses the number of atoms, the statistics of the columns and the
         algorithm of `transform`. What the rows so far say of the atoms, the optimiser's moments
         and the random state carry over. A dictionary that is given is taken anew at every call.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         self._leave_given_dictionary(X)
         super().partial_fit(X, y, sample_weight)
@@ -284,11 +253,6 @@ class SparseCoder(SparseInference, Transformer):
 
     def transform(self, X):
         """Codes of the rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------

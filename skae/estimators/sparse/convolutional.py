@@ -233,17 +233,13 @@ class ConvolutionalPSD(Transformer):
         Biases of the encoder, where it has them.""",
     )
     image_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the images."""
+        "tuple of int", "Height, width and channels of the images."
     )
-    filter_shape_: tuple[int, int] = attribute(
-        """tuple of int
-        Height and width of the filters."""
-    )
+    filter_shape_: tuple[int, int] = attribute("tuple of int", "Height and width of the filters.")
     output_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and ``n_components`` of the maps of codes: the ``image_shape`` of the
-        next stage."""
+        "tuple of int",
+        """Height, width and ``n_components`` of the maps of codes: the ``image_shape`` of the next
+        stage.""",
     )
 
     def _check_parameters(self):

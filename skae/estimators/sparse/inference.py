@@ -77,11 +77,6 @@ class SparseInference:
     def largest_alpha(self, X):
         """The ``alpha`` from which on all optimal codes of X are zero.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         alpha : float

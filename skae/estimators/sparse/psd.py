@@ -165,11 +165,6 @@ class PSD(SparseInference, Transformer):
     def prediction_gap(self, X):
         """What the encoder's codes cost above optimal ones, for each row of X.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         gap : ndarray of shape (n_samples,)

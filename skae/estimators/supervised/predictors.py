@@ -64,33 +64,28 @@ class SupervisedStack(TrainedModel):
     )
 
     stack_: StackedAutoEncoder = attribute(
-        """StackedAutoEncoder
-        The layers, fine-tuned: ``stack_.transform`` gives the codes that the output sees."""
+        "StackedAutoEncoder",
+        "The layers, fine-tuned: ``stack_.transform`` gives the codes that the output sees.",
     )
     output_weights_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs, n_codes)
-        Weights of the output layer: one output for every class, or number."""
+        "ndarray of shape (n_outputs, n_codes)",
+        "Weights of the output layer: one output for every class, or number.",
     )
-    output_bias_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs,)
-        Its biases."""
-    )
+    output_bias_: np.ndarray = attribute("ndarray of shape (n_outputs,)", "Its biases.")
     loss_curve_: list[float] = attribute(
-        """list of float
-        Supervised objective of each epoch of fine-tuning, in nats per labelled row."""
+        "list of float",
+        "Supervised objective of each epoch of fine-tuning, in nats per labelled row.",
     )
     validation_curve_: list[float] = attribute(
-        """list of float
-        On held-out rows after each epoch: the error rate of classes, the loss of numbers. Empty
-        without early stopping."""
+        "list of float",
+        """On held-out rows after each epoch: the error rate of classes, the loss of numbers. Empty
+        without early stopping.""",
     )
     n_iter_: int = attribute(
-        """int
-        Epochs of fine-tuning; where no layer is fine-tuned, steps of the linear model."""
+        "int", "Epochs of fine-tuning; where no layer is fine-tuned, steps of the linear model."
     )
     n_labelled_: float = attribute(
-        """float
-        Rows with a target that were seen so far, each counted by its weight."""
+        "float", "Rows with a target that were seen so far, each counted by its weight."
     )
 
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
@@ -102,18 +97,9 @@ class SupervisedStack(TrainedModel):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets. Rows without one take part in pre-training, and in fine-tuning where the
             criterion has terms of them.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -125,11 +111,6 @@ class SupervisedStack(TrainedModel):
 
     def predict(self, X):
         """The most probable class of every row, or the expected number in the units of y.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -144,12 +125,8 @@ class SupervisedStack(TrainedModel):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             True targets; rows with an unknown one are left out.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
 
         Returns
         -------
@@ -204,25 +181,17 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
     )
 
     classes_: np.ndarray | list[np.ndarray] = attribute(
-        """ndarray of shape (n_classes,), or list of them
-        The classes; for each output, where there are several. Where these are labels that are
-        there or not (0 or 1), the numbers of the labels."""
+        "ndarray of shape (n_classes,), or list of them",
+        """The classes; for each output, where there are several. Where these are labels that are
+        there or not (0 or 1), the numbers of the labels.""",
     )
-    output_classes_: list[np.ndarray] = attribute(
-        """list of ndarray
-        The classes of each output."""
-    )
+    output_classes_: list[np.ndarray] = attribute("list of ndarray", "The classes of each output.")
 
     # Not scikit-learn's, which knows of no rows without a target.
     score = SupervisedStack.score
 
     def predict_proba(self, X):
         """The probability of every class for every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -235,11 +204,6 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
     def predict_log_proba(self, X):
         """Logarithms of what `predict_proba` returns.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes), or list of them
@@ -248,11 +212,6 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
 
     def decision_function(self, X):
         """Logits: log-probabilities up to a constant in every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -362,20 +321,11 @@ class StackedClassifier(ClassifyingStack):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Classes.
         classes : array-like of shape (n_classes,), or list of them, default=None
             All classes that there will be; for each output, where there are several. Needed by
             the first call.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -458,12 +408,10 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
     unsupervised_weight: float = preset(StackedClassifier, "unsupervised_weight", default=0.0)
 
     target_mean_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs,)
-        Means of the targets, by which they are standardised."""
+        "ndarray of shape (n_outputs,)", "Means of the targets, by which they are standardised."
     )
     target_scale_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs,)
-        Their standard deviations; 1 for one that does not vary."""
+        "ndarray of shape (n_outputs,)", "Their standard deviations; 1 for one that does not vary."
     )
 
     @all_or_nothing
@@ -477,17 +425,8 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         return fit_part(self, X, y, sample_weight)
 

@@ -400,28 +400,19 @@ class ManifoldTangentClassifier(ClassifyingStack):
     )
     batch_size: int = preset(StackedClassifier, "batch_size", default=300)
 
-    n_tangents_: int = attribute(
-        """int
-        Directions at each row."""
-    )
+    n_tangents_: int = attribute("int", "Directions at each row.")
     encoder_: StackedAutoEncoder = attribute(
-        """StackedAutoEncoder
-        The layers as pre-trained, before fine-tuning: the tangents are theirs."""
+        "StackedAutoEncoder",
+        "The layers as pre-trained, before fine-tuning: the tangents are theirs.",
     )
     source_: object = attribute(
-        """object
-        What finds the tangents; that of local PCA keeps the rows of `fit`."""
+        "object", "What finds the tangents; that of local PCA keeps the rows of `fit`."
     )
 
     partial_fit = available_if(_refuses_partial_fit)(StackedClassifier.partial_fit)
 
     def tangents(self, X):
         """Directions along which the classifier learned to be insensitive, at rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -440,17 +431,8 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Classes, of which ``unlabelled`` stands for an unknown one.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------

@@ -166,42 +166,26 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     unlabelled: float | str | None = preset(ClassifyingStack, "unlabelled", default=-1)
     device: str | torch.device = preset(TrainedModel, "device", default="auto")
 
-    classes_: np.ndarray = attribute(
-        """ndarray of shape (n_classes,)
-        The classes."""
-    )
-    n_tangents_: int = attribute(
-        """int
-        Directions at each row."""
-    )
+    classes_: np.ndarray = attribute("ndarray of shape (n_classes,)", "The classes.")
+    n_tangents_: int = attribute("int", "Directions at each row.")
     labelled_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled,)
-        Positions of the labelled rows among those of `fit`."""
+        "ndarray of shape (n_labelled,)", "Positions of the labelled rows among those of `fit`."
     )
-    rows_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled, n_features)
-        These rows."""
-    )
+    rows_: np.ndarray = attribute("ndarray of shape (n_labelled, n_features)", "These rows.")
     row_classes_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled,)
-        Their classes, as positions in ``classes_``."""
+        "ndarray of shape (n_labelled,)", "Their classes, as positions in ``classes_``."
     )
     bases_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled, n_tangents_, n_features)
-        Orthonormal bases of their tangents. Where directions depend on each other, the last
-        ones are zero."""
+        "ndarray of shape (n_labelled, n_tangents_, n_features)",
+        """Orthonormal bases of their tangents. Where directions depend on each other, the last ones
+        are zero.""",
     )
     source_: object = attribute(
-        """object or None
-        What finds directions at any rows; None without tangents."""
+        "object or None", "What finds directions at any rows; None without tangents."
     )
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
 
     @all_or_nothing
@@ -210,15 +194,8 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,)
             Classes. Rows with an ``unlabelled`` one take part in the tangents alone.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -253,8 +230,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         n_neighbors : int, default=None
             How many; None for those that vote.
         return_distance : bool, default=True
@@ -279,11 +254,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X):
         """The part of the votes for every class.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
@@ -301,11 +271,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X):
         """The class with most votes, of every row; the first of several.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         classes : ndarray of shape (n_samples,)
@@ -318,12 +283,8 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         y : array-like of shape (n_samples,)
             True classes; rows with an ``unlabelled`` one are left out.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
 
         Returns
         -------
