@@ -71,9 +71,8 @@ class DeepBeliefNetwork(
         P_L(h_{L-1}, h_L)
 
     The machines are trained one after the other, each on the codes of the one below. With
-    :math:`Q_l(h_l \mid h_{l-1})` the conditional of machine :math:`l`, by which codes are
-    computed, and :math:`Q` the product of all but the last, a row's score is the variational
-    lower bound
+    :math:`Q_l(h_l \mid h_{l-1})` the conditional of machine :math:`l`, by which codes are computed,
+    and :math:`Q` the product of all but the last, a row's score is the variational lower bound
 
     .. math::
 
@@ -127,24 +126,24 @@ class DeepBeliefNetwork(
     layer: str | RBM = parameter(
         default="rbm",
         constraints=[StrOptions({"rbm"}), HasMethods(["fit", "transform"])],
-        doc="""{"rbm"} or RBM
-        Every layer: an RBM of default parameters, which takes ``batch_size``, ``max_iter``,
+        kind='{"rbm"} or RBM',
+        doc="""Every layer: an RBM of default parameters, which takes ``batch_size``, ``max_iter``,
         ``device`` and ``verbose`` from the network, or one of which each layer is a copy with its
         number of units, so that ``layer__learning_rate`` is a parameter of all.""",
     )
     layers: Sequence[RBM] | None = parameter(
         default=None,
         constraints=[list, tuple, None],
-        doc="""list of RBM or None
-        The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first have
-        Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate`` and
-        the like.""",
+        kind="list of RBM or None",
+        doc="""The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first
+        have Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate``
+        and the like.""",
     )
     pretraining: str = parameter(
         default="unsupervised",
         constraints=[StrOptions({"unsupervised", "prefit"})],
-        doc="""{"unsupervised", "prefit"}
-        How the layers are trained:
+        kind='{"unsupervised", "prefit"}',
+        doc="""How the layers are trained:
 
         - "unsupervised": one after the other, each on the codes of the one below, by its own
           ``fit``;
@@ -155,9 +154,8 @@ class DeepBeliefNetwork(
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
-        doc="""int
-        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
-        the top one. May be set after `fit`.""",
+        doc="""Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1
+        is the top one. May be set after `fit`.""",
     )
     batch_size: int = preset(TrainedModel, "batch_size", default=100)
     max_iter: int = preset(TrainedModel, "max_iter", default=100)

@@ -162,10 +162,9 @@ class BoltzmannSampling:
             from the machine to independent units, which swap states; modes between which
             plain steps hardly ever move are all visited.
         method : {"auto", "gibbs", "tempering"} or callable, default="auto"
-            The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs".
-            Or one of your own, a function of a machine and a generator that returns a step, from
-            a state (visible units, hidden units) to the next; see
-            `skae.engine.boltzmann.samplers`.
+            The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs". Or
+            one of your own, a function of a machine and a generator that returns a step, from a
+            state (visible units, hidden units) to the next; see `skae.engine.boltzmann.samplers`.
 
         Returns
         -------

@@ -29,14 +29,16 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseEstimator)
 
 
-def parameter(*, default: Any, constraints: list, doc: str, kw_only: bool = True) -> Any:
+def parameter(
+    *, default: Any, constraints: list, doc: str, kind: str = "", kw_only: bool = True
+) -> Any:
     """Declare a constructor parameter, which ``kw_only`` makes one that is passed by its name.
 
-    ``constraints`` are legal values, as scikit-learn's parameter validation takes them. The first
-    line of ``doc`` is the type, then comes what it does; the default is added. Where it says
-    ``{names}`` or ``{summaries}``, those of the parts that ``constraints`` says are `Registered`.
+    ``constraints`` are legal values, as scikit-learn's parameter validation takes them; ``doc``
+    says what it does, and ``kind`` its type where the annotation does not tell users. Where these
+    say ``{names}`` or ``{summaries}``, those of the parts that are `Registered` as constraints.
     """
-    metadata = {"constraints": constraints, "doc": inspect.cleandoc(doc)}
+    metadata = {"constraints": constraints, "kind": kind, "doc": inspect.cleandoc(doc)}
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
 
 
@@ -214,13 +216,14 @@ def _is_estimator(value):
 
 
 def _documented(field):
-    doc = field.metadata["doc"]
+    kind, doc = field.metadata["kind"], field.metadata["doc"]
+    if not kind:
+        kind = getattr(field.type, "__name__", str(field.type)).replace(" | ", " or ")
     for constraint in field.metadata["constraints"]:
         if isinstance(constraint, Registered):
-            doc = doc.replace("{names}", constraint.options.names)
+            kind = kind.replace("{names}", constraint.options.names)
             doc = doc.replace("{summaries}", constraint.options.summaries)
-    kind, _, meaning = doc.partition("\n")
-    return f"{field.name} : {kind}, default={field.default!r}\n{textwrap.indent(meaning, '    ')}"
+    return f"{field.name} : {kind}, default={field.default!r}\n{textwrap.indent(doc, '    ')}"
 
 
 def _documented_attribute(cls, name):

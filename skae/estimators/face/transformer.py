@@ -45,7 +45,7 @@ from skae.estimators.face.training import (
 LAYERS = Registry()
 
 
-def layer_weights(name: str, doc: str, *others: str) -> Any:
+def layer_weights(name: str, kind: str, meaning: str, *others: str) -> Any:
     """An attribute that is one of the learned parameters, where there is one layer."""
 
     def read(self):
@@ -61,7 +61,7 @@ def layer_weights(name: str, doc: str, *others: str) -> Any:
             reason = f"has no {name} in its weights_"
         raise AttributeError(f"this {type(self).__name__} {reason}")
 
-    return fitted_property(read, doc=inspect.cleandoc(doc))
+    return fitted_property(read, doc=f"{kind}\n{inspect.cleandoc(meaning)}")
 
 
 @estimator
@@ -125,10 +125,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
-        The first call chooses the loss and the statistics of the columns from its
-        rows, which should be like those to come; later calls keep them. The optimiser's
-        moments and the random state carry over from call to call. No rows are held out,
-        and the learning rate is constant.
+        The first call chooses the loss and the statistics of the columns from its rows, which
+        should be like those to come; later calls keep them. The optimiser's moments and the random
+        state carry over from call to call. No rows are held out, and the learning rate is constant.
         """
         self._check_parameters()
         state = self.__dict__.get("_training_state")
@@ -209,8 +208,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         Returns
         -------
         score : float
-            In nats per row (for ``loss="squared_error"``, half squared errors); higher is
-            better.
+            In nats per row (for ``loss="squared_error"``, half squared errors); higher is better.
         """
         return mean_score(self.score_samples(X), sample_weight)
 

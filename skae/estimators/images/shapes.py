@@ -89,9 +89,9 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     image_shape: tuple[int, ...] | None = parameter(
         default=None,
         constraints=["array-like", None],
-        doc="""tuple of int or None
-        Shape (height, width) or (height, width, channels) of the images that rows are, with the
-        channels last. One extent may be -1: it is inferred, as is the side of square images in
+        kind="tuple of int or None",
+        doc="""Shape (height, width) or (height, width, channels) of the images that rows are, with
+        the channels last. One extent may be -1: it is inferred, as is the side of square images in
         (-1, -1, channels). None takes rows as signals, (1, n_features, 1).""",
     )
 
@@ -127,8 +127,8 @@ class ImageTransformer(ImageParameters):
     device: str | torch.device = parameter(
         default="auto",
         constraints=[str, torch.device],
-        doc="""str or torch.device
-        "auto" takes CUDA, then MPS or XPU, then the CPU; or any device of torch, such
+        kind="str or torch.device",
+        doc=""""auto" takes CUDA, then MPS or XPU, then the CPU; or any device of torch, such
         as "cpu" or "cuda:1".""",
     )
 
@@ -249,14 +249,13 @@ class PatchSampling:
     n_patches: int = parameter(
         default=50_000,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Patches to learn from, at most, drawn at random places of all images.""",
+        doc="Patches to learn from, at most, drawn at random places of all images.",
     )
     random_state: int | np.random.RandomState | None = parameter(
         default=None,
         constraints=["random_state"],
-        doc="""int, RandomState instance or None
-        Seed of the patches' places.""",
+        kind="int, RandomState instance or None",
+        doc="Seed of the patches' places.",
     )
 
 

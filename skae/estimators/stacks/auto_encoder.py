@@ -104,24 +104,22 @@ class StackedAutoEncoder(StackParameters, Transformer):
     fine_tuning: bool = parameter(
         default=False,
         constraints=["boolean"],
-        doc="""bool
-        Whether to unroll the stack and train the whole on the reconstruction of the data, for
-        ``max_iter`` epochs.""",
+        doc="""Whether to unroll the stack and train the whole on the reconstruction of the data,
+        for ``max_iter`` epochs.""",
     )
     code_activation: str | None = parameter(
         default=None,
         constraints=[Registered(ACTIVATIONS), None],
-        doc="""{"sigmoid", "tanh", "relu", "softplus", "linear"} or None
-        Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None: that
-        of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
+        kind='{"sigmoid", "tanh", "relu", "softplus", "linear"} or None',
+        doc="""Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None:
+        that of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
         auto-encoder then.""",
     )
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
-        doc="""int
-        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
-        the top one. May be set after `fit`.""",
+        doc="""Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1
+        is the top one. May be set after `fit`.""",
     )
 
     layers_: list = attribute(

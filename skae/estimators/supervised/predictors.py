@@ -39,27 +39,24 @@ class SupervisedStack(TrainedModel):
     n_fine_tuned_layers: int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 0, None, closed="left"), None],
-        doc="""int or None
-        How many layers, counted from the top, are fine-tuned together with the output. None:
+        doc="""How many layers, counted from the top, are fine-tuned together with the output. None:
         all. 0: none, the output is a linear model on the codes.""",
     )
     output_penalty: float = parameter(
         default=1.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Penalty on the output's weights: half the sum of their squares counts as much as the
+        doc="""Penalty on the output's weights: half the sum of their squares counts as much as the
         loss of ``output_penalty`` labelled rows. That is 1 / C of
-        :class:`~sklearn.linear_model.LogisticRegression` (for two classes, which have two
-        outputs here and one there, 2 / C) and alpha of
-        :class:`~sklearn.linear_model.Ridge`. Fine-tuning starts from an output with a penalty
-        of at least 1.""",
+        :class:`~sklearn.linear_model.LogisticRegression` (for two classes, which have two outputs
+        here and one there, 2 / C) and alpha of :class:`~sklearn.linear_model.Ridge`. Fine-tuning
+        starts from an output with a penalty of at least 1.""",
     )
     dropout: float | tuple[float, float] = parameter(
         default=0.0,
         constraints=[_RATE, tuple],
-        doc="""float or tuple of two float
-        Probability with which each unit of a layer's code is left out of a fine-tuning step; or
-        first that of the columns of the data, where the lowest layer is fine-tuned, and then
+        kind="float or tuple of two float",
+        doc="""Probability with which each unit of a layer's code is left out of a fine-tuning step;
+        or first that of the columns of the data, where the lowest layer is fine-tuned, and then
         that of units.""",
     )
 
@@ -168,15 +165,15 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
     unlabelled: float | str | None = parameter(
         default=-1,
         constraints=[Real, str, None],
-        doc="""int, str or None
-        The value in y that stands for an unknown class; a string where classes are strings.
+        kind="int, str or None",
+        doc="""The value in y that stands for an unknown class; a string where classes are strings.
         None: there is none, every value is a class, as where classes are -1 and 1.""",
     )
     class_weight: dict | list | str | None = parameter(
         default=None,
         constraints=[dict, list, StrOptions({"balanced"}), None],
-        doc="""dict, list of dict, "balanced" or None
-        Weights of classes in the supervised criterion; one dict for each output. "balanced":
+        kind='dict, list of dict, "balanced" or None',
+        doc="""Weights of classes in the supervised criterion; one dict for each output. "balanced":
         inversely as often as they occur among the labelled rows.""",
     )
 
@@ -305,8 +302,7 @@ class StackedClassifier(ClassifyingStack):
     unsupervised_weight: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the layers' own criteria while fine-tuning; each on the codes of the one
+        doc="""Weight of the layers' own criteria while fine-tuning; each on the codes of the one
         below, and of all rows, labelled or not.""",
     )
 
@@ -315,9 +311,8 @@ class StackedClassifier(ClassifyingStack):
         """Continue with one pass of fine-tuning over the rows of X, in batches.
 
         The first call pre-trains the layers on its rows as `fit` does, unless ``pretraining`` is
-        None or "prefit"; it should have rows of every class. The optimiser's moments and the
-        random state carry over from call to call. No rows are held out, and the learning rate
-        is constant.
+        None or "prefit"; it should have rows of every class. The optimiser's moments and the random
+        state carry over from call to call. No rows are held out, and the learning rate is constant.
 
         Parameters
         ----------
