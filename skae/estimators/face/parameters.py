@@ -18,10 +18,10 @@ A method's docstring says what is special of its arguments and of what it return
 
 import dataclasses
 import inspect
-import re
 import textwrap
 from typing import Any, Literal, TypeVar, dataclass_transform
 
+from skae._documentation import complete, entries, public_functions, sections
 from skae._validation import Registered
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -93,74 +93,43 @@ def estimator(cls: type[T]) -> type[T]:
 
 
 # What arguments of methods are where a docstring does not say it; first those of learning.
-_OF_LEARNING = {
-    "X": """X : {array-like, sparse matrix} of shape (n_samples, n_features)
-    Training data.""",
-    "y": """y : Ignored
-    Not used, present for API consistency.""",
-    "sample_weight": """sample_weight : array-like of shape (n_samples,), default=None
-    Weights of the rows in the objective; a row of weight 0 is left out.""",
-}
-_USUAL = _OF_LEARNING | {
-    "X": """X : {array-like, sparse matrix} of shape (n_samples, n_features)
-    Data.""",
-    "sample_weight": """sample_weight : array-like of shape (n_samples,), default=None
-    Weights of the rows in the mean.""",
-    "random_state": """random_state : int, RandomState instance or None, default=None
-    None: the estimator's own, so that two calls return the same.""",
-}
+_OF_LEARNING = entries(
+    """
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Training data.
+    y : Ignored
+        Not used, present for API consistency.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows in the objective; a row of weight 0 is left out.
+    """
+)
+_USUAL = _OF_LEARNING | entries(
+    """
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Data.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows in the mean.
+    random_state : int, RandomState instance or None, default=None
+        None: the estimator's own, so that two calls return the same.
+    """
+)
 _FITTED = "self : object\n    The fitted estimator."
 
 
 def document_methods(cls: type[T]) -> type[T]:
-    """Class decorator that completes the sections "Parameters" and "Returns" of public methods."""
-    for name, member in vars(cls).items():
-        function = getattr(member, "fn", member)  # scikit-learn's available_if wraps a function
-        if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
-            continue
+    """Class decorator that completes the docstrings of public methods."""
+    for name, member, function in public_functions(cls):
         learns = name in ("fit", "partial_fit")
-        usual = _OF_LEARNING if learns else _USUAL
-        returned = _FITTED if learns else ""
+        usual, returned = (_OF_LEARNING, _FITTED) if learns else (_USUAL, "")
         for base in reversed(cls.__mro__[1:]):
             doc = getattr(vars(base).get(name), "__doc__", None)
             if doc and base.__module__.startswith("skae."):
-                sections = _sections(inspect.cleandoc(doc))
-                usual = usual | _entries(sections.get("Parameters", ""))
-                returned = sections.get("Returns", returned)
-        function.__doc__ = member.__doc__ = _completed(function, usual, returned)
+                of_base = sections(doc)
+                usual = usual | entries(of_base.get("Parameters", ""))
+                returned = of_base.get("Returns", returned)
+        complete(function, usual, returned)
+        member.__doc__ = function.__doc__
     return cls
-
-
-def _completed(function, usual, returned):
-    """The docstring of a method with all its arguments, and what it returns."""
-    sections = _sections(inspect.cleandoc(function.__doc__))
-    known = usual | _entries(sections.pop("Parameters", ""))
-    names = [name for name in inspect.signature(function).parameters if name != "self"]
-    # Some entries are of several arguments.
-    entries = dict.fromkeys(known[name] for name in names if name in known)
-    found = {"": sections.pop(""), "Parameters": "\n".join(entries)}
-    found["Returns"] = sections.pop("Returns", returned)
-    found |= sections
-    return "\n\n".join(
-        f"{title}\n{'-' * len(title)}\n{text}" if title else text
-        for title, text in found.items()
-        if text
-    )
-
-
-def _sections(doc):
-    """The text of each section of a docstring by its title; what comes before has none."""
-    parts = re.split(r"^(\S.*)\n-{3,}\n", doc, flags=re.MULTILINE)
-    texts = map(str.strip, parts[2::2])
-    return {"": parts[0].strip(), **dict(zip(parts[1::2], texts, strict=True))}
-
-
-def _entries(text):
-    """The entries of a section "Parameters" by the names of the arguments."""
-    entries = re.split(r"\n(?=\S)", text)
-    return {
-        name.strip("*"): entry for entry in entries for name in entry.split(" :")[0].split(", ")
-    }
 
 
 def validate_parameters(model: BaseEstimator) -> None:
