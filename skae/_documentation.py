@@ -16,7 +16,8 @@ T = TypeVar("T")
 def entries(text: str) -> dict[str, str]:
     """The entries of a section "Parameters" by the names of the arguments; some are of several."""
     parts = re.split(r"\n(?=\S)", textwrap.dedent(text).strip())
-    return {name.strip("*"): part for part in parts for name in part.split(" :")[0].split(", ")}
+    named = ((part, part.partition("\n")[0].split(" :")[0]) for part in parts)
+    return {name.strip("*"): part for part, names in named for name in names.split(", ")}
 
 
 def sections(doc: str) -> dict[str, str]:
