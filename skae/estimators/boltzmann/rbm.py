@@ -183,14 +183,10 @@ class RBM(BoltzmannSampling, Transformer):
         "Weights, one filter per row, for (x - columns_.shift) / columns_.scale.",
     )
     decoder_components_ = layer_weights(
-        "weight_0",
-        "ndarray of shape (n_components, n_features_in_)",
-        "The same: ``components_``.",
+        "weight_0", "ndarray of shape (n_components, n_features_in_)", "The same: ``components_``."
     )
     intercept_hidden_ = layer_weights(
-        "hidden_bias_0",
-        "ndarray of shape (n_components,)",
-        "Biases of the hidden units.",
+        "hidden_bias_0", "ndarray of shape (n_components,)", "Biases of the hidden units."
     )
     intercept_visible_ = layer_weights(
         "visible_bias_0",

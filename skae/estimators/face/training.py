@@ -69,9 +69,7 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         doc="""Momentum of "sgd", "nesterov" and "rmsprop".""",
     )
     max_iter: int = parameter(
-        default=100,
-        constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="Epochs at most.",
+        default=100, constraints=[Interval(Integral, 1, None, closed="left")], doc="Epochs at most."
     )
     tol: float = parameter(
         default=1e-4,

@@ -9,13 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from skae._validation import (
-    Interval,
-    check_is_fitted,
-    check_rows,
-    computing_dtype,
-    make_generator,
-)
+from skae._validation import Interval, check_is_fitted, check_rows, computing_dtype, make_generator
 from skae.engine.images import Stage, draw_positions, patches
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.rows import StreamedRows, block_bounds, map_rows

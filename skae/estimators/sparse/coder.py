@@ -151,9 +151,7 @@ class SparseCoder(SparseInference, Transformer):
         doc="""Atoms of a code, for "omp". None: a tenth of the features, at least one.""",
     )
     positive: bool = parameter(
-        default=False,
-        constraints=["boolean"],
-        doc="Whether codes are at least 0.",
+        default=False, constraints=["boolean"], doc="Whether codes are at least 0."
     )
     ridge: float = parameter(
         default=0.0,
@@ -168,9 +166,7 @@ class SparseCoder(SparseInference, Transformer):
         their own, max(h, 0) and then max(-h, 0): twice as many.""",
     )
     sparse_output: bool = parameter(
-        default=False,
-        constraints=["boolean"],
-        doc="Whether `transform` returns a CSR matrix.",
+        default=False, constraints=["boolean"], doc="Whether `transform` returns a CSR matrix."
     )
     loss: str = parameter(
         default="auto",

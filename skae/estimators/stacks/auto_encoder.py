@@ -30,12 +30,7 @@ from skae.estimators.stacks.layers import (
     weights_of,
     with_weights,
 )
-from skae.estimators.stacks.pretraining import (
-    facts_of,
-    partly_trained,
-    pretrained,
-    was_interrupted,
-)
+from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained, was_interrupted
 from skae.estimators.targets import infer_targets
 
 
