@@ -22,13 +22,7 @@ from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.stacking import Layerwise, layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
 from skae.estimators.face.outcomes import of_layer, report_constant_units, some_rows
-from skae.estimators.face.training import (
-    place_for,
-    rows_for,
-    run_training,
-    settings_of,
-    weights_at,
-)
+from skae.estimators.face.training import place_for, rows_for, run_training, settings_of, weights_at
 from skae.estimators.stacks.layers import models_of, modes_of, weights_of, with_weights
 
 UNTRAINED = Training([], [], {}, "untrained", 0)
