@@ -53,14 +53,6 @@ class RBM(BoltzmannSampling, Transformer):
 
     Read more in the :ref:`User Guide <rbm>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     DenoisingAutoEncoder : Learns a reconstruction instead of a distribution.
