@@ -7,10 +7,7 @@ others, in numpydoc's form, so that ``help`` and the documentation pages show al
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 def entries(text: str) -> dict[str, str]:
@@ -27,6 +24,15 @@ def sections(doc: str) -> dict[str, str]:
     return {"": parts[0].strip(), **dict(zip(parts[1::2], texts, strict=True))}
 
 
+def joined(found: dict[str, str]) -> str:
+    """The docstring of `sections`, without those that are empty."""
+    return "\n\n".join(
+        f"{title}\n{'-' * len(title)}\n{text}" if title else text
+        for title, text in found.items()
+        if text
+    )
+
+
 def complete(function: Any, usual: dict[str, str], returned: str = "") -> None:
     """Complete a function's sections "Parameters" and "Returns", by `entries` and such a text."""
     found = sections(function.__doc__)
@@ -35,21 +41,7 @@ def complete(function: Any, usual: dict[str, str], returned: str = "") -> None:
     first = {"": found.pop("")}
     first["Parameters"] = "\n".join(dict.fromkeys(known[name] for name in names if name in known))
     first["Returns"] = found.pop("Returns", returned)
-    function.__doc__ = "\n\n".join(
-        f"{title}\n{'-' * len(title)}\n{text}" if title else text
-        for title, text in (first | found).items()
-        if text
-    )
-
-
-def documented(usual: str) -> Callable[[T], T]:
-    """Decorator that completes a function's docstring by the entries of a text."""
-
-    def decorate(function: T) -> T:
-        complete(function, entries(usual))
-        return function
-
-    return decorate
+    function.__doc__ = joined(first | found)
 
 
 def public_functions(cls: type):

@@ -32,8 +32,8 @@ FLOORS = {
     "engine": set(),
     "_documentation": set(),
     "_validation": {"engine"},
-    "datasets": {"_documentation", "_validation"},
-    "diagnostics": {"engine", "_documentation", "_validation"},
+    "datasets": {"_validation"},
+    "diagnostics": {"engine", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
     "estimators": {"engine", "diagnostics", "_documentation", "_validation"},
 }
@@ -272,7 +272,7 @@ def test_files_are_short():
 
 def test_the_package_is_small():
     assert len(FILES) <= 85
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 20_500
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 19_800
 
 
 def test_signatures_are_short():

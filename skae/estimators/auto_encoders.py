@@ -43,14 +43,6 @@ class AutoEncoder(Transformer):
 
     Read more in the :ref:`User Guide <auto_encoders>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     DenoisingAutoEncoder : Reconstructs the clean input from a corrupted one.
@@ -294,14 +286,6 @@ class DenoisingAutoEncoder(AutoEncoder):
 
     Read more in the :ref:`User Guide <denoising>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     ContractiveAutoEncoder : Penalises the sensitivity of the code instead.
@@ -342,14 +326,6 @@ class ContractiveAutoEncoder(AutoEncoder):
     :class:`AutoEncoder` with a contraction; all of its regularisers can be added.
 
     Read more in the :ref:`User Guide <contractive>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------

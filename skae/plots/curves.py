@@ -61,8 +61,6 @@ class LossCurveDisplay(_ComparisonDisplay):
         Training curves, by the model's name.
     validation_lines_ : dict of str to matplotlib Line2D
         Validation curves, dashed, by the model's name.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Notes
     -----
@@ -138,8 +136,6 @@ class SaturationDisplay(_ComparisonDisplay):
         Share of code values in each bin, by the model's name.
     shares_ : dict of str to tuple of (low, high)
         Shares of values below ``margin`` and above 1 - ``margin``, by the model's name.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------
@@ -240,8 +236,6 @@ class SpectrumDisplay(_ComparisonDisplay):
         Means over rows, by the model's name.
     bands_ : dict of str to matplotlib collection
         Between two quantiles of rows, by the model's name; empty without quantiles.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------
@@ -359,8 +353,6 @@ class GradientAgreementDisplay:
     ----------
     lines_ : dict of str to matplotlib Line2D
         One line for each rule.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skae._documentation import complete, entries, public_functions
+from skae._documentation import complete, entries, joined, public_functions, sections
 
 # Arguments that mean the same in all displays.
 _ARGUMENTS = entries(
@@ -28,10 +28,15 @@ _ARGUMENTS = entries(
         Those of `plot`.
     """
 )
+_DRAWN = "ax_, figure_ : matplotlib Axes and Figure\n    Where it is drawn."
 
 
 def document_display(cls):
-    """Class decorator that completes the docstrings of a display's methods."""
+    """Class decorator that completes the docstrings of a display and of its methods."""
+    found = sections(cls.__doc__ or "")
+    if "Attributes" in found:
+        found["Attributes"] += f"\n{_DRAWN}"
+        cls.__doc__ = joined(found)
     for name, _, function in public_functions(cls):
         returned = f"{'self' if name == 'plot' else 'display'} : {cls.__name__}"
         complete(function, _ARGUMENTS, returned)
@@ -124,8 +129,6 @@ class FilterDisplay:
     ----------
     image_ : matplotlib AxesImage
         The grid: filters scaled to [-1, 1], with NaN between them.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Examples
     --------
@@ -197,8 +200,6 @@ class ReconstructionDisplay:
     ----------
     image_ : matplotlib AxesImage
         The grid, with NaN between images: rows of inputs alternate with reconstructions.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Examples
     --------

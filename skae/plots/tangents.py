@@ -42,8 +42,6 @@ class TangentDisplay:
         The rows of the data, on one grey scale.
     tangent_images_ : dict of str to list of list of matplotlib AxesImage
         Tangents scaled to [-1, 1]: by source, one list for each row of the data.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------
@@ -240,8 +238,6 @@ class TangentWalkDisplay:
     ----------
     image_ : matplotlib AxesImage
         The grid, with NaN between images: a line for each tangent of the first row, and so on.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Examples
     --------

@@ -86,14 +86,6 @@ class DeepBeliefNetwork(
 
     Read more in the :ref:`User Guide <stacks>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     RBM : One layer, whose likelihood is known up to its constant.

@@ -53,14 +53,6 @@ class RBM(BoltzmannSampling, Transformer):
 
     Read more in the :ref:`User Guide <rbm>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     DenoisingAutoEncoder : Learns a reconstruction instead of a distribution.
@@ -203,8 +195,8 @@ class RBM(BoltzmannSampling, Transformer):
 
     visible_scale_ = fitted_property(
         _visible_scale,
-        doc="""ndarray of shape (n_features_in_,) Standard deviations of Gaussian visible units
-        given the hidden ones, in the units of the data.""",
+        doc="ndarray of shape (n_features_in_,)\nStandard deviations of Gaussian visible units "
+        "given the hidden ones, in the units of the data.",
     )
 
     loss_curve_: list[float] = attribute(

@@ -9,8 +9,8 @@
 
 gives ``Model`` the constructor that scikit-learn expects (it only assigns), the constraints that
 `validate_parameters` checks in ``fit``, and the sections "Parameters" and "Attributes" of its
-docstring, where it says ``{parameters}`` and ``{attributes}``. A subclass inherits all of them, so
-a named variant of a model is a class that restates a default.
+docstring, before those that are written there. A subclass inherits all of them, so a named variant
+of a model is a class that restates a default.
 
 A method's docstring says what is special of its arguments and of what it returns;
 `document_methods` adds the others: those of the same method of a base class, or the usual ones.
@@ -21,7 +21,7 @@ import inspect
 import textwrap
 from typing import Any, Literal, TypeVar, dataclass_transform
 
-from skae._documentation import complete, entries, public_functions, sections
+from skae._documentation import complete, entries, joined, public_functions, sections
 from skae._validation import Registered
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -85,10 +85,10 @@ def estimator(cls: type[T]) -> type[T]:
         names = [n for base in cls.__mro__ for n in (*inspect.get_annotations(base), *vars(base))]
         parameters = [_documented(fields[n]) for n in dict.fromkeys(names) if n in fields]
         attributes = [_documented_attribute(cls, n) for n in dict.fromkeys(names)]
-        text = inspect.cleandoc(cls.__doc__)
-        text = text.replace("{parameters}", "\n".join(parameters))
-        text = text.replace("{attributes}", "\n".join(filter(None, attributes)))
-        cls.__doc__ = text
+        found = sections(cls.__doc__)
+        first = {"": found.pop(""), "Parameters": "\n".join(parameters)}
+        first["Attributes"] = "\n".join(filter(None, attributes))
+        cls.__doc__ = joined(first | found)
     return document_methods(cls)
 
 

@@ -47,14 +47,6 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
     Read more in the :ref:`User Guide <patches>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     PatchWhitener : The whitening.

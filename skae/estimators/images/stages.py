@@ -57,14 +57,6 @@ class Rectifier(ImageTransformer):
 
     Read more in the :ref:`User Guide <image_stages>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     LocalContrastNormalizer : The next step of a stage.
@@ -129,14 +121,6 @@ class LocalContrastNormalizer(ImageTransformer):
 
     Read more in the :ref:`User Guide <image_stages>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     PatchWhitener : Takes out correlations that were learned from the data.
@@ -197,14 +181,6 @@ class Pooling(ImageTransformer):
     they are the cells of a ``grid``, such as four quadrants, for a last stage of few features [2]_.
 
     Read more in the :ref:`User Guide <image_stages>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -313,14 +289,6 @@ class PatchWhitener(PatchSampling, ImageTransformer):
     :class:`PatchFeatures` has it built in.
 
     Read more in the :ref:`User Guide <patches>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------

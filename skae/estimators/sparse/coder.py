@@ -65,14 +65,6 @@ class SparseCoder(SparseInference, Transformer):
 
     Read more in the :ref:`User Guide <sparse_coding>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     PSD : Learns an encoder that predicts sparse codes, which makes them cheap.

@@ -89,14 +89,6 @@ class ConvolutionalPSD(Transformer):
 
     Read more in the :ref:`User Guide <convolutional>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     sklearn.decomposition.MiniBatchDictionaryLearning : Sparse coding of patches.

@@ -49,14 +49,6 @@ class PSD(SparseInference, Transformer):
 
     Read more in the :ref:`User Guide <psd>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     SparseCoder : Sparse codes by inference, without an encoder.

@@ -61,14 +61,6 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     Read more in the :ref:`User Guide <stacks>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     AutoEncoder : With ``hidden_layer_sizes``, deep from the start, without pre-training.

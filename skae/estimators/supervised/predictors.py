@@ -263,14 +263,6 @@ class StackedClassifier(ClassifyingStack):
 
     Read more in the :ref:`User Guide <stacked_predictors>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     StackedRegressor : The same for numbers.
@@ -369,14 +361,6 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
     pre-training.
 
     Read more in the :ref:`User Guide <stacked_predictors>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------

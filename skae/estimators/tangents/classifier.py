@@ -250,14 +250,6 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
     Read more in the :ref:`User Guide <manifold_tangents>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     TangentDistanceClassifier : Nearest neighbours that read the same tangents.

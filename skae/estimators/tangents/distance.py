@@ -62,14 +62,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
     Read more in the :ref:`User Guide <manifold_tangents>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     ManifoldTangentClassifier : A deep net that reads the same tangents.
