@@ -18,6 +18,7 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 
@@ -104,13 +105,23 @@ class AutoEncoder(Transformer):
         default=True,
         constraints=["boolean"],
         doc="""bool
-        Whether the decoder uses the transposed weights of the encoder.""",
+        Whether the decoder uses the transposed weights of the encoder, which a linear decoder of
+        several layers cannot.""",
+    )
+    decoder: str = parameter(
+        default="mirrored",
+        constraints=[StrOptions({"mirrored", "linear"})],
+        doc="""{{"mirrored", "linear"}}
+        What reconstructs the input from the code: the layers of the encoder the other way round,
+        or one affine map however many layers there are. Of a deep encoder, that asks for codes
+        that show linearly what the columns are.""",
     )
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
         doc="""float
-        Weight of half the sum of squared weights.""",
+        Weight of half the sum of squared weights; with ``optimizer="adamw"`` no term of the
+        objective, but what shrinks all parameters in each step.""",
     )
     sparsity: float = parameter(
         default=0.0,
@@ -226,7 +237,9 @@ class AutoEncoder(Transformer):
 
     def _model(self, place):
         sizes = (self.n_features_in_, *_sizes(self.hidden_layer_sizes), self.n_components)
-        network = Network(tuple(map(int, sizes)), self.activation, self.tied_weights)
+        linear = self.decoder == "linear"
+        tied = self.tied_weights and not (linear and len(sizes) > 2)
+        network = Network(tuple(map(int, sizes)), self.activation, tied, linear)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
@@ -275,8 +288,8 @@ def _reconstruction(model, network, units, place):
 def _penalties_of(model):
     """The penalties that parameters name, and the user's own."""
     penalties = []
-    if model.weight_decay > 0:
-        penalties.append(WeightDecay(model.weight_decay))
+    if (decay := decay_in_criterion(model)) > 0:
+        penalties.append(WeightDecay(decay))
     if model.sparsity > 0:
         penalty = SPARSITY_PENALTIES[model.sparsity_penalty]
         penalties.append(penalty(model.sparsity, model.sparsity_target))
