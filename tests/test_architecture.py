@@ -30,11 +30,12 @@ TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 # The arrows. Each floor may import itself and those named here.
 FLOORS = {
     "engine": set(),
+    "_documentation": set(),
     "_validation": {"engine"},
-    "datasets": {"_validation"},
-    "diagnostics": {"engine", "_validation"},
-    "plots": {"diagnostics", "_validation"},
-    "estimators": {"engine", "diagnostics", "_validation"},
+    "datasets": {"_documentation", "_validation"},
+    "diagnostics": {"engine", "_documentation", "_validation"},
+    "plots": {"diagnostics", "_documentation", "_validation"},
+    "estimators": {"engine", "diagnostics", "_documentation", "_validation"},
 }
 # So may the families of the engine ...
 ENGINE = {
@@ -270,8 +271,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) < 85
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 22_500
+    assert len(FILES) <= 95
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 23_500
 
 
 def test_signatures_are_short():

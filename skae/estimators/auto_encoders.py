@@ -70,29 +70,28 @@ class AutoEncoder(Transformer):
     n_components: int = parameter(
         default=256,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Number of code units.""",
+        doc="Number of code units.",
         kw_only=False,
     )
     hidden_layer_sizes: int | Sequence[int] = parameter(
         default=(),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
-        doc="""tuple of int, or int
-        Layers between input and code, mirrored in the decoder.""",
+        kind="tuple of int, or int",
+        doc="Layers between input and code, mirrored in the decoder.",
     )
     activation: str = parameter(
         default="sigmoid",
         constraints=[Registered(ACTIVATIONS)],
-        doc="""{{names}}
-        Activation of every layer but the output, whose units ``loss`` sets:
+        kind="{{names}}",
+        doc="""Activation of every layer but the output, whose units ``loss`` sets:
 
         {summaries}""",
     )
     loss: str | Sequence = parameter(
         default="auto",
         constraints=[Registered(UNITS), StrOptions({"auto"}), list, tuple],
-        doc="""str or list of (str, columns)
-        Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
+        kind="str or list of (str, columns)",
+        doc="""Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
         {summaries}
         - "auto": column by column. Columns of the values 0 and 1 are "bernoulli", and those
@@ -104,57 +103,52 @@ class AutoEncoder(Transformer):
 
         A row whose columns of a "multinomial" are all 0 was not observed there.
 
-        A list chooses by columns, given in any way that
-        :class:`~sklearn.compose.ColumnTransformer` takes them; every column once, and
-        one entry "multinomial" for each one-hot variable.""",
+        A list chooses by columns, given in any way that :class:`~sklearn.compose.ColumnTransformer`
+        takes them; every column once, and one entry "multinomial" for each one-hot variable.""",
     )
     tied_weights: bool = parameter(
         default=True,
         constraints=["boolean"],
-        doc="""bool
-        Whether the decoder uses the transposed weights of the encoder, which a linear decoder of
-        several layers cannot.""",
+        doc="""Whether the decoder uses the transposed weights of the encoder, which a linear decoder
+        of several layers cannot.""",
     )
     decoder: str = parameter(
         default="mirrored",
         constraints=[StrOptions({"mirrored", "linear"})],
-        doc="""{{"mirrored", "linear"}}
-        What reconstructs the input from the code: the layers of the encoder the other way round,
-        or one affine map however many layers there are. Of a deep encoder, that asks for codes
-        that show linearly what the columns are.""",
+        kind='{{"mirrored", "linear"}}',
+        doc="""What reconstructs the input from the code: the layers of the encoder the other way
+        round, or one affine map however many layers there are. Of a deep encoder, that asks for
+        codes that show linearly what the columns are.""",
     )
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of half the sum of squared weights; with ``optimizer="adamw"`` no term of the
+        doc="""Weight of half the sum of squared weights; with ``optimizer="adamw"`` no term of the
         objective, but what shrinks all parameters in each step.""",
     )
     sparsity: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the penalty that makes codes sparse.""",
+        doc="Weight of the penalty that makes codes sparse.",
     )
     sparsity_penalty: str = parameter(
         default="kl",
         constraints=[Registered(SPARSITY_PENALTIES)],
-        doc="""{{names}}
-        What makes codes sparse:
+        kind="{{names}}",
+        doc="""What makes codes sparse:
 
         {summaries}""",
     )
     sparsity_target: float = parameter(
         default=0.05,
         constraints=[Interval(Real, 0, 1, closed="neither")],
-        doc="""float
-        Mean activity that the "kl" penalty aims at.""",
+        doc="""Mean activity that the "kl" penalty aims at.""",
     )
     corruption: str | Callable | None = parameter(
         default=None,
         constraints=[Registered(CORRUPTIONS), callable, None],
-        doc="""{{names}}, callable or None
-        Noise on the input during training:
+        kind="{{names}}, callable or None",
+        doc="""Noise on the input during training:
 
         {summaries}
         - noise of your own: a function of a batch, in the coordinates of the network, and a
@@ -164,8 +158,8 @@ class AutoEncoder(Transformer):
     corruption_level: float | tuple[float, float] | Sequence[float] = parameter(
         default=0.25,
         constraints=[Interval(Real, 0, None, closed="left"), tuple, "array-like"],
-        doc="""float, tuple (low, high) or array-like of shape (n_features,)
-        Probability of a component's corruption, at most 1; for "gaussian" the standard
+        kind="float, tuple (low, high) or array-like of shape (n_features,)",
+        doc="""Probability of a component's corruption, at most 1; for "gaussian" the standard
         deviation of the noise, in units of the columns as standardised. A tuple: each row's is
         drawn anew, uniformly between the two. A list or an array: one for each column, or for
         each variable, where some of them are one-hot.""",
@@ -173,51 +167,47 @@ class AutoEncoder(Transformer):
     emphasis: Sequence[float] | None = parameter(
         default=None,
         constraints=["array-like", None],
-        doc="""tuple of two float or None
-        Weights, in the reconstruction loss, of components that were corrupted and of
+        kind="tuple of two float or None",
+        doc="""Weights, in the reconstruction loss, of components that were corrupted and of
         those that were not. None weighs them alike.""",
     )
     contraction: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the squared Frobenius norm of the Jacobian that
+        doc="""Weight of the squared Frobenius norm of the Jacobian that
         ``contraction_target`` names.""",
     )
     contraction_target: str = parameter(
         default="encoder",
         constraints=[Registered(CONTRACTIONS)],
-        doc="""{{names}}
-        Which Jacobian ``contraction`` penalises:
+        kind="{{names}}",
+        doc="""Which Jacobian ``contraction`` penalises:
 
         {summaries}""",
     )
     hessian: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the CAE+H term: the change of the encoder's Jacobian between a row and
+        doc="""Weight of the CAE+H term: the change of the encoder's Jacobian between a row and
         noisy copies of it.""",
     )
     hessian_noise: float = parameter(
         default=0.1,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Standard deviation of that noise.""",
+        doc="Standard deviation of that noise.",
     )
     hessian_samples: int = parameter(
         default=4,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Noisy copies of each row.""",
+        doc="Noisy copies of each row.",
     )
 
     penalties: Sequence = parameter(
         default=(),
         constraints=[list, tuple],
-        doc="""list or tuple of penalties
-        More terms of the criterion, of your own: objects with a number ``weight`` and a method
-        ``value(theta, forward)`` that returns a scalar tensor, as those of
+        kind="list or tuple of penalties",
+        doc="""More terms of the criterion, of your own: objects with a number ``weight`` and a
+        method ``value(theta, forward)`` that returns a scalar tensor, as those of
         `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
@@ -225,25 +215,25 @@ class AutoEncoder(Transformer):
 
     components_ = layer_weights(
         "weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        Weights of the encoder, one filter per row, for
-        (x - columns_.shift) / columns_.scale; where there is one layer.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        """Weights of the encoder, one filter per row, for (x - columns_.shift) / columns_.scale;
+        where there is one layer.""",
     )
     decoder_components_ = layer_weights(
         "decoder_weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        Weights of the decoder, where there is one layer; ``components_`` if tied.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        "Weights of the decoder, where there is one layer; ``components_`` if tied.",
         "weight_0",
     )
     intercept_hidden_ = layer_weights(
         "hidden_bias_0",
-        """ndarray of shape (n_components,)
-        Biases of the code, where there is one layer.""",
+        "ndarray of shape (n_components,)",
+        "Biases of the code, where there is one layer.",
     )
     intercept_visible_ = layer_weights(
         "visible_bias_0",
-        """ndarray of shape (n_features_in_,)
-        Biases of the output, where there is one layer.""",
+        "ndarray of shape (n_features_in_,)",
+        "Biases of the output, where there is one layer.",
     )
 
     def _model(self, place):
@@ -326,10 +316,9 @@ class DenoisingAutoEncoder(AutoEncoder):
 
         -\log P(x \mid r(\tilde x)), \qquad \tilde x \sim q(\tilde x \mid x)
 
-    with :math:`q` set by ``corruption`` and ``corruption_level``. To undo the corruption
-    the code has to hold what is regular in the data: how each column depends on the
-    others. :class:`AutoEncoder` with ``corruption="masking"``; all of its regularisers
-    can be added.
+    with :math:`q` set by ``corruption`` and ``corruption_level``. To undo the corruption the code
+    has to hold what is regular in the data: how each column depends on the others.
+    :class:`AutoEncoder` with ``corruption="masking"``; all of its regularisers can be added.
 
     Read more in the :ref:`User Guide <denoising>`.
 

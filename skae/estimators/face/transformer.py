@@ -49,7 +49,7 @@ from skae.estimators.face.training import (
 LAYERS = Registry()
 
 
-def layer_weights(name: str, doc: str, *others: str) -> Any:
+def layer_weights(name: str, kind: str, meaning: str, *others: str) -> Any:
     """An attribute that is one of the learned parameters, where there is one layer."""
 
     def read(self):
@@ -65,7 +65,7 @@ def layer_weights(name: str, doc: str, *others: str) -> Any:
             reason = f"has no {name} in its weights_"
         raise AttributeError(f"this {type(self).__name__} {reason}")
 
-    return fitted_property(read, doc=inspect.cleandoc(doc))
+    return fitted_property(read, doc=f"{kind}\n{inspect.cleandoc(meaning)}")
 
 
 @estimator
@@ -78,13 +78,12 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     """
 
     weights_: dict[str, np.ndarray] = attribute(
-        """dict of str to ndarray
-        All learned parameters by name."""
+        "dict of str to ndarray", "All learned parameters by name."
     )
     columns_: Columns = attribute(
-        """Columns
-        Losses, shift, scale, mean and range of the columns; the network sees
-        (x - columns_.shift) / columns_.scale."""
+        "Columns",
+        """Losses, shift, scale, mean and range of the columns; the network sees (x -
+        columns_.shift) / columns_.scale.""",
     )
 
     # The constructor parameter that chooses the units of the columns.
@@ -105,15 +104,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data. Memory maps and sparse matrices are read one batch at a time.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -141,24 +131,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
-        The first call chooses the loss and the statistics of the columns from its
-        rows, which should be like those to come; later calls keep them. The optimiser's
-        moments and the random state carry over from call to call. No rows are held out,
-        and the learning rate is constant.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
+        The first call chooses the loss and the statistics of the columns from its rows, which
+        should be like those to come; later calls keep them. The optimiser's moments and the random
+        state carry over from call to call. No rows are held out, and the learning rate is constant.
         """
         self._check_parameters()
         state = self.__dict__.get("_training_state")
@@ -175,11 +150,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def transform(self, X):
         """Codes of the rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -216,11 +186,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def reconstruct(self, X):
         """Reconstructions of the rows of X: ``inverse_transform(transform(X))``.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         reconstructions : ndarray of shape (n_samples, n_features)
@@ -230,11 +195,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -253,20 +213,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of `score_samples` over the rows of X.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-
         Returns
         -------
         score : float
-            In nats per row (for ``loss="squared_error"``, half squared errors); higher is
-            better.
+            In nats per row (for ``loss="squared_error"``, half squared errors); higher is better.
         """
         return mean_score(self.score_samples(X), sample_weight)
 
