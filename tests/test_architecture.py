@@ -32,8 +32,8 @@ FLOORS = {
     "engine": set(),
     "_documentation": set(),
     "_validation": {"engine"},
-    "datasets": {"_validation"},
-    "diagnostics": {"engine", "_validation"},
+    "datasets": {"_documentation", "_validation"},
+    "diagnostics": {"engine", "_documentation", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
     "estimators": {"engine", "diagnostics", "_documentation", "_validation"},
 }
@@ -271,8 +271,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 85
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 19_800
+    assert len(FILES) <= 95
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 23_500
 
 
 def test_signatures_are_short():
@@ -460,7 +460,7 @@ import sys
 import skae
 before = set(sys.modules)
 X = np.random.default_rng(0).random((50, 5))
-for optimizer in ("adam", "sgd", "nesterov", "rmsprop", "adagrad"):
+for optimizer in ("adam", "adamw", "sgd", "nesterov", "rmsprop", "adagrad"):
     model = skae.AutoEncoder(3, max_iter=2, device="cpu", optimizer=optimizer, random_state=0)
     model.fit(X).transform(X)
 print(*(name for name in {HEAVY} if name in set(sys.modules) - before))

@@ -18,6 +18,7 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 
@@ -85,7 +86,14 @@ class AutoEncoder(Transformer):
         doc="""Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
         {summaries}
-        - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".
+        - "auto": column by column. Columns of the values 0 and 1 are "bernoulli", and those
+          that together are one one-hot variable are "multinomial": told by the data, where
+          columns side by side sum to 1 in every row, or by names such as those that
+          :class:`~sklearn.preprocessing.OneHotEncoder` gives. All other columns are
+          "gaussian"; "bernoulli" if all of them lie in [0, 1] and a tenth of their entries or
+          more are exactly 0 or 1, as in images and texts.
+
+        A row whose columns of a "multinomial" are all 0 was not observed there.
 
         A list chooses by columns, given in any way that :class:`~sklearn.compose.ColumnTransformer`
         takes them; every column once, and one entry "multinomial" for each one-hot variable.""",
@@ -93,12 +101,22 @@ class AutoEncoder(Transformer):
     tied_weights: bool = parameter(
         default=True,
         constraints=["boolean"],
-        doc="Whether the decoder uses the transposed weights of the encoder.",
+        doc="""Whether the decoder uses the transposed weights of the encoder, which a linear decoder
+        of several layers cannot.""",
+    )
+    decoder: str = parameter(
+        default="mirrored",
+        constraints=[StrOptions({"mirrored", "linear"})],
+        kind='{{"mirrored", "linear"}}',
+        doc="""What reconstructs the input from the code: the layers of the encoder the other way
+        round, or one affine map however many layers there are. Of a deep encoder, that asks for
+        codes that show linearly what the columns are.""",
     )
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="Weight of half the sum of squared weights.",
+        doc="""Weight of half the sum of squared weights; with ``optimizer="adamw"`` no term of the
+        objective, but what shrinks all parameters in each step.""",
     )
     sparsity: float = parameter(
         default=0.0,
@@ -129,11 +147,14 @@ class AutoEncoder(Transformer):
           generator, which returns the corrupted batch and a boolean mask of what it changed, or
           None for the mask. It leaves the batch itself as it is.""",
     )
-    corruption_level: float = parameter(
+    corruption_level: float | tuple[float, float] | Sequence[float] = parameter(
         default=0.25,
-        constraints=[Interval(Real, 0, None, closed="left")],
+        constraints=[Interval(Real, 0, None, closed="left"), tuple, "array-like"],
+        kind="float, tuple (low, high) or array-like of shape (n_features,)",
         doc="""Probability of a component's corruption, at most 1; for "gaussian" the standard
-        deviation of the noise, in units of the columns as standardised.""",
+        deviation of the noise, in units of the columns as standardised. A tuple: each row's is
+        drawn anew, uniformly between the two. A list or an array: one for each column, or for
+        each variable, where some of them are one-hot.""",
     )
     emphasis: Sequence[float] | None = parameter(
         default=None,
@@ -182,6 +203,8 @@ class AutoEncoder(Transformer):
         `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
+    _accepts_gaps = True
+
     components_ = layer_weights(
         "weight_0",
         "ndarray of shape (n_components, n_features_in_)",
@@ -207,12 +230,15 @@ class AutoEncoder(Transformer):
 
     def _model(self, place):
         sizes = (self.n_features_in_, *_sizes(self.hidden_layer_sizes), self.n_components)
-        network = Network(tuple(map(int, sizes)), self.activation, self.tied_weights)
+        linear = self.decoder == "linear"
+        tied = self.tied_weights and not (linear and len(sizes) > 2)
+        network = Network(tuple(map(int, sizes)), self.activation, tied, linear)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
+        fill = place.tensor(self.columns_.fill)
         objective = partial(_reconstruction, self, network, units, place)
-        return auto_encoder(network, units, bias, objective, shift, scale)
+        return auto_encoder(network, units, bias, objective, shift, scale, fill)
 
     def _check_parameters(self):
         super()._check_parameters()
@@ -248,16 +274,18 @@ def _reconstruction(model, network, units, place):
     corruption = make_corruption(model.corruption, model.corruption_level)
     if hasattr(corruption, "for_columns"):
         ends = [model.columns_.standardized(end) for end in ("minimum", "maximum")]
-        corruption = corruption.for_columns(*map(place.tensor, ends))
+        variables = model.columns_.variables
+        corruption = corruption.for_columns(*map(place.tensor, ends), variables=variables)
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
-    return Reconstruction(network, units, corruption, emphasis, _penalties_of(model))
+    fill = place.tensor(model.columns_.fill)
+    return Reconstruction(network, units, corruption, emphasis, _penalties_of(model), fill)
 
 
 def _penalties_of(model):
     """The penalties that parameters name, and the user's own."""
     penalties = []
-    if model.weight_decay > 0:
-        penalties.append(WeightDecay(model.weight_decay))
+    if (decay := decay_in_criterion(model)) > 0:
+        penalties.append(WeightDecay(decay))
     if model.sparsity > 0:
         penalty = SPARSITY_PENALTIES[model.sparsity_penalty]
         penalties.append(penalty(model.sparsity, model.sparsity_target))

@@ -150,7 +150,7 @@ class DeepBeliefNetwork(
         is the top one. May be set after `fit`.""",
     )
     batch_size: int = preset(TrainedModel, "batch_size", default=100)
-    max_iter: int = preset(TrainedModel, "max_iter", default=100)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default=100)
     warm_start: bool = preset(TrainedModel, "warm_start", default=False)
     device: str | torch.device = preset(TrainedModel, "device", default="auto")
     verbose: bool | int = preset(TrainedModel, "verbose", default=False)

@@ -18,7 +18,7 @@ from skae.estimators.boltzmann.sampling import (
     report_stuck,
 )
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
-from skae.estimators.face.training import TrainedModel
+from skae.estimators.face.training import TrainedModel, decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
 
 # Persistent chains beyond this number cost more than they tell.
@@ -135,7 +135,8 @@ class RBM(BoltzmannSampling, Transformer):
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="Weight of half the sum of squared weights.",
+        doc="""Weight of half the sum of squared weights; with ``optimizer="adamw"`` no term of the
+        objective, but what shrinks all parameters in each step.""",
     )
     sparsity: float = parameter(
         default=0.0,
@@ -300,7 +301,8 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _all_penalties(self):
         """Those that parameters name, and the user's own."""
-        named = WeightDecay(self.weight_decay), CodeKL(self.sparsity, self.sparsity_target)
+        decay = WeightDecay(decay_in_criterion(self))
+        named = decay, CodeKL(self.sparsity, self.sparsity_target)
         return [*(penalty for penalty in named if penalty.weight > 0), *self.penalties]
 
     def _check_parameters(self):

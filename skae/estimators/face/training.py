@@ -2,7 +2,6 @@
 
 import sys
 import time
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -10,10 +9,10 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skae._validation import Interval, Registered, computing_dtype
+from skae._validation import Interval, Registered, StrOptions, computing_dtype
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_model
-from skae.engine.optimisation.optimizers import OPTIMIZERS
+from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.training import SCHEDULES, Data, Settings
 from skae.estimators.face.outcomes import report_outcome, warn
@@ -53,7 +52,9 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         kind="{{names}}",
         doc="""Course of the learning rate over ``max_iter`` epochs:
 
-        {summaries}""",
+        {summaries}
+
+        A schedule is run to its end, unless ``early_stopping`` ends it.""",
     )
     optimizer: str = parameter(
         default="adam",
@@ -68,8 +69,12 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         constraints=[Interval(Real, 0, 1, closed="left")],
         doc="""Momentum of "sgd", "nesterov" and "rmsprop".""",
     )
-    max_iter: int = parameter(
-        default=100, constraints=[Interval(Integral, 1, None, closed="left")], doc="Epochs at most."
+    max_iter: int | str = parameter(
+        default=100,
+        constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        kind='int or "auto"',
+        doc="""Epochs at most. "auto": so many that there are 1000 + 100 sqrt(n_features) gradient
+        steps or a few more, but 5 at least.""",
     )
     tol: float = parameter(
         default=1e-4,
@@ -180,13 +185,29 @@ def settings_of(estimator: TrainedModel, *, resumes: bool = False, **changes: An
 
     A training that goes on (``resumes``) has no schedule: nobody knows its end.
     """
-    rule = OPTIMIZERS.get(estimator.optimizer)  # a model may have one of its own
-    own = Settings(
-        optimizer=None if rule is None else rule(estimator.momentum),
-        schedule="constant" if resumes else estimator.learning_rate_schedule,
-        **{name: getattr(estimator, name) for name in _SAME},
-    )
-    return replace(own, **changes)
+    own = {name: getattr(estimator, name) for name in _SAME} | changes
+    if own["max_iter"] == "auto":
+        own["max_iter"] = None
+    if "optimizer" not in own:
+        own["optimizer"] = rule_of(estimator)
+    return Settings(schedule="constant" if resumes else estimator.learning_rate_schedule, **own)
+
+
+def rule_of(estimator: TrainedModel) -> Rule | None:
+    """The rule of the gradient steps; None where the model has one of its own."""
+    rule = OPTIMIZERS.get(estimator.optimizer)
+    if rule is None:
+        return None
+    if not getattr(rule, "decouples_decay", False):
+        return rule(estimator.momentum)
+    return rule(estimator.momentum, getattr(estimator, "weight_decay", 0.0))
+
+
+def decay_in_criterion(estimator: TrainedModel) -> float:
+    """The weight of the decay, where the rule of the steps does not do it itself."""
+    rule = OPTIMIZERS.get(estimator.optimizer)
+    decouples = getattr(rule, "decouples_decay", False)
+    return 0.0 if decouples else estimator.weight_decay  # type: ignore[attr-defined]
 
 
 def place_for(estimator: TrainedModel, X) -> Place:
@@ -277,6 +298,8 @@ class CallbackBridge:
     """
 
     def __init__(self, model, max_iter, X, y, sample_weight):
+        # A number that depends on the rows is not known yet.
+        max_iter = None if isinstance(max_iter, str) else max_iter
         self.model, self.fitted_attributes = model, None
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.data = {"X": X, "y": y, "metadata": metadata}

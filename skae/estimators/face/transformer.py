@@ -6,10 +6,13 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted, check_rows, check_weights, make_generator
+from skae.engine.networks.gaps import observed
+from skae.engine.networks.units import observed_loss
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import (
     AFRESH,
@@ -21,6 +24,7 @@ from skae.engine.optimisation.models import (
     split,
 )
 from skae.engine.optimisation.parameters import Parameters, Registry
+from skae.engine.optimisation.rows import may_have_gaps
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
@@ -84,6 +88,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     # The constructor parameter that chooses the units of the columns.
     _loss_parameter = "loss"
+    # Whether NaN among the rows stands for what was not observed.
+    _accepts_gaps = False
     _collapse_remedy = (
         "Try weaker penalties, a smaller learning_rate, another activation or, for "
         "loss='squared_error', scaled columns."
@@ -193,14 +199,16 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Higher is better. Without corruption and without penalties.
+            Higher is better. Without corruption and without penalties, and of what was observed
+            of the row alone.
         """
         model, theta = fitted = self._fitted_model(X := self._checked(X))
 
         def loss(x):
-            return model.units.negative_log_likelihood(model.reconstruct(theta, x), x)
+            filled, mask = observed(x, model.fill)
+            return observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
 
-        return -fitted.map_rows(loss, X)
+        return -fitted.map_rows(loss, X, gaps=True)
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of `score_samples` over the rows of X.
@@ -215,6 +223,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._accepts_gaps
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -226,7 +235,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """The `Columns` of checked rows."""
         names = getattr(self, "feature_names_in_", None)
         choice = getattr(self, self._loss_parameter)
-        return describe_columns(X, choice, weight, original, names, self._loss_parameter)
+        parameter, gaps = self._loss_parameter, self._accepts_gaps
+        return describe_columns(X, choice, weight, original, names, parameter, gaps=gaps)
 
     def _facts(
         self, X, weight: np.ndarray | None, columns: Columns, *, is_whole: bool
@@ -321,9 +331,19 @@ def as_if_fitted(transformer: Transformer, X, original) -> Transformer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own fit will warn
         trial.n_features_in_ = X.shape[1]
+        X = _without_gaps(X)  # few rows may have none of a column
         trial.columns_ = trial._describe(X, None, original)
         vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
     return trial
+
+
+def _without_gaps(X):
+    """Rows with zeros for what was not observed."""
+    if X.dtype.kind != "f" or not may_have_gaps(X):
+        return X
+    X = X.copy()
+    np.nan_to_num(X.data if sparse.issparse(X) else X, copy=False)
+    return X
 
 
 def mean_score(scores: np.ndarray, sample_weight=None) -> float:

@@ -195,7 +195,7 @@ class ConvolutionalPSD(Transformer):
 
     batch_size: int = preset(TrainedModel, "batch_size", default=50)
     learning_rate: float = preset(TrainedModel, "learning_rate", default=0.01)
-    max_iter: int = preset(TrainedModel, "max_iter", default=30)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default=30)
 
     _collapse_remedy = "Try a smaller alpha, a smaller or larger learning_rate, or loss='gaussian'."
 

@@ -16,13 +16,20 @@ from skae.engine.optimisation.models import (
     some_of,
     split,
 )
-from skae.engine.optimisation.optimizers import OPTIMIZERS, Partwise
+from skae.engine.optimisation.optimizers import Partwise
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.stacking import Layerwise, layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
 from skae.estimators.face.outcomes import of_layer, report_constant_units, some_rows
-from skae.estimators.face.training import place_for, rows_for, run_training, settings_of, weights_at
+from skae.estimators.face.training import (
+    place_for,
+    rows_for,
+    rule_of,
+    run_training,
+    settings_of,
+    weights_at,
+)
 from skae.estimators.stacks.layers import models_of, modes_of, weights_of, with_weights
 
 UNTRAINED = Training([], [], {}, "untrained", 0)
@@ -197,7 +204,7 @@ def _trained_on(layer, X, weight, targets, supervision):
         Data(rows, index, some_of(labelled), held_out, weights_at(weight, place)),
         Start(weights_of([layer]) | output),
         generator=generator,
-        settings=settings_of(layer, optimizer=OPTIMIZERS[layer.optimizer](layer.momentum)),
+        settings=settings_of(layer),
     )
     (layer,) = with_weights([layer], fitted.weights)
     _note(layer, fitted.training)
@@ -219,7 +226,8 @@ def _trained_together(stack, layers, X, weight, bridge):
         index, held_out = split(index, stack.validation_fraction, generator)
     rows = rows_for(whole, X, place)
     some = some_of(index).to(place.device)
-    criteria, curves = whole.objective().criteria, [[] for _ in layers]
+    watched, curves = whole.objective(), [[] for _ in layers]
+    watched.has_gaps, criteria = rows.has_gaps, watched.criteria
 
     def note(theta, epoch):
         same_noise = torch.Generator(place.device).manual_seed(0)
@@ -249,7 +257,7 @@ def _rules(layers, models):
     start = 0
     for layer, model in zip(layers, models, strict=True):
         stop = start + sum(math.prod(shape) for shape in model.shapes.values())
-        yield OPTIMIZERS[layer.optimizer](layer.momentum), start, stop, layer.learning_rate
+        yield rule_of(layer), start, stop, layer.learning_rate
         start = stop
 
 

@@ -376,7 +376,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
         of the classes are about as many. Use 0 where labelled rows were not drawn like the
         others, or with few labels of classes that are not equally frequent.""",
     )
-    max_iter: int | str = parameter(  # type: ignore[assignment]
+    max_iter: int | str = parameter(
         default="auto",
         constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         kind='int or "auto"',
