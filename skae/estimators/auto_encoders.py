@@ -225,7 +225,7 @@ class AutoEncoder(Transformer):
     )
 
     def _model(self, place):
-        sizes = (self.n_features_in_, *_sizes(self.hidden_layer_sizes), self.n_components)
+        sizes = (len(self.columns_.mean), *_sizes(self.hidden_layer_sizes), self.n_components)
         network = Network(tuple(map(int, sizes)), self.activation, self.tied_weights)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))

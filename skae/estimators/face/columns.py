@@ -9,6 +9,7 @@ import torch
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
+from skae.estimators.face.frames import parts_of
 
 
 class Columns(NamedTuple):
@@ -101,11 +102,13 @@ class Columns(NamedTuple):
         return values
 
 
-def describe_columns(X, loss, row_weight, original, feature_names=None, parameter="loss"):
+def describe_columns(
+    X, loss, row_weight, original, feature_names=None, parameter="loss", encoding=None
+):
     """Choose the losses of the columns of X and estimate what they need.
 
     ``loss`` is what the estimators document, the value of their ``parameter``; ``original`` is X as
-    the user passed it, for columns chosen by name.
+    the user passed it, for columns chosen by name, which is a table that ``encoding`` made X of.
 
     Raises a ValueError for NaN or infinity, and for columns outside their loss's domain, chosen
     twice or not at all.
@@ -119,7 +122,10 @@ def describe_columns(X, loss, row_weight, original, feature_names=None, paramete
             f"Column {_label(column, feature_names)} is so large that its standard deviation "
             "overflows. Rescale it."
         )
-    parts = _resolve_parts(loss, summary, original, feature_names)
+    if encoding is not None and parameter == "loss" and isinstance(loss, str) and loss == "auto":
+        parts = parts_of(encoding)
+    else:
+        parts = _resolve_parts(loss, summary, original, feature_names, encoding)
     _check_parts(parts, X, summary, feature_names, parameter)
 
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
@@ -134,7 +140,7 @@ def describe_columns(X, loss, row_weight, original, feature_names=None, paramete
     return Columns(parts, shift, scale, summary.mean, summary.minimum, summary.maximum, parameter)
 
 
-def _resolve_parts(loss, summary, original, feature_names):
+def _resolve_parts(loss, summary, original, feature_names, encoding):
     n_features = len(summary.mean)
     if isinstance(loss, str):
         if loss == "auto":
@@ -150,6 +156,7 @@ def _resolve_parts(loss, summary, original, feature_names):
                 f"entry {number} is {part!r}."
             )
         columns = column_indices(original, part[1])
+        columns = columns if encoding is None else encoding.encoded_columns(columns)
         counts = (owner >= 0) + np.bincount(columns, minlength=n_features)
         if (counts > 1).any():
             raise ValueError(
@@ -157,7 +164,9 @@ def _resolve_parts(loss, summary, original, feature_names):
                 "each column needs exactly one loss."
             )
         owner[columns] = number
-        parts.append((part[0], columns))
+        # One column of two values, 0 and 1, is no group of columns.
+        is_binary = encoding is not None and len(columns) == 1 and UNITS[part[0]].sums_to_one
+        parts.append(("bernoulli" if is_binary else part[0], columns))
     missing = np.flatnonzero(owner < 0)
     if len(missing):
         raise ValueError(
