@@ -72,7 +72,7 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
             if not is_frame:
                 validate_data(estimator, rows if reset else X, reset=reset, skip_check_array=True)
             if finite:
-                check_finite(rows, column_names(estimator))
+                _check_encoded(rows, estimator)
             return rows
     _refuse_non_numeric_columns(X)
     try:
@@ -86,8 +86,20 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         raise ValueError(f"X is not numeric but of dtype {X_checked.dtype}. {_ENCODE}")
     X_checked = X_checked.astype(_torch_dtype(X_checked.dtype), copy=False)
     if finite:
-        check_finite(X_checked, column_names(estimator))
+        gaps = getattr(estimator, "_accepts_gaps", False)
+        check_finite(X_checked, column_names(estimator), gaps=gaps)
     return X_checked
+
+
+def _check_encoded(rows, estimator):
+    """Refuse gaps that an estimator cannot have; the message names the user's column."""
+    encoding, gaps = estimator.encoding_, getattr(estimator, "_accepts_gaps", False)
+    if encoding is None:
+        check_finite(rows, column_names(estimator), gaps=gaps)
+    elif not gaps and np.isnan(rows).any():
+        row, column = np.argwhere(np.isnan(rows))[0]
+        names = [variable.name for variable in encoding.variables]
+        _raise_not_finite(np.nan, row, encoding.raw_columns[column], names)
 
 
 def column_names(estimator):
@@ -145,14 +157,18 @@ def _holds_objects(dtype):
     return isinstance(dtype, np.dtype) and dtype.kind == "O"
 
 
-def check_finite(X, feature_names=None):
-    """Raise a ValueError that names row and column of the first NaN or infinity."""
+def check_finite(X, feature_names=None, *, gaps=False):
+    """Raise a ValueError that names row and column of the first NaN or infinity.
+
+    With ``gaps`` NaN stands for what was not observed, and only infinity is wrong.
+    """
     if X.dtype.kind != "f":
         return
+    is_right = (lambda values: ~np.isinf(values)) if gaps else np.isfinite
     if sparse.issparse(X):
-        if not np.isfinite(X.data).all():
+        if not is_right(X.data).all():
             entries = X.tocoo()
-            bad = np.flatnonzero(~np.isfinite(entries.data))[0]
+            bad = np.flatnonzero(~is_right(entries.data))[0]
             _raise_not_finite(entries.data[bad], entries.row[bad], entries.col[bad], feature_names)
         return
     for start, stop in block_bounds(*X.shape):
@@ -161,7 +177,7 @@ def check_finite(X, feature_names=None):
         with np.errstate(invalid="ignore", over="ignore"):
             finite = np.isfinite(block.sum())
         if not finite:
-            bad = np.argwhere(~np.isfinite(block))
+            bad = np.argwhere(~is_right(block))
             if len(bad):
                 row, column = bad[0]
                 _raise_not_finite(block[row, column], start + row, column, feature_names)
@@ -172,7 +188,11 @@ def _raise_not_finite(value, row, column, feature_names):
     kind, remedy = "infinity", "Clip or remove it"
     if np.isnan(value):
         kind = "NaN"
-        remedy = "Impute missing values first, for example with sklearn.impute.SimpleImputer"
+        remedy = (
+            "Impute missing values first, for example with skae's DenoisingImputer or "
+            "sklearn.impute.SimpleImputer, or use a model that takes them as they are, such as an "
+            "AutoEncoder or a stack of them"
+        )
     name = "" if feature_names is None else f" ({feature_names[column]!r})"
     raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
 
@@ -255,21 +275,48 @@ def check_domain(name, domain, minimum, maximum, columns, feature_names=None, pa
         )
 
 
-def check_one_hot(X, columns, feature_names=None):
-    """Raise a ValueError if the columns of a multinomial group do not sum to one."""
+def check_one_hot(X, groups, feature_names=None):
+    """Raise a ValueError if the columns of a multinomial group do not sum to one.
+
+    ``groups`` are the columns of each. A row without any was not observed, whether it has NaN or
+    zeros.
+    """
+    if not groups:
+        return
+    columns = np.concatenate(groups)
+    first = np.cumsum([0] + [len(group) for group in groups[:-1]])
+    membership = sparse.csr_matrix(
+        (
+            np.ones(len(columns)),
+            (columns, np.repeat(range(len(groups)), np.diff([*first, len(columns)]))),
+        ),
+        shape=(X.shape[1], len(groups)),
+    )
     for start, stop in block_bounds(*X.shape):
-        block = X[start:stop][:, columns]
-        total = np.asarray(block.sum(axis=1), dtype=np.float64).ravel()
-        bad = np.flatnonzero(np.abs(total - 1) > 1e-3)
-        if len(bad):
-            row = start + bad[0]
-            named = list(columns[:4]) if feature_names is None else list(feature_names[columns[:4]])
+        total = _group_totals(X[start:stop], columns, first, membership)
+        wrong = np.minimum(np.abs(total - 1), np.abs(total)) > 1e-3
+        if wrong.any():
+            place, number = np.argwhere(wrong)[0]
+            own = groups[number]
+            named = list(own[:4]) if feature_names is None else list(feature_names[own[:4]])
             raise ValueError(
-                f"Each multinomial group must sum to 1 in every row, but in row {row} the group "
-                f"of columns {named}{'...' if len(columns) > 4 else ''} sums to "
-                f"{total[bad[0]]:.4g}. Encode one variable per group with OneHotEncoder "
-                "(without drop), or use loss='bernoulli' for independent binary columns."
+                f"Each multinomial group must sum to 1 in every row, or to 0 where it was not "
+                f"observed, but in row {start + place} the group of columns "
+                f"{named}{'...' if len(own) > 4 else ''} sums to {total[place, number]:.4g}. "
+                "Encode one variable per group with OneHotEncoder (without drop), or use "
+                "loss='bernoulli' for independent binary columns."
             )
+
+
+def _group_totals(block, columns, first, membership):
+    """The sum of every group of columns in every row."""
+    if sparse.issparse(block):
+        if block.dtype.kind == "f" and np.isnan(block.data).any():
+            block = block.copy()
+            np.nan_to_num(block.data, copy=False)
+        return (block @ membership).toarray()
+    part = block[:, columns].astype(np.float64)
+    return np.add.reduceat(np.nan_to_num(part, copy=False), first, axis=1)
 
 
 def computing_dtype(X, device):

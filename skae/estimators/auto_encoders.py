@@ -94,7 +94,14 @@ class AutoEncoder(Transformer):
         Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
         {summaries}
-        - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".
+        - "auto": column by column. Columns of the values 0 and 1 are "bernoulli", and those
+          that together are one one-hot variable are "multinomial": told by the data, where
+          columns side by side sum to 1 in every row, or by names such as those that
+          :class:`~sklearn.preprocessing.OneHotEncoder` gives. All other columns are
+          "gaussian"; "bernoulli" if all of them lie in [0, 1] and a tenth of their entries or
+          more are exactly 0 or 1, as in images and texts.
+
+        A row whose columns of a "multinomial" are all 0 was not observed there.
 
         A list chooses by columns, given in any way that
         :class:`~sklearn.compose.ColumnTransformer` takes them; every column once, and
@@ -143,12 +150,14 @@ class AutoEncoder(Transformer):
           generator, which returns the corrupted batch and a boolean mask of what it changed, or
           None for the mask. It leaves the batch itself as it is.""",
     )
-    corruption_level: float = parameter(
+    corruption_level: float | tuple[float, float] | Sequence[float] = parameter(
         default=0.25,
-        constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
+        constraints=[Interval(Real, 0, None, closed="left"), tuple, "array-like"],
+        doc="""float, tuple (low, high) or array-like of shape (n_features,)
         Probability of a component's corruption, at most 1; for "gaussian" the standard
-        deviation of the noise, in units of the columns as standardised.""",
+        deviation of the noise, in units of the columns as standardised. A tuple: each row's is
+        drawn anew, uniformly between the two. A list or an array: one for each column, or for
+        each variable, where some of them are one-hot.""",
     )
     emphasis: Sequence[float] | None = parameter(
         default=None,
@@ -201,6 +210,8 @@ class AutoEncoder(Transformer):
         `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
+    _accepts_gaps = True
+
     components_ = layer_weights(
         "weight_0",
         """ndarray of shape (n_components, n_features_in_)
@@ -230,8 +241,9 @@ class AutoEncoder(Transformer):
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
+        fill = place.tensor(self.columns_.fill)
         objective = partial(_reconstruction, self, network, units, place)
-        return auto_encoder(network, units, bias, objective, shift, scale)
+        return auto_encoder(network, units, bias, objective, shift, scale, fill)
 
     def _check_parameters(self):
         super()._check_parameters()
@@ -267,9 +279,11 @@ def _reconstruction(model, network, units, place):
     corruption = make_corruption(model.corruption, model.corruption_level)
     if hasattr(corruption, "for_columns"):
         ends = [model.columns_.standardized(end) for end in ("minimum", "maximum")]
-        corruption = corruption.for_columns(*map(place.tensor, ends))
+        variables = model.columns_.variables
+        corruption = corruption.for_columns(*map(place.tensor, ends), variables=variables)
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
-    return Reconstruction(network, units, corruption, emphasis, _penalties_of(model))
+    fill = place.tensor(model.columns_.fill)
+    return Reconstruction(network, units, corruption, emphasis, _penalties_of(model), fill)
 
 
 def _penalties_of(model):

@@ -7,11 +7,18 @@ that is chosen by a name is registered here with `corruption`, and has
 - ``name`` and ``summary``, for users;
 - ``has_mask``, whether it tells which components it touched;
 - a constructor that takes its level, and raises a ValueError if that is out of its range;
-- ``for_columns(minimum, maximum)``, which returns it with what it needs to know of the columns.
+- ``for_columns(minimum, maximum, variables)``, which returns it with what it needs to know of the
+  columns.
+
+The level of those here is a number, (low, high) for one that is drawn for each row, or one for
+each column.
 """
 
+import copy
 import inspect
+import math
 
+import numpy as np
 import torch
 
 from skae.engine.optimisation.devices import random_mask
@@ -23,19 +30,95 @@ CORRUPTIONS = Registry()
 corruption = CORRUPTIONS.register
 
 
-class _OfComponents:
-    """What corruptions of single components, each with a probability, share."""
+Level = float | tuple[float, float] | torch.Tensor
+
+
+class _WithLevel:
+    """What corruptions share: a level, which may differ by row or by column.
+
+    A number; a tuple, between which each row's is drawn anew; or one number for each column.
+    """
 
     name: str
-    has_mask = True
+    most = math.inf
 
-    def __init__(self, level: float):
-        if level > 1:
+    def __init__(self, level: Level):
+        self.level = level if isinstance(level, tuple) or np.isscalar(level) else _by_column(level)
+        ends = torch.as_tensor(self.level, dtype=torch.float64)
+        is_range = isinstance(self.level, tuple)
+        if is_range and (len(self.level) != 2 or self.level[0] > self.level[1]):
             raise ValueError(
-                f"corruption_level={level} is a probability for corruption={self.name!r}: it must "
-                "be at most 1."
+                f"corruption_level={level!r} has to be (low, high), between which each row's level "
+                "is drawn; one level per column is a list or an array."
             )
-        self.level = level
+        if not (torch.isfinite(ends).all() and (ends >= 0).all()):
+            raise ValueError(
+                f"corruption_level={level!r} must be finite and at least 0, in all its numbers."
+            )
+        if (ends > self.most).any():
+            raise ValueError(
+                f"corruption_level={level!r} is a probability for corruption={self.name!r}: it must "
+                f"be at most {self.most:g}."
+            )
+
+    def for_columns(self, minimum, maximum, variables=None):
+        """The same with what it needs to know of some columns.
+
+        ``minimum`` and ``maximum`` are tensors of shape (n_features,); ``variables`` are the
+        columns of each variable, None where each is one.
+        """
+        one = copy.copy(self)
+        one.level = _of_columns(self.level, minimum, variables)
+        return one
+
+    def level_of(self, x: torch.Tensor, generator: torch.Generator) -> float | torch.Tensor:
+        """The level of a batch: a number, or of shape (n_samples, 1) or (n_features,)."""
+        if not isinstance(self.level, tuple):
+            return self.level
+        low, high = self.level
+        drawn = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
+        return drawn.mul_(high - low).add_(low)
+
+
+def _by_column(level):
+    return torch.as_tensor(np.asarray(level, dtype=np.float64))
+
+
+def _of_columns(level, like, variables):
+    """A level for each column, where that is what it is; given by variable or by column."""
+    if not isinstance(level, torch.Tensor):
+        return level
+    n_columns = len(like)
+    n_variables = n_columns if variables is None else len(variables)
+    if level.shape == (n_variables,) and n_variables != n_columns:
+        of_column = torch.zeros(n_columns, dtype=torch.int64)
+        for number, columns in enumerate(variables):
+            of_column[columns] = number
+        level = level[of_column]
+    if level.shape != (n_columns,):
+        one_hot = (
+            "" if n_variables == n_columns else f", or for each of its {n_variables} variables"
+        )
+        raise ValueError(
+            f"corruption_level has {level.numel()} numbers of shape {tuple(level.shape)}, but needs "
+            f"one for each of the {n_columns} columns{one_hot}."
+        )
+    return level.to(like)
+
+
+def coins(x: torch.Tensor, level: float | torch.Tensor, generator: torch.Generator):
+    """Independent coins shaped like ``x``, True with a probability of whatever shape."""
+    if not isinstance(level, torch.Tensor):
+        return random_mask(x, level, generator)
+    draws = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return draws < level
+
+
+class _OfComponents(_WithLevel):
+    """What corruptions of single components, each with a probability, share."""
+
+    has_mask = True
+    most = 1.0
 
 
 @corruption
@@ -49,13 +132,9 @@ class Masking(_OfComponents):
     name = "masking"
     summary = "components set to 0 (the mean, where columns are standardised)"
 
-    def for_columns(self, minimum, maximum):
-        """The same: 0 is 0 in all columns."""
-        return self
-
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and the boolean mask of what was set to 0."""
-        masked = random_mask(x, self.level, generator)
+        masked = coins(x, self.level_of(x, generator), generator)
         return x.masked_fill(masked, 0.0), masked
 
 
@@ -69,23 +148,25 @@ class SaltAndPepper(_OfComponents):
     name = "salt_and_pepper"
     summary = "components set to their column's minimum or maximum"
 
-    def __init__(self, level: float, minimum=0.0, maximum=1.0):
+    def __init__(self, level: Level, minimum=0.0, maximum=1.0):
         super().__init__(level)
         self.minimum, self.maximum = minimum, maximum
 
-    def for_columns(self, minimum, maximum):
+    def for_columns(self, minimum, maximum, variables=None):
         """The same with the ends of some columns."""
-        return SaltAndPepper(self.level, minimum, maximum)
+        one = super().for_columns(minimum, maximum, variables)
+        one.minimum, one.maximum = minimum, maximum
+        return one
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and the boolean mask of what was replaced."""
-        replaced = random_mask(x, self.level, generator)
+        replaced = coins(x, self.level_of(x, generator), generator)
         salt = random_mask(x, 0.5, generator)
         return torch.where(replaced, torch.where(salt, self.maximum, self.minimum), x), replaced
 
 
 @corruption
-class GaussianNoise:
+class GaussianNoise(_WithLevel):
     """Independent noise, x + level * N(0, I), in the coordinates of the network."""
 
     name = "gaussian"
@@ -95,26 +176,70 @@ class GaussianNoise:
     )
     has_mask = False
 
-    def __init__(self, level: float):
-        self.level = level
-
-    def for_columns(self, minimum, maximum):
-        """The same: noise is as large in all columns."""
-        return self
-
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and None: every component is touched."""
+        level = self.level_of(x, generator)
         noise = torch.empty_like(x).normal_(generator=generator)
-        return torch.add(x, noise, alpha=self.level), None
+        if isinstance(level, torch.Tensor):
+            return torch.addcmul(x, noise, level.expand_as(x)), None
+        return torch.add(x, noise, alpha=level), None
 
 
-def make_corruption(choice, level: float):
+@corruption
+class Swap(_OfComponents):
+    """Each variable of a row is replaced, with probability ``level``, by that of another row.
+
+    The other row is any of the batch, drawn anew for every variable; the columns of a one-hot
+    variable go together. What a column is like does not change by it, only what goes with what.
+    """
+
+    name = "swap"
+    summary = (
+        "each variable, of one column or one-hot, replaced by that of another row of the batch, "
+        "drawn anew"
+    )
+    # Of which variable each column is; None where each is one.
+    of_column: torch.Tensor | None = None
+    first: torch.Tensor | None = None
+
+    def for_columns(self, minimum, maximum, variables=None):
+        """The same with the variables of some columns."""
+        one = super().for_columns(minimum, maximum, variables)
+        if variables is not None and len(variables) < len(minimum):
+            of_column = torch.zeros(len(minimum), dtype=torch.int64)
+            for number, columns in enumerate(variables):
+                of_column[columns] = number
+            one.of_column = of_column.to(minimum.device)
+            first = [int(columns[0]) for columns in variables]
+            one.first = torch.tensor(first, device=minimum.device)
+        return one
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
+        """The corrupted batch and the boolean mask of what was swapped."""
+        n = len(x)
+        if n == 1:
+            return x.clone(), torch.zeros_like(x, dtype=torch.bool)
+        level = self.level_of(x, generator)
+        if self.first is not None and isinstance(level, torch.Tensor) and level.dim() == 1:
+            level = level[self.first]
+        width = x.shape[1] if self.first is None else len(self.first)
+        draws = torch.rand((n, width), generator=generator, dtype=x.dtype, device=x.device)
+        swapped = draws < level
+        # Below its level a draw is uniform once more: it tells how many rows on the other one is.
+        steps = draws.div_(level).mul_(n - 1).nan_to_num_(0.0, 0.0).clamp_(max=n - 2).long()
+        source = torch.arange(1, n + 1, device=x.device).unsqueeze(1).add(steps).remainder_(n)
+        if self.of_column is not None:
+            swapped, source = swapped[:, self.of_column], source[:, self.of_column]
+        return torch.where(swapped, x.gather(0, source), x), swapped
+
+
+def make_corruption(choice, level: Level):
     """The corruption that a name, or an object of the user's, stands for; None for none.
 
     ``level`` is that of a corruption by name. Raises a ValueError if it is out of its range, or the
     object cannot be called as a corruption is.
     """
-    if choice is None or (isinstance(choice, str) and level == 0):
+    if choice is None or (isinstance(choice, str) and np.isscalar(level) and level == 0):
         return None
     if isinstance(choice, str):
         return CORRUPTIONS[choice](level)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skae.engine.networks.corruptions import corrupted
+from skae.engine.networks.gaps import observed
 from skae.engine.networks.layers import (
     Network,
     affine_chains,
@@ -15,6 +16,7 @@ from skae.engine.networks.layers import (
     initialize_,
 )
 from skae.engine.networks.penalties import checked_value
+from skae.engine.networks.units import missing_constant, observed_loss
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
@@ -82,12 +84,17 @@ class Emphasis(NamedTuple):
 class Reconstruction(Objective):
     """mean_i -log P(x_i | r(corrupted x_i)) + the penalties.
 
+    NaN in x is not observed: ``fill``, of shape (n_features,), takes its place in the input, which
+    is not corrupted there, and it has no loss. Penalties see the rows so filled.
+
     ``corruption`` is of `skae.engine.networks.corruptions`, or None; ``emphasis`` weighs corrupted
     and untouched components, None alike; ``penalties`` are of `skae.engine.networks.penalties`.
     """
 
-    def __init__(self, network: Network, units, corruption=None, emphasis=None, penalties=()):
-        self.state = {}
+    def __init__(
+        self, network: Network, units, corruption=None, emphasis=None, penalties=(), fill=None
+    ):
+        self.state, self.fill = {}, fill
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
         # The value of perfect reconstructions, and whether `value` depends on the generator.
@@ -105,13 +112,14 @@ class Reconstruction(Objective):
         """The criterion on one batch; the generator is of the corruption and the penalties'
         noise.
         """
-        noisy, column_weight = self._corrupt(x, generator)
+        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
+        noisy, column_weight = self._corrupt(x, mask, generator)
         hidden = encode(theta, noisy, self.network)
         decoded, output = decode(theta, hidden[-1], self.network)
         forward = Forward(
             self.network, self.units, noisy, row_weight, generator, hidden, decoded, output
         )
-        loss = self.units.negative_log_likelihood(output, x, column_weight)
+        loss = observed_loss(self.units, output, x, mask, column_weight)
         total = forward.mean(loss)
         for penalty in self.penalties:
             value = checked_value(penalty.value(theta, forward), penalty, "value")
@@ -132,13 +140,19 @@ class Reconstruction(Objective):
         With residual e = r - x, delta = (e V^T) s'(p) + the penalties' part:
 
             dV = h^T e,  dc = sum e,  dW = delta^T x~,  db = sum delta
+
+        e is 0 where x was not observed.
         """
         nonlinearity = self.network.nonlinearity
         weight, decoder_weight = theta["weight_0"], self.network.decoder_weight(theta, 0)
         buffers = self._buffers_for(x, len(weight))
         scale = 1.0 / len(x)
 
-        noisy, column_weight = self._corrupt(x, generator)
+        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
+        noisy, column_weight = self._corrupt(x, mask, generator)
+        if mask is not None:
+            seen = mask.to(x.dtype)
+            column_weight = seen if column_weight is None else column_weight.mul_(seen)
         if row_weight is not None:
             rows = row_weight.unsqueeze(1)
             column_weight = rows.expand_as(x) if column_weight is None else column_weight * rows
@@ -150,6 +164,9 @@ class Reconstruction(Objective):
         if self.units.constant:
             constant = self.units.constant
             value.add_(buffers["constant"] if row_weight is None else row_weight.mean() * constant)
+        if mask is not None and self.units.column_constant is not None:
+            missing = missing_constant(self.units, mask)
+            value.sub_(missing.mean() if row_weight is None else (row_weight * missing).mean())
 
         # Residual and delta are sums over rows; the products below make them means.
         self.network.decoder_weight(out, 0).addmm_(code.t(), residual, beta=0, alpha=scale)
@@ -173,10 +190,12 @@ class Reconstruction(Objective):
         out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
         return value
 
-    def _corrupt(self, x, generator):
+    def _corrupt(self, x, seen, generator):
         if self.corruption is None:
             return x, None
         noisy, mask = corrupted(x, self.corruption, generator)
+        if seen is not None:
+            noisy = torch.where(seen, noisy, x)  # what is not there cannot be wrong
         if self.emphasis is None:
             return noisy, None
         if mask is None:
@@ -200,10 +219,13 @@ class Reconstruction(Objective):
         return self._buffers[x.shape]
 
 
-def auto_encoder(network: Network, units, output_bias, objective, shift=None, scale=None) -> Model:
+def auto_encoder(
+    network: Network, units, output_bias, objective, shift=None, scale=None, fill=None
+) -> Model:
     """The `Model` of a network of affine maps.
 
     ``output_bias`` is that with which training begins; ``objective()`` is a new `Reconstruction`.
+    ``fill`` is of the model and the same.
     """
     encoder, decoder = affine_chains(network)
     return Model(
@@ -219,6 +241,7 @@ def auto_encoder(network: Network, units, output_bias, objective, shift=None, sc
         objective=objective,
         shift=shift,
         scale=scale,
+        fill=fill,
         encoder=encoder,
         decoder=decoder,
         untied=network.untied_weights if network.tied else None,

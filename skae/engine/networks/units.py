@@ -20,6 +20,9 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 - ``of_columns(scale)``, the units of columns that were divided by ``scale``;
 - ``is_linear``, whether the mean is the pre-activation itself.
 
+`column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and without
+the constant.
+
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
 machine.
 """
@@ -48,6 +51,8 @@ class Units:
     is_linear = False
     activation: Activation | None = None
     constant = 0.0
+    # What each column has of the constant, a tensor; None where that is 0.
+    column_constant: torch.Tensor | None = None
 
     @classmethod
     def of_columns(cls, scale):
@@ -75,7 +80,11 @@ class Bernoulli(Units):
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
-        return _row_sum(softplus(a) - x * a, weight)
+        return self.column_losses(a, x, weight).sum(-1)
+
+    def column_losses(self, a, x, weight=None):
+        """-log P(x_i | r(a)_i) of each column, shape of ``a``."""
+        return _times(softplus(a) - x * a, weight)
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
@@ -123,13 +132,15 @@ class Gaussian(Units):
     is_linear = True
     activation = ACTIVATIONS["linear"]
 
-    def __init__(self, constant: float = 0.0):
-        self.constant = constant
+    def __init__(self, constant: float | torch.Tensor = 0.0):
+        is_of_columns = isinstance(constant, torch.Tensor)
+        self.column_constant = constant if is_of_columns else None
+        self.constant = float(constant.sum()) if is_of_columns else constant
 
     @classmethod
     def of_columns(cls, scale):
         """Units whose loss is the density of columns that were divided by ``scale``."""
-        return cls(float(torch.log(scale).sum()) + 0.5 * len(scale) * math.log(2 * math.pi))
+        return cls(torch.log(scale) + 0.5 * math.log(2 * math.pi))
 
     def mean(self, a):
         """Mean of each column given the pre-activation: ``a`` itself."""
@@ -142,7 +153,11 @@ class Gaussian(Units):
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | a) of each row, shape (n_samples,); columns weighted by ``weight``."""
-        return 0.5 * _row_sum((x - a) ** 2, weight) + self.constant
+        return self.column_losses(a, x, weight).sum(-1) + self.constant
+
+    def column_losses(self, a, x, weight=None):
+        """1/2 (x_i - a_i)^2 of each column, shape of ``a``."""
+        return _times(0.5 * (x - a) ** 2, weight)
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
@@ -211,7 +226,11 @@ class Multinomial(Units):
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
-        return _row_sum(-x * log_softmax(a, dim=-1), weight)
+        return self.column_losses(a, x, weight).sum(-1)
+
+    def column_losses(self, a, x, weight=None):
+        """-x_i log softmax(a)_i of each column, shape of ``a``."""
+        return _times(-x * log_softmax(a, dim=-1), weight)
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
@@ -233,6 +252,91 @@ class Multinomial(Units):
         return torch.log(mean.clamp(min=1e-4 / mean.shape[-1]))
 
 
+class OneHotGroups(Units):
+    """Columns that are several one-hot variables, each its own softmax: all of them at once.
+
+    ``sizes`` are the numbers of columns of the groups, which lie one after the other. Groups are
+    padded to the largest of them, so that one softmax over (n_samples, n_groups, width) does for
+    all; groups of one size need no padding.
+    """
+
+    def __init__(self, sizes, device=None):
+        sizes = torch.as_tensor(sizes, device=device)
+        n_groups, width = len(sizes), int(sizes.max())
+        self.n_groups, self.width = n_groups, width
+        self.group = torch.repeat_interleave(torch.arange(n_groups, device=device), sizes)
+        start = torch.cumsum(sizes, 0) - sizes
+        within = torch.arange(width, device=device)
+        self.is_padding = within >= sizes.unsqueeze(1)
+        # Where the padded columns come from, and where those of the data are among them.
+        self.source = (start.unsqueeze(1) + within).masked_fill(self.is_padding, 0).view(-1)
+        self.place = torch.nonzero(~self.is_padding.view(-1)).squeeze(1)
+        self.is_regular = not bool(self.is_padding.any())
+
+    def _padded(self, values, filler):
+        """Values by group, (..., n_groups, width)."""
+        shape = *values.shape[:-1], self.n_groups, self.width
+        if self.is_regular:
+            return values.reshape(shape)
+        return (
+            values.index_select(-1, self.source).view(shape).masked_fill_(self.is_padding, filler)
+        )
+
+    def _flat(self, values):
+        """What `_padded` has made, by column again."""
+        flat = values.flatten(-2)
+        return flat if self.is_regular else flat.index_select(-1, self.place)
+
+    def _group_sums(self, values):
+        """The sum of each column's group, shape of ``values``."""
+        sums = self._padded(values, 0.0).sum(-1)
+        return sums.index_select(-1, self.group)
+
+    def log_mean(self, a):
+        """Log-probability of each category, shape of ``a``."""
+        return self._flat(log_softmax(self._padded(a, -math.inf), dim=-1))
+
+    def mean(self, a):
+        """Probability of each category, shape of ``a``."""
+        return self._flat(torch.softmax(self._padded(a, -math.inf), dim=-1))
+
+    def sample(self, a, generator):
+        """One one-hot draw for each row and group."""
+        padded = torch.softmax(self._padded(a, -math.inf), dim=-1)
+        index = torch.multinomial(padded.view(-1, self.width), 1, generator=generator)
+        drawn = torch.zeros_like(padded).view(-1, self.width).scatter_(-1, index, 1.0)
+        return self._flat(drawn.view(padded.shape))
+
+    def negative_log_likelihood(self, a, x, weight=None):
+        """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
+        return self.column_losses(a, x, weight).sum(-1)
+
+    def column_losses(self, a, x, weight=None):
+        """-x_i log r_i of each column, shape of ``a``."""
+        return _times(-x * self.log_mean(a), weight)
+
+    def value_and_residual_(self, a, x, weight=None, scale=1.0):
+        """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
+        target = x if weight is None else weight * x
+        log_mean = self.log_mean(a)
+        value = -torch.dot(target.reshape(-1), log_mean.reshape(-1))
+        torch.exp(log_mean, out=a)
+        # Groups whose columns are all 0 are not observed, and weights may differ.
+        a.mul_(self._group_sums(target)).sub_(target)
+        return value.mul_(scale), a
+
+    def jacobian_product(self, a, matrix):
+        """dr/da @ matrix for each row, (diag(r) - r r^T) matrix in each group."""
+        r = self.mean(a).unsqueeze(-1)
+        sums = self._group_sums((r * matrix).transpose(-1, -2)).transpose(-1, -2)
+        return r * (matrix - sums)
+
+    def bias_for_mean(self, mean):
+        """The pre-activation at which the units' mean is ``mean``."""
+        sizes = (~self.is_padding).sum(-1).to(mean.dtype)
+        return torch.log(torch.maximum(mean, 1e-4 / sizes[self.group]))
+
+
 class Mixed(Units):
     """Different units for different columns: the sum of ``parts``, a list of (units, columns).
 
@@ -240,8 +344,23 @@ class Mixed(Units):
     """
 
     def __init__(self, parts):
-        self.parts = parts
+        self.parts = [(units, _as_slice(columns)) for units, columns in parts]
         self.constant = sum(units.constant for units, _ in parts)
+        self.column_constant = self._constants() if self.constant else None
+
+    def _constants(self):
+        n_columns = sum(c.stop - c.start if isinstance(c, slice) else len(c) for _, c in self.parts)
+        constants = [units.column_constant for units, _ in self.parts]
+        known = next((constant for constant in constants if constant is not None), None)
+        if known is None:
+            return None
+        result = known.new_zeros(n_columns)
+        for constant, (_, columns) in zip(constants, self.parts, strict=True):
+            if constant is not None:
+                # Constants come from the host, columns may be on the device.
+                where = columns if isinstance(columns, slice) else columns.to(result.device)
+                result[where] = constant
+        return result
 
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""
@@ -259,6 +378,13 @@ class Mixed(Units):
             )
             for units, columns in self.parts
         )
+
+    def column_losses(self, a, x, weight=None):
+        """-log P of each column, but for the constant; shape of ``a``."""
+        losses = torch.empty_like(a)
+        for units, columns in self.parts:
+            losses[..., columns] = units.column_losses(a[..., columns], x[..., columns])
+        return _times(losses, weight)
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
@@ -292,8 +418,38 @@ class Mixed(Units):
         return result
 
 
-def _row_sum(losses, weight):
-    return (losses if weight is None else losses * weight).sum(-1)
+def observed_loss(units, a, x, mask, weight=None):
+    """-log P of what was observed of each row, shape (n_samples,).
+
+    ``mask`` tells of what was observed; None: all. Where it is False, x is any finite number.
+    """
+    if mask is None:
+        return units.negative_log_likelihood(a, x, weight)
+    seen = mask.to(a.dtype)
+    loss = units.negative_log_likelihood(a, x, seen if weight is None else seen * weight)
+    return loss if units.column_constant is None else loss - missing_constant(units, mask)
+
+
+def missing_constant(units, mask):
+    """The part of the units' constant that is of columns not observed, of each row."""
+    if units.column_constant is None:
+        return 0.0
+    missing = (~mask).to(units.column_constant.dtype)
+    return missing @ units.column_constant.to(missing.device)
+
+
+def _as_slice(columns):
+    """Columns that lie one after the other as a slice, which copies nothing."""
+    if isinstance(columns, slice) or len(columns) == 0:
+        return columns
+    first, last = int(columns[0]), int(columns[-1])
+    if last - first + 1 == len(columns) and bool((columns[1:] > columns[:-1]).all()):
+        return slice(first, last + 1)
+    return columns
+
+
+def _times(losses, weight):
+    return losses if weight is None else losses * weight
 
 
 def _weighted_(residual, weight):

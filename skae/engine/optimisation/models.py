@@ -15,7 +15,7 @@ import torch
 
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import map_rows
+from skae.engine.optimisation.rows import map_rows, may_have_gaps
 from skae.engine.optimisation.training import Data, Epoch, Settings, Training, train
 
 # From a block of rows to one result for each.
@@ -34,6 +34,8 @@ class Model:
     - ``units``, of `skae.engine.networks.units`: what a pre-activation says about a row.
     - ``objective()``: a new objective of the model's own training. None: its parameters are given.
     - ``shift``, ``scale``, of shape (n_features,): the model sees (x - shift) / scale. None: x.
+    - ``fill``, of shape (n_features,): what stands, as the model sees it, for what was not observed
+      of a row, NaN. None: rows have no gaps.
     - ``differentiable(theta, x)``: the code as autograd can follow it. None: ``encode`` itself.
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
@@ -61,6 +63,7 @@ class Model:
     objective: Callable[[], Any] | None
     shift: torch.Tensor | None = None
     scale: torch.Tensor | None = None
+    fill: torch.Tensor | None = None
     differentiable: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
@@ -82,6 +85,10 @@ class Model:
         """Pre-activation of the units of the input, from the code of a row."""
         return self.decode(theta, self.encode(theta, x))
 
+    def filled(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows as the model sees them, without gaps."""
+        return x if self.fill is None else torch.where(torch.isnan(x), self.fill, x)
+
     def standardized(self, x: torch.Tensor) -> torch.Tensor:
         """What the model sees of rows in their own units."""
         return x if self.scale is None else (x - self.shift) / self.scale
@@ -98,15 +105,19 @@ class FittedModel(NamedTuple):
     model: Model
     theta: Parameters
 
-    def map_rows(self, function: Function, X, shape: tuple[int, ...] = ()) -> np.ndarray:
+    def map_rows(
+        self, function: Function, X, shape: tuple[int, ...] = (), *, gaps: bool = False
+    ) -> np.ndarray:
         """``function(x)`` for blocks of rows as the model sees them, each result of such a shape.
 
-        X is an array or CSR matrix of shape (n_samples, n_features) in the units of the data; the
+        What was not observed is filled or, with ``gaps``, NaN. X is an array or CSR matrix of shape (n_samples, n_features) in the units of the data; the
         results, of shape (n_samples, *shape), are float32 where X is, or is of small integers, else
         float64.
         """
-        place = place_of(self.theta.flat)
-        return map_rows(function, X, shape, place, self.model.shift, self.model.scale)
+        place, model = place_of(self.theta.flat), self.model
+        has_gaps = model.fill is not None and not gaps and may_have_gaps(X)
+        of_rows = (lambda x: function(model.filled(x))) if has_gaps else function
+        return map_rows(of_rows, X, shape, place, model.shift, model.scale)
 
     def codes(self, X) -> np.ndarray:
         """The rows' codes, of shape (n_samples, n_codes)."""
@@ -177,6 +188,7 @@ def fit_model(
     if model.objective is None:
         raise TypeError(f"{name} has no objective: its parameters are given.")
     objective = model.objective()
+    objective.has_gaps = data.rows.has_gaps
     if model.optimizer is not None:
         settings = replace(settings, optimizer=model.optimizer(objective))
     require_memory_for(model, settings, data.rows.place, name)

@@ -63,12 +63,17 @@ class Objective:
     - ``floor``: what the criterion cannot fall below, whatever the parameters;
     - ``baseline``: a criterion up to which training has not exploded, however good its start;
     - ``state``, tensors or numbers by name: what carries over from one training to the next.
+
+    It is told, by the rows it is trained on,
+
+    - ``has_gaps``: whether x may be NaN, not observed, where its model has a ``fill``.
     """
 
     reports_loss = True
     is_noisy = False
     floor = 0.0
     baseline = -math.inf
+    has_gaps = False
     state: dict[str, Any]
 
     def value(self, theta, x, generator, row_weight=None) -> torch.Tensor:

@@ -14,7 +14,9 @@ from dataclasses import replace
 
 import torch
 
+from skae.engine.networks.gaps import observed
 from skae.engine.networks.layers import AffineChain, decoder_maps, encoder_maps
+from skae.engine.networks.units import missing_constant, observed_loss
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
@@ -37,7 +39,8 @@ def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None
             part = theta.part(prefix)
             model.start_(part, rows, index, generator)
             if above is not None:
-                codes = [above.standardized(model.encode(part, x)) for _, x in rows.blocks()]
+                seen = model.filled if rows.has_gaps else (lambda x: x)
+                codes = [above.standardized(model.encode(part, seen(x))) for _, x in rows.blocks()]
                 rows = DenseRows(torch.cat(codes))
 
     def encode(theta, x):
@@ -73,6 +76,7 @@ def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None
         objective=objective,
         shift=bottom.shift,
         scale=bottom.scale,
+        fill=bottom.fill,
         differentiable=lambda theta, x: codes_of_layers(used, theta, x, first)[-1],
         project=project if any(model.project is not None for model in models) else None,
         encoder=None if up is None else tuple(up),
@@ -101,7 +105,7 @@ def codes_of_layers(
 ) -> list[torch.Tensor]:
     """The codes of every layer, from the lowest up, as autograd can follow them.
 
-    Rows x come as the lowest of the models sees them. ``drop(x, number)`` is what dropout leaves
+    Rows x come as the lowest of the models sees them, without gaps. ``drop(x, number)`` is what dropout leaves
     of the input of a layer, the lowest being 0, before the layer standardises it.
     """
     codes = []
@@ -126,6 +130,15 @@ class Layerwise(Objective):
         self.reports_loss = all(objective.reports_loss for objective in objectives)
         self.is_noisy = any(objective.is_noisy for objective in objectives)
         self.floor = sum(objective.floor for objective in objectives)
+
+    @property
+    def has_gaps(self):
+        """Whether rows may have gaps, which the lowest of the layers takes as it does alone."""
+        return self.objectives[0].has_gaps
+
+    @has_gaps.setter
+    def has_gaps(self, has_gaps):
+        self.objectives[0].has_gaps = has_gaps
 
     @property
     def state(self):
@@ -181,6 +194,7 @@ class Layerwise(Objective):
             yield prefix, objective, x
             if number < last:
                 with torch.no_grad():
+                    x = model.filled(x) if number == 0 and self.has_gaps else x
                     x = model.encode(theta.part(prefix), x)
 
 
@@ -200,8 +214,9 @@ class UnrolledReconstruction(Objective):
 
     def value(self, theta, x, generator, row_weight=None):
         """The criterion on one batch, whose row weights are 1 on average, a scalar."""
+        x, mask = observed(x, self.model.fill) if self.has_gaps else (x, None)
         output = self.model.decode(theta, self.model.code(theta, x))
-        loss = self.model.units.negative_log_likelihood(output, x)
+        loss = observed_loss(self.model.units, output, x, mask)
         return loss.mean() if row_weight is None else (loss * row_weight).mean()
 
     criterion = value
@@ -211,10 +226,15 @@ class UnrolledReconstruction(Objective):
         if not self.has_closed_form:
             return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
         self._chain.clear_others_(out)
-        scale = 1.0 / len(x)
+        scale, units = 1.0 / len(x), self.model.units
+        x, mask = observed(x, self.model.fill) if self.has_gaps else (x, None)
         output = self._chain.forward(theta, x)
         column_weight = None if row_weight is None else row_weight.unsqueeze(1).expand_as(x)
-        value, residual = self.model.units.value_and_residual_(output, x, column_weight, scale)
+        constant = self.floor
+        if mask is not None:
+            column_weight = mask.to(x.dtype) if row_weight is None else column_weight * mask
+            constant = constant - missing_constant(units, mask)
+        value, residual = units.value_and_residual_(output, x, column_weight, scale)
         self._chain.backward_(theta, residual, out, scale)
-        total = 1.0 if row_weight is None else row_weight.mean()
-        return value + total * self.floor
+        total = x.new_ones(()) if row_weight is None else row_weight
+        return value + (total * constant).mean()

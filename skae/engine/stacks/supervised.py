@@ -125,7 +125,7 @@ class Supervised(Objective):
         maps = encoder_maps(models, first, dropout)
         output = AffineMap("output_weight", "output_bias", dropout=dropout[min(len(models), 1)])
         self._chain = None if maps is None else AffineChain([*maps, output])
-        self._scratch, self.has_closed_form = None, maps is not None
+        self._scratch, self.has_closed_form, self._has_gaps = None, maps is not None, False
         self.floor = weight * units.constant if validation_loss is None else 0.0
         self.is_noisy = max(dropout) > 0 or (unsupervised is not None and unsupervised.is_noisy)
 
@@ -138,6 +138,21 @@ class Supervised(Objective):
     def state(self, state):
         if self.unsupervised is not None:
             self.unsupervised.state = state
+
+    @property
+    def has_gaps(self):
+        """Whether rows may have gaps, which the layers' own criteria see too."""
+        return self._has_gaps
+
+    @has_gaps.setter
+    def has_gaps(self, has_gaps):
+        self._has_gaps = has_gaps
+        if self.unsupervised is not None:
+            self.unsupervised.has_gaps = has_gaps
+
+    def filled(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows without gaps, as the lowest of the layers fills them."""
+        return self.models[0].filled(x) if self._has_gaps and self.models else x
 
     def output(
         self, theta: Parameters, x: torch.Tensor, generator: torch.Generator | None = None
@@ -176,7 +191,7 @@ class Supervised(Objective):
 
         With `supervised_gradient`, what a subclass with other terms of the output replaces.
         """
-        output = self.output(theta, batch.x, generator)
+        output = self.output(theta, self.filled(batch.x), generator)
         loss = self.units.negative_log_likelihood(output, batch.target)
         return self.weight / self.labelled_fraction * _mean(loss, batch.weight)
 
@@ -185,7 +200,7 @@ class Supervised(Objective):
 
         A mean over the given rows, all of which should have a target.
         """
-        output = self.output(theta, batch.x)
+        output = self.output(theta, self.filled(batch.x))
         if self.validation_loss is not None:
             return _mean(self.validation_loss(output, batch.target), batch.weight)
         loss = self.units.negative_log_likelihood(output, batch.target)
@@ -218,7 +233,7 @@ class Supervised(Objective):
     def supervised_gradient(self, theta, batch, generator, out, row_weight=None):
         """Write that of `supervised_value`, by backpropagation through affine maps; return it."""
         scale = self.weight / (self.labelled_fraction * len(batch.x))
-        output = self._chain.forward(theta, batch.x, generator)
+        output = self._chain.forward(theta, self.filled(batch.x), generator)
         weight = batch.weight
         column_weight = None if weight is None else weight.unsqueeze(1).expand_as(output)
         value, residual = self.units.value_and_residual_(output, batch.target, column_weight, scale)

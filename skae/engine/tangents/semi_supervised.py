@@ -285,7 +285,7 @@ class SemiSupervised(Supervised):
         """The batch's rows in the order in which they go through the net, with the moved ones."""
         known = batch.target.sum(1) > 0
         labelled, others = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
-        x = batch.x.detach()
+        x = self.filled(batch.x.detach())
         parts, direction = [x[labelled], x[others]], x[:0]
         if self.tangent_penalty > 0 and batch.directions is not None and len(labelled):
             direction = random_combination(batch.directions_of(labelled), generator)

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
-from skae.engine.networks.units import UNITS, Mixed
+from skae.engine.networks.units import UNITS, Mixed, OneHotGroups
 from skae.engine.optimisation.rows import summarize_columns
 from skae.estimators.face.frames import parts_of
+from skae.estimators.face.kinds import kinds_of
 
 
 class Columns(NamedTuple):
@@ -20,6 +21,7 @@ class Columns(NamedTuple):
       of Gaussian columns, 0 and 1 for others.
     - ``mean``, ``minimum``, ``maximum``: of the training data.
     - ``parameter``: the estimator's parameter that chose the parts, for messages.
+    - ``has_gaps``: whether entries of the training data were NaN: not observed.
     """
 
     parts: tuple
@@ -29,6 +31,7 @@ class Columns(NamedTuple):
     minimum: np.ndarray
     maximum: np.ndarray
     parameter: str = "loss"
+    has_gaps: bool = False
 
     def check(self, X, feature_names=None):
         """Raise a ValueError where data leave the domain of their loss."""
@@ -79,17 +82,42 @@ class Columns(NamedTuple):
             return None, None
         return place.tensor(self.shift), place.tensor(self.scale)
 
+    @property
+    def variables(self):
+        """The columns of each variable, a tuple of arrays: a one-hot variable has several."""
+        found = []
+        for name, columns in self.parts:
+            found += [columns] if UNITS[name].sums_to_one else [*np.reshape(columns, (-1, 1))]
+        return tuple(sorted(found, key=lambda columns: columns[0]))
+
+    @property
+    def fill(self):
+        """What the network sees where an entry was not observed, of shape (n_features,).
+
+        The column's mean; all zeros in one-hot variables.
+        """
+        fill = self.standardized("mean")
+        for name, columns in self.parts:
+            if UNITS[name].sums_to_one:
+                fill[columns] = 0
+        return fill
+
     def mean_like(self, x):
         """The training mean as the network sees it, with dtype and device of a tensor."""
         return torch.tensor(self.standardized("mean")).to(x)
 
     def units(self, device):
         """The output units, on standardised columns."""
+        one_hot = [columns for name, columns in self.parts if UNITS[name].sums_to_one]
         parts = [
             (UNITS[name].of_columns(torch.as_tensor(self.scale[columns])), columns)
             for name, columns in self.parts
+            if len(one_hot) < 2 or not UNITS[name].sums_to_one
         ]
-        if len(parts) == 1:
+        if len(one_hot) > 1:
+            sizes = [len(columns) for columns in one_hot]
+            parts.append((OneHotGroups(sizes, device), np.concatenate(one_hot)))
+        if len(parts) == 1 and (np.diff(parts[0][1]) == 1).all():
             return parts[0][0]
         # A copy: fitted state may be a read-only memory map, which torch does not have.
         return Mixed([(units, torch.tensor(columns, device=device)) for units, columns in parts])
@@ -103,28 +131,48 @@ class Columns(NamedTuple):
 
 
 def describe_columns(
-    X, loss, row_weight, original, feature_names=None, parameter="loss", encoding=None
+    X,
+    loss,
+    row_weight,
+    original,
+    feature_names=None,
+    parameter="loss",
+    *,
+    gaps=False,
+    encoding=None,
 ):
     """Choose the losses of the columns of X and estimate what they need.
 
     ``loss`` is what the estimators document, the value of their ``parameter``; ``original`` is X as
-    the user passed it, for columns chosen by name, which is a table that ``encoding`` made X of.
+    the user passed it, for columns chosen by name, of which ``encoding`` made X, if it is not None.
+    ``gaps`` tells whether NaN may be among the entries.
 
-    Raises a ValueError for NaN or infinity, and for columns outside their loss's domain, chosen
-    twice or not at all.
+    Raises a ValueError for infinity, for NaN that may not be or is all that a column has, and for
+    columns outside their loss's domain, chosen twice or not at all.
     """
     summary = summarize_columns(X, row_weight)
-    if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
+    has_gaps = bool(summary.n_missing.any())
+    if has_gaps and not gaps:
         check_finite(X, feature_names)
+    _check_observed(summary, feature_names)
+    if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
+        check_finite(X, feature_names, gaps=True)
     if not np.isfinite(summary.std).all():
         column = np.flatnonzero(~np.isfinite(summary.std))[0]
         raise ValueError(
             f"Column {_label(column, feature_names)} is so large that its standard deviation "
             "overflows. Rescale it."
         )
-    if encoding is not None and parameter == "loss" and isinstance(loss, str) and loss == "auto":
-        parts = parts_of(encoding)
-    else:
+    parts = None
+    if isinstance(loss, str) and loss == "auto":
+        if parameter != "loss":  # units of an energy, which are of one kind
+            in_unit = (summary.minimum >= 0).all() and (summary.maximum <= 1).all()
+            loss = "bernoulli" if in_unit else "gaussian"
+        elif encoding is not None:
+            parts = parts_of(encoding)
+        else:
+            parts = kinds_of(X, summary, row_weight, feature_names)
+    if parts is None:
         parts = _resolve_parts(loss, summary, original, feature_names, encoding)
     _check_parts(parts, X, summary, feature_names, parameter)
 
@@ -137,15 +185,25 @@ def describe_columns(
             rounding = 10 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps * size
             constant = (summary.minimum == summary.maximum) | (summary.std <= rounding)
             scale[columns] = np.where(constant, 1.0, summary.std)[columns]
-    return Columns(parts, shift, scale, summary.mean, summary.minimum, summary.maximum, parameter)
+    statistics = summary.mean, summary.minimum, summary.maximum
+    return Columns(parts, shift, scale, *statistics, parameter, has_gaps)
+
+
+def _check_observed(summary, feature_names):
+    """Raise a ValueError for columns of which nothing was observed."""
+    nothing = np.flatnonzero(summary.minimum > summary.maximum)
+    if len(nothing):
+        more = f" and {len(nothing) - 1} more" if len(nothing) > 1 else ""
+        raise ValueError(
+            f"Column {_label(nothing[0], feature_names)}{more} of X has no observed value: it is "
+            "NaN in every row, so nothing can be learned of it. Leave it out, for example with "
+            "sklearn.impute.SimpleImputer, which drops such columns."
+        )
 
 
 def _resolve_parts(loss, summary, original, feature_names, encoding):
     n_features = len(summary.mean)
     if isinstance(loss, str):
-        if loss == "auto":
-            in_unit = (summary.minimum >= 0).all() and (summary.maximum <= 1).all()
-            loss = "bernoulli" if in_unit else "gaussian"
         return ((loss, np.arange(n_features)),)
 
     parts, owner = [], np.full(n_features, -1)
@@ -186,8 +244,7 @@ def _check_parts(parts, X, summary, feature_names, parameter):
     for name, columns in parts:
         ends = summary.minimum[columns], summary.maximum[columns]
         check_domain(name, UNITS[name].domain, *ends, columns, feature_names, parameter)
-        if UNITS[name].sums_to_one:
-            check_one_hot(X, columns, feature_names)
+    check_one_hot(X, [c for name, c in parts if UNITS[name].sums_to_one], feature_names)
 
 
 def _label(column, feature_names):

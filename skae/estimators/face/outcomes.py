@@ -13,6 +13,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skae.diagnostics import constant_units
+from skae.engine.networks.gaps import observed
 from skae.engine.optimisation.rows import summarize_columns
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -160,11 +161,13 @@ def explained(model, X, fitted=None):
     mean = engine.units.bias_for_mean(model.columns_.mean_like(theta.flat))
 
     def losses(x):
-        of_mean = engine.units.negative_log_likelihood(mean.expand_as(x), x)
-        own = engine.units.negative_log_likelihood(engine.reconstruct(theta, x), x)
+        x, mask = observed(x, engine.fill)
+        of_mean = engine.units.negative_log_likelihood(mean.expand_as(x), x, mask)
+        own = engine.units.negative_log_likelihood(engine.reconstruct(theta, x), x, mask)
         return torch.stack([own, of_mean], 1)
 
-    own, of_mean = fitted.map_rows(losses, X, (2,)).mean(0) - engine.units.constant
+    losses_of_rows = fitted.map_rows(losses, X, (2,), gaps=True)
+    own, of_mean = losses_of_rows.mean(0) - engine.units.constant
     return 1 - own / of_mean
 
 

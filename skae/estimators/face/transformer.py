@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import check_array
 
@@ -21,7 +22,8 @@ from skae._validation import (
     column_names,
     make_generator,
 )
-from skae.engine.networks.units import UNITS
+from skae.engine.networks.gaps import observed
+from skae.engine.networks.units import UNITS, observed_loss
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import (
     AFRESH,
@@ -33,6 +35,7 @@ from skae.engine.optimisation.models import (
     split,
 )
 from skae.engine.optimisation.parameters import Parameters, Registry
+from skae.engine.optimisation.rows import may_have_gaps
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.frames import Encoding
@@ -134,6 +137,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     # The constructor parameter that chooses the units of the columns.
     _loss_parameter = "loss"
+    # Whether NaN among the rows stands for what was not observed.
+    _accepts_gaps = False
     _collapse_remedy = (
         "Try weaker penalties, a smaller learning_rate, another activation or, for "
         "loss='squared_error', scaled columns."
@@ -282,14 +287,16 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Higher is better. Without corruption and without penalties.
+            Higher is better. Without corruption and without penalties, and of what was observed
+            of the row alone.
         """
         model, theta = fitted = self._fitted_model(X := self._checked(X))
 
         def loss(x):
-            return model.units.negative_log_likelihood(model.reconstruct(theta, x), x)
+            filled, mask = observed(x, model.fill)
+            return observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
 
-        return self._log_derivative(X) - fitted.map_rows(loss, X)
+        return self._log_derivative(X) - fitted.map_rows(loss, X, gaps=True)
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of `score_samples` over the rows of X.
@@ -314,6 +321,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._accepts_gaps
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -330,7 +338,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             original,
             column_names(self),
             self._loss_parameter,
-            self.encoding_,
+            gaps=self._accepts_gaps,
+            encoding=self.encoding_,
         )
 
     def _facts(
@@ -440,6 +449,7 @@ def as_if_fitted(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own fit will warn
         trial.n_features_in_, trial.encoding_ = X.shape[1], encoding
+        X = _without_gaps(X)  # few rows may have none of a column
         trial.columns_ = trial._describe(X, None, original)
         vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
     return trial
@@ -451,6 +461,15 @@ def of_encoded_rows(transformer: Transformer) -> Transformer:
     twin.n_features_in_, twin.encoding_ = len(transformer.columns_.mean), None
     vars(twin).pop("feature_names_in_", None)
     return twin
+
+
+def _without_gaps(X):
+    """Rows with zeros for what was not observed."""
+    if X.dtype.kind != "f" or not may_have_gaps(X):
+        return X
+    X = X.copy()
+    np.nan_to_num(X.data if sparse.issparse(X) else X, copy=False)
+    return X
 
 
 def mean_score(scores: np.ndarray, sample_weight=None) -> float:

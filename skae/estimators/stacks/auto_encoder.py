@@ -20,6 +20,7 @@ from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,
+    accepts_gaps,
     continued,
     lowest_layer,
     make_layers,
@@ -274,6 +275,10 @@ class StackedAutoEncoder(StackParameters, Transformer):
         which sees (x - columns_.shift) / columns_.scale.
         """
         return self.layers_[0].columns_
+
+    @property
+    def _accepts_gaps(self):
+        return accepts_gaps(self)
 
     @fitted_property
     def layer_loss_curves_(self):

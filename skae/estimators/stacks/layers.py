@@ -141,6 +141,14 @@ def lowest_layer(stack):
     return layer if stack.pretraining == "prefit" else clone(layer)
 
 
+def accepts_gaps(stack) -> bool:
+    """Whether the lowest of the layers that parameters ask for takes NaN for not observed."""
+    lowest = stack.layers[0] if stack.layers else stack.layer
+    if isinstance(lowest, str):
+        lowest = LAYERS.get(lowest)
+    return getattr(getattr(lowest, "estimator", lowest), "_accepts_gaps", False) is True
+
+
 def modes_of(stack, n_layers):
     """How each layer is pre-trained, a list of names or None."""
     if stack.pretraining is None or isinstance(stack.pretraining, str):
@@ -345,7 +353,9 @@ def _models_to_be(stack, layers, X, data):
             _check_choice(layer, number)
             width = models[-1].n_codes
             n_rows = max(2, min(_TRIAL_ROWS, _TRIAL_NUMBERS // width))
-            rows = original = draws.random((n_rows, width), dtype=np.float32)
+            # Some are exactly 0 and 1: in [0, 1] is where "auto" takes codes to be Bernoulli.
+            codes = draws.random((n_rows, width), dtype=np.float32)
+            rows = original = np.clip(1.5 * codes - 0.25, 0, 1)
             encoding = None
         with of_layer(number):
             trial = as_if_fitted(layer, rows, original, encoding)
@@ -355,6 +365,9 @@ def _models_to_be(stack, layers, X, data):
             # Codes that happen to lie in [0, 1] today need not do so tomorrow.
             setattr(layer, layer._loss_parameter, "gaussian")
             trial = as_if_fitted(layer, rows, original, encoding)
+        elif number > 0 and _choice(layer) == "auto":
+            # So do codes of the units that they can be of, whatever the data.
+            setattr(layer, layer._loss_parameter, trial.columns_.parts[0][0])
         models.append(trial._model(_ANYWHERE))
     return models
 

@@ -225,7 +225,8 @@ def _trained_together(stack, layers, X, weight, bridge):
         index, held_out = split(index, stack.validation_fraction, generator)
     rows = rows_for(whole, X, place)
     some = some_of(index).to(place.device)
-    criteria, curves = whole.objective().criteria, [[] for _ in layers]
+    watched, curves = whole.objective(), [[] for _ in layers]
+    watched.has_gaps, criteria = rows.has_gaps, watched.criteria
 
     def note(theta, epoch):
         same_noise = torch.Generator(place.device).manual_seed(0)

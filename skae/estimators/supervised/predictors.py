@@ -13,7 +13,7 @@ from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, w
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.stacks.layers import lowest_layer
+from skae.estimators.stacks.layers import accepts_gaps, lowest_layer
 from skae.estimators.supervised.fine_tuning import fit_part, fit_stack, fitted_model
 from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion
 from skae.estimators.targets import Classes, Numbers
@@ -161,8 +161,13 @@ class SupervisedStack(TrainedModel):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._accepts_gaps
         tags.target_tags.multi_output = True
         return tags
+
+    @property
+    def _accepts_gaps(self):
+        return accepts_gaps(self)
 
     def _targets(self) -> Classes | Numbers:
         """The kind of the targets, with what is known of them."""

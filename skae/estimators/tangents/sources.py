@@ -117,10 +117,12 @@ class LocalTangents:
 
     def _standardized(self, X):
         X = X.toarray() if sparse.issparse(X) else X
-        if not self.columns.is_standardized:
-            return X
-        shift, scale = (a.astype(X.dtype) for a in (self.columns.shift, self.columns.scale))
-        return (X - shift) / scale
+        if self.columns.is_standardized:
+            shift, scale = (a.astype(X.dtype) for a in (self.columns.shift, self.columns.scale))
+            X = (X - shift) / scale
+        if X.dtype.kind == "f" and (gaps := np.isnan(X)).any():
+            X = np.where(gaps, self.columns.fill.astype(X.dtype), X)
+        return X
 
 
 class GivenTangents:
