@@ -229,7 +229,7 @@ class AutoEncoder(Transformer):
     )
 
     def _model(self, place):
-        sizes = (self.n_features_in_, *_sizes(self.hidden_layer_sizes), self.n_components)
+        sizes = (len(self.columns_.mean), *_sizes(self.hidden_layer_sizes), self.n_components)
         linear = self.decoder == "linear"
         tied = self.tied_weights and not (linear and len(sizes) > 2)
         network = Network(tuple(map(int, sizes)), self.activation, tied, linear)

@@ -24,6 +24,7 @@ from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import log_volume, machine_of, rows_of, sampling
+from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -41,10 +42,11 @@ from skae.estimators.face.scikit_learn import (
     with_callbacks,
 )
 from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
-from skae.estimators.face.transformer import Transformer
+from skae.estimators.face.transformer import Transformer, of_encoded_rows
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,
+    lowest_layer,
     make_layers,
     models_of,
     number_of_code,
@@ -163,6 +165,11 @@ class DeepBeliefNetwork(
     feature_names_in_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
+    encoding_: Encoding | None = attribute(
+        "Encoding or None",
+        """What the columns of a data frame have become, see :class:`RBM`. None where X has numbers
+        only.""",
+    )
 
     @fitted_property
     def weights_(self):
@@ -200,6 +207,9 @@ class DeepBeliefNetwork(
     reconstruct = Transformer.reconstruct
     transform = Transformer.transform
     _checked = Transformer._checked
+    _encoded = Transformer._encoded
+    _decoded = Transformer._decoded
+    _log_derivative = Transformer._log_derivative
     _n_features_out = Transformer._n_features_out
     # The mean of the scores of rows.
     score = RBM.score
@@ -292,7 +302,7 @@ class DeepBeliefNetwork(
         if init is not None:
             init = self._checked(init)
             init = self._codes(init, len(machines) - 1) if len(machines) > 1 else init
-        top = self.layers_[-1]
+        top = of_encoded_rows(self.layers_[-1])
         states = top.sample(
             n_samples,
             n_steps=n_steps,
@@ -303,12 +313,12 @@ class DeepBeliefNetwork(
             method=method,
             random_state=int(torch.randint(2**31, (), generator=generator, device=place.device)),
         )
-        samples = np.empty((n_samples, self.n_features_in_), kept.dtype)
+        samples = np.empty((n_samples, len(self.columns_.mean)), kept.dtype)
         with sampling(type(self).__name__, machines[0], n_samples):
             for start, block in rows_of(top, states, place).blocks():
                 visible = sample_downwards(machines, block, generator, return_means)
                 samples[start : start + len(block)] = visible.cpu().numpy()
-        return self.columns_.in_data_units(samples)
+        return self._decoded(samples)
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None
@@ -388,7 +398,7 @@ class DeepBeliefNetwork(
 
         # That of the top machine is a part of its log Z.
         volume = sum(log_volume(layer.columns_) for layer in self.layers_[:-1])
-        return fitted.map_rows(bounds, X) - volume - value
+        return fitted.map_rows(bounds, X) - volume - value + self._log_derivative(X)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -399,7 +409,7 @@ class DeepBeliefNetwork(
     def _layers_for(self, X, sample_weight, *, goes_on, is_part=False):
         """Checked layers to train, with checked rows and weights."""
         validate_parameters(self)
-        data = check_rows(self, X, reset=not (goes_on and is_part))
+        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         layers, models = make_layers(self, X, data)
         for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
@@ -418,6 +428,9 @@ class DeepBeliefNetwork(
         if goes_on:
             layers = continued(self.layers_, layers, self.pretraining == "prefit")
         return layers, data, weight
+
+    def _lowest(self):
+        return lowest_layer(self)
 
     def _model(self, place, n_coding=None):
         """The layers as one `Model`, whose code is that of the first so many."""

@@ -221,7 +221,8 @@ class RBM(BoltzmannSampling, Transformer):
             Lower is more probable: log P(x) = -F(x) - log Z, see `log_partition_function`.
         """
         model, theta = fitted = self._fitted_model(X := self._checked(X))
-        return fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
+        energies = fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
+        return energies - self._log_derivative(X)
 
     def score_samples(self, X, *, log_partition=None):
         """Log-likelihood of each row where log Z is given, else its pseudo-log-likelihood.
@@ -256,7 +257,7 @@ class RBM(BoltzmannSampling, Transformer):
             blocks = x.split(200)
             return torch.cat([pseudo_log_likelihood(machine, rows, columns) for rows in blocks])
 
-        return fitted.map_rows(scores, X) - log_volume(self.columns_)
+        return fitted.map_rows(scores, X) - log_volume(self.columns_) + self._log_derivative(X)
 
     def score(self, X, y=None, sample_weight=None, *, log_partition=None):
         """Mean of `score_samples` over the rows of X.
@@ -279,7 +280,7 @@ class RBM(BoltzmannSampling, Transformer):
         shift, scale = self.columns_.standardization(place)
         return boltzmann_machine(
             units,
-            self.n_features_in_,
+            len(self.columns_.mean),
             int(self.n_components),
             bias,
             least_variance=self.minimum_variance if learns_variance else None,

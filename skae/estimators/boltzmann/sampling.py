@@ -127,7 +127,7 @@ class BoltzmannSampling:
                 state = gibbs_state(machine, visible, generator)
                 run = run_chains(step, state, Schedule(burn_in=n_steps), keep=lambda s: s[0])
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
-        return self.columns_.in_data_units(result)
+        return self._decoded(result)
 
     def sample(
         self,
@@ -230,7 +230,7 @@ class BoltzmannSampling:
         if trouble is not None and schedule.n_steps >= _TIME_TO_MOVE:
             warn(f"{name}: {trouble}", ConvergenceWarning)
         samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
-        return self.columns_.in_data_units(samples.cpu().numpy())
+        return self._decoded(samples.cpu().numpy())
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None

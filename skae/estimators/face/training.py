@@ -15,6 +15,7 @@ from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.training import SCHEDULES, Data, Settings
+from skae.estimators.face.frames import Encoding, encode_rows
 from skae.estimators.face.outcomes import report_outcome, warn
 from skae.estimators.face.parameters import (
     attribute,
@@ -128,6 +129,11 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     feature_names_in_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
+    encoding_: Encoding | None = attribute(
+        "Encoding or None",
+        """What the columns of a data frame have become: ``encoding_.names`` are those that the
+        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only.""",
+    )
     n_iter_: int = attribute("int", "Epochs run.")
     loss_curve_: list[float] = attribute(
         "list of float",
@@ -174,6 +180,14 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
             The estimator.
         """
         return set_nested_params(self, params)
+
+    def _encoded(self, X, *, reset: bool, sample_weight=None):
+        """Rows of a table as an array; with ``reset``, ``encoding_`` is made."""
+        return encode_rows(self, self._lowest(), X, reset=reset, weight=sample_weight)
+
+    def _lowest(self) -> Any:
+        """The estimator that sees the data, and says how tables are encoded."""
+        return self
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""

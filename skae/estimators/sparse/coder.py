@@ -16,6 +16,7 @@ from skae._validation import (
     check_is_fitted,
     check_rows,
     check_weights,
+    column_names,
 )
 from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
@@ -290,11 +291,14 @@ class SparseCoder(SparseInference, Transformer):
 
     def _facts(self, X, weight, columns, *, is_whole):
         if self.dictionary is not None:
-            atoms, columns = find_dictionary(self.dictionary, X, columns, self.positive)
+            atoms, columns = find_dictionary(
+                self.dictionary, X, columns, self.positive, column_names(self)
+            )
             facts = {"n_components_": len(atoms), "weights_": {"dictionary": atoms}}
         else:
             n_rows = X.shape[0] if weight is None else np.count_nonzero(weight)
-            facts = {"n_components_": self._find_n_components(n_rows if is_whole else None)}
+            n_atoms = self._find_n_components(X.shape[1], n_rows if is_whole else None)
+            facts = {"n_components_": n_atoms}
         penalty_of(self, facts["n_components_"])  # raises where groups do not fit
         return {**facts, "columns_": columns}
 
@@ -324,7 +328,7 @@ class SparseCoder(SparseInference, Transformer):
 
         model = sparse_coding(
             n_components,
-            self.n_features_in_,
+            len(self.columns_.mean),
             penalty,
             lambda dictionary, x: self._infer(dictionary, x, penalty),
             split_sign=self.split_sign,
@@ -383,11 +387,11 @@ class SparseCoder(SparseInference, Transformer):
                 "continue with its atoms. Call fit with warm_start=False, or set dictionary again."
             )
 
-    def _find_n_components(self, n_rows):
+    def _find_n_components(self, n_columns, n_rows):
         """Number of atoms to learn; ``n_rows`` is None where others will follow."""
         if self.n_components is not None:
             return int(self.n_components)
-        default = min(_MOST_ATOMS, 2 * self.n_features_in_)
+        default = min(_MOST_ATOMS, 2 * n_columns)
         if n_rows is not None:
             default = max(1, min(default, n_rows // 5))
         if self.group_shape is None:

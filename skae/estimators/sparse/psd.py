@@ -203,7 +203,7 @@ class PSD(SparseInference, Transformer):
     def _parts(self):
         """The penalty and the decoder's linear map."""
         n_components = int(self.n_components)
-        return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
+        return penalty_of(self, n_components), Dense(len(self.columns_.mean), n_components)
 
 
 def model_of(estimator, place, linear_map, penalty, *, most_steps=None, **fields) -> Model:

@@ -22,6 +22,7 @@ from skae.estimators.stacks.layers import (
     StackParameters,
     accepts_gaps,
     continued,
+    lowest_layer,
     make_layers,
     models_of,
     needs_targets,
@@ -149,7 +150,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         """
         self._check_parameters()
         goes_on = self.warm_start and hasattr(self, "layers_")
-        data = check_rows(self, X, reset=True)
+        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         rows, layers = (X, data, sample_weight, weight), self._layers_for(X, data, goes_on)
         targets = self._targets(y, weight, data.shape[0]) if needs_targets(self) else None
@@ -198,7 +199,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         """
         self._check_parameters()
         goes_on = hasattr(self, "layers_")
-        data = check_rows(self, X, reset=not goes_on)
+        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         layers = self._layers_for(X, data, goes_on)
         curve, n_iter = (self.loss_curve_, self.n_iter_) if goes_on else ([], 0)
@@ -251,6 +252,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = needs_targets(self)
         return tags
+
+    def _lowest(self):
+        return lowest_layer(self)
 
     def _model(self, place):
         n_coding = number_of_code(self, len(self.layers_)) + 1

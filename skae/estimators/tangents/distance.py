@@ -18,7 +18,9 @@ from skae._validation import (
 from skae.engine.optimisation.devices import require_memory, resolve_device
 from skae.engine.optimisation.rows import StreamedRows
 from skae.engine.tangents.distance import nearest_planes, orthonormal_bases
+from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.columns import describe_columns
+from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -176,6 +178,11 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     feature_names_in_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
+    encoding_: Encoding | None = attribute(
+        "Encoding or None",
+        """What the columns of a data frame have become, see :class:`AutoEncoder`. None where X has
+        numbers only.""",
+    )
 
     @all_or_nothing
     def fit(self, X, y):
@@ -296,6 +303,11 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         """
         return getattr(self.source_, "encoder", None)
 
+    _encoded = TrainedModel._encoded
+
+    def _lowest(self):
+        return AutoEncoder()
+
     def _require_neighbours(self, n_neighbors):
         if n_neighbors > len(self.labelled_):
             raise ValueError(
@@ -352,7 +364,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     @property
     def _width(self):
         """Numbers that a row takes while its neighbours are sought."""
-        return max((self.n_tangents_ + 1) * self.n_features_in_, len(self.labelled_))
+        return max((self.n_tangents_ + 1) * self.rows_.shape[1], len(self.labelled_))
 
     def _bases_at(self, x):
         if self.source_ is None:
