@@ -24,7 +24,8 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 the constant.
 
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
-machine.
+machine. ``is_discrete`` says whether all states of theirs can be counted; ``precision``, of one
+number for each column, is 1 where a column is discrete.
 """
 
 import math
@@ -213,16 +214,17 @@ class Multinomial(Units):
     name = "multinomial"
     summary = "all columns together are one one-hot variable"
     domain = (0.0, 1.0)
+    is_discrete = True
     sums_to_one = True
 
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
         return torch.softmax(a, dim=-1)
 
-    def sample(self, a, generator):
+    def sample(self, a, generator, precision=None, out=None):
         """One one-hot draw for each row."""
-        index = torch.multinomial(self.mean(a), 1, generator=generator)
-        return torch.zeros_like(a).scatter_(-1, index, 1.0)
+        out = torch.empty_like(a) if out is None else out
+        return out.zero_().scatter_(-1, _drawn(self.mean(a), generator), 1.0)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -247,6 +249,14 @@ class Multinomial(Units):
         r = self.mean(a).unsqueeze(-1)
         return r * (matrix - (r * matrix).sum(-2, keepdim=True))
 
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, -x.c, shape (n_samples,)."""
+        return -torch.matmul(x, bias)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum over the categories x of exp(u.x - energy(x)): logsumexp_i(u_i + c_i)."""
+        return torch.logsumexp(u + bias, dim=-1)
+
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
         return torch.log(mean.clamp(min=1e-4 / mean.shape[-1]))
@@ -259,6 +269,8 @@ class OneHotGroups(Units):
     padded to the largest of them, so that one softmax over (n_samples, n_groups, width) does for
     all; groups of one size need no padding.
     """
+
+    is_discrete = True
 
     def __init__(self, sizes, device=None):
         sizes = torch.as_tensor(sizes, device=device)
@@ -300,12 +312,12 @@ class OneHotGroups(Units):
         """Probability of each category, shape of ``a``."""
         return self._flat(torch.softmax(self._padded(a, -math.inf), dim=-1))
 
-    def sample(self, a, generator):
+    def sample(self, a, generator, precision=None, out=None):
         """One one-hot draw for each row and group."""
         padded = torch.softmax(self._padded(a, -math.inf), dim=-1)
-        index = torch.multinomial(padded.view(-1, self.width), 1, generator=generator)
-        drawn = torch.zeros_like(padded).view(-1, self.width).scatter_(-1, index, 1.0)
-        return self._flat(drawn.view(padded.shape))
+        index = _drawn(padded, generator)
+        drawn = self._flat(padded.zero_().scatter_(-1, index, 1.0))
+        return drawn if out is None else out.copy_(drawn)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -330,6 +342,14 @@ class OneHotGroups(Units):
         r = self.mean(a).unsqueeze(-1)
         sums = self._group_sums((r * matrix).transpose(-1, -2)).transpose(-1, -2)
         return r * (matrix - sums)
+
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, -x.c, shape (n_samples,)."""
+        return -torch.matmul(x, bias)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum over all x of exp(u.x - energy(x)): a logsumexp for each group."""
+        return torch.logsumexp(self._padded(u + bias, -math.inf), dim=-1).sum(-1)
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
@@ -366,9 +386,18 @@ class Mixed(Units):
         """Mean of each column given the pre-activation, shape of ``a``."""
         return self._scattered(a, lambda units, part: units.mean(part))
 
-    def sample(self, a, generator):
-        """One draw of each column."""
-        return self._scattered(a, lambda units, part: units.sample(part, generator))
+    @property
+    def is_discrete(self):
+        """Whether all units are."""
+        return all(units.is_discrete for units, _ in self.parts)
+
+    def sample(self, a, generator, precision=None, out=None):
+        """One draw of each column; real ones of variance 1 or 1 / precision."""
+        out = torch.empty_like(a) if out is None else out
+        for units, columns in self.parts:
+            own = None if precision is None else precision[columns]
+            out[..., columns] = units.sample(a[..., columns], generator, own)
+        return out
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -407,6 +436,24 @@ class Mixed(Units):
             product[:, columns] = units.jacobian_product(a[:, columns], matrix[:, columns])
         return product
 
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones: the sum of those of the parts."""
+        return sum(
+            units.energy(
+                x[..., columns], bias[columns], None if precision is None else precision[columns]
+            )
+            for units, columns in self.parts
+        )
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum and integral over all x of exp(sum_i precision_i u_i x_i - energy(x))."""
+        return sum(
+            units.log_normalizer(
+                u[..., columns], bias[columns], None if precision is None else precision[columns]
+            )
+            for units, columns in self.parts
+        )
+
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
         return self._scattered(mean, lambda units, part: units.bias_for_mean(part))
@@ -416,6 +463,16 @@ class Mixed(Units):
         for units, columns in self.parts:
             result[..., columns] = function(units, a[..., columns])
         return result
+
+
+def _drawn(probability, generator):
+    """The number of one category, drawn in each row: which of exponential clocks rings first.
+
+    They ring at rates p. Where these are not finite, as of weights that explode, it is any.
+    """
+    time = torch.empty_like(probability).exponential_(generator=generator)
+    time.clamp_(min=torch.finfo(time.dtype).tiny)
+    return torch.div(probability, time, out=time).argmax(-1, keepdim=True)
 
 
 def observed_loss(units, a, x, mask, weight=None):
