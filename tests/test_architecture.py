@@ -32,8 +32,8 @@ FLOORS = {
     "engine": set(),
     "_documentation": set(),
     "_validation": {"engine"},
-    "datasets": {"_documentation", "_validation"},
-    "diagnostics": {"engine", "_documentation", "_validation"},
+    "datasets": {"_validation"},
+    "diagnostics": {"engine", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
     "estimators": {"engine", "diagnostics", "_documentation", "_validation"},
 }
