@@ -284,13 +284,10 @@ def check_one_hot(X, groups, feature_names=None):
     if not groups:
         return
     columns = np.concatenate(groups)
-    first = np.cumsum([0] + [len(group) for group in groups[:-1]])
+    sizes = [len(group) for group in groups]
+    first, number = np.cumsum([0, *sizes[:-1]]), np.repeat(np.arange(len(groups)), sizes)
     membership = sparse.csr_matrix(
-        (
-            np.ones(len(columns)),
-            (columns, np.repeat(range(len(groups)), np.diff([*first, len(columns)]))),
-        ),
-        shape=(X.shape[1], len(groups)),
+        (np.ones(len(columns)), (columns, number)), shape=(X.shape[1], len(groups))
     )
     for start, stop in block_bounds(*X.shape):
         total = _group_totals(X[start:stop], columns, first, membership)

@@ -143,7 +143,8 @@ def lowest_layer(stack):
 
 def accepts_gaps(stack) -> bool:
     """Whether the lowest of the layers that parameters ask for takes NaN for not observed."""
-    lowest = stack.layers[0] if stack.layers else stack.layer
+    given = isinstance(stack.layers, list | tuple) and len(stack.layers) > 0
+    lowest = stack.layers[0] if given else stack.layer
     if isinstance(lowest, str):
         lowest = LAYERS.get(lowest)
     return getattr(getattr(lowest, "estimator", lowest), "_accepts_gaps", False) is True
