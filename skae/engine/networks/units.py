@@ -427,7 +427,9 @@ def observed_loss(units, a, x, mask, weight=None):
         return units.negative_log_likelihood(a, x, weight)
     seen = mask.to(a.dtype)
     loss = units.negative_log_likelihood(a, x, seen if weight is None else seen * weight)
-    return loss if units.column_constant is None else loss - missing_constant(units, mask)
+    if units.column_constant is None:
+        return loss
+    return loss - missing_constant(units, mask).to(loss)
 
 
 def missing_constant(units, mask):
