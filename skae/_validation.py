@@ -70,8 +70,9 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
         if rows is not X:
             if not is_frame:
-                validate_data(estimator, rows if reset else X, reset=reset, skip_check_array=True)
-            if finite:
+                given = X if hasattr(X, "shape") else np.asarray(X)
+                validate_data(estimator, given, reset=reset, skip_check_array=True)
+            if finite or estimator.encoding_ is not None:
                 _check_encoded(rows, estimator)
             return rows
     _refuse_non_numeric_columns(X)
@@ -100,8 +101,8 @@ def _check_encoded(rows, estimator):
         row, column = np.argwhere(np.isnan(rows))[0]
         variable = encoding.variables[encoding.raw_columns[column]]
         raise ValueError(
-            f"Input X contains NaN, or a category that was not there in fit, in row {row} of column "
-            f"{variable.name!r}. {_IMPUTE}."
+            f"Input X contains NaN, or a category that was not there in fit, in row {row} of "
+            f"column {variable.name!r}. {_IMPUTE}."
         )
 
 

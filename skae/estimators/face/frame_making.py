@@ -92,7 +92,9 @@ def _to_arrow(values, holds, kind):
     if holds == "durations":
         return pa.array(_ticks(values)).cast(pa.duration("us")).cast(kind, safe=False)
     if pa.types.is_dictionary(kind):
-        return pa.array(values, kind.value_type).dictionary_encode()
+        codes = pa.array(values, kind.value_type).dictionary_encode()
+        indices = codes.indices.cast(kind.index_type)
+        return pa.DictionaryArray.from_arrays(indices, codes.dictionary, ordered=kind.ordered)
     if isinstance(values, np.ndarray):
         array = pa.array(values, from_pandas=True)
         if pa.types.is_boolean(kind):

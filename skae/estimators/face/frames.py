@@ -14,7 +14,7 @@ from scipy import sparse
 from skae._validation import check_no_infinity, column_indices
 from skae.estimators.face.frame_columns import is_plain, library_of, names_of, read_columns
 from skae.estimators.face.frame_making import make_frame
-from skae.estimators.face.outcomes import warn
+from skae.estimators.face.outcomes import is_in_layer, warn
 from skae.estimators.face.variables import (
     BEND,
     VECTORIZER,
@@ -26,6 +26,8 @@ from skae.estimators.face.variables import (
 
 # Part of the rows of a text that may be pooled without a warning.
 _POOLED = 0.25
+# A text of so many values or fewer is no text to be read.
+_MANY = 30
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,10 @@ def _chosen(X, features) -> set:
         return {names.index(name) for name in features.tolist()}
     if features.dtype.kind in "UO":
         raise ValueError("categorical_features has names, but X is no data frame: use indexes.")
-    return set(column_indices(np.empty((1, X.shape[1])), features).tolist())
+    try:
+        return set(column_indices(np.empty((1, X.shape[1])), features).tolist())
+    except ValueError as error:
+        raise ValueError(f"categorical_features={features.tolist()}: {error}.") from error
 
 
 def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
@@ -249,13 +254,14 @@ def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
             if column.holds == "texts" and not is_chosen:
                 refuse_numbers_as_text(column, name)
             variable, share = category_variable(column.as_values(), name, counted, parameters)
-            pooling += [name] if share > _POOLED and column.holds == "texts" else []
+            is_text = column.holds == "texts" and len(column.values) > _MANY
+            pooling += [name] if is_text and share > _POOLED else []
         else:
             variable = number_variable(column, name, counted, clips)
         variable = replace(variable, columns=slice(start, start + max(1, len(variable.names))))
         start = variable.columns.stop
         variables.append(variable)
-    if pooling:
+    if pooling and not is_in_layer():
         _warn_of_text(pooling)
     dtype = np.dtype(np.float32 if clips else np.float64)
     return Encoding(tuple(variables), library, labels, dtype)

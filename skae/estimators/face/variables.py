@@ -231,6 +231,7 @@ def _sortable(value):
 
 
 def refuse_numbers_as_text(column, name):
+    """Raise a ValueError for text that should be numbers."""
     if len(column.values) and all(_READS_AS_NUMBER.fullmatch(value) for value in column.values):
         examples = ", ".join(map(repr, column.values[:3]))
         raise ValueError(
