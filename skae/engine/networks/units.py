@@ -429,7 +429,7 @@ def observed_loss(units, a, x, mask, weight=None):
     loss = units.negative_log_likelihood(a, x, seen if weight is None else seen * weight)
     if units.column_constant is None:
         return loss
-    return loss - missing_constant(units, mask).to(loss)
+    return loss - missing_constant(units, mask).to(loss.dtype)
 
 
 def missing_constant(units, mask):

@@ -73,9 +73,8 @@ class DeepBeliefNetwork(
         P_L(h_{L-1}, h_L)
 
     The machines are trained one after the other, each on the codes of the one below. With
-    :math:`Q_l(h_l \mid h_{l-1})` the conditional of machine :math:`l`, by which codes are
-    computed, and :math:`Q` the product of all but the last, a row's score is the variational
-    lower bound
+    :math:`Q_l(h_l \mid h_{l-1})` the conditional of machine :math:`l`, by which codes are computed,
+    and :math:`Q` the product of all but the last, a row's score is the variational lower bound
 
     .. math::
 
@@ -88,14 +87,6 @@ class DeepBeliefNetwork(
     :class:`StackedAutoEncoder` with ``layer="rbm"``.
 
     Read more in the :ref:`User Guide <stacks>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -129,24 +120,24 @@ class DeepBeliefNetwork(
     layer: str | RBM = parameter(
         default="rbm",
         constraints=[StrOptions({"rbm"}), HasMethods(["fit", "transform"])],
-        doc="""{"rbm"} or RBM
-        Every layer: an RBM of default parameters, which takes ``batch_size``, ``max_iter``,
+        kind='{"rbm"} or RBM',
+        doc="""Every layer: an RBM of default parameters, which takes ``batch_size``, ``max_iter``,
         ``device`` and ``verbose`` from the network, or one of which each layer is a copy with its
         number of units, so that ``layer__learning_rate`` is a parameter of all.""",
     )
     layers: Sequence[RBM] | None = parameter(
         default=None,
         constraints=[list, tuple, None],
-        doc="""list of RBM or None
-        The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first have
-        Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate`` and
-        the like.""",
+        kind="list of RBM or None",
+        doc="""The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first
+        have Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate``
+        and the like.""",
     )
     pretraining: str = parameter(
         default="unsupervised",
         constraints=[StrOptions({"unsupervised", "prefit"})],
-        doc="""{"unsupervised", "prefit"}
-        How the layers are trained:
+        kind='{"unsupervised", "prefit"}',
+        doc="""How the layers are trained:
 
         - "unsupervised": one after the other, each on the codes of the one below, by its own
           ``fit``;
@@ -157,12 +148,11 @@ class DeepBeliefNetwork(
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
-        doc="""int
-        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
-        the top one. May be set after `fit`.""",
+        doc="""Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1
+        is the top one. May be set after `fit`.""",
     )
     batch_size: int = preset(TrainedModel, "batch_size", default=100)
-    max_iter: int = preset(TrainedModel, "max_iter", default=100)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default=100)
     warm_start: bool = preset(TrainedModel, "warm_start", default=False)
     device: str | torch.device = preset(TrainedModel, "device", default="auto")
     verbose: bool | int = preset(TrainedModel, "verbose", default=False)
@@ -170,22 +160,15 @@ class DeepBeliefNetwork(
         TrainedModel, "random_state", default=None
     )
 
-    layers_: list[RBM] = attribute(
-        """list of RBM
-        The fitted machines, from the data upwards."""
-    )
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    layers_: list[RBM] = attribute("list of RBM", "The fitted machines, from the data upwards.")
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
     encoding_: Encoding | None = attribute(
-        """Encoding or None
-        What the columns of a data frame have become, see :class:`RBM`. None where X has numbers
-        only."""
+        "Encoding or None",
+        """What the columns of a data frame have become, see :class:`RBM`. None where X has numbers
+        only.""",
     )
 
     @fitted_property
@@ -210,18 +193,12 @@ class DeepBeliefNetwork(
         """  # noqa: D403
         return [layer.loss_curve_ for layer in self.layers_]
 
-    n_iter_: int = attribute(
-        """int
-        Epochs of all machines."""
-    )
+    n_iter_: int = attribute("int", "Epochs of all machines.")
     stopping_reason_: str = attribute(
-        """str
-        Why the training of the top machine ended: "max_iter", "converged" or "interrupted"."""
+        "str",
+        """Why the training of the top machine ended: "max_iter", "converged" or "interrupted".""",
     )
-    device_: str = attribute(
-        """str
-        Where it was trained."""
-    )
+    device_: str = attribute("str", "Where it was trained.")
 
     # As every estimator of this package, and every transformer by its model and columns.
     get_params = TrainedModel.get_params
@@ -242,20 +219,6 @@ class DeepBeliefNetwork(
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
         Raises
         ------
         ValueError
@@ -275,20 +238,6 @@ class DeepBeliefNetwork(
         """Continue learning with one pass over the rows of X for every machine in turn.
 
         Each continues on the codes of those below as they are then.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         goes_on = hasattr(self, "layers_")
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on, is_part=True)
@@ -333,8 +282,6 @@ class DeepBeliefNetwork(
         return_means : bool, default=False
             Whether to return means of the visible units given the layer above them instead
             of draws: the same rows without the noise of each column, as images are shown.
-        random_state : int, RandomState instance or None, default=None
-            None: the estimator's own, so that two calls return the same rows.
 
         Returns
         -------
@@ -384,8 +331,6 @@ class DeepBeliefNetwork(
             How, see :meth:`RBM.log_partition_function`.
         n_chains, n_temperatures : int
             Of annealed importance sampling.
-        random_state : int, RandomState instance or None, default=None
-            Of the chains. None: the estimator's own.
 
         Returns
         -------
@@ -410,8 +355,6 @@ class DeepBeliefNetwork(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         log_partition : LogPartition or float, default=None
             What `log_partition_function` returned, or its value. None: it is called, with its
             defaults, when a score first needs it, and its value kept; with more than 20

@@ -61,7 +61,7 @@ from skae.estimators.face.training import (
 LAYERS = Registry()
 
 
-def layer_weights(name: str, doc: str, *others: str) -> Any:
+def layer_weights(name: str, kind: str, meaning: str, *others: str) -> Any:
     """An attribute that is one of the learned parameters, where there is one layer."""
 
     def read(self):
@@ -77,7 +77,7 @@ def layer_weights(name: str, doc: str, *others: str) -> Any:
             reason = f"has no {name} in its weights_"
         raise AttributeError(f"this {type(self).__name__} {reason}")
 
-    return fitted_property(read, doc=inspect.cleandoc(doc))
+    return fitted_property(read, doc=f"{kind}\n{inspect.cleandoc(meaning)}")
 
 
 @estimator
@@ -92,8 +92,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     categorical_features: str | Sequence = parameter(
         default="from_dtype",
         constraints=[StrOptions({"from_dtype"}), "array-like"],
-        doc="""{"from_dtype"} or array-like of bool, int or str
-        Which columns are categories: "from_dtype", those of a data frame that are text,
+        kind='{"from_dtype"} or array-like of bool, int or str',
+        doc="""Which columns are categories: "from_dtype", those of a data frame that are text,
         categories or truth values; or a mask, indexes or names of columns that are so as well,
         also of an array. The others of a data frame are numbers, dates or durations. In a stack,
         this and the next three are of the lowest layer.""",
@@ -101,8 +101,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     max_categories: int | None = parameter(
         default=30,
         constraints=[Interval(Integral, 2, None, closed="left"), None],
-        doc="""int or None
-        Categories of a column at most. The rarest are one category together, "infrequent".""",
+        kind="int or None",
+        doc="""Categories of a column at most. The rarest are one category together,
+        "infrequent".""",
     )
     min_frequency: float | int | None = parameter(
         default=0.01,
@@ -111,28 +112,27 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             Interval(Integral, 1, None, closed="left"),
             None,
         ],
-        doc="""float, int or None
-        Part, or number, of the rows that a category has to have, not to count as infrequent.""",
+        kind="float, int or None",
+        doc="Part, or number, of the rows below which a category is infrequent.",
     )
     numbers: str = parameter(
         default="auto",
         constraints=[StrOptions({"auto", "clipped", "standardized"})],
-        doc="""{"auto", "clipped", "standardized"}
-        What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2) where z is x less its
-        median over its interquartile range (as a part of that of a normal distribution), which
+        kind='{"auto", "clipped", "standardized"}',
+        doc="""What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2), where z is x
+        less its median over its interquartile range (as a part of that of a normal distribution), which
         heavy tails leave alone; "standardized", x less its mean over its standard deviation;
         "auto", the first where a data frame has text, categories, dates or gaps, else the
         second.""",
     )
 
     weights_: dict[str, np.ndarray] = attribute(
-        """dict of str to ndarray
-        All learned parameters by name."""
+        "dict of str to ndarray", "All learned parameters by name."
     )
     columns_: Columns = attribute(
-        """Columns
-        Losses, shift, scale, mean and range of the columns; the network sees
-        (x - columns_.shift) / columns_.scale."""
+        "Columns",
+        """Losses, shift, scale, mean and range of the columns; the network sees (x -
+        columns_.shift) / columns_.scale.""",
     )
 
     # The constructor parameter that chooses the units of the columns.
@@ -153,15 +153,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data. Memory maps and sparse matrices are read one batch at a time.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -189,24 +180,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
-        The first call chooses the loss and the statistics of the columns from its
-        rows, which should be like those to come; later calls keep them. The optimiser's
-        moments and the random state carry over from call to call. No rows are held out,
-        and the learning rate is constant.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
+        The first call chooses the loss and the statistics of the columns from its rows, which
+        should be like those to come; later calls keep them. The optimiser's moments and the random
+        state carry over from call to call. No rows are held out, and the learning rate is constant.
         """
         self._check_parameters()
         state = self.__dict__.get("_training_state")
@@ -223,11 +199,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def transform(self, X):
         """Codes of the rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -264,11 +235,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def reconstruct(self, X):
         """Reconstructions of the rows of X: ``inverse_transform(transform(X))``.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         reconstructions : ndarray of shape (n_samples, n_features)
@@ -278,11 +244,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -301,20 +262,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of `score_samples` over the rows of X.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-
         Returns
         -------
         score : float
-            In nats per row (for ``loss="squared_error"``, half squared errors); higher is
-            better.
+            In nats per row (for ``loss="squared_error"``, half squared errors); higher is better.
         """
         return mean_score(self.score_samples(X), sample_weight)
 

@@ -41,46 +41,38 @@ class SparseInference:
     alpha: float = parameter(
         default=1.0,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Weight of the sparsity penalty: an atom is used where it explains more than this. In
+        doc="""Weight of the sparsity penalty: an atom is used where it explains more than this. In
         the units of the columns (as standardised), for atoms of norm 1.""",
     )
     group_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""int, tuple of int or None
-        Units of a neighbourhood along each axis of the map; one number holds for all axes.
+        kind="int, tuple of int or None",
+        doc="""Units of a neighbourhood along each axis of the map; one number holds for all axes.
         The penalty is then the sum, over the neighbourhoods around each unit on a map without
         borders, of the norms of the codes in them. None: the sum of absolute codes.""",
     )
     map_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""int, tuple of int or None
-        Units along each axis of the map, whose product is the number of components; units
+        kind="int, tuple of int or None",
+        doc="""Units along each axis of the map, whose product is the number of components; units
         are numbered row by row. One number is a ring. None: two axes, as nearly square as
         can be. Not used without ``group_shape``.""",
     )
     inference_tol: float = parameter(
         default=1e-4,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Accuracy of the inferred codes: the largest duality gap, as a part of the objective.""",
+        doc="Accuracy of the inferred codes: the largest duality gap, as a part of the objective.",
     )
     inference_max_iter: int = parameter(
         default=1000,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Steps of the inference at most, where it goes by steps.""",
+        doc="Steps of the inference at most, where it goes by steps.",
     )
 
     def largest_alpha(self, X):
         """The ``alpha`` from which on all optimal codes of X are zero.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------

@@ -30,12 +30,7 @@ from skae.estimators.stacks.layers import (
     with_weights,
 )
 from skae.estimators.stacks.lowest_layer import accepts_gaps, lowest_layer, shared_by_layers
-from skae.estimators.stacks.pretraining import (
-    facts_of,
-    partly_trained,
-    pretrained,
-    was_interrupted,
-)
+from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained, was_interrupted
 from skae.estimators.targets import infer_targets
 
 
@@ -65,14 +60,6 @@ class StackedAutoEncoder(StackParameters, Transformer):
     :class:`StackedRegressor`.
 
     Read more in the :ref:`User Guide <stacks>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -104,41 +91,36 @@ class StackedAutoEncoder(StackParameters, Transformer):
     fine_tuning: bool = parameter(
         default=False,
         constraints=["boolean"],
-        doc="""bool
-        Whether to unroll the stack and train the whole on the reconstruction of the data, for
-        ``max_iter`` epochs.""",
+        doc="""Whether to unroll the stack and train the whole on the reconstruction of the data,
+        for ``max_iter`` epochs.""",
     )
     code_activation: str | None = parameter(
         default=None,
         constraints=[Registered(ACTIVATIONS), None],
-        doc="""{"sigmoid", "tanh", "relu", "softplus", "linear"} or None
-        Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None: that
-        of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
+        kind='{"sigmoid", "tanh", "relu", "softplus", "linear"} or None',
+        doc="""Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None:
+        that of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
         auto-encoder then.""",
     )
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
-        doc="""int
-        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
-        the top one. May be set after `fit`.""",
+        doc="""Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1
+        is the top one. May be set after `fit`.""",
     )
 
     layers_: list = attribute(
-        """list of estimators
-        The fitted layers, from the data upwards. What they have learned is what the stack has
-        learned, also in training as a whole. With ``fine_tuning``, their decoders have weights of
-        their own."""
+        "list of estimators",
+        """The fitted layers, from the data upwards. What they have learned is what the stack has
+        learned, also in training as a whole. With ``fine_tuning``, their decoders have weights
+        of their own.""",
     )
     loss_curve_: list[float] = attribute(
-        """list of float
-        Objective of each epoch in which all layers were trained together: that of fine-tuning,
-        else of simultaneous training, else empty."""
+        "list of float",
+        """Objective of each epoch in which all layers were trained together: that of fine-tuning,
+        else of simultaneous training, else empty.""",
     )
-    n_iter_: int = attribute(
-        """int
-        Epochs of all layers and of the whole."""
-    )
+    n_iter_: int = attribute("int", "Epochs of all layers and of the whole.")
 
     _collapse_remedy = (
         "Look at layers_ for the first one whose codes do not vary; try weaker penalties, a "
@@ -157,13 +139,6 @@ class StackedAutoEncoder(StackParameters, Transformer):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Only for supervised pre-training: classes (integers, of which -1 stands for an
             unknown one, booleans or strings) or numbers (NaN for unknown ones).
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -219,20 +194,6 @@ class StackedAutoEncoder(StackParameters, Transformer):
         `partial_fit`. With ``fine_tuning``, only the first call does so, and every call makes a
         pass of the unrolled whole: pre-train a stack on many rows first, and pass its layers
         with ``pretraining="prefit"``. Not there with supervised pre-training.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         self._check_parameters()
         goes_on = hasattr(self, "layers_")

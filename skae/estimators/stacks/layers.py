@@ -34,15 +34,15 @@ class StackParameters:
     layer_sizes: Sequence[int] | int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""tuple of int, int or None
-        Numbers of units, from the data upwards. None: (256, 256), or those of ``layers``.""",
+        kind="tuple of int, int or None",
+        doc="Numbers of units, from the data upwards. None: (256, 256), or those of ``layers``.",
         kw_only=False,
     )
     layer: str | Transformer = parameter(
         default="denoising",
         constraints=[Registered(LAYERS), HasMethods(["fit", "transform"])],
-        doc="""{"auto", "denoising", "contractive", "rbm", "psd"} or estimator
-        Kind of every layer: a name, or an estimator of which each layer is a copy with its
+        kind='{"auto", "denoising", "contractive", "rbm", "psd"} or estimator',
+        doc="""Kind of every layer: a name, or an estimator of which each layer is a copy with its
         number of units, so that ``layer__contraction`` is a parameter of all. "auto" is the
         plain auto-encoder. Layers chosen by name take ``batch_size``, ``max_iter``, ``device``
         and ``verbose`` from the stack, and are else the class's default.""",
@@ -50,8 +50,8 @@ class StackParameters:
     layers: Sequence | None = parameter(
         default=None,
         constraints=[list, tuple, None],
-        doc="""list of estimators or None
-        The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
+        kind="list of estimators or None",
+        doc="""The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
         kind, RBM, PSD, SparseCoder or a family of your own. The parameters of the first are
         ``layers__0__contraction`` and the like.""",
     )
@@ -64,8 +64,8 @@ class StackParameters:
             tuple,
             None,
         ],
-        doc="""str, list of str or None
-        How the layers are trained before the whole:
+        kind="str, list of str or None",
+        doc="""How the layers are trained before the whole:
 
         - "unsupervised": one after the other, each on the codes of the one below, by its own
           ``fit``;
@@ -84,8 +84,7 @@ class StackParameters:
     supervision: float = parameter(
         default=1.0,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Weight of the supervised criterion in "partly_supervised" pre-training, where that of
+        doc="""Weight of the supervised criterion in "partly_supervised" pre-training, where that of
         the layer's own is 1.""",
     )
 

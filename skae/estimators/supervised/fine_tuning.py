@@ -76,9 +76,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     if model.early_stopping and model.n_fine_tuned_layers != 0:
         index, held_out = held_out_rows(model, read.table, read.targets)
         seen = seen.restricted(index)
-    # A number that depends on the rows of an epoch is not known yet.
-    n_epochs = None if isinstance(model.max_iter, str) else model.max_iter
-    bridge = CallbackBridge(model, n_epochs, X, y, sample_weight)
+    bridge = CallbackBridge(model, model.max_iter, X, y, sample_weight)
 
     outcome, n_iter = "converged", 0
     if is_fresh:
