@@ -427,15 +427,14 @@ def observed_loss(units, a, x, mask, weight=None):
         return units.negative_log_likelihood(a, x, weight)
     seen = mask.to(a.dtype)
     loss = units.negative_log_likelihood(a, x, seen if weight is None else seen * weight)
-    return loss if units.column_constant is None else loss - missing_constant(units, mask)
+    return loss - missing_constant(units, mask, a.dtype)
 
 
-def missing_constant(units, mask):
+def missing_constant(units, mask, dtype):
     """The part of the units' constant that is of columns not observed, of each row."""
     if units.column_constant is None:
         return 0.0
-    missing = (~mask).to(units.column_constant.dtype)
-    return missing @ units.column_constant.to(missing.device)
+    return (~mask).to(dtype) @ units.column_constant.to(mask.device, dtype)
 
 
 def _as_slice(columns):
