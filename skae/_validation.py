@@ -25,12 +25,14 @@ __all__ = [
     "check_domain",
     "check_finite",
     "check_is_fitted",
+    "check_no_infinity",
     "check_number",
     "check_one_hot",
     "check_pair",
     "check_rows",
     "check_weights",
     "column_indices",
+    "column_names",
     "computing_dtype",
     "make_generator",
 ]
@@ -44,21 +46,34 @@ class Registered(StrOptions):
         self.options = names
 
 
-def check_rows(estimator, X, *, reset, finite=True):
+def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
     """Two-dimensional numeric data, as an array or CSR matrix in its own dtype.
 
     Nothing is converted as a whole: a memory map stays one, integers stay integers;
-    batches are converted where they are used.
+    batches are converted where they are used. Only a data frame that is more than a table of
+    numbers becomes an array, by the estimator's ``encoding_``, which it gets with ``reset``:
+    ``sample_weight`` tells then which rows count.
 
     Raises
     ------
     ValueError
-        Wrong shape or number of features, non-numeric columns, NaN or infinity; the
-        message names the column and the remedy.
+        Wrong shape or number of features, columns that are not what they were in `fit`, NaN or
+        infinity; the message names the column and the remedy.
     """
     if isinstance(X, torch.Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    if hasattr(estimator, "_encoded"):
+        is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
+        if is_frame:  # names come first: columns are read by their places
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
+        rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
+        if rows is not X:
+            if not is_frame:
+                validate_data(estimator, rows if reset else X, reset=reset, skip_check_array=True)
+            if finite:
+                _check_encoded(rows, estimator)
+            return rows
     _refuse_non_numeric_columns(X)
     try:
         options = dict(accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
@@ -71,15 +86,32 @@ def check_rows(estimator, X, *, reset, finite=True):
         raise ValueError(f"X is not numeric but of dtype {X_checked.dtype}. {_ENCODE}")
     X_checked = X_checked.astype(_torch_dtype(X_checked.dtype), copy=False)
     if finite:
-        names = getattr(estimator, "feature_names_in_", None)
-        check_finite(X_checked, names, gaps=getattr(estimator, "_accepts_gaps", False))
+        gaps = getattr(estimator, "_accepts_gaps", False)
+        check_finite(X_checked, column_names(estimator), gaps=gaps)
     return X_checked
 
 
+def _check_encoded(rows, estimator):
+    """Refuse gaps that an estimator cannot have; the message names the user's column."""
+    encoding, gaps = estimator.encoding_, getattr(estimator, "_accepts_gaps", False)
+    if encoding is None:
+        check_finite(rows, column_names(estimator), gaps=gaps)
+    elif not gaps and np.isnan(rows).any():
+        row, column = np.argwhere(np.isnan(rows))[0]
+        names = [variable.name for variable in encoding.variables]
+        _raise_not_finite(np.nan, row, encoding.raw_columns[column], names)
+
+
+def column_names(estimator):
+    """Names of the columns that a model sees: those of ``encoding_``, or of the user's frame."""
+    encoding = getattr(estimator, "encoding_", None)
+    return getattr(estimator, "feature_names_in_", None) if encoding is None else encoding.names
+
+
 _ENCODE = (
-    "Encode text and categories as numbers first, for example with "
-    "sklearn.preprocessing.OneHotEncoder inside a ColumnTransformer, and dates and "
-    "durations as counts of days or seconds."
+    "Pass a data frame, whose text, categories and dates are encoded, or encode them as numbers "
+    "first, for example with sklearn.preprocessing.OneHotEncoder inside a ColumnTransformer, and "
+    "dates and durations as counts of days or seconds."
 )
 
 
@@ -163,6 +195,16 @@ def _raise_not_finite(value, row, column, feature_names):
         )
     name = "" if feature_names is None else f" ({feature_names[column]!r})"
     raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
+
+
+def check_no_infinity(values, column, name):
+    """Raise a ValueError that names row and column of the first infinity of a column."""
+    if values is not None and np.isinf(values).any():
+        row = np.flatnonzero(np.isinf(values))[0]
+        raise ValueError(
+            f"Input X contains infinity in row {row}, column {column} ({name!r}). Clip or remove "
+            "it."
+        )
 
 
 def check_count(name, value, least):

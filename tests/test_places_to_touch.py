@@ -261,21 +261,12 @@ class LinearReconstruction(Objective):
 
 @estimator
 class ToyPCA(Transformer):
-    """Codes W z, reconstructions W^T W z.
+    """Codes W z, reconstructions W^T W z."""
 
-    Parameters
-    ----------
-    {parameters}
+    n_components: int = parameter(default=2, constraints=[int], doc="Units.", kw_only=False)
+    loss: str = parameter(default="gaussian", constraints=[str], doc="Units of the output.")
 
-    Attributes
-    ----------
-    {attributes}
-    """
-
-    n_components: int = parameter(default=2, constraints=[int], doc="int\nUnits.", kw_only=False)
-    loss: str = parameter(default="gaussian", constraints=[str], doc="str\nUnits of the output.")
-
-    components_ = layer_weights("weight_0", "ndarray of shape (n_components, n_features)\nW.")
+    components_ = layer_weights("weight_0", "ndarray of shape (n_components, n_features)", "W.")
 
     def _model(self, place):
         shift, scale = self.columns_.standardization(place)

@@ -33,7 +33,7 @@ AutoEncoder()
 AutoEncoder(n_components=64, n_iter_no_change=None, device="cpu", random_state=0)
 reveal_type(model)  # note: skae.estimators.auto_encoders.AutoEncoder
 reveal_type(model.fit([[0.0]]))  # note: skae.estimators.auto_encoders.AutoEncoder
-reveal_type(model.max_iter)  # note: "int"
+reveal_type(model.max_iter)  # note: "int | str"
 reveal_type(model.n_iter_no_change)  # note: "int | None"
 reveal_type(model.n_iter_)  # note: "int"
 reveal_type(model.loss_curve_)  # note: "list[float]"

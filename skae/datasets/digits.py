@@ -9,13 +9,7 @@ from sklearn.datasets import fetch_openml, get_data_home
 from sklearn.utils import Bunch
 
 from skae._validation import check_choice, check_count
-from skae.datasets.images import (
-    check_images,
-    check_labels,
-    draw_patches,
-    make_rng,
-    rotate_images,
-)
+from skae.datasets.images import check_images, check_labels, draw_patches, make_rng, rotate_images
 from skae.datasets.shapes import make_convex, make_rectangles, make_rectangles_image
 
 _FILE, _N_TRAIN = "mnist_train.npz", 60_000

@@ -55,11 +55,10 @@ def gradient_agreement(
 ):
     r"""Compare the learning rules of a small RBM with the gradient of its log-likelihood.
 
-    With few binary units the gradient is known exactly, and so is the expected step of
-    most rules. With :math:`h(x) = E[h \mid x]`, :math:`r(h) = E[v \mid h]` and
-    :math:`s(v) = (h(v) v^T, h(v), v)` for the weights and both biases, the gradient of
-    the mean of :math:`\log P(x)` over the rows of X is that of :math:`s(x) - E_P[s(v)]`.
-    The rules are:
+    With few binary units the gradient is known exactly, and so is the expected step of most rules.
+    With :math:`h(x) = E[h \mid x]`, :math:`r(h) = E[v \mid h]` and :math:`s(v) = (h(v) v^T, h(v),
+    v)` for the weights and both biases, the gradient of the mean of :math:`\log P(x)` over the rows
+    of X is that of :math:`s(x) - E_P[s(v)]`. The rules are:
 
     - "reconstruction": the gradient of :math:`\log P(x \mid h(x))`, the negative
       cross-entropy of the reconstruction :math:`r(h(x))` with tied weights;

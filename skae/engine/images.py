@@ -239,12 +239,8 @@ def learn_whitening(
     """Whitening of rows in float64 that ``blocks()`` gives block by block, always the same.
 
     ``contrast_epsilon`` is a part of the mean variance of rows, or None for no contrast step;
-    squares of the rows have to be in the range of ``dtype``, in which they will be whitened.
-
-    Raises
-    ------
-    ValueError
-        If the variance of the rows over- or underflows.
+    squares of the rows have to be in the range of ``dtype``, in which they will be whitened. Raises
+    a ValueError if the variance of the rows over- or underflows.
     """
     least = 0.0
     if contrast_epsilon is not None:

@@ -18,6 +18,7 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 
@@ -43,14 +44,6 @@ class AutoEncoder(Transformer):
 
     Read more in the :ref:`User Guide <auto_encoders>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     DenoisingAutoEncoder : Reconstructs the clean input from a corrupted one.
@@ -69,29 +62,28 @@ class AutoEncoder(Transformer):
     n_components: int = parameter(
         default=256,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Number of code units.""",
+        doc="Number of code units.",
         kw_only=False,
     )
     hidden_layer_sizes: int | Sequence[int] = parameter(
         default=(),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
-        doc="""tuple of int, or int
-        Layers between input and code, mirrored in the decoder.""",
+        kind="tuple of int, or int",
+        doc="Layers between input and code, mirrored in the decoder.",
     )
     activation: str = parameter(
         default="sigmoid",
         constraints=[Registered(ACTIVATIONS)],
-        doc="""{{names}}
-        Activation of every layer but the output, whose units ``loss`` sets:
+        kind="{{names}}",
+        doc="""Activation of every layer but the output, whose units ``loss`` sets:
 
         {summaries}""",
     )
     loss: str | Sequence = parameter(
         default="auto",
         constraints=[Registered(UNITS), StrOptions({"auto"}), list, tuple],
-        doc="""str or list of (str, columns)
-        Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
+        kind="str or list of (str, columns)",
+        doc="""Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
         {summaries}
         - "auto": column by column. Columns of the values 0 and 1 are "bernoulli", and those
@@ -103,47 +95,52 @@ class AutoEncoder(Transformer):
 
         A row whose columns of a "multinomial" are all 0 was not observed there.
 
-        A list chooses by columns, given in any way that
-        :class:`~sklearn.compose.ColumnTransformer` takes them; every column once, and
-        one entry "multinomial" for each one-hot variable.""",
+        A list chooses by columns, given in any way that :class:`~sklearn.compose.ColumnTransformer`
+        takes them; every column once, and one entry "multinomial" for each one-hot variable.""",
     )
     tied_weights: bool = parameter(
         default=True,
         constraints=["boolean"],
-        doc="""bool
-        Whether the decoder uses the transposed weights of the encoder.""",
+        doc="""Whether the decoder uses the transposed weights of the encoder, which a linear decoder
+        of several layers cannot.""",
+    )
+    decoder: str = parameter(
+        default="mirrored",
+        constraints=[StrOptions({"mirrored", "linear"})],
+        kind='{{"mirrored", "linear"}}',
+        doc="""What reconstructs the input from the code: the layers of the encoder the other way
+        round, or one affine map however many layers there are. Of a deep encoder, that asks for
+        codes that show linearly what the columns are.""",
     )
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of half the sum of squared weights.""",
+        doc="""Weight of half the sum of squared weights; with ``optimizer="adamw"`` no term of the
+        objective, but what shrinks all parameters in each step.""",
     )
     sparsity: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the penalty that makes codes sparse.""",
+        doc="Weight of the penalty that makes codes sparse.",
     )
     sparsity_penalty: str = parameter(
         default="kl",
         constraints=[Registered(SPARSITY_PENALTIES)],
-        doc="""{{names}}
-        What makes codes sparse:
+        kind="{{names}}",
+        doc="""What makes codes sparse:
 
         {summaries}""",
     )
     sparsity_target: float = parameter(
         default=0.05,
         constraints=[Interval(Real, 0, 1, closed="neither")],
-        doc="""float
-        Mean activity that the "kl" penalty aims at.""",
+        doc="""Mean activity that the "kl" penalty aims at.""",
     )
     corruption: str | Callable | None = parameter(
         default=None,
         constraints=[Registered(CORRUPTIONS), callable, None],
-        doc="""{{names}}, callable or None
-        Noise on the input during training:
+        kind="{{names}}, callable or None",
+        doc="""Noise on the input during training:
 
         {summaries}
         - noise of your own: a function of a batch, in the coordinates of the network, and a
@@ -153,8 +150,8 @@ class AutoEncoder(Transformer):
     corruption_level: float | tuple[float, float] | Sequence[float] = parameter(
         default=0.25,
         constraints=[Interval(Real, 0, None, closed="left"), tuple, "array-like"],
-        doc="""float, tuple (low, high) or array-like of shape (n_features,)
-        Probability of a component's corruption, at most 1; for "gaussian" the standard
+        kind="float, tuple (low, high) or array-like of shape (n_features,)",
+        doc="""Probability of a component's corruption, at most 1; for "gaussian" the standard
         deviation of the noise, in units of the columns as standardised. A tuple: each row's is
         drawn anew, uniformly between the two. A list or an array: one for each column, or for
         each variable, where some of them are one-hot.""",
@@ -162,51 +159,47 @@ class AutoEncoder(Transformer):
     emphasis: Sequence[float] | None = parameter(
         default=None,
         constraints=["array-like", None],
-        doc="""tuple of two float or None
-        Weights, in the reconstruction loss, of components that were corrupted and of
+        kind="tuple of two float or None",
+        doc="""Weights, in the reconstruction loss, of components that were corrupted and of
         those that were not. None weighs them alike.""",
     )
     contraction: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the squared Frobenius norm of the Jacobian that
+        doc="""Weight of the squared Frobenius norm of the Jacobian that
         ``contraction_target`` names.""",
     )
     contraction_target: str = parameter(
         default="encoder",
         constraints=[Registered(CONTRACTIONS)],
-        doc="""{{names}}
-        Which Jacobian ``contraction`` penalises:
+        kind="{{names}}",
+        doc="""Which Jacobian ``contraction`` penalises:
 
         {summaries}""",
     )
     hessian: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the CAE+H term: the change of the encoder's Jacobian between a row and
+        doc="""Weight of the CAE+H term: the change of the encoder's Jacobian between a row and
         noisy copies of it.""",
     )
     hessian_noise: float = parameter(
         default=0.1,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Standard deviation of that noise.""",
+        doc="Standard deviation of that noise.",
     )
     hessian_samples: int = parameter(
         default=4,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Noisy copies of each row.""",
+        doc="Noisy copies of each row.",
     )
 
     penalties: Sequence = parameter(
         default=(),
         constraints=[list, tuple],
-        doc="""list or tuple of penalties
-        More terms of the criterion, of your own: objects with a number ``weight`` and a method
-        ``value(theta, forward)`` that returns a scalar tensor, as those of
+        kind="list or tuple of penalties",
+        doc="""More terms of the criterion, of your own: objects with a number ``weight`` and a
+        method ``value(theta, forward)`` that returns a scalar tensor, as those of
         `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
@@ -214,30 +207,32 @@ class AutoEncoder(Transformer):
 
     components_ = layer_weights(
         "weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        Weights of the encoder, one filter per row, for
-        (x - columns_.shift) / columns_.scale; where there is one layer.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        """Weights of the encoder, one filter per row, for (x - columns_.shift) / columns_.scale;
+        where there is one layer.""",
     )
     decoder_components_ = layer_weights(
         "decoder_weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        Weights of the decoder, where there is one layer; ``components_`` if tied.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        "Weights of the decoder, where there is one layer; ``components_`` if tied.",
         "weight_0",
     )
     intercept_hidden_ = layer_weights(
         "hidden_bias_0",
-        """ndarray of shape (n_components,)
-        Biases of the code, where there is one layer.""",
+        "ndarray of shape (n_components,)",
+        "Biases of the code, where there is one layer.",
     )
     intercept_visible_ = layer_weights(
         "visible_bias_0",
-        """ndarray of shape (n_features_in_,)
-        Biases of the output, where there is one layer.""",
+        "ndarray of shape (n_features_in_,)",
+        "Biases of the output, where there is one layer.",
     )
 
     def _model(self, place):
-        sizes = (self.n_features_in_, *_sizes(self.hidden_layer_sizes), self.n_components)
-        network = Network(tuple(map(int, sizes)), self.activation, self.tied_weights)
+        sizes = (len(self.columns_.mean), *_sizes(self.hidden_layer_sizes), self.n_components)
+        linear = self.decoder == "linear"
+        tied = self.tied_weights and not (linear and len(sizes) > 2)
+        network = Network(tuple(map(int, sizes)), self.activation, tied, linear)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
@@ -289,8 +284,8 @@ def _reconstruction(model, network, units, place):
 def _penalties_of(model):
     """The penalties that parameters name, and the user's own."""
     penalties = []
-    if model.weight_decay > 0:
-        penalties.append(WeightDecay(model.weight_decay))
+    if (decay := decay_in_criterion(model)) > 0:
+        penalties.append(WeightDecay(decay))
     if model.sparsity > 0:
         penalty = SPARSITY_PENALTIES[model.sparsity_penalty]
         penalties.append(penalty(model.sparsity, model.sparsity_target))
@@ -313,20 +308,11 @@ class DenoisingAutoEncoder(AutoEncoder):
 
         -\log P(x \mid r(\tilde x)), \qquad \tilde x \sim q(\tilde x \mid x)
 
-    with :math:`q` set by ``corruption`` and ``corruption_level``. To undo the corruption
-    the code has to hold what is regular in the data: how each column depends on the
-    others. :class:`AutoEncoder` with ``corruption="masking"``; all of its regularisers
-    can be added.
+    with :math:`q` set by ``corruption`` and ``corruption_level``. To undo the corruption the code
+    has to hold what is regular in the data: how each column depends on the others.
+    :class:`AutoEncoder` with ``corruption="masking"``; all of its regularisers can be added.
 
     Read more in the :ref:`User Guide <denoising>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -368,14 +354,6 @@ class ContractiveAutoEncoder(AutoEncoder):
     :class:`AutoEncoder` with a contraction; all of its regularisers can be added.
 
     Read more in the :ref:`User Guide <contractive>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------

@@ -7,12 +7,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import check_choice
 from skae.diagnostics import gradient_agreement, jacobian_spectrum
-from skae.plots.images import axes
+from skae.plots.images import axes, document_display
 
 # Of the largest value: smaller ones are rounding, and a logarithmic axis ends there.
 _LEAST = 1e-4
 
 
+@document_display
 class _ComparisonDisplay:
     """A display of several models, or of one."""
 
@@ -41,6 +42,7 @@ class _ComparisonDisplay:
         return cls.from_estimators({name: estimator}, *data, **options)
 
 
+@document_display
 class LossCurveDisplay(_ComparisonDisplay):
     """Loss against epoch, of one model or of several.
 
@@ -59,8 +61,6 @@ class LossCurveDisplay(_ComparisonDisplay):
         Training curves, by the model's name.
     validation_lines_ : dict of str to matplotlib Line2D
         Validation curves, dashed, by the model's name.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Notes
     -----
@@ -84,19 +84,7 @@ class LossCurveDisplay(_ComparisonDisplay):
 
     @classmethod
     def from_estimators(cls, estimators, *, ax=None):
-        """Draw ``loss_curve_`` and ``validation_curve_`` of several models into one axes.
-
-        Parameters
-        ----------
-        estimators : dict of str to estimator
-            Fitted models by the name to show.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-
-        Returns
-        -------
-        display : LossCurveDisplay
-        """
+        """Draw ``loss_curve_`` and ``validation_curve_`` of several models into one axes."""
         for estimator in estimators.values():
             check_is_fitted(estimator)
         return cls(
@@ -105,17 +93,7 @@ class LossCurveDisplay(_ComparisonDisplay):
         ).plot(ax)
 
     def plot(self, ax=None):
-        """Draw the curves.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-
-        Returns
-        -------
-        self : LossCurveDisplay
-        """
+        """Draw the curves."""
         self.figure_, self.ax_ = axes(ax)
         self.lines_, self.validation_lines_ = {}, {}
         for name, curve in self.loss_curves.items():
@@ -138,6 +116,7 @@ class Shares(NamedTuple):
     high: float
 
 
+@document_display
 class SaturationDisplay(_ComparisonDisplay):
     """Histogram of code values, with the shares near 0 and 1, of one model or of several.
 
@@ -157,8 +136,6 @@ class SaturationDisplay(_ComparisonDisplay):
         Share of code values in each bin, by the model's name.
     shares_ : dict of str to tuple of (low, high)
         Shares of values below ``margin`` and above 1 - ``margin``, by the model's name.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------
@@ -190,14 +167,6 @@ class SaturationDisplay(_ComparisonDisplay):
         ----------
         estimators : dict of str to estimator
             Fitted models by the name to show, with codes in [0, 1], as those of sigmoid units.
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        **options
-            Those of `plot`.
-
-        Returns
-        -------
-        display : SaturationDisplay
 
         Raises
         ------
@@ -214,16 +183,10 @@ class SaturationDisplay(_ComparisonDisplay):
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
         margin : float, default=0.05
             Distance from the ends that counts as saturated.
         bins : int, default=20
             Of equal width, between 0 and 1.
-
-        Returns
-        -------
-        self : SaturationDisplay
         """
         if not 0 < margin < 0.5:
             raise ValueError(f"margin={margin!r} must be more than 0 and less than 1/2.")
@@ -253,6 +216,7 @@ class SaturationDisplay(_ComparisonDisplay):
         return self
 
 
+@document_display
 class SpectrumDisplay(_ComparisonDisplay):
     """Singular values of a code's Jacobian, the largest first, of one model or several.
 
@@ -272,8 +236,6 @@ class SpectrumDisplay(_ComparisonDisplay):
         Means over rows, by the model's name.
     bands_ : dict of str to matplotlib collection
         Between two quantiles of rows, by the model's name; empty without quantiles.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------
@@ -305,20 +267,10 @@ class SpectrumDisplay(_ComparisonDisplay):
 
         Parameters
         ----------
-        estimators : dict of str to estimator
-            Fitted models by the name to show.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data. Some hundred rows are enough.
         n_values : int, default=None
             How many of the largest. None: all.
-        of : {"encoder", "reconstruction"}, default="encoder"
-            Whether to differentiate the code or the reconstruction.
-        **options
-            Those of `plot`.
-
-        Returns
-        -------
-        display : SpectrumDisplay
 
         Raises
         ------
@@ -334,18 +286,12 @@ class SpectrumDisplay(_ComparisonDisplay):
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
         normalize : bool, default=False
             Whether to divide the values of each row by its first, where that is not 0.
         scale : {"log", "linear"}, default="log"
             Of the vertical axis. It is linear where all values are 0.
         quantiles : tuple of (lower, upper), default=(0.1, 0.9)
             Of rows, for the band around the mean. None: no band.
-
-        Returns
-        -------
-        self : SpectrumDisplay
         """
         if scale not in ("log", "linear"):
             raise ValueError(f"scale={scale!r} must be 'log' or 'linear'.")
@@ -386,6 +332,7 @@ class SpectrumDisplay(_ComparisonDisplay):
         self.ax_.set_ylim(bottom=means[means > _LEAST * means.max()].min() / 2)
 
 
+@document_display
 class GradientAgreementDisplay:
     """How far learning rules of an RBM follow the log-likelihood as its weights grow.
 
@@ -406,8 +353,6 @@ class GradientAgreementDisplay:
     ----------
     lines_ : dict of str to matplotlib Line2D
         One line for each rule.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------
@@ -439,16 +384,8 @@ class GradientAgreementDisplay:
             Fitted, with at most 12 visible and 12 hidden units, all of them binary.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data, with values in [0, 1].
-        measure : {"cosine", "sign_agreement"}, default="cosine"
-            What to draw.
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
         **options
             Those of `skae.diagnostics.gradient_agreement`.
-
-        Returns
-        -------
-        display : GradientAgreementDisplay
 
         Raises
         ------
@@ -460,19 +397,7 @@ class GradientAgreementDisplay:
         return display.plot(ax, measure=measure)
 
     def plot(self, ax=None, *, measure="cosine"):
-        """Draw one line for each rule.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
-        measure : {"cosine", "sign_agreement"}, default="cosine"
-            What to draw.
-
-        Returns
-        -------
-        self : GradientAgreementDisplay
-        """
+        """Draw one line for each rule."""
         labels = {"cosine": "cosine", "sign_agreement": "equal signs"}
         check_choice("measure", measure, labels)
         self.figure_, self.ax_ = axes(ax)

@@ -5,6 +5,43 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skae._documentation import complete, entries, joined, public_functions, sections
+
+# Arguments that mean the same in all displays.
+_ARGUMENTS = entries(
+    """
+    estimator : estimator
+        Fitted, with `transform` and `inverse_transform`.
+    estimators : dict of str to estimator
+        Fitted models by the name to show.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Data.
+    image_shape : tuple of (height, width), default=None
+        Pixels of one row of the data. None takes a square, where the number of features is one.
+    of : {"encoder", "reconstruction"}, default="encoder"
+        Whether to differentiate the code or the reconstruction.
+    measure : {"cosine", "sign_agreement"}, default="cosine"
+        What to draw.
+    ax : matplotlib Axes, default=None
+        Axes to draw into. None makes a figure.
+    **options
+        Those of `plot`.
+    """
+)
+_DRAWN = "ax_, figure_ : matplotlib Axes and Figure\n    Where it is drawn."
+
+
+def document_display(cls):
+    """Class decorator that completes the docstrings of a display and of its methods."""
+    found = sections(cls.__doc__ or "")
+    if "Attributes" in found:
+        found["Attributes"] += f"\n{_DRAWN}"
+        cls.__doc__ = joined(found)
+    for name, _, function in public_functions(cls):
+        returned = f"{'self' if name == 'plot' else 'display'} : {cls.__name__}"
+        complete(function, _ARGUMENTS, returned)
+    return cls
+
 
 def as_images(rows, image_shape):
     """Arrays of rows (..., n_features) as images (..., height, width), of squares for None."""
@@ -74,6 +111,7 @@ def as_dense(X):
     return X.toarray() if hasattr(X, "toarray") else np.asarray(X)
 
 
+@document_display
 class FilterDisplay:
     """The filters of a one-layer model as a grid of images.
 
@@ -91,8 +129,6 @@ class FilterDisplay:
     ----------
     image_ : matplotlib AxesImage
         The grid: filters scaled to [-1, 1], with NaN between them.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Examples
     --------
@@ -117,16 +153,8 @@ class FilterDisplay:
         ----------
         estimator : estimator
             Fitted, with ``components_`` of shape (n_components, n_features).
-        image_shape : tuple of (height, width), default=None
-            Pixels of one row of the data. None takes a square, where the number of features is one.
         n_filters : int, default=64
             Filters to draw at most.
-        **options
-            Those of `plot`.
-
-        Returns
-        -------
-        display : FilterDisplay
 
         Raises
         ------
@@ -142,14 +170,8 @@ class FilterDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
         cmap : str or matplotlib Colormap, default="RdBu_r"
             Colours from -1 to 1.
-
-        Returns
-        -------
-        self : FilterDisplay
         """
         grid = tiled(scaled(self.filters), math.ceil(math.sqrt(len(self.filters))))
         self.figure_, self.ax_ = axes(ax, grid.shape)
@@ -159,6 +181,7 @@ class FilterDisplay:
         return self
 
 
+@document_display
 class ReconstructionDisplay:
     """Images above their reconstructions.
 
@@ -177,8 +200,6 @@ class ReconstructionDisplay:
     ----------
     image_ : matplotlib AxesImage
         The grid, with NaN between images: rows of inputs alternate with reconstructions.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Examples
     --------
@@ -201,20 +222,8 @@ class ReconstructionDisplay:
 
         Parameters
         ----------
-        estimator : estimator
-            Fitted, with `transform` and `inverse_transform`.
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        image_shape : tuple of (height, width), default=None
-            Pixels of one row of X. None takes a square, where the number of features is one.
         n_images : int, default=10
             Rows of X to draw at most.
-        **options
-            Those of `plot`.
-
-        Returns
-        -------
-        display : ReconstructionDisplay
 
         Raises
         ------
@@ -232,16 +241,10 @@ class ReconstructionDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
         n_columns : int, default=10
             Images beside each other.
         cmap : str or matplotlib Colormap, default="gray"
             Colours from the smallest to the largest value drawn.
-
-        Returns
-        -------
-        self : ReconstructionDisplay
         """
         n_columns = min(n_columns, len(self.inputs))
         pairs = [

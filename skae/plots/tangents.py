@@ -4,12 +4,22 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae.diagnostics import local_pca_tangents, tangents
-from skae.plots.images import as_dense, as_images, axes, draw_grid, first_rows, scaled, tiled
+from skae.plots.images import (
+    as_dense,
+    as_images,
+    axes,
+    document_display,
+    draw_grid,
+    first_rows,
+    scaled,
+    tiled,
+)
 
 # Between images, and between groups of them, as parts of an image's width.
 _GAP, _WIDE_GAP = 0.08, 0.35
 
 
+@document_display
 class TangentDisplay:
     """Images, each beside its tangents: the directions in which it may vary.
 
@@ -32,8 +42,6 @@ class TangentDisplay:
         The rows of the data, on one grey scale.
     tangent_images_ : dict of str to list of list of matplotlib AxesImage
         Tangents scaled to [-1, 1]: by source, one list for each row of the data.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     See Also
     --------
@@ -75,16 +83,10 @@ class TangentDisplay:
         ----------
         estimator : estimator
             Fitted encoder, for its `skae.diagnostics.tangents`, or `ManifoldTangentClassifier`.
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         name : str, default=None
             Title of the tangents. None takes the name of the estimator's class.
         **options
             Those of `from_sources`.
-
-        Returns
-        -------
-        display : TangentDisplay
         """
         name = type(estimator).__name__ if name is None else name
         return cls.from_sources({name: estimator}, X, **options)
@@ -110,10 +112,6 @@ class TangentDisplay:
         **options
             Those of `from_sources`.
 
-        Returns
-        -------
-        display : TangentDisplay
-
         Raises
         ------
         ValueError
@@ -135,20 +133,10 @@ class TangentDisplay:
         sources : dict of str to estimator or callable
             By the title to show: fitted estimators, as for `from_estimator`, and functions of rows
             that return directions (n_rows, n_directions, n_features), the most important first.
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         n_tangents : int, default=5
             Tangents of each source; of a source that has fewer, all.
         n_images : int, default=5
             Rows of X to draw at most.
-        image_shape : tuple of (height, width), default=None
-            Pixels of one row of X. None takes a square, where the number of features is one.
-        **options
-            Those of `plot`.
-
-        Returns
-        -------
-        display : TangentDisplay
 
         Raises
         ------
@@ -168,14 +156,8 @@ class TangentDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
         cmap : str or matplotlib Colormap, default="RdBu_r"
             Colours of tangents from -1 to 1.
-
-        Returns
-        -------
-        self : TangentDisplay
         """
         n_images, height, width = self.inputs.shape
         across, down = width * (1 + _GAP), height + width * _GAP
@@ -236,6 +218,7 @@ def _directions(name, source, rows, n_tangents):
     return found[:, :n_tangents]
 
 
+@document_display
 class TangentWalkDisplay:
     r"""Steps from a row of data along its tangents, decoded or not.
 
@@ -255,8 +238,6 @@ class TangentWalkDisplay:
     ----------
     image_ : matplotlib AxesImage
         The grid, with NaN between images: a line for each tangent of the first row, and so on.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it is drawn.
 
     Examples
     --------
@@ -282,10 +263,6 @@ class TangentWalkDisplay:
 
         Parameters
         ----------
-        estimator : estimator
-            Fitted, with `transform` and `inverse_transform`.
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         steps : sequence of float, default=(-3, -2, -1, 0, 1, 2, 3)
             Values of t: Euclidean distances from the row, in the units of the data.
         n_tangents : int, default=3
@@ -298,14 +275,6 @@ class TangentWalkDisplay:
             Whether to draw the reconstruction of :math:`x + t u`, or that itself.
         n_images : int, default=5
             Rows of X to walk from at most.
-        image_shape : tuple of (height, width), default=None
-            Pixels of one row of X. None takes a square, where the number of features is one.
-        **options
-            Those of `plot`.
-
-        Returns
-        -------
-        display : TangentWalkDisplay
 
         Raises
         ------
@@ -330,14 +299,8 @@ class TangentWalkDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw into. None makes a figure.
         cmap : str or matplotlib Colormap, default="gray"
             Colours of values from the smallest to the largest one at t nearest to 0.
-
-        Returns
-        -------
-        self : TangentWalkDisplay
         """
         n_steps, height, width = self.walks.shape[2:]
         grid = tiled(self.walks.reshape(-1, height, width), n_steps)

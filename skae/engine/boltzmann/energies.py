@@ -43,23 +43,10 @@ class BipartiteMachine:
         P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
         v | h          : Bernoulli units with logits c + h W, or N(c + h W, s^2)
 
-    It is a view: where the parameters change, so does the machine. Here alone stand their names,
-    which are those of a network of one tied layer, so that penalties and affine maps apply to both.
-    A logarithm of the variances is among them where s is learned (the parametrisation of Cho, Ilin
-    & Raiko 2011); otherwise s = 1.
-
-    Parameters
-    ----------
-    theta : Parameters
-        Of the shapes that `shapes` returns.
-    units : Bernoulli or Gaussian
-        The visible units.
-
-    Attributes
-    ----------
-    weight : Tensor of shape (n_hidden, n_visible)
-    hidden_bias, visible_bias : Tensor of shape (n_hidden,) and (n_visible,)
-    log_variance : Tensor of shape (n_visible,), or None
+    It is a view: where the parameters ``theta`` change, so does the machine. Here alone stand their
+    names, which are those of a network of one tied layer, so that penalties and affine maps apply
+    to both. ``log_variance`` is among them where s is learned (the parametrisation of Cho, Ilin &
+    Raiko 2011); otherwise it is None, and s = 1.
     """
 
     def __init__(self, theta, units):

@@ -52,32 +52,19 @@ _WINDOW = 50
 class ContrastiveDivergence(Objective):
     """mean F(data) - mean F(particles) + the penalties.
 
-    Parameters
-    ----------
-    machine : callable
-        theta -> the machine of these parameters, see `skae.engine.boltzmann.energies`.
-    n_gibbs_steps : int
-        Steps of the chains for each gradient: the k of CD-k.
-    persistent : bool
-        Whether ``n_chains`` chains go on from where the last step left them.
-    penalties : sequence, default=()
-        From `skae.engine.networks.penalties`, on P(h = 1 | x) as code.
-    visible_offset : Tensor of shape (n_visible,), default=None
-        Where given, units are centred: steps follow the gradient with respect to the parameters of
-        E(v - visible_offset, h - hidden_offset), where the hidden offsets follow the units' means
-        (Montavon & Mueller 2012; Melchior et al. 2016).
-    log_volume : float, default=0.0
-        Added to the criterion: sum_i log scale_i of standardised columns makes it a density of the
-        data.
-    least_loss : float, default=0.0
-        What the criterion cannot fall below, without ``log_volume``.
+    - ``machine(theta)``: the machine of parameters, see `skae.engine.boltzmann.energies`.
+    - ``n_gibbs_steps``: steps of the chains for each gradient, the k of CD-k.
+    - ``persistent``: whether ``n_chains`` chains go on from where the last step left them.
+    - ``penalties``: from `skae.engine.networks.penalties`, on P(h = 1 | x) as code.
+    - ``visible_offset``, of shape (n_visible,): where given, units are centred. Steps follow the
+      gradient with respect to the parameters of E(v - visible_offset, h - hidden_offset), where the
+      hidden offsets follow the units' means (Montavon & Mueller 2012; Melchior et al. 2016).
+    - ``log_volume``, added to the criterion: sum_i log scale_i of standardised columns makes it a
+      density of the data. Without it, the criterion cannot fall below ``least_loss``.
 
-    Attributes
-    ----------
-    state : dict of str to Tensor or int
-        What carries over from step to step: persistent ``chains`` (hidden units), their
-        ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
-        ``variance_square`` of recent steps.
+    What carries over from step to step, in ``state``: persistent ``chains`` (hidden units), their
+    ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
+    ``variance_square`` of recent steps.
     """
 
     is_noisy = True

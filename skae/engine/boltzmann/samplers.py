@@ -57,14 +57,8 @@ SAMPLERS = Registry()
 class Schedule(NamedTuple):
     """How long chains run and which of their states are kept.
 
-    Attributes
-    ----------
-    n_samples : int
-        States kept of each chain.
-    burn_in : int
-        Steps before the first of them.
-    thinning : int
-        Steps from one to the next.
+    ``n_samples`` of each chain: the first after ``burn_in`` steps, ``thinning`` from one to the
+    next.
     """
 
     n_samples: int = 1
@@ -85,14 +79,9 @@ class Schedule(NamedTuple):
 class Run(NamedTuple):
     """What `run_chains` returns.
 
-    Attributes
-    ----------
-    samples : Tensor of shape (n_samples, n_chains, ...)
-        What was kept, in order.
-    state : tuple of Tensor
-        After the last step, to continue from.
-    moved : Tensor of bool of shape (n_chains,)
-        Whether a chain was ever elsewhere than at its start.
+    - ``samples``, of shape (n_samples, n_chains, ...): what was kept, in order.
+    - ``state``: that after the last step, to continue from.
+    - ``moved``, of shape (n_chains,): whether a chain was ever elsewhere than at its start.
     """
 
     samples: torch.Tensor
@@ -109,24 +98,10 @@ def run_chains(
     watch: Callable | None = None,
     listener: Callable | None = None,
 ) -> Run:
-    """Advance chains by a schedule.
+    """Advance chains by a schedule; a ValueError if a step returns no tuple.
 
-    Parameters
-    ----------
-    step : callable
-        From a state to the next; a ValueError if that is no tuple.
-    state : tuple of Tensor
-    schedule : Schedule
-    keep : callable
-        From a state to the tensor that is kept of it.
-    watch : callable, default=None
-        From a state to the tensor by which a chain is seen to move. None: ``keep``.
-    listener : callable, default=None
-        Called with (steps done, steps in all) after each.
-
-    Returns
-    -------
-    run : Run
+    ``keep`` goes from a state to the tensor that is kept of it, ``watch`` to that by which a chain
+    is seen to move (None: the same). ``listener(steps done, steps in all)`` is called after each.
     """
     watch = watch or keep
     start, kept = watch(state), keep(state)
@@ -174,17 +149,10 @@ def gibbs_state(machine, visible: torch.Tensor, generator: torch.Generator) -> t
 
 
 class ParallelTempering:
-    """A step on states (visible,) of chains at several temperatures.
+    """A step on states (visible,) of chains at several temperatures, ``betas`` from 1 downwards.
 
     Neighbours swap their rows with probability min(1, P_a(v_b) P_b(v_a) / P_a(v_a) P_b(v_b)),
-    even and odd pairs in turn; then every temperature takes a Gibbs step.
-
-    Parameters
-    ----------
-    path : TemperedPath
-    betas : Tensor of shape (n_temperatures,)
-        From 1 downwards.
-    generator : torch.Generator
+    even and odd pairs in turn; then every temperature takes a Gibbs step along a `TemperedPath`.
     """
 
     def __init__(self, path, betas: torch.Tensor, generator: torch.Generator):
@@ -307,14 +275,9 @@ def _hidden(state):
 class AnnealedEstimate(NamedTuple):
     """log Z by importance sampling, and how far to trust it.
 
-    Attributes
-    ----------
-    log_partition : float
-        Estimate of log Z.
-    standard_error : float
-        Of the estimate, from the spread of the chains' weights: sqrt(var(w) / n) / mean(w).
-    effective_chains : float
-        (sum w)^2 / sum w^2. Where it is near 1, one chain decides and the error means nothing.
+    The ``standard_error`` is from the spread of the chains' weights: sqrt(var(w) / n) / mean(w).
+    Where ``effective_chains``, (sum w)^2 / sum w^2, are near 1, one chain decides and the error
+    means nothing.
     """
 
     log_partition: float
@@ -336,15 +299,8 @@ def annealed_importance_sampling(
 
         w = prod_k P_{beta_k}(v_k) / P_{beta_k-1}(v_k)    (unnormalised)
 
-    Parameters
-    ----------
-    path : TemperedPath
-    betas : Tensor of shape (n_temperatures,)
-        Increasing, from 0 to 1, on the CPU.
-    n_chains : int
-    generator : torch.Generator
-    listener : callable, default=None
-        Called with (steps done, steps in all).
+    ``betas`` increase from 0 to 1, on the CPU; ``path`` is a `TemperedPath`, and ``listener`` that
+    of `run_chains`.
     """
     pairs = zip(betas[:-1].tolist(), betas[1:].tolist(), strict=True)
 

@@ -7,13 +7,18 @@ encoder and decoder have the same shape and tying them is using one for both:
     encode:  h_0 = x,   h_{l+1} = s(h_l W_l^T + b_l)
     decode:  g_L = h_L, g_l = s(g_{l+1} V_l + c_l),  l = L-1 .. 1;  a = g_1 V_0 + c_0
 
-with V_l = W_l where the weights are tied. ``a`` is the pre-activation of the output;
-what it means is up to the output units (`skae.engine.networks.units`).
+with V_l = W_l where the weights are tied. A linear decoder is one affine map whatever the depth,
+
+    decode:  a = h_L V_0 + c_0
+
+``a`` is the pre-activation of the output; what it means is up to the output units
+(`skae.engine.networks.units`).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -112,21 +117,37 @@ for _activation in (
 
 @dataclass(frozen=True)
 class Network:
-    """The shape of an auto-encoder: layer sizes, activation, tied weights or not.
+    """The shape of an auto-encoder: layer sizes, activation, and what decodes.
 
     Sizes go from the number of features to the number of components; the activation, a key of
-    `ACTIVATIONS`, is that of every layer but the output; where weights are tied, the decoder uses
-    the encoder's.
+    `ACTIVATIONS`, is that of every layer but the output; where weights are ``tied``, the decoder
+    uses the encoder's, which a linear one of several layers cannot. The decoder is the encoder
+    mirrored, or one affine map from the code to the output if it is ``linear``.
     """
 
     layer_sizes: tuple
     activation: str = "sigmoid"
     tied: bool = True
+    linear: bool = False
+
+    def __post_init__(self):
+        if self.tied and len(self.decoder_sizes) < len(self.layer_sizes):
+            raise ValueError("A linear decoder of several layers has weights of its own.")
 
     @property
     def depth(self):
         """Number of layers of the encoder."""
         return len(self.layer_sizes) - 1
+
+    @property
+    def decoder_sizes(self):
+        """Sizes of the output and of the decoder's layers, up to the code."""
+        return (self.layer_sizes[0], self.layer_sizes[-1]) if self.linear else self.layer_sizes
+
+    @property
+    def decoder_depth(self):
+        """Number of layers of the decoder, the output included."""
+        return len(self.decoder_sizes) - 1
 
     @property
     def nonlinearity(self):
@@ -137,14 +158,14 @@ class Network:
     def parameter_shapes(self):
         """Name and shape of each parameter, as `Parameters` takes them."""
         shapes = {}
-        for level, (below, above) in enumerate(
-            zip(self.layer_sizes[:-1], self.layer_sizes[1:], strict=True)
-        ):
+        for level, (below, above) in enumerate(pairwise(self.layer_sizes)):
             shapes[f"weight_{level}"] = (above, below)
-            if not self.tied:
-                shapes[f"decoder_weight_{level}"] = (above, below)
+            decodes = level < self.decoder_depth
+            if decodes and not self.tied:
+                shapes[f"decoder_weight_{level}"] = (self.decoder_sizes[level + 1], below)
             shapes[f"hidden_bias_{level}"] = (above,)
-            shapes[f"visible_bias_{level}"] = (below,)
+            if decodes:
+                shapes[f"visible_bias_{level}"] = (below,)
         return shapes
 
     def decoder_weight(self, theta, level):
@@ -178,7 +199,7 @@ def decode(theta, code, network):
     pre-activation.
     """
     decoded = []
-    for level in reversed(range(network.depth)):
+    for level in reversed(range(network.decoder_depth)):
         weight = network.decoder_weight(theta, level)
         pre = torch.addmm(theta[f"visible_bias_{level}"], code, weight)
         if level == 0:
@@ -353,7 +374,8 @@ def affine_chains(network: Network) -> tuple[tuple[AffineMap, ...], tuple[Affine
     for level in range(network.depth):
         function = network.nonlinearity
         encoder.append(AffineMap(f"weight_{level}", f"hidden_bias_{level}", function))
-        function = ACTIVATIONS["linear"] if level == 0 else function
+    for level in range(network.decoder_depth):
+        function = ACTIVATIONS["linear"] if level == 0 else network.nonlinearity
         names = f"{matrix}_{level}", f"visible_bias_{level}"
         decoder.insert(0, AffineMap(*names, function, transposed=True))
     return tuple(encoder), tuple(decoder)

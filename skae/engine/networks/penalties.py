@@ -178,7 +178,7 @@ class ReconstructionContraction:
             norms = jacobians.two_layer_squared_norm(slopes[0], weights[0], outer)
             return forward.mean(norms)
         slope = forward.network.nonlinearity.slope
-        levels = reversed(range(forward.network.depth))
+        levels = reversed(range(forward.network.decoder_depth))
         weights += [forward.network.decoder_weight(theta, level).t() for level in levels]
         slopes += [slope(g) for g in forward.decoded] + [None]
         factor = jacobians.jacobian_factor(slopes, weights)

@@ -1,12 +1,11 @@
 """Leading singular vectors of many Jacobians at once, and the angles between their spans.
 
-A Jacobian is an object of `skae.engine.networks.jacobians`. Where its smaller side is small, an
-SVD is as quick as anything. Otherwise its left vectors come from the Rayleigh-Ritz method
-for J J^T in a space that grows by the leading residuals J J^T y - s^2 y of its best
-vectors y (Davidson's method without a preconditioner): only products are needed, and a
-layered map makes those of all rows in one product with weights that the rows share. The
-space starts with the longest J u for u near the leading vectors of the rows' average,
-which cost next to nothing. The right vectors are J^T y / s.
+A Jacobian is an object of `skae.engine.networks.jacobians`. Where its smaller side is small, an SVD
+is as quick as anything. Otherwise its left vectors come from the Rayleigh-Ritz method for J J^T in
+a space that grows by the leading residuals J J^T y - s^2 y of its best vectors y (Davidson's method
+without a preconditioner): only products are needed, and a layered map makes those of all rows in
+one product with weights that the rows share. The space starts with the longest J u for u near the
+leading vectors of the rows' average, which cost next to nothing. The right vectors are J^T y / s.
 
 Where most units of a layer are saturated (or dead), J has few rows that matter. Leaving
 out rows J_d changes J^T J by J_d^T J_d, of norm |J_d|_F^2 at most, so that the rest is

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.optim.adagrad import adagrad
 from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
@@ -18,18 +19,25 @@ from skae.engine.optimisation.parameters import Registry
 
 # Devices for which torch has one fused kernel for the whole step.
 _FUSED_DEVICES = ("cpu", "cuda")
-# What all of torch's rules take, and none here uses.
-_PLAIN = {"foreach": False, "weight_decay": 0.0, "maximize": False}
+# What all of torch's rules take, and none here uses ...
+_UNUSED = {"foreach": False, "maximize": False}
+# ... and a decay that would be a part of the gradient, which is the criterion's matter.
+_PLAIN = {**_UNUSED, "weight_decay": 0.0}
 
 OPTIMIZERS = Registry()
 optimizer = OPTIMIZERS.register
 
 
 class Rule:
-    """How a gradient becomes a step: ``slots`` names what is kept of the steps so far."""
+    """How a gradient becomes a step: ``slots`` names what is kept of the steps so far.
+
+    A rule that ``decouples_decay`` takes the weight of a decay besides, which is no part of the
+    criterion then: its steps shrink the parameters themselves.
+    """
 
     name: str
     slots: tuple[str, ...]
+    decouples_decay = False
     _step_: Callable[..., None]
 
     def __init__(self, momentum: float):
@@ -52,6 +60,30 @@ class Adam(Rule):
         mean, square, step = kept
         decay = {"beta1": 0.9, "beta2": 0.999, "amsgrad": False, "eps": 1e-8}
         adam(theta, gradient, mean, square, [], step, lr=rate, fused=fused, **decay, **_PLAIN)
+
+
+@optimizer
+class AdamW(Adam):
+    """Adam, but ``weight_decay`` shrinks all parameters in each step by its product with the
+    learning rate, instead of being a term of the objective (Loshchilov & Hutter 2019).
+    """
+
+    name = "adamw"
+    summary = (
+        "Adam, but ``weight_decay`` is no term of the objective: each step shrinks all parameters "
+        "by ``learning_rate * weight_decay`` (Loshchilov & Hutter 2019)"
+    )
+    decouples_decay = True
+
+    def __init__(self, momentum: float, decay: float = 0.0):
+        super().__init__(momentum)
+        self.decay = decay
+
+    def _step_(self, theta, gradient, kept, rate, fused):
+        mean, square, step = kept
+        decay = {"beta1": 0.9, "beta2": 0.999, "amsgrad": False, "eps": 1e-8}
+        own = {"fused": fused, "weight_decay": self.decay, **_UNUSED}
+        adamw(theta, gradient, mean, square, [], step, lr=rate, **decay, **own)
 
 
 @optimizer

@@ -1,8 +1,7 @@
 """Rows of a data set as batches on a device, and what their columns are like.
 
-`make_rows` chooses: one tensor on the device where the data fit, else (memory maps,
-sparse matrices, data larger than the memory) rows that are read, made dense and moved
-one batch at a time.
+`make_rows` chooses: one tensor on the device where the data fit, else (memory maps, sparse
+matrices, data larger than the memory) rows that are read, made dense and moved one batch at a time.
 """
 
 import math

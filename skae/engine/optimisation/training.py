@@ -43,6 +43,29 @@ def cosine(progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * progress)
 
 
+# The part of a training in which the learning rate warms up, and where it begins.
+_WARM_UP, _COLD = 0.05, 0.05
+
+
+@schedule
+def warmup_cosine(progress: float) -> float:
+    """Rises from a twentieth during the first twentieth, then falls to zero along a half cosine."""
+    if progress < _WARM_UP:
+        return _COLD + (1 - _COLD) * progress / _WARM_UP
+    return cosine((progress - _WARM_UP) / (1 - _WARM_UP))
+
+
+def epochs_for(n_rows: int, n_columns: int, batch_size: int) -> int:
+    """Epochs that make 1000 + 100 sqrt(n_columns) gradient steps or a few more; at least 5."""
+    n_steps = 1000 + 100 * math.sqrt(n_columns)
+    return max(5, math.ceil(n_steps / n_batches_of(n_rows, batch_size)))
+
+
+def n_batches_of(n_rows: int, batch_size: int) -> int:
+    """Gradient steps of an epoch."""
+    return max(1, math.ceil(n_rows / batch_size))
+
+
 class Objective:
     """What a training descends on, and by what it is judged.
 
@@ -109,7 +132,8 @@ def gradient_by_autograd(
 class Settings:
     """How a training runs.
 
-    - ``schedule``, a key of `SCHEDULES`: the learning rate's course over ``max_iter`` epochs.
+    - ``max_iter``: epochs at most. None: as many as `epochs_for` says.
+    - ``schedule``, a key of `SCHEDULES`: the learning rate's course over these epochs.
     - ``batch_size``: an epoch has ceil(n / batch_size) batches whose sizes differ by one at most,
       so that no step rests on a remainder of a few rows.
     - ``tol``, ``n_iter_no_change``: training has converged when the loss (on the held-out rows if
@@ -121,7 +145,7 @@ class Settings:
     learning_rate: float
     schedule: str = "constant"
     batch_size: int = 100
-    max_iter: int = 100
+    max_iter: int | None = 100
     tol: float = 0.0
     n_iter_no_change: int | None = None
 
@@ -166,7 +190,9 @@ class Training(NamedTuple):
 
     ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change`` epochs), "stopped"
     (by the listener), "interrupted" (Ctrl-C) or "diverged". ``kept_epoch`` is the number of epochs
-    behind the weights that were kept. ``setback`` is the part of the criterion's fall that was
+    behind the weights that were kept. ``unfinished`` is the part of the loss's whole fall that the
+    last tenth of the epochs brought, where neither a schedule nor a lack of progress had ended
+    it. ``setback`` is the part of the criterion's fall that was
     lost again by the end, where that is notable and the steps do not descend on the criterion
     itself; else 0.
     """
@@ -177,6 +203,7 @@ class Training(NamedTuple):
     outcome: str
     kept_epoch: int
     setback: float = 0.0
+    unfinished: float = 0.0
 
 
 def train(
@@ -205,7 +232,10 @@ def train(
     optimizer, gradient = settings.optimizer, theta.empty_like()
     state = initial_state(optimizer, theta.flat) if state is None else state
     index = data.index.to(theta.flat.device)
-    n_batches = max(1, math.ceil(len(index) / settings.batch_size))
+    n_batches = n_batches_of(len(index), settings.batch_size)
+    max_iter = settings.max_iter
+    if max_iter is None:
+        max_iter = epochs_for(len(index), data.rows.n_columns, settings.batch_size)
     watch = Watch(theta, objective, data, settings, keeps_start)
 
     def step(batch, progress):
@@ -221,7 +251,7 @@ def train(
         order = torch.randperm(len(index), generator=generator, device=index.device)
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
         for k, batch in enumerate(torch.tensor_split(index[order], n_batches)):
-            value = step(batch, (number + k / n_batches) / settings.max_iter)
+            value = step(batch, (number + k / n_batches) / max_iter)
             if objective.reports_loss:
                 total += value
         return (total / n_batches).item() if objective.reports_loss else watch.criterion(data.probe)
@@ -229,14 +259,14 @@ def train(
     def run():
         started = time.perf_counter()
         watch.begin()
-        for number in range(settings.max_iter):
+        for number in range(max_iter):
             watch.before_epoch()
             loss = run_epoch(number)
             if not watch.after_epoch(loss):
                 return "diverged"
             seconds = time.perf_counter() - started
             held_out = watch.validation_curve[-1] if watch.holds_out else None
-            report = Epoch(number + 1, settings.max_iter, loss, held_out, seconds)
+            report = Epoch(number + 1, max_iter, loss, held_out, seconds)
             if listener is not None and listener(report):
                 return "stopped"
             if watch.is_stale:
@@ -251,7 +281,8 @@ def train(
             outcome = "interrupted"
         outcome, kept_epoch = watch.conclude(outcome)
     curves = watch.loss_curve, watch.validation_curve
-    return Training(*curves, state, outcome, kept_epoch, watch.setback)
+    unfinished = watch.recent_progress if outcome == "max_iter" else 0.0
+    return Training(*curves, state, outcome, kept_epoch, watch.setback, unfinished)
 
 
 class Watch:
@@ -309,6 +340,21 @@ class Watch:
         if rise <= _NOTABLE * abs(self.start_loss - self.objective.floor):
             return 0.0
         return rise / fall if fall > 0 else math.inf
+
+    @property
+    def recent_progress(self) -> float:
+        """The part of the whole fall so far that the last tenth of the epochs brought.
+
+        0 where a schedule has brought the learning rate to nothing, so that no more was to come.
+        """
+        curve = self.judgements
+        n_recent = len(curve) // 10
+        if n_recent == 0 or self.settings.schedule != "constant":
+            return 0.0
+        # Means of epochs, since single ones are noisy.
+        before, recent = (sum(c) for c in (curve[-2 * n_recent : -n_recent], curve[-n_recent:]))
+        fall = curve[0] - recent / n_recent
+        return max(0.0, (before - recent) / n_recent / fall) if fall > 0 else 0.0
 
     def begin(self) -> None:
         """Note the criterion at the start; if that is a model, it is the best until beaten."""

@@ -1,9 +1,8 @@
 r"""Groups of code units that are active together: the penalty on them, and its solver.
 
 The penalty alpha sum_g sqrt(sum_{j in g} w_gj h_j^2) turns whole groups on and off. Where the
-groups are overlapping neighbourhoods on a map (a ring, a torus), units that are active for the
-same inputs come to lie side by side: topographic maps (Kavukcuoglu, Ranzato, Fergus & LeCun,
-CVPR 2009).
+groups are overlapping neighbourhoods on a map (a ring, a torus), units that are active for the same
+inputs come to lie side by side: topographic maps (Kavukcuoglu, Ranzato, Fergus & LeCun, CVPR 2009).
 
 Codes are found by the method of multipliers (Douglas & Rachford 1956; Boyd et al. 2011). Every
 group has its own copy z_g of sqrt(w_g) h_g, so that each can be shrunk by itself; the code is what

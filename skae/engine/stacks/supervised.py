@@ -78,28 +78,14 @@ class Supervised(Objective):
 
     The output is o(h) = U h + d, with ``output_weight`` U and ``output_bias`` d.
 
-    Parameters
-    ----------
-    models : sequence of Model
-        Layers between the rows and the output; none makes the output a linear model.
-    units : object of `skae.engine.networks.units`
-        Of the target.
-    first : int, default=0
-        Number of the first of the layers in its stack.
-    weight_decay : float
-    dropout : tuple of two float
-        Of the rows' columns, and of hidden units.
-    weight : float
-        Of the first term.
-    labelled_fraction : float
-        Part of the rows that have a target: the first term, a mean over all rows, is divided by
-        it, so that it is one over the rows with a target.
-    unsupervised : Layerwise, default=None
-        The layers' own criteria, times ``unsupervised_weight``.
-    validation_loss : callable, default=None
-        (output, target) -> loss of each row, which `criterion` is the mean of; None is -log P.
-    baseline : float
-        As of `Objective`.
+    - ``models``: layers between the rows and the output, the first of them with the number
+      ``first`` in its stack; none makes the output a linear model. ``units``: of the target.
+    - ``dropout``: of the rows' columns, and of hidden units. ``weight``: of the first term.
+    - ``labelled_fraction``: the part of the rows that have a target. The first term, a mean over
+      all rows, is divided by it, so that it is one over the rows with a target.
+    - ``unsupervised``: the layers' own criteria, times ``unsupervised_weight``.
+    - ``validation_loss(output, target)``: the loss of each row, of which `criterion` is the mean;
+      None is -log P. ``baseline``: as of `Objective`.
     """
 
     def __init__(

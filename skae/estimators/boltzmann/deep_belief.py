@@ -24,6 +24,7 @@ from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import log_volume, machine_of, rows_of, sampling
+from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -41,10 +42,11 @@ from skae.estimators.face.scikit_learn import (
     with_callbacks,
 )
 from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
-from skae.estimators.face.transformer import Transformer
+from skae.estimators.face.transformer import Transformer, of_encoded_rows
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,
+    lowest_layer,
     make_layers,
     models_of,
     number_of_code,
@@ -71,9 +73,8 @@ class DeepBeliefNetwork(
         P_L(h_{L-1}, h_L)
 
     The machines are trained one after the other, each on the codes of the one below. With
-    :math:`Q_l(h_l \mid h_{l-1})` the conditional of machine :math:`l`, by which codes are
-    computed, and :math:`Q` the product of all but the last, a row's score is the variational
-    lower bound
+    :math:`Q_l(h_l \mid h_{l-1})` the conditional of machine :math:`l`, by which codes are computed,
+    and :math:`Q` the product of all but the last, a row's score is the variational lower bound
 
     .. math::
 
@@ -86,14 +87,6 @@ class DeepBeliefNetwork(
     :class:`StackedAutoEncoder` with ``layer="rbm"``.
 
     Read more in the :ref:`User Guide <stacks>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -127,24 +120,24 @@ class DeepBeliefNetwork(
     layer: str | RBM = parameter(
         default="rbm",
         constraints=[StrOptions({"rbm"}), HasMethods(["fit", "transform"])],
-        doc="""{"rbm"} or RBM
-        Every layer: an RBM of default parameters, which takes ``batch_size``, ``max_iter``,
+        kind='{"rbm"} or RBM',
+        doc="""Every layer: an RBM of default parameters, which takes ``batch_size``, ``max_iter``,
         ``device`` and ``verbose`` from the network, or one of which each layer is a copy with its
         number of units, so that ``layer__learning_rate`` is a parameter of all.""",
     )
     layers: Sequence[RBM] | None = parameter(
         default=None,
         constraints=[list, tuple, None],
-        doc="""list of RBM or None
-        The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first have
-        Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate`` and
-        the like.""",
+        kind="list of RBM or None",
+        doc="""The layers themselves, instead of ``layer_sizes`` and ``layer``. All but the first
+        have Bernoulli visible units. The parameters of the first are ``layers__0__learning_rate``
+        and the like.""",
     )
     pretraining: str = parameter(
         default="unsupervised",
         constraints=[StrOptions({"unsupervised", "prefit"})],
-        doc="""{"unsupervised", "prefit"}
-        How the layers are trained:
+        kind='{"unsupervised", "prefit"}',
+        doc="""How the layers are trained:
 
         - "unsupervised": one after the other, each on the codes of the one below, by its own
           ``fit``;
@@ -155,12 +148,11 @@ class DeepBeliefNetwork(
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
-        doc="""int
-        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
-        the top one. May be set after `fit`.""",
+        doc="""Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1
+        is the top one. May be set after `fit`.""",
     )
     batch_size: int = preset(TrainedModel, "batch_size", default=100)
-    max_iter: int = preset(TrainedModel, "max_iter", default=100)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default=100)
     warm_start: bool = preset(TrainedModel, "warm_start", default=False)
     device: str | torch.device = preset(TrainedModel, "device", default="auto")
     verbose: bool | int = preset(TrainedModel, "verbose", default=False)
@@ -168,17 +160,15 @@ class DeepBeliefNetwork(
         TrainedModel, "random_state", default=None
     )
 
-    layers_: list[RBM] = attribute(
-        """list of RBM
-        The fitted machines, from the data upwards."""
-    )
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    layers_: list[RBM] = attribute("list of RBM", "The fitted machines, from the data upwards.")
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
+    )
+    encoding_: Encoding | None = attribute(
+        "Encoding or None",
+        """What the columns of a data frame have become, see :class:`RBM`. None where X has numbers
+        only.""",
     )
 
     @fitted_property
@@ -203,18 +193,12 @@ class DeepBeliefNetwork(
         """  # noqa: D403
         return [layer.loss_curve_ for layer in self.layers_]
 
-    n_iter_: int = attribute(
-        """int
-        Epochs of all machines."""
-    )
+    n_iter_: int = attribute("int", "Epochs of all machines.")
     stopping_reason_: str = attribute(
-        """str
-        Why the training of the top machine ended: "max_iter", "converged" or "interrupted"."""
+        "str",
+        """Why the training of the top machine ended: "max_iter", "converged" or "interrupted".""",
     )
-    device_: str = attribute(
-        """str
-        Where it was trained."""
-    )
+    device_: str = attribute("str", "Where it was trained.")
 
     # As every estimator of this package, and every transformer by its model and columns.
     get_params = TrainedModel.get_params
@@ -223,6 +207,9 @@ class DeepBeliefNetwork(
     reconstruct = Transformer.reconstruct
     transform = Transformer.transform
     _checked = Transformer._checked
+    _encoded = Transformer._encoded
+    _decoded = Transformer._decoded
+    _log_derivative = Transformer._log_derivative
     _n_features_out = Transformer._n_features_out
     # The mean of the scores of rows.
     score = RBM.score
@@ -231,20 +218,6 @@ class DeepBeliefNetwork(
     @all_or_nothing
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -265,20 +238,6 @@ class DeepBeliefNetwork(
         """Continue learning with one pass over the rows of X for every machine in turn.
 
         Each continues on the codes of those below as they are then.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         goes_on = hasattr(self, "layers_")
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on, is_part=True)
@@ -323,8 +282,6 @@ class DeepBeliefNetwork(
         return_means : bool, default=False
             Whether to return means of the visible units given the layer above them instead
             of draws: the same rows without the noise of each column, as images are shown.
-        random_state : int, RandomState instance or None, default=None
-            None: the estimator's own, so that two calls return the same rows.
 
         Returns
         -------
@@ -345,7 +302,7 @@ class DeepBeliefNetwork(
         if init is not None:
             init = self._checked(init)
             init = self._codes(init, len(machines) - 1) if len(machines) > 1 else init
-        top = self.layers_[-1]
+        top = of_encoded_rows(self.layers_[-1])
         states = top.sample(
             n_samples,
             n_steps=n_steps,
@@ -356,12 +313,12 @@ class DeepBeliefNetwork(
             method=method,
             random_state=int(torch.randint(2**31, (), generator=generator, device=place.device)),
         )
-        samples = np.empty((n_samples, self.n_features_in_), kept.dtype)
+        samples = np.empty((n_samples, len(self.columns_.mean)), kept.dtype)
         with sampling(type(self).__name__, machines[0], n_samples):
             for start, block in rows_of(top, states, place).blocks():
                 visible = sample_downwards(machines, block, generator, return_means)
                 samples[start : start + len(block)] = visible.cpu().numpy()
-        return self.columns_.in_data_units(samples)
+        return self._decoded(samples)
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None
@@ -374,8 +331,6 @@ class DeepBeliefNetwork(
             How, see :meth:`RBM.log_partition_function`.
         n_chains, n_temperatures : int
             Of annealed importance sampling.
-        random_state : int, RandomState instance or None, default=None
-            Of the chains. None: the estimator's own.
 
         Returns
         -------
@@ -400,8 +355,6 @@ class DeepBeliefNetwork(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         log_partition : LogPartition or float, default=None
             What `log_partition_function` returned, or its value. None: it is called, with its
             defaults, when a score first needs it, and its value kept; with more than 20
@@ -445,7 +398,7 @@ class DeepBeliefNetwork(
 
         # That of the top machine is a part of its log Z.
         volume = sum(log_volume(layer.columns_) for layer in self.layers_[:-1])
-        return fitted.map_rows(bounds, X) - volume - value
+        return fitted.map_rows(bounds, X) - volume - value + self._log_derivative(X)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -456,7 +409,7 @@ class DeepBeliefNetwork(
     def _layers_for(self, X, sample_weight, *, goes_on, is_part=False):
         """Checked layers to train, with checked rows and weights."""
         validate_parameters(self)
-        data = check_rows(self, X, reset=not (goes_on and is_part))
+        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         layers, models = make_layers(self, X, data)
         for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
@@ -475,6 +428,9 @@ class DeepBeliefNetwork(
         if goes_on:
             layers = continued(self.layers_, layers, self.pretraining == "prefit")
         return layers, data, weight
+
+    def _lowest(self):
+        return lowest_layer(self)
 
     def _model(self, place, n_coding=None):
         """The layers as one `Model`, whose code is that of the first so many."""

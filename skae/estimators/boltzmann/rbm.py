@@ -18,7 +18,7 @@ from skae.estimators.boltzmann.sampling import (
     report_stuck,
 )
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
-from skae.estimators.face.training import TrainedModel
+from skae.estimators.face.training import TrainedModel, decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
 
 # Persistent chains beyond this number cost more than they tell.
@@ -53,14 +53,6 @@ class RBM(BoltzmannSampling, Transformer):
 
     Read more in the :ref:`User Guide <rbm>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     DenoisingAutoEncoder : Learns a reconstruction instead of a distribution.
@@ -94,15 +86,14 @@ class RBM(BoltzmannSampling, Transformer):
     n_components: int = parameter(
         default=256,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Number of binary hidden units.""",
+        doc="Number of binary hidden units.",
         kw_only=False,
     )
     visible: str = parameter(
         default="auto",
         constraints=[Registered(UNITS), StrOptions({"auto"})],
-        doc="""{"auto", "bernoulli", "gaussian", "squared_error"}
-        Visible units:
+        kind='{"auto", "bernoulli", "gaussian", "squared_error"}',
+        doc="""Visible units:
 
         - "bernoulli": for values in [0, 1]; what is between counts as a probability;
         - "gaussian": columns standardised by their mean and standard deviation, which
@@ -113,70 +104,63 @@ class RBM(BoltzmannSampling, Transformer):
     visible_variance: str = parameter(
         default="learned",
         constraints=[StrOptions({"learned", "unit"})],
-        doc="""{"learned", "unit"}
-        Variance of each standardised Gaussian unit given the hidden ones: learned, or as large
-        as the column's own.""",
+        kind='{"learned", "unit"}',
+        doc="""Variance of each standardised Gaussian unit given the hidden ones: learned, or as
+        large as the column's own.""",
     )
     minimum_variance: float = parameter(
         default=0.3,
         constraints=[Interval(Real, 0, 1, closed="right")],
-        doc="""float
-        Lower bound of learned variances, as a fraction of the column's own, which bounds
+        doc="""Lower bound of learned variances, as a fraction of the column's own, which bounds
         them from above. Small ones fit more closely, and are less stable: a unit's signal grows
         as its variance shrinks.""",
     )
     n_gibbs_steps: int = parameter(
         default=1,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Gibbs steps for each gradient step: the k of CD-k.""",
+        doc="Gibbs steps for each gradient step: the k of CD-k.",
     )
     persistent: bool = parameter(
         default=False,
         constraints=["boolean"],
-        doc="""bool
-        Whether chains, as many as ``batch_size`` but at most 1000, go on from one gradient
+        doc="""Whether chains, as many as ``batch_size`` but at most 1000, go on from one gradient
         step to the next, or start at the data each time.""",
     )
     centered: bool = parameter(
         default=True,
         constraints=["boolean"],
-        doc="""bool
-        Whether gradient steps count units from their mean activity, which makes
+        doc="""Whether gradient steps count units from their mean activity, which makes
         training invariant to flipping 0 and 1.""",
     )
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of half the sum of squared weights.""",
+        doc="""Weight of half the sum of squared weights; with ``optimizer="adamw"`` no term of the
+        objective, but what shrinks all parameters in each step.""",
     )
     sparsity: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the penalty that draws the mean of each hidden unit, over a batch, to
+        doc="""Weight of the penalty that draws the mean of each hidden unit, over a batch, to
         ``sparsity_target``.""",
     )
     sparsity_target: float = parameter(
         default=0.05,
         constraints=[Interval(Real, 0, 1, closed="neither")],
-        doc="""float
-        Mean activity that the penalty aims at.""",
+        doc="Mean activity that the penalty aims at.",
     )
     penalties: Sequence = parameter(
         default=(),
         constraints=[list, tuple],
-        doc="""list or tuple of penalties
-        More terms of the criterion, of your own, with P(h = 1 | v) as code: objects with a number
-        ``weight`` and a method ``value(theta, forward)`` that returns a scalar tensor, as those
-        of `skae.engine.networks.penalties`.""",
+        kind="list or tuple of penalties",
+        doc="""More terms of the criterion, of your own, with P(h = 1 | v) as code: objects with a
+        number ``weight`` and a method ``value(theta, forward)`` that returns a scalar tensor, as
+        those of `skae.engine.networks.penalties`.""",
     )
     n_scored_columns: int | None = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
-        doc="""int or None
-        Columns whose terms `score_samples` sums, and scales up to all: always the same,
+        doc="""Columns whose terms `score_samples` sums, and scales up to all: always the same,
         drawn once for each number of features. None, or more than there are, takes all:
         the exact pseudo-likelihood.""",
     )
@@ -188,23 +172,19 @@ class RBM(BoltzmannSampling, Transformer):
 
     components_ = layer_weights(
         "weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        Weights, one filter per row, for (x - columns_.shift) / columns_.scale.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        "Weights, one filter per row, for (x - columns_.shift) / columns_.scale.",
     )
     decoder_components_ = layer_weights(
-        "weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        The same: ``components_``.""",
+        "weight_0", "ndarray of shape (n_components, n_features_in_)", "The same: ``components_``."
     )
     intercept_hidden_ = layer_weights(
-        "hidden_bias_0",
-        """ndarray of shape (n_components,)
-        Biases of the hidden units.""",
+        "hidden_bias_0", "ndarray of shape (n_components,)", "Biases of the hidden units."
     )
     intercept_visible_ = layer_weights(
         "visible_bias_0",
-        """ndarray of shape (n_features_in_,)
-        Biases of the visible units: logits, or means in standardised units.""",
+        "ndarray of shape (n_features_in_,)",
+        "Biases of the visible units: logits, or means in standardised units.",
     )
 
     def _visible_scale(self):
@@ -216,15 +196,14 @@ class RBM(BoltzmannSampling, Transformer):
 
     visible_scale_ = fitted_property(
         _visible_scale,
-        doc="""ndarray of shape (n_features_in_,)
-        Standard deviations of Gaussian visible units given the hidden ones, in the units of the
-        data.""",
+        doc="ndarray of shape (n_features_in_,)\nStandard deviations of Gaussian visible units "
+        "given the hidden ones, in the units of the data.",
     )
 
     loss_curve_: list[float] = attribute(
-        """list of float
-        Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate from one
-        column of each of some 500 rows, the same after every epoch."""
+        "list of float",
+        """Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate from one
+        column of each of some 500 rows, the same after every epoch.""",
     )
 
     _loss_parameter = "visible"
@@ -236,26 +215,20 @@ class RBM(BoltzmannSampling, Transformer):
     def free_energy(self, X):
         """Free energy of each row, F(x) = -log sum_h exp(-E(x, h)), in nats.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         energies : ndarray of shape (n_samples,)
             Lower is more probable: log P(x) = -F(x) - log Z, see `log_partition_function`.
         """
         model, theta = fitted = self._fitted_model(X := self._checked(X))
-        return fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
+        energies = fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
+        return energies - self._log_derivative(X)
 
     def score_samples(self, X, *, log_partition=None):
         """Log-likelihood of each row where log Z is given, else its pseudo-log-likelihood.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         log_partition : LogPartition or float, default=None
             What `log_partition_function` returned, or its value.
 
@@ -284,19 +257,13 @@ class RBM(BoltzmannSampling, Transformer):
             blocks = x.split(200)
             return torch.cat([pseudo_log_likelihood(machine, rows, columns) for rows in blocks])
 
-        return fitted.map_rows(scores, X) - log_volume(self.columns_)
+        return fitted.map_rows(scores, X) - log_volume(self.columns_) + self._log_derivative(X)
 
     def score(self, X, y=None, sample_weight=None, *, log_partition=None):
         """Mean of `score_samples` over the rows of X.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
         log_partition : LogPartition or float, default=None
             What `log_partition_function` returned, or its value; see `score_samples`.
 
@@ -313,7 +280,7 @@ class RBM(BoltzmannSampling, Transformer):
         shift, scale = self.columns_.standardization(place)
         return boltzmann_machine(
             units,
-            self.n_features_in_,
+            len(self.columns_.mean),
             int(self.n_components),
             bias,
             least_variance=self.minimum_variance if learns_variance else None,
@@ -335,7 +302,8 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _all_penalties(self):
         """Those that parameters name, and the user's own."""
-        named = WeightDecay(self.weight_decay), CodeKL(self.sparsity, self.sparsity_target)
+        decay = WeightDecay(decay_in_criterion(self))
+        named = decay, CodeKL(self.sparsity, self.sparsity_target)
         return [*(penalty for penalty in named if penalty.weight > 0), *self.penalties]
 
     def _check_parameters(self):

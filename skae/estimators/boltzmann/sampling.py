@@ -26,6 +26,7 @@ from skae.engine.optimisation.devices import Place, place_of, require_memory, su
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
 from skae.estimators.face.outcomes import warn
+from skae.estimators.face.parameters import document_methods
 from skae.estimators.face.training import StepLine, usable_place
 from skae.estimators.face.transformer import check_same_weights
 
@@ -93,6 +94,7 @@ def sampling(name: str, machine: BipartiteMachine, n_chains: int, *, shows: bool
             line.finish()
 
 
+@document_methods
 class BoltzmannSampling:
     """Methods of a `Transformer` whose parameters are a machine's: they run chains of it."""
 
@@ -125,7 +127,7 @@ class BoltzmannSampling:
                 state = gibbs_state(machine, visible, generator)
                 run = run_chains(step, state, Schedule(burn_in=n_steps), keep=lambda s: s[0])
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
-        return self.columns_.in_data_units(result)
+        return self._decoded(result)
 
     def sample(
         self,
@@ -160,12 +162,9 @@ class BoltzmannSampling:
             from the machine to independent units, which swap states; modes between which
             plain steps hardly ever move are all visited.
         method : {"auto", "gibbs", "tempering"} or callable, default="auto"
-            The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs".
-            Or one of your own, a function of a machine and a generator that returns a step, from
-            a state (visible units, hidden units) to the next; see
-            `skae.engine.boltzmann.samplers`.
-        random_state : int, RandomState instance or None, default=None
-            None: the estimator's own, so that two calls return the same rows.
+            The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs". Or
+            one of your own, a function of a machine and a generator that returns a step, from a
+            state (visible units, hidden units) to the next; see `skae.engine.boltzmann.samplers`.
 
         Returns
         -------
@@ -231,7 +230,7 @@ class BoltzmannSampling:
         if trouble is not None and schedule.n_steps >= _TIME_TO_MOVE:
             warn(f"{name}: {trouble}", ConvergenceWarning)
         samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
-        return self.columns_.in_data_units(samples.cpu().numpy())
+        return self._decoded(samples.cpu().numpy())
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None
@@ -248,8 +247,6 @@ class BoltzmannSampling:
         n_temperatures : int, default=10000
             Steps of each from independent units to the machine. More make the standard
             error smaller, and honest.
-        random_state : int, RandomState instance or None, default=None
-            Of the chains. None: the estimator's own.
 
         Returns
         -------

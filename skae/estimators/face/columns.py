@@ -9,6 +9,7 @@ import torch
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.units import UNITS, Mixed, OneHotGroups
 from skae.engine.optimisation.rows import summarize_columns
+from skae.estimators.face.frames import parts_of
 from skae.estimators.face.kinds import kinds_of
 
 
@@ -130,13 +131,21 @@ class Columns(NamedTuple):
 
 
 def describe_columns(
-    X, loss, row_weight, original, feature_names=None, parameter="loss", *, gaps=False, known=None
+    X,
+    loss,
+    row_weight,
+    original,
+    feature_names=None,
+    parameter="loss",
+    *,
+    gaps=False,
+    encoding=None,
 ):
     """Choose the losses of the columns of X and estimate what they need.
 
     ``loss`` is what the estimators document, the value of their ``parameter``; ``original`` is X as
-    the user passed it, for columns chosen by name. ``gaps`` tells whether NaN may be among the
-    entries, and ``known`` what loss="auto" means where an encoding tells: ((name, columns), ...).
+    the user passed it, for columns chosen by name, of which ``encoding`` made X, if it is not None.
+    ``gaps`` tells whether NaN may be among the entries.
 
     Raises a ValueError for infinity, for NaN that may not be or is all that a column has, and for
     columns outside their loss's domain, chosen twice or not at all.
@@ -154,13 +163,17 @@ def describe_columns(
             f"Column {_label(column, feature_names)} is so large that its standard deviation "
             "overflows. Rescale it."
         )
+    parts = None
     if isinstance(loss, str) and loss == "auto":
         if parameter != "loss":  # units of an energy, which are of one kind
             in_unit = (summary.minimum >= 0).all() and (summary.maximum <= 1).all()
             loss = "bernoulli" if in_unit else "gaussian"
-        elif known is None:
-            known = kinds_of(X, summary, row_weight, feature_names)
-    parts = known if loss == "auto" else _resolve_parts(loss, summary, original, feature_names)
+        elif encoding is not None:
+            parts = parts_of(encoding)
+        else:
+            parts = kinds_of(X, summary, row_weight, feature_names)
+    if parts is None:
+        parts = _resolve_parts(loss, summary, original, feature_names, encoding)
     _check_parts(parts, X, summary, feature_names, parameter)
 
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
@@ -188,7 +201,7 @@ def _check_observed(summary, feature_names):
         )
 
 
-def _resolve_parts(loss, summary, original, feature_names):
+def _resolve_parts(loss, summary, original, feature_names, encoding):
     n_features = len(summary.mean)
     if isinstance(loss, str):
         return ((loss, np.arange(n_features)),)
@@ -201,6 +214,7 @@ def _resolve_parts(loss, summary, original, feature_names):
                 f"entry {number} is {part!r}."
             )
         columns = column_indices(original, part[1])
+        columns = columns if encoding is None else encoding.encoded_columns(columns)
         counts = (owner >= 0) + np.bincount(columns, minlength=n_features)
         if (counts > 1).any():
             raise ValueError(
@@ -208,7 +222,9 @@ def _resolve_parts(loss, summary, original, feature_names):
                 "each column needs exactly one loss."
             )
         owner[columns] = number
-        parts.append((part[0], columns))
+        # One column of two values, 0 and 1, is no group of columns.
+        is_binary = encoding is not None and len(columns) == 1 and UNITS[part[0]].sums_to_one
+        parts.append(("bernoulli" if is_binary else part[0], columns))
     missing = np.flatnonzero(owner < 0)
     if len(missing):
         raise ValueError(

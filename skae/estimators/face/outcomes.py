@@ -24,6 +24,8 @@ _COLLAPSED = 0.5
 _EXPLAINED, _TIME_TO_LEARN = 0.01, 30
 # A training that gave back this part of what it had gained went wrong.
 _SETBACK = 0.5
+# One whose last tenth brought this part of the loss's whole fall was not at its end.
+_UNFINISHED = 0.02
 
 
 class CollapsedCodeWarning(UserWarning):
@@ -55,15 +57,16 @@ def _fitted_state(model):
 def report_outcome(model, training, max_iter, start_is_model=False, rate=None):
     """Warn of a training that diverged or was interrupted; raise if it learned nothing.
 
-    ``max_iter`` are the epochs that were allowed. ``start_is_model`` tells whether the weights at
-    the start, which are kept where nothing better was found, are what an earlier phase of the same
-    fit has learned; ``rate`` what the learning rate is, where it is not the model's.
+    ``max_iter`` are the epochs that were allowed, or None if they depended on the rows.
+    ``start_is_model`` tells whether the weights at the start, which are kept where nothing better
+    was found, are what an earlier phase of the same fit has learned; ``rate`` what the learning
+    rate is, where it is not the model's.
     """
     rate = f"now {model.learning_rate:g}" if rate is None else rate
     name, n_epochs = type(model).__name__, len(training.loss_curve)
     if training.outcome == "diverged":
         # After a regular end every epoch was finite; the explosion came to light at the end.
-        epoch = min(n_epochs + 1, max_iter)
+        epoch = min(n_epochs + 1, max_iter or n_epochs + 1)
         message = (
             f"{name} diverged by epoch {epoch}: the loss or the weights exploded or are not "
             f"finite. Use a smaller learning_rate ({rate}) or weaker penalties"
@@ -88,6 +91,13 @@ def report_outcome(model, training, max_iter, start_is_model=False, rate=None):
             f"{training.loss_curve[-1]:.6g} from {min(training.loss_curve):.6g} after epoch "
             f"{1 + np.argmin(training.loss_curve)}. Use a smaller learning_rate ({rate}"
             f"), learning_rate_schedule='linear' or fewer epochs.",
+            ConvergenceWarning,
+        )
+    elif training.unfinished > _UNFINISHED and n_epochs >= _TIME_TO_LEARN:
+        warn(
+            f"{name} reached max_iter={n_epochs} while its loss still fell: the last tenth of the "
+            f"epochs brought {training.unfinished:.0%} of its whole fall. Use a larger max_iter, "
+            f"or max_iter='auto', or a larger learning_rate ({rate}).",
             ConvergenceWarning,
         )
     elif training.outcome == "interrupted":

@@ -1,16 +1,19 @@
-"""Constructor parameters and fitted attributes, each declared once: type, legal values, meaning.
+"""What is documented once: constructor parameters, fitted attributes, arguments of methods.
 
     @estimator
     class Model(BaseEstimator):
         weight_decay: float = parameter(
-            default=0.0, constraints=[Interval(Real, 0, None, closed="left")], doc="float ..."
+            default=0.0, constraints=[Interval(Real, 0, None, closed="left")], doc="..."
         )
-        n_iter_: int = attribute("int ...")
+        n_iter_: int = attribute("int", "Epochs run.")
 
 gives ``Model`` the constructor that scikit-learn expects (it only assigns), the constraints that
 `validate_parameters` checks in ``fit``, and the sections "Parameters" and "Attributes" of its
-docstring, where it says ``{parameters}`` and ``{attributes}``. A subclass inherits all of them, so
-a named variant of a model is a class that restates a default.
+docstring, before those that are written there. A subclass inherits all of them, so a named variant
+of a model is a class that restates a default.
+
+A method's docstring says what is special of its arguments and of what it returns;
+`document_methods` adds the others: those of the same method of a base class, or the usual ones.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ import inspect
 import textwrap
 from typing import Any, Literal, TypeVar, dataclass_transform
 
+from skae._documentation import complete, entries, joined, public_functions, sections
 from skae._validation import Registered
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -25,14 +29,16 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseEstimator)
 
 
-def parameter(*, default: Any, constraints: list, doc: str, kw_only: bool = True) -> Any:
+def parameter(
+    *, default: Any, constraints: list, doc: str, kind: str = "", kw_only: bool = True
+) -> Any:
     """Declare a constructor parameter, which ``kw_only`` makes one that is passed by its name.
 
-    ``constraints`` are legal values, as scikit-learn's parameter validation takes them. The first
-    line of ``doc`` is the type, then comes what it does; the default is added. Where it says
-    ``{names}`` or ``{summaries}``, those of the parts that ``constraints`` says are `Registered`.
+    ``constraints`` are legal values, as scikit-learn's parameter validation takes them; ``doc``
+    says what it does, and ``kind`` its type where the annotation does not tell users. Where these
+    say ``{names}`` or ``{summaries}``, those of the parts that are `Registered` as constraints.
     """
-    metadata = {"constraints": constraints, "doc": inspect.cleandoc(doc)}
+    metadata = {"constraints": constraints, "kind": kind, "doc": inspect.cleandoc(doc)}
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
 
 
@@ -42,12 +48,13 @@ def preset(cls: type, name: str, *, default: Any, kw_only: bool = True) -> Any:
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
 
 
-def attribute(doc: str, *, init: Literal[False] = False) -> Any:
-    """Declare what `fit` leaves: the first line of ``doc`` is its type, then comes what it is.
+def attribute(kind: str, meaning: str, *, init: Literal[False] = False) -> Any:
+    """Declare what `fit` leaves: its type, and what it is.
 
     ``init`` tells type checkers that it is no parameter of the constructor.
     """
-    return dataclasses.field(init=init, metadata={"doc": inspect.cleandoc(doc)})
+    doc = f"{kind}\n{inspect.cleandoc(meaning)}"
+    return dataclasses.field(init=init, metadata={"doc": doc})
 
 
 class fitted_property(property):  # noqa: N801 - a decorator, as property is
@@ -78,10 +85,50 @@ def estimator(cls: type[T]) -> type[T]:
         names = [n for base in cls.__mro__ for n in (*inspect.get_annotations(base), *vars(base))]
         parameters = [_documented(fields[n]) for n in dict.fromkeys(names) if n in fields]
         attributes = [_documented_attribute(cls, n) for n in dict.fromkeys(names)]
-        text = inspect.cleandoc(cls.__doc__)
-        text = text.replace("{parameters}", "\n".join(parameters))
-        text = text.replace("{attributes}", "\n".join(filter(None, attributes)))
-        cls.__doc__ = text
+        found = sections(cls.__doc__)
+        first = {"": found.pop(""), "Parameters": "\n".join(parameters)}
+        first["Attributes"] = "\n".join(filter(None, attributes))
+        cls.__doc__ = joined(first | found)
+    return document_methods(cls)
+
+
+# What arguments of methods are where a docstring does not say it; first those of learning.
+_OF_LEARNING = entries(
+    """
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Training data.
+    y : Ignored
+        Not used, present for API consistency.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows in the objective; a row of weight 0 is left out.
+    """
+)
+_USUAL = _OF_LEARNING | entries(
+    """
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Data.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows in the mean.
+    random_state : int, RandomState instance or None, default=None
+        None: the estimator's own, so that two calls return the same.
+    """
+)
+_FITTED = "self : object\n    The fitted estimator."
+
+
+def document_methods(cls: type[T]) -> type[T]:
+    """Class decorator that completes the docstrings of public methods."""
+    for name, member, function in public_functions(cls):
+        learns = name in ("fit", "partial_fit")
+        usual, returned = (_OF_LEARNING, _FITTED) if learns else (_USUAL, "")
+        for base in reversed(cls.__mro__[1:]):
+            doc = getattr(vars(base).get(name), "__doc__", None)
+            if doc and base.__module__.startswith("skae."):
+                of_base = sections(doc)
+                usual = usual | entries(of_base.get("Parameters", ""))
+                returned = of_base.get("Returns", returned)
+        complete(function, usual, returned)
+        member.__doc__ = function.__doc__
     return cls
 
 
@@ -138,13 +185,14 @@ def _is_estimator(value):
 
 
 def _documented(field):
-    doc = field.metadata["doc"]
+    kind, doc = field.metadata["kind"], field.metadata["doc"]
+    if not kind:
+        kind = getattr(field.type, "__name__", str(field.type)).replace(" | ", " or ")
     for constraint in field.metadata["constraints"]:
         if isinstance(constraint, Registered):
-            doc = doc.replace("{names}", constraint.options.names)
+            kind = kind.replace("{names}", constraint.options.names)
             doc = doc.replace("{summaries}", constraint.options.summaries)
-    kind, _, meaning = doc.partition("\n")
-    return f"{field.name} : {kind}, default={field.default!r}\n{textwrap.indent(meaning, '    ')}"
+    return f"{field.name} : {kind}, default={field.default!r}\n{textwrap.indent(doc, '    ')}"
 
 
 def _documented_attribute(cls, name):

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -10,12 +9,13 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skae._validation import Interval, Registered, computing_dtype
+from skae._validation import Interval, Registered, StrOptions, computing_dtype
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_model
-from skae.engine.optimisation.optimizers import OPTIMIZERS
+from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.training import SCHEDULES, Data, Settings
+from skae.estimators.face.frames import Encoding, encode_rows
 from skae.estimators.face.outcomes import report_outcome, warn
 from skae.estimators.face.parameters import (
     attribute,
@@ -39,127 +39,117 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     batch_size: int = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Rows per gradient step. An epoch's batches differ in size by one row at most.""",
+        doc="Rows per gradient step. An epoch's batches differ in size by one row at most.",
     )
     learning_rate: float = parameter(
         default=1e-3,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Step size of the optimiser. Objectives are means over rows, so it does not
+        doc="""Step size of the optimiser. Objectives are means over rows, so it does not
         depend on ``batch_size``.""",
     )
     learning_rate_schedule: str = parameter(
         default="constant",
         constraints=[Registered(SCHEDULES)],
-        doc="""{{names}}
-        Course of the learning rate over ``max_iter`` epochs:
+        kind="{{names}}",
+        doc="""Course of the learning rate over ``max_iter`` epochs:
 
-        {summaries}""",
+        {summaries}
+
+        A schedule is run to its end, unless ``early_stopping`` ends it.""",
     )
     optimizer: str = parameter(
         default="adam",
         constraints=[Registered(OPTIMIZERS)],
-        doc="""{{names}}
-        The rule of the gradient steps, by torch's kernels:
+        kind="{{names}}",
+        doc="""The rule of the gradient steps, by torch's kernels:
 
         {summaries}""",
     )
     momentum: float = parameter(
         default=0.9,
         constraints=[Interval(Real, 0, 1, closed="left")],
-        doc="""float
-        Momentum of "sgd", "nesterov" and "rmsprop".""",
+        doc="""Momentum of "sgd", "nesterov" and "rmsprop".""",
     )
-    max_iter: int = parameter(
+    max_iter: int | str = parameter(
         default=100,
-        constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Epochs at most.""",
+        constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        kind='int or "auto"',
+        doc="""Epochs at most. "auto": so many that there are 1000 + 100 sqrt(n_features) gradient
+        steps or a few more, but 5 at least.""",
     )
     tol: float = parameter(
         default=1e-4,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Progress that counts, as a fraction of the loss's whole fall so far.""",
+        doc="Progress that counts, as a fraction of the loss's whole fall so far.",
     )
     n_iter_no_change: int | None = parameter(
         default=10,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
-        doc="""int or None
-        Epochs without progress after which training ends. None: never before
+        doc="""Epochs without progress after which training ends. None: never before
         ``max_iter``.""",
     )
     early_stopping: bool = parameter(
         default=False,
         constraints=["boolean"],
-        doc="""bool
-        Whether to hold out a part of the rows, watch the loss there instead of the
+        doc="""Whether to hold out a part of the rows, watch the loss there instead of the
         training loss, and keep the weights of the best epoch.""",
     )
     validation_fraction: float = parameter(
         default=0.1,
         constraints=[Interval(Real, 0, 1, closed="neither")],
-        doc="""float
-        Part of the rows that ``early_stopping`` holds out.""",
+        doc="Part of the rows that ``early_stopping`` holds out.",
     )
     warm_start: bool = parameter(
         default=False,
         constraints=["boolean"],
-        doc="""bool
-        Whether `fit` continues from the weights of the last fit.""",
+        doc="Whether `fit` continues from the weights of the last fit.",
     )
     device: str | torch.device = parameter(
         default="auto",
         constraints=[str, torch.device],
-        doc="""str or torch.device
-        "auto" takes CUDA, then MPS or XPU, then the CPU, when `fit` is called; or any
+        kind="str or torch.device",
+        doc=""""auto" takes CUDA, then MPS or XPU, then the CPU, when `fit` is called; or any
         device of torch, such as "cpu" or "cuda:1".""",
     )
     verbose: bool | int = parameter(
         default=False,
         constraints=["verbose"],
-        doc="""bool or int
-        Whether to show a progress line with losses and time left.""",
+        kind="bool or int",
+        doc="Whether to show a progress line with losses and time left.",
     )
     random_state: int | np.random.RandomState | None = parameter(
         default=None,
         constraints=["random_state"],
-        doc="""int, RandomState instance or None
-        Seed of weights, batches and noise. The same int gives the same bits on the
+        kind="int, RandomState instance or None",
+        doc="""Seed of weights, batches and noise. The same int gives the same bits on the
         same device and number of threads.""",
     )
 
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
-    n_iter_: int = attribute(
-        """int
-        Epochs run."""
+    encoding_: Encoding | None = attribute(
+        "Encoding or None",
+        """What the columns of a data frame have become: ``encoding_.names`` are those that the
+        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only.""",
     )
+    n_iter_: int = attribute("int", "Epochs run.")
     loss_curve_: list[float] = attribute(
-        """list of float
-        Training objective of each epoch, in nats per row: a mean over the epoch's batches, so it
-        includes the epoch's progress."""
+        "list of float",
+        """Training objective of each epoch, in nats per row: a mean over the epoch's batches, so it
+        includes the epoch's progress.""",
     )
     validation_curve_: list[float] = attribute(
-        """list of float
-        Objective on the held-out rows after each epoch; empty without early stopping."""
+        "list of float",
+        "Objective on the held-out rows after each epoch; empty without early stopping.",
     )
     stopping_reason_: str = attribute(
-        """str
-        "max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the model so
-        far was kept) or "diverged" (the best finite weights were kept)."""
+        "str",
+        """"max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the model so
+        far was kept) or "diverged" (the best finite weights were kept).""",
     )
-    device_: str = attribute(
-        """str
-        Where the model was trained."""
-    )
+    device_: str = attribute("str", "Where the model was trained.")
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of this estimator and of those that it is made of.
@@ -191,6 +181,14 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         """
         return set_nested_params(self, params)
 
+    def _encoded(self, X, *, reset: bool, sample_weight=None):
+        """Rows of a table as an array; with ``reset``, ``encoding_`` is made."""
+        return encode_rows(self, self._lowest(), X, reset=reset, weight=sample_weight)
+
+    def _lowest(self) -> Any:
+        """The estimator that sees the data, and says how tables are encoded."""
+        return self
+
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""
         validate_parameters(self)
@@ -201,13 +199,29 @@ def settings_of(estimator: TrainedModel, *, resumes: bool = False, **changes: An
 
     A training that goes on (``resumes``) has no schedule: nobody knows its end.
     """
-    rule = OPTIMIZERS.get(estimator.optimizer)  # a model may have one of its own
-    own = Settings(
-        optimizer=None if rule is None else rule(estimator.momentum),
-        schedule="constant" if resumes else estimator.learning_rate_schedule,
-        **{name: getattr(estimator, name) for name in _SAME},
-    )
-    return replace(own, **changes)
+    own = {name: getattr(estimator, name) for name in _SAME} | changes
+    if own["max_iter"] == "auto":
+        own["max_iter"] = None
+    if "optimizer" not in own:
+        own["optimizer"] = rule_of(estimator)
+    return Settings(schedule="constant" if resumes else estimator.learning_rate_schedule, **own)
+
+
+def rule_of(estimator: TrainedModel) -> Rule | None:
+    """The rule of the gradient steps; None where the model has one of its own."""
+    rule = OPTIMIZERS.get(estimator.optimizer)
+    if rule is None:
+        return None
+    if not getattr(rule, "decouples_decay", False):
+        return rule(estimator.momentum)
+    return rule(estimator.momentum, getattr(estimator, "weight_decay", 0.0))
+
+
+def decay_in_criterion(estimator: TrainedModel) -> float:
+    """The weight of the decay, where the rule of the steps does not do it itself."""
+    rule = OPTIMIZERS.get(estimator.optimizer)
+    decouples = getattr(rule, "decouples_decay", False)
+    return 0.0 if decouples else estimator.weight_decay  # type: ignore[attr-defined]
 
 
 def place_for(estimator: TrainedModel, X) -> Place:
@@ -298,6 +312,8 @@ class CallbackBridge:
     """
 
     def __init__(self, model, max_iter, X, y, sample_weight):
+        # A number that depends on the rows is not known yet.
+        max_iter = None if isinstance(max_iter, str) else max_iter
         self.model, self.fitted_attributes = model, None
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.data = {"X": X, "y": y, "metadata": metadata}

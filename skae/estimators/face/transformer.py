@@ -1,7 +1,10 @@
 """The scikit-learn face that all learned transformers share."""
 
+import copy
 import inspect
 import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -10,9 +13,17 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import check_array
 
-from skae._validation import check_is_fitted, check_rows, check_weights, make_generator
+from skae._validation import (
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    check_rows,
+    check_weights,
+    column_names,
+    make_generator,
+)
 from skae.engine.networks.gaps import observed
-from skae.engine.networks.units import observed_loss
+from skae.engine.networks.units import UNITS, observed_loss
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import (
     AFRESH,
@@ -27,8 +38,9 @@ from skae.engine.optimisation.parameters import Parameters, Registry
 from skae.engine.optimisation.rows import may_have_gaps
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
+from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
-from skae.estimators.face.parameters import attribute, estimator, fitted_property
+from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.scikit_learn import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -49,7 +61,7 @@ from skae.estimators.face.training import (
 LAYERS = Registry()
 
 
-def layer_weights(name: str, doc: str, *others: str) -> Any:
+def layer_weights(name: str, kind: str, meaning: str, *others: str) -> Any:
     """An attribute that is one of the learned parameters, where there is one layer."""
 
     def read(self):
@@ -65,7 +77,7 @@ def layer_weights(name: str, doc: str, *others: str) -> Any:
             reason = f"has no {name} in its weights_"
         raise AttributeError(f"this {type(self).__name__} {reason}")
 
-    return fitted_property(read, doc=inspect.cleandoc(doc))
+    return fitted_property(read, doc=f"{kind}\n{inspect.cleandoc(meaning)}")
 
 
 @estimator
@@ -77,14 +89,50 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     `_facts` return.
     """
 
+    categorical_features: str | Sequence = parameter(
+        default="from_dtype",
+        constraints=[StrOptions({"from_dtype"}), "array-like"],
+        kind='{"from_dtype"} or array-like of bool, int or str',
+        doc="""Which columns are categories: "from_dtype", those of a data frame that are text,
+        categories or truth values; or a mask, indexes or names of columns that are so as well,
+        also of an array. The others of a data frame are numbers, dates or durations. In a stack,
+        this and the next three are of the lowest layer.""",
+    )
+    max_categories: int | None = parameter(
+        default=30,
+        constraints=[Interval(Integral, 2, None, closed="left"), None],
+        kind="int or None",
+        doc="""Categories of a column at most. The rarest are one category together,
+        "infrequent".""",
+    )
+    min_frequency: float | int | None = parameter(
+        default=0.01,
+        constraints=[
+            Interval(Real, 0, 1, closed="left"),
+            Interval(Integral, 1, None, closed="left"),
+            None,
+        ],
+        kind="float, int or None",
+        doc="Part, or number, of the rows below which a category is infrequent.",
+    )
+    numbers: str = parameter(
+        default="auto",
+        constraints=[StrOptions({"auto", "clipped", "standardized"})],
+        kind='{"auto", "clipped", "standardized"}',
+        doc="""What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2), where z is x
+        less its median over its interquartile range (as a part of that of a normal distribution), which
+        heavy tails leave alone; "standardized", x less its mean over its standard deviation;
+        "auto", the first where a data frame has text, categories, dates or gaps, else the
+        second.""",
+    )
+
     weights_: dict[str, np.ndarray] = attribute(
-        """dict of str to ndarray
-        All learned parameters by name."""
+        "dict of str to ndarray", "All learned parameters by name."
     )
     columns_: Columns = attribute(
-        """Columns
-        Losses, shift, scale, mean and range of the columns; the network sees
-        (x - columns_.shift) / columns_.scale."""
+        "Columns",
+        """Losses, shift, scale, mean and range of the columns; the network sees (x -
+        columns_.shift) / columns_.scale.""",
     )
 
     # The constructor parameter that chooses the units of the columns.
@@ -105,15 +153,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data. Memory maps and sparse matrices are read one batch at a time.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -141,24 +180,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
-        The first call chooses the loss and the statistics of the columns from its
-        rows, which should be like those to come; later calls keep them. The optimiser's
-        moments and the random state carry over from call to call. No rows are held out,
-        and the learning rate is constant.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
+        The first call chooses the loss and the statistics of the columns from its rows, which
+        should be like those to come; later calls keep them. The optimiser's moments and the random
+        state carry over from call to call. No rows are held out, and the learning rate is constant.
         """
         self._check_parameters()
         state = self.__dict__.get("_training_state")
@@ -175,11 +199,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def transform(self, X):
         """Codes of the rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -211,15 +230,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             )
         model, theta = fitted = self._fitted_model(X)
         means = fitted.map_codes(lambda h: model.units.mean(model.decode(theta, h)), X)
-        return self.columns_.in_data_units(means)
+        return self._decoded(means)
 
     def reconstruct(self, X):
         """Reconstructions of the rows of X: ``inverse_transform(transform(X))``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -230,11 +244,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -248,25 +257,15 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             filled, mask = observed(x, model.fill)
             return observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
 
-        return -fitted.map_rows(loss, X, gaps=True)
+        return self._log_derivative(X) - fitted.map_rows(loss, X, gaps=True)
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of `score_samples` over the rows of X.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean.
-
         Returns
         -------
         score : float
-            In nats per row (for ``loss="squared_error"``, half squared errors); higher is
-            better.
+            In nats per row (for ``loss="squared_error"``, half squared errors); higher is better.
         """
         return mean_score(self.score_samples(X), sample_weight)
 
@@ -283,10 +282,16 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def _describe(self, X, weight: np.ndarray | None, original) -> Columns:
         """The `Columns` of checked rows."""
-        names = getattr(self, "feature_names_in_", None)
-        choice = getattr(self, self._loss_parameter)
-        parameter, gaps = self._loss_parameter, self._accepts_gaps
-        return describe_columns(X, choice, weight, original, names, parameter, gaps=gaps)
+        return describe_columns(
+            X,
+            getattr(self, self._loss_parameter),
+            weight,
+            original,
+            column_names(self),
+            self._loss_parameter,
+            gaps=self._accepts_gaps,
+            encoding=self.encoding_,
+        )
 
     def _facts(
         self, X, weight: np.ndarray | None, columns: Columns, *, is_whole: bool
@@ -304,7 +309,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def _read(self, X, sample_weight, start):
         """Checked rows and weights, with ``columns_`` known: the last step without cost."""
         afresh = start.weights is None
-        data = check_rows(self, X, reset=afresh, finite=not afresh)
+        data = check_rows(self, X, reset=afresh, finite=not afresh, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         if afresh:
             columns = self._describe(data, weight, X)
@@ -312,7 +317,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             vars(self).update({"columns_": columns} | facts)
         else:
             self.columns_.check_choice(getattr(self, self._loss_parameter))
-            self.columns_.check(data, getattr(self, "feature_names_in_", None))
+            self.columns_.check(data, column_names(self))
         return data, weight
 
     def _learn(
@@ -364,27 +369,49 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """Rows of the user, in the domain of the units."""
         check_is_fitted(self)
         X = check_rows(self, X, reset=False)
-        self.columns_.check(X, getattr(self, "feature_names_in_", None))
+        self.columns_.check(X, column_names(self))
         return X
+
+    def _decoded(self, values: np.ndarray):
+        """Rows as the network has them, an array that may be changed, as the user's are."""
+        values = self.columns_.in_data_units(values)
+        return values if self.encoding_ is None else self.encoding_.decode(values)
+
+    def _log_derivative(self, X) -> np.ndarray | float:
+        """What makes a log-density of checked rows one of the user's numbers."""
+        if self.encoding_ is None:
+            return 0.0
+        scaled = [columns for name, columns in self.columns_.parts if UNITS[name].standardizes]
+        return self.encoding_.log_derivative(X, np.concatenate([np.arange(0), *scaled]))
 
     def _codes(self, X) -> np.ndarray:
         """Codes of checked rows."""
         return self._fitted_model(X).codes(X)
 
 
-def as_if_fitted(transformer: Transformer, X, original) -> Transformer:
+def as_if_fitted(
+    transformer: Transformer, X, original, encoding: Encoding | None = None
+) -> Transformer:
     """A copy of a transformer that knows the columns of checked rows, and has learned nothing.
 
-    Its ``_model`` is the one that it will be.
+    Its ``_model`` is the one that it will be. X was made of the ``original`` by ``encoding``.
     """
     trial = clone(transformer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own fit will warn
-        trial.n_features_in_ = X.shape[1]
+        trial.n_features_in_, trial.encoding_ = X.shape[1], encoding
         X = _without_gaps(X)  # few rows may have none of a column
         trial.columns_ = trial._describe(X, None, original)
         vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
     return trial
+
+
+def of_encoded_rows(transformer: Transformer) -> Transformer:
+    """A copy of a fitted transformer that takes and returns rows as encoded."""
+    twin = copy.copy(transformer)
+    twin.n_features_in_, twin.encoding_ = len(transformer.columns_.mean), None
+    vars(twin).pop("feature_names_in_", None)
+    return twin
 
 
 def _without_gaps(X):

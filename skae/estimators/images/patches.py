@@ -47,14 +47,6 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
     Read more in the :ref:`User Guide <patches>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     PatchWhitener : The whitening.
@@ -89,54 +81,47 @@ class PatchFeatures(PatchSampling, ImageParameters):
     encoder: object = parameter(
         default=None,
         constraints=[object],
-        doc="""transformer or None
-        What encodes patches: anything with `fit` and `transform` of rows. None is
+        kind="transformer or None",
+        doc="""What encodes patches: anything with `fit` and `transform` of rows. None is
         ``DenoisingAutoEncoder(64, max_iter=10)`` with the ``random_state`` of this model.""",
         kw_only=False,
     )
     patch_shape: int | tuple[int, int] = parameter(
         default=(6, 6),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
-        doc="""tuple of two int, or int
-        Height and width of the patches, which are cut to the signals of no ``image_shape``.""",
+        kind="tuple of two int, or int",
+        doc="Height and width of the patches, which are cut to the signals of no ``image_shape``.",
     )
     stride: int | tuple[int, int] = parameter(
         default=1,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
-        doc="""int or tuple of two int
-        Pixels from one patch to the next.""",
+        kind="int or tuple of two int",
+        doc="Pixels from one patch to the next.",
     )
     whitening: object = parameter(
         default=True,
         constraints=[object],
-        doc="""bool or transformer
-        What patches go through first: True is a :class:`PatchWhitener`; or any transformer.""",
+        kind="bool or transformer",
+        doc="What patches go through first: True is a :class:`PatchWhitener`; or any transformer.",
     )
     pooling: str = parameter(
         default="average",
         constraints=[StrOptions({"average", "max", "sum"})],
-        doc="""{"average", "max", "sum"}
-        What is taken of the codes in each cell.""",
+        kind='{"average", "max", "sum"}',
+        doc="What is taken of the codes in each cell.",
     )
     pooling_grid: int | tuple[int, int] | None = parameter(
         default=(2, 2),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""tuple of two int, int or None
-        Cells along height and width, at most one per patch. None: the codes of all patches, as
-        an image with one channel per code: the filter bank of a stage that others follow.""",
+        kind="tuple of two int, int or None",
+        doc="""Cells along height and width, at most one per patch. None: the codes of all patches,
+        as an image with one channel per code: the filter bank of a stage that others follow.""",
     )
 
-    encoder_: object = attribute(
-        """transformer
-        The fitted encoder, of whitened patches."""
-    )
-    whitener_: object = attribute(
-        """transformer or None
-        The fitted whitening."""
-    )
+    encoder_: object = attribute("transformer", "The fitted encoder, of whitened patches.")
+    whitener_: object = attribute("transformer or None", "The fitted whitening.")
     patch_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the patches."""
+        "tuple of int", "Height, width and channels of the patches."
     )
 
     @all_or_nothing
@@ -149,11 +134,6 @@ class PatchFeatures(PatchSampling, ImageParameters):
             Images, one flattened image per row.
         y : Ignored
             Not used, present for API consistency: a patch has not the class of its image.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------

@@ -9,13 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from skae._validation import (
-    Interval,
-    check_is_fitted,
-    check_rows,
-    computing_dtype,
-    make_generator,
-)
+from skae._validation import Interval, check_is_fitted, check_rows, computing_dtype, make_generator
 from skae.engine.images import Stage, draw_positions, patches
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.rows import StreamedRows, block_bounds, map_rows
@@ -89,27 +83,21 @@ class ImageParameters(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     image_shape: tuple[int, ...] | None = parameter(
         default=None,
         constraints=["array-like", None],
-        doc="""tuple of int or None
-        Shape (height, width) or (height, width, channels) of the images that rows are, with the
-        channels last. One extent may be -1: it is inferred, as is the side of square images in
+        kind="tuple of int or None",
+        doc="""Shape (height, width) or (height, width, channels) of the images that rows are, with
+        the channels last. One extent may be -1: it is inferred, as is the side of square images in
         (-1, -1, channels). None takes rows as signals, (1, n_features, 1).""",
     )
 
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
     image_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the images that come in."""
+        "tuple of int", "Height, width and channels of the images that come in."
     )
     output_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Those of the images that come out: the ``image_shape`` of the next step."""
+        "tuple of int", "Those of the images that come out: the ``image_shape`` of the next step."
     )
 
     def __sklearn_tags__(self):
@@ -133,8 +121,8 @@ class ImageTransformer(ImageParameters):
     device: str | torch.device = parameter(
         default="auto",
         constraints=[str, torch.device],
-        doc="""str or torch.device
-        "auto" takes CUDA, then MPS or XPU, then the CPU; or any device of torch, such
+        kind="str or torch.device",
+        doc=""""auto" takes CUDA, then MPS or XPU, then the CPU; or any device of torch, such
         as "cpu" or "cuda:1".""",
     )
 
@@ -146,13 +134,6 @@ class ImageTransformer(ImageParameters):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Images, one flattened image per row.
-        y : Ignored
-            Not used, present for API consistency.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -262,14 +243,13 @@ class PatchSampling:
     n_patches: int = parameter(
         default=50_000,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Patches to learn from, at most, drawn at random places of all images.""",
+        doc="Patches to learn from, at most, drawn at random places of all images.",
     )
     random_state: int | np.random.RandomState | None = parameter(
         default=None,
         constraints=["random_state"],
-        doc="""int, RandomState instance or None
-        Seed of the patches' places.""",
+        kind="int, RandomState instance or None",
+        doc="Seed of the patches' places.",
     )
 
 

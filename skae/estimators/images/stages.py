@@ -57,14 +57,6 @@ class Rectifier(ImageTransformer):
 
     Read more in the :ref:`User Guide <image_stages>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     LocalContrastNormalizer : The next step of a stage.
@@ -89,16 +81,15 @@ class Rectifier(ImageTransformer):
     kind: str = parameter(
         default="abs",
         constraints=[StrOptions({"abs", "relu", "split"})],
-        doc="""{"abs", "relu", "split"}
-        Magnitudes, positive parts, or at each pixel the positive parts of all channels and
+        kind='{"abs", "relu", "split"}',
+        doc="""Magnitudes, positive parts, or at each pixel the positive parts of all channels and
         then the negative ones. Only "split" depends on ``image_shape``.""",
         kw_only=False,
     )
     threshold: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        What is taken off the magnitude: responses below it are noise.""",
+        doc="What is taken off the magnitude: responses below it are noise.",
     )
 
     def _model(self, place):
@@ -130,14 +121,6 @@ class LocalContrastNormalizer(ImageTransformer):
 
     Read more in the :ref:`User Guide <image_stages>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     PatchWhitener : Takes out correlations that were learned from the data.
@@ -164,14 +147,12 @@ class LocalContrastNormalizer(ImageTransformer):
     size: int = parameter(
         default=9,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Height and width of the window, an odd number of pixels.""",
+        doc="Height and width of the window, an odd number of pixels.",
     )
     sigma: float | None = parameter(
         default=None,
         constraints=[Interval(Real, 0, None, closed="neither"), None],
-        doc="""float or None
-        Standard deviation of the window, in pixels. None is a quarter of ``size``.""",
+        doc="Standard deviation of the window, in pixels. None is a quarter of ``size``.",
     )
 
     def _check_parameters(self):
@@ -200,14 +181,6 @@ class Pooling(ImageTransformer):
     they are the cells of a ``grid``, such as four quadrants, for a last stage of few features [2]_.
 
     Read more in the :ref:`User Guide <image_stages>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -240,26 +213,26 @@ class Pooling(ImageTransformer):
     size: int | tuple[int, int] = parameter(
         default=(2, 2),
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
-        doc="""tuple of two int, or int
-        Height and width of the windows; larger ones are cut to the image.""",
+        kind="tuple of two int, or int",
+        doc="Height and width of the windows; larger ones are cut to the image.",
     )
     stride: int | tuple[int, int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""tuple of two int, int or None
-        Pixels from one window to the next. None is ``size``: windows side by side.""",
+        kind="tuple of two int, int or None",
+        doc="Pixels from one window to the next. None is ``size``: windows side by side.",
     )
     grid: int | tuple[int, int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""tuple of two int, int or None
-        Cells along height and width, at most one per pixel, in the place of ``size``.""",
+        kind="tuple of two int, int or None",
+        doc="Cells along height and width, at most one per pixel, in the place of ``size``.",
     )
     kind: str = parameter(
         default="average",
         constraints=[StrOptions({"average", "max", "sum", "l2"})],
-        doc="""{"average", "max", "sum", "l2"}
-        What is taken of each window.""",
+        kind='{"average", "max", "sum", "l2"}',
+        doc="What is taken of each window.",
     )
 
     def _check_parameters(self):
@@ -317,14 +290,6 @@ class PatchWhitener(PatchSampling, ImageTransformer):
 
     Read more in the :ref:`User Guide <patches>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     LocalContrastNormalizer : Normalises each pixel by its surroundings; learns nothing.
@@ -359,57 +324,50 @@ class PatchWhitener(PatchSampling, ImageTransformer):
     patch_shape: int | tuple[int, int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""tuple of two int, int or None
-        Height and width of the patches. None: each row is one patch, and all are learned
+        kind="tuple of two int, int or None",
+        doc="""Height and width of the patches. None: each row is one patch, and all are learned
         from. Otherwise each pixel is whitened by the patch around it: the whitening's central
         filter is applied as a convolution, to images that are mirrored at their borders.""",
     )
     method: str = parameter(
         default="zca",
         constraints=[StrOptions({"zca", "pca"})],
-        doc=r"""{"zca", "pca"}
-        "zca" keeps whitened patches as close as can be to the patches: they look like images;
-        "pca", for ``patch_shape=None`` only, leaves out the left factor V and gives components
-        by falling variance.""",
+        kind='{"zca", "pca"}',
+        doc=r""""zca" keeps whitened patches as close as can be to the patches: they look like
+        images; "pca", for ``patch_shape=None`` only, leaves out the left factor V and gives
+        components by falling variance.""",
     )
     epsilon: float = parameter(
         default=0.1,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Added to all variances, as a part of their mean: components of less are noise.""",
+        doc="Added to all variances, as a part of their mean: components of less are noise.",
     )
     contrast: bool = parameter(
         default=True,
         constraints=["boolean"],
-        doc="""bool
-        Whether each patch loses its mean and is divided by its standard deviation.""",
+        doc="Whether each patch loses its mean and is divided by its standard deviation.",
     )
     contrast_epsilon: float = parameter(
         default=0.01,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Added to each patch's variance, as a part of their mean: those of less stay small.""",
+        doc="Added to each patch's variance, as a part of their mean: those of less stay small.",
     )
 
     mean_: np.ndarray = attribute(
-        """ndarray of shape (n_values,)
-        Mean of the patches, after the contrast step."""
+        "ndarray of shape (n_values,)", "Mean of the patches, after the contrast step."
     )
     whitening_: np.ndarray = attribute(
-        """ndarray of shape (n_values, n_values)
-        The matrix W of z = W (x - mean_), one filter per row."""
+        "ndarray of shape (n_values, n_values)",
+        "The matrix W of z = W (x - mean_), one filter per row.",
     )
     inverse_whitening_: np.ndarray = attribute(
-        """ndarray of shape (n_values, n_values)
-        The matrix that undoes it."""
+        "ndarray of shape (n_values, n_values)", "The matrix that undoes it."
     )
     contrast_epsilon_: float = attribute(
-        """float
-        ``contrast_epsilon`` in squared units of the data."""
+        "float", "``contrast_epsilon`` in squared units of the data."
     )
     patch_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the patches."""
+        "tuple of int", "Height, width and channels of the patches."
     )
 
     @available_if(_whitens_rows)

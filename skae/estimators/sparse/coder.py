@@ -16,6 +16,7 @@ from skae._validation import (
     check_is_fitted,
     check_rows,
     check_weights,
+    column_names,
 )
 from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
@@ -64,14 +65,6 @@ class SparseCoder(SparseInference, Transformer):
     an estimator with components, such as a Boltzmann machine, an auto-encoder, PCA or k-means.
 
     Read more in the :ref:`User Guide <sparse_coding>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -123,8 +116,7 @@ class SparseCoder(SparseInference, Transformer):
     n_components: int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
-        doc="""int or None
-        Number of atoms that are learned. None: twice the features, but at most 256 and, in
+        doc="""Number of atoms that are learned. None: twice the features, but at most 256 and, in
         `fit`, one for five rows. With groups, the size of the map.""",
         kw_only=False,
     )
@@ -132,16 +124,16 @@ class SparseCoder(SparseInference, Transformer):
     dictionary: Any = parameter(
         default=None,
         constraints=[object],
-        doc="""array-like of shape (n_components, n_features), estimator or None
-        Atoms to use as they are; or an estimator with ``decoder_components_``, ``mixing_``,
+        kind="array-like of shape (n_components, n_features), estimator or None",
+        doc="""Atoms to use as they are; or an estimator with ``decoder_components_``, ``mixing_``,
         ``components_`` or ``cluster_centers_`` that add up to its input, which are scaled to
         norm 1, and whose shift and scale of the columns are applied. None learns them.""",
     )
     transform_algorithm: str = parameter(
         default="lasso",
         constraints=[StrOptions({"lasso", "omp", "threshold"})],
-        doc="""{"lasso", "omp", "threshold"}
-        What `transform` does: the optimum above; orthogonal matching pursuit, at most
+        kind='{"lasso", "omp", "threshold"}',
+        doc="""What `transform` does: the optimum above; orthogonal matching pursuit, at most
         ``n_nonzero_coefs`` atoms by greedy choice; or a soft threshold, sign(c) max(abs(c) -
         alpha, 0) of c = x D^T, which is cheap and without explaining away. Learning always
         goes by the optimum.""",
@@ -149,40 +141,31 @@ class SparseCoder(SparseInference, Transformer):
     n_nonzero_coefs: int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
-        doc="""int or None
-        Atoms of a code, for "omp". None: a tenth of the features, at least one.""",
+        doc="""Atoms of a code, for "omp". None: a tenth of the features, at least one.""",
     )
     positive: bool = parameter(
-        default=False,
-        constraints=["boolean"],
-        doc="""bool
-        Whether codes are at least 0.""",
+        default=False, constraints=["boolean"], doc="Whether codes are at least 0."
     )
     ridge: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of half the sum of squared codes: the elastic net, whose codes change
+        doc="""Weight of half the sum of squared codes: the elastic net, whose codes change
         smoothly, and share between atoms that are alike.""",
     )
     split_sign: bool = parameter(
         default=False,
         constraints=["boolean"],
-        doc="""bool
-        Whether `transform` returns positive and negative parts of the codes as features of
+        doc="""Whether `transform` returns positive and negative parts of the codes as features of
         their own, max(h, 0) and then max(-h, 0): twice as many.""",
     )
     sparse_output: bool = parameter(
-        default=False,
-        constraints=["boolean"],
-        doc="""bool
-        Whether `transform` returns a CSR matrix.""",
+        default=False, constraints=["boolean"], doc="Whether `transform` returns a CSR matrix."
     )
     loss: str = parameter(
         default="auto",
         constraints=[StrOptions(LOSSES)],
-        doc="""{"auto", "gaussian", "squared_error"}
-        The columns that are coded: "gaussian" standardises them by their mean and standard
+        kind='{"auto", "gaussian", "squared_error"}',
+        doc="""The columns that are coded: "gaussian" standardises them by their mean and standard
         deviation, which are estimated in `fit`; "squared_error" takes them as they are.
         "auto" is "gaussian" where the dictionary is learned, else "squared_error", after the
         shift and scale of an estimator that lends its components.""",
@@ -191,34 +174,31 @@ class SparseCoder(SparseInference, Transformer):
     optimizer: str = parameter(
         default="block",
         constraints=[StrOptions({"block"}), Registered(OPTIMIZERS)],
-        doc="""{"block", "adam", "sgd", "nesterov", "rmsprop", "adagrad"}
-        "block" solves for one atom after the other, given the codes of the rows so far, and
+        kind='{"block", "adam", "sgd", "nesterov", "rmsprop", "adagrad"}',
+        doc=""""block" solves for one atom after the other, given the codes of the rows so far, and
         has no learning rate; the others follow the gradient.""",
     )
     batch_size: int = preset(TrainedModel, "batch_size", default=256)
-    max_iter: int = preset(TrainedModel, "max_iter", default=30)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default=30)
     n_iter_no_change: int | None = preset(TrainedModel, "n_iter_no_change", default=5)
     tol: float = preset(TrainedModel, "tol", default=1e-3)
 
     components_ = layer_weights(
         "dictionary",
-        """ndarray of shape (n_components, n_features_in_)
-        The dictionary, one atom per row, for (x - columns_.shift) / columns_.scale.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        "The dictionary, one atom per row, for (x - columns_.shift) / columns_.scale.",
     )
-    n_components_: int = attribute(
-        """int
-        Number of atoms."""
-    )
+    n_components_: int = attribute("int", "Number of atoms.")
     inference_algorithm_: str = attribute(
-        """str
-        What `transform` infers codes with, chosen for some of the training rows: "homotopy",
-        "fista" or, for groups, "admm"."""
+        "str",
+        """What `transform` infers codes with, chosen for some of the training rows: "homotopy",
+        "fista" or, for groups, "admm".""",
     )
 
     stopping_reason_: str = attribute(
-        """str
-        Why training ended: "max_iter", "converged", "stopped" (by a callback), "interrupted"
-        (Ctrl-C), "diverged", or "given": there was none, since the dictionary was given."""
+        "str",
+        """Why training ended: "max_iter", "converged", "stopped" (by a callback), "interrupted"
+        (Ctrl-C), "diverged", or "given": there was none, since the dictionary was given.""",
     )
 
     _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
@@ -226,20 +206,6 @@ class SparseCoder(SparseInference, Transformer):
     @all_or_nothing
     def fit(self, X, y=None, sample_weight=None):
         """Learn a dictionary from the rows of X, or find the one that is given.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data. Memory maps and sparse matrices are read one batch at a time.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -261,20 +227,6 @@ class SparseCoder(SparseInference, Transformer):
         The first call chooses the number of atoms, the statistics of the columns and the
         algorithm of `transform`. What the rows so far say of the atoms, the optimiser's moments
         and the random state carry over. A dictionary that is given is taken anew at every call.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the objective.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         self._leave_given_dictionary(X)
         super().partial_fit(X, y, sample_weight)
@@ -284,11 +236,6 @@ class SparseCoder(SparseInference, Transformer):
 
     def transform(self, X):
         """Codes of the rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -344,11 +291,14 @@ class SparseCoder(SparseInference, Transformer):
 
     def _facts(self, X, weight, columns, *, is_whole):
         if self.dictionary is not None:
-            atoms, columns = find_dictionary(self.dictionary, X, columns, self.positive)
+            atoms, columns = find_dictionary(
+                self.dictionary, X, columns, self.positive, column_names(self)
+            )
             facts = {"n_components_": len(atoms), "weights_": {"dictionary": atoms}}
         else:
             n_rows = X.shape[0] if weight is None else np.count_nonzero(weight)
-            facts = {"n_components_": self._find_n_components(n_rows if is_whole else None)}
+            n_atoms = self._find_n_components(X.shape[1], n_rows if is_whole else None)
+            facts = {"n_components_": n_atoms}
         penalty_of(self, facts["n_components_"])  # raises where groups do not fit
         return {**facts, "columns_": columns}
 
@@ -378,7 +328,7 @@ class SparseCoder(SparseInference, Transformer):
 
         model = sparse_coding(
             n_components,
-            self.n_features_in_,
+            len(self.columns_.mean),
             penalty,
             lambda dictionary, x: self._infer(dictionary, x, penalty),
             split_sign=self.split_sign,
@@ -437,11 +387,11 @@ class SparseCoder(SparseInference, Transformer):
                 "continue with its atoms. Call fit with warm_start=False, or set dictionary again."
             )
 
-    def _find_n_components(self, n_rows):
+    def _find_n_components(self, n_columns, n_rows):
         """Number of atoms to learn; ``n_rows`` is None where others will follow."""
         if self.n_components is not None:
             return int(self.n_components)
-        default = min(_MOST_ATOMS, 2 * self.n_features_in_)
+        default = min(_MOST_ATOMS, 2 * n_columns)
         if n_rows is not None:
             default = max(1, min(default, n_rows // 5))
         if self.group_shape is None:

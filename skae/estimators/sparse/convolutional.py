@@ -89,14 +89,6 @@ class ConvolutionalPSD(Transformer):
 
     Read more in the :ref:`User Guide <convolutional>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     sklearn.decomposition.MiniBatchDictionaryLearning : Sparse coding of patches.
@@ -130,28 +122,26 @@ class ConvolutionalPSD(Transformer):
     n_components: int = parameter(
         default=16,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Number of filters, at each position.""",
+        doc="Number of filters, at each position.",
         kw_only=False,
     )
     image_shape: Sequence[int] | None = preset(ImageParameters, "image_shape", default=None)
     filter_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""tuple of int, int or None
-        Height and width of the filters. None: (5, 5), cut to the size of the images.""",
+        kind="tuple of int, int or None",
+        doc="Height and width of the filters. None: (5, 5), cut to the size of the images.",
     )
     stride: int = parameter(
         default=1,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Pixels from one position to the next.""",
+        doc="Pixels from one position to the next.",
     )
     padding: str = parameter(
         default="same",
         constraints=[StrOptions(set(PADDINGS))],
-        doc="""{"valid", "same", "full"}
-        Positions of the filters:
+        kind='{"valid", "same", "full"}',
+        doc="""Positions of the filters:
 
         - "same": one for every ``stride`` pixels; filters at the border see zeros (the mean)
           beyond it;
@@ -162,27 +152,24 @@ class ConvolutionalPSD(Transformer):
     sharing: str = parameter(
         default="convolutional",
         constraints=[StrOptions({"convolutional", "tiled", "unshared"})],
-        doc="""{"convolutional", "tiled", "unshared"}
-        Whether all positions have the same filters, or those that are ``period`` positions
+        kind='{"convolutional", "tiled", "unshared"}',
+        doc="""Whether all positions have the same filters, or those that are ``period`` positions
         apart, or none.""",
     )
     period: int = parameter(
         default=2,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Distance, in positions, at which filters repeat, for ``sharing="tiled"``.""",
+        doc="""Distance, in positions, at which filters repeat, for ``sharing="tiled"``.""",
     )
     alpha: float = parameter(
         default=0.5,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Weight of the sum of absolute codes.""",
+        doc="Weight of the sum of absolute codes.",
     )
     prediction: float = parameter(
         default=1.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of half the squared distance of codes from their prediction. 0 is plain
+        doc="""Weight of half the squared distance of codes from their prediction. 0 is plain
         convolutional sparse coding, for ``inference="optimal"``.""",
     )
     inference: str = preset(PSD, "inference", default="encoder")
@@ -190,60 +177,53 @@ class ConvolutionalPSD(Transformer):
     inference_max_iter: int = parameter(
         default=10,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Steps of inference for each gradient step, at most. They start at the prediction.""",
+        doc="Steps of inference for each gradient step, at most. They start at the prediction.",
     )
     inference_tol: float = parameter(
         default=1e-3,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Duality gap, as a part of the objective, at which inference ends.""",
+        doc="Duality gap, as a part of the objective, at which inference ends.",
     )
     loss: str = parameter(
         default="auto",
         constraints=[StrOptions(LOSSES)],
-        doc="""{"auto", "gaussian", "squared_error"}
-        "gaussian", which "auto" is here, centres images by one mean for each channel and
+        kind='{"auto", "gaussian", "squared_error"}',
+        doc=""""gaussian", which "auto" is here, centres images by one mean for each channel and
         divides by one standard deviation, both estimated in `fit`; "squared_error" takes
         pixels as they are.""",
     )
 
     batch_size: int = preset(TrainedModel, "batch_size", default=50)
     learning_rate: float = preset(TrainedModel, "learning_rate", default=0.01)
-    max_iter: int = preset(TrainedModel, "max_iter", default=30)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default=30)
 
     _collapse_remedy = "Try a smaller alpha, a smaller or larger learning_rate, or loss='gaussian'."
 
     components_ = layer_weights(
         "weight_0",
-        """ndarray of shape (n_filters, filter height * filter width * channels)
-        Filters of the encoder, flattened with the channels last, for
-        (x - columns_.shift) / columns_.scale. There are ``n_components`` of them, or as
-        many for each position, row by row, of a block of ``period`` * ``period`` positions
-        or of the whole map.""",
+        "ndarray of shape (n_filters, filter height * filter width * channels)",
+        """Filters of the encoder, flattened with the channels last, for (x - columns_.shift) /
+        columns_.scale. There are ``n_components`` of them, or as many for each position, row
+        by row, of a block of ``period`` * ``period`` positions or of the whole map.""",
     )
     decoder_components_ = layer_weights(
         "decoder_weight_0",
-        """ndarray of the shape of ``components_``
-        Filters of the decoder, of unit norm.""",
+        "ndarray of the shape of ``components_``",
+        "Filters of the decoder, of unit norm.",
     )
     intercept_hidden_ = layer_weights(
         "hidden_bias_0",
-        """ndarray of shape (n_filters,)
-        Biases of the encoder, where it has them.""",
+        "ndarray of shape (n_filters,)",
+        "Biases of the encoder, where it has them.",
     )
     image_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and channels of the images."""
+        "tuple of int", "Height, width and channels of the images."
     )
-    filter_shape_: tuple[int, int] = attribute(
-        """tuple of int
-        Height and width of the filters."""
-    )
+    filter_shape_: tuple[int, int] = attribute("tuple of int", "Height and width of the filters.")
     output_shape_: tuple[int, int, int] = attribute(
-        """tuple of int
-        Height, width and ``n_components`` of the maps of codes: the ``image_shape`` of the
-        next stage."""
+        "tuple of int",
+        """Height, width and ``n_components`` of the maps of codes: the ``image_shape`` of the next
+        stage.""",
     )
 
     def _check_parameters(self):

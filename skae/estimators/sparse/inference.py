@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
-from skae._validation import Interval, check_is_fitted, check_rows
+from skae._validation import Interval, check_is_fitted, check_rows, column_names
 from skae.engine.optimisation.devices import place_of
 from skae.engine.sparse.groups import GroupL2, map_groups
 from skae.engine.sparse.problem import (
@@ -41,46 +41,38 @@ class SparseInference:
     alpha: float = parameter(
         default=1.0,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Weight of the sparsity penalty: an atom is used where it explains more than this. In
+        doc="""Weight of the sparsity penalty: an atom is used where it explains more than this. In
         the units of the columns (as standardised), for atoms of norm 1.""",
     )
     group_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""int, tuple of int or None
-        Units of a neighbourhood along each axis of the map; one number holds for all axes.
+        kind="int, tuple of int or None",
+        doc="""Units of a neighbourhood along each axis of the map; one number holds for all axes.
         The penalty is then the sum, over the neighbourhoods around each unit on a map without
         borders, of the norms of the codes in them. None: the sum of absolute codes.""",
     )
     map_shape: int | Sequence[int] | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""int, tuple of int or None
-        Units along each axis of the map, whose product is the number of components; units
+        kind="int, tuple of int or None",
+        doc="""Units along each axis of the map, whose product is the number of components; units
         are numbered row by row. One number is a ring. None: two axes, as nearly square as
         can be. Not used without ``group_shape``.""",
     )
     inference_tol: float = parameter(
         default=1e-4,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Accuracy of the inferred codes: the largest duality gap, as a part of the objective.""",
+        doc="Accuracy of the inferred codes: the largest duality gap, as a part of the objective.",
     )
     inference_max_iter: int = parameter(
         default=1000,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Steps of the inference at most, where it goes by steps.""",
+        doc="Steps of the inference at most, where it goes by steps.",
     )
 
     def largest_alpha(self, X):
         """The ``alpha`` from which on all optimal codes of X are zero.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -129,8 +121,8 @@ def penalty_of(estimator, n_components: int) -> L1 | GroupL2:
 def describe_coded_columns(estimator, X, weight, original, auto="gaussian"):
     """The `Columns` of rows whose codes minimise a squared error; ``auto`` is loss="auto"."""
     choice = auto if estimator.loss == "auto" else estimator.loss
-    names = getattr(estimator, "feature_names_in_", None)
-    return describe_columns(X, choice, weight, original, names)
+    names = column_names(estimator)
+    return describe_columns(X, choice, weight, original, names, encoding=estimator.encoding_)
 
 
 def solve(
@@ -153,13 +145,14 @@ def solve(
     return result.codes
 
 
-def find_dictionary(dictionary, X, columns, positive=False):
+def find_dictionary(dictionary, X, columns, positive=False, names=None):
     """The atoms of the ``dictionary`` parameter, and the columns that they are for.
 
     An array is taken as it is. An estimator lends its decoder's components, components or cluster
     centres, at unit norm, and the shift and scale that it gave its input; one that is not fitted is
-    fitted on X first. Where codes are ``positive``, an atom and its negative are two. A ValueError
-    tells that there are no atoms to be found, or not for as many features as X has.
+    fitted on X first. Where codes are ``positive``, an atom and its negative are two; ``names`` are
+    those of the columns of X. A ValueError tells that there are no atoms to be found, or not for
+    such features as X has.
     """
     atoms, shift, scale = dictionary, None, None
     if isinstance(dictionary, type):
@@ -178,6 +171,12 @@ def find_dictionary(dictionary, X, columns, positive=False):
         atoms = atoms.T if names[0] == "mixing_" else atoms
         norm = np.linalg.norm(atoms, axis=1, keepdims=True)
         atoms = atoms / np.where(norm > 0, norm, 1)
+        learned = column_names(model)
+        if names is not None and learned is not None and [*learned] != [*names]:
+            raise ValueError(
+                f"The dictionary was fitted on the columns {[*learned][:10]}, but X has "
+                f"{[*names][:10]}. Bring them into the same order."
+            )
         if hasattr(model, "columns_"):
             shift, scale = model.columns_.shift, model.columns_.scale
         elif hasattr(model, "mean_"):

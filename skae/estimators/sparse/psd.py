@@ -39,24 +39,15 @@ class PSD(SparseInference, Transformer):
         \min_h\; \tfrac{1}{2} \|x - h D\|^2 + \alpha\, \Omega(h)
         + \tfrac{\lambda}{2} \|h - f(x)\|^2, \qquad f(x) = g \odot s(W x + b)
 
-    on standardised columns, where :math:`\lambda` is ``prediction``. The penalty
-    :math:`\Omega` is :math:`|h|_1` or, with ``group_shape``, the sum over neighbourhoods on
-    a map of the norms of the codes in them, which makes the atoms a topographic map. For
-    each batch the codes are inferred, starting at the encoder's, and held fixed while D, W,
-    b and g take a gradient step.
+    on standardised columns, where :math:`\lambda` is ``prediction``. The penalty :math:`\Omega` is
+    :math:`|h|_1` or, with ``group_shape``, the sum over neighbourhoods on a map of the norms of the
+    codes in them, which makes the atoms a topographic map. For each batch the codes are inferred,
+    starting at the encoder's, and held fixed while D, W, b and g take a gradient step.
 
     Use it where sparse codes are wanted at the price of one matrix product: afterwards
     `transform` needs no inference. :meth:`prediction_gap` tells what is lost by that.
 
     Read more in the :ref:`User Guide <psd>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -103,58 +94,55 @@ class PSD(SparseInference, Transformer):
     n_components: int = parameter(
         default=256,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Number of atoms, and of the encoder's units.""",
+        doc="Number of atoms, and of the encoder's units.",
         kw_only=False,
     )
     alpha: float = preset(SparseInference, "alpha", default=0.1)
     prediction: float = parameter(
         default=10.0,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Weight of the encoder's term. Small ones learn the dictionary of sparse coding and an
+        doc="""Weight of the encoder's term. Small ones learn the dictionary of sparse coding and an
         encoder for it; large ones learn a dictionary whose codes are easy to predict.""",
     )
     inference: str = parameter(
         default="encoder",
         constraints=[StrOptions({"encoder", "optimal"})],
-        doc="""{"encoder", "optimal"}
-        What `transform` returns: the encoder's codes f(x), or those that minimise
+        kind='{"encoder", "optimal"}',
+        doc="""What `transform` returns: the encoder's codes f(x), or those that minimise
         ``1/2 |x - h D|^2 + alpha * penalty(h)``, without the prediction term. Training does not
         depend on it, so it may be set after `fit`.""",
     )
     activation: str = parameter(
         default="shrinkage",
         constraints=[Registered(PREDICTORS)],
-        doc="""{{names}}
-        The encoder's s, with parameters that each unit learns:
+        kind="{{names}}",
+        doc="""The encoder's s, with parameters that each unit learns:
 
         {summaries}""",
     )
     loss: str = parameter(
         default="auto",
         constraints=[str],
-        doc="""{"auto", "gaussian", "squared_error"}
-        The columns that are coded: "gaussian", which "auto" is here, standardises them by
+        kind='{"auto", "gaussian", "squared_error"}',
+        doc="""The columns that are coded: "gaussian", which "auto" is here, standardises them by
         their mean and standard deviation, which are estimated in `fit`; "squared_error" takes
         them as they are. There is no visible bias: those should have mean 0.""",
     )
 
     components_ = layer_weights(
         "weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        Weights of the encoder, one filter per row, for
-        (x - columns_.shift) / columns_.scale.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        "Weights of the encoder, one filter per row, for (x - columns_.shift) / columns_.scale.",
     )
     decoder_components_ = layer_weights(
         "decoder_weight_0",
-        """ndarray of shape (n_components, n_features_in_)
-        The dictionary: atoms of norm 1, one per row.""",
+        "ndarray of shape (n_components, n_features_in_)",
+        "The dictionary: atoms of norm 1, one per row.",
     )
     intercept_hidden_ = layer_weights(
         "hidden_bias_0",
-        """ndarray of shape (n_components,)
-        Biases of the encoder, where it has them.""",
+        "ndarray of shape (n_components,)",
+        "Biases of the encoder, where it has them.",
     )
 
     _collapse_remedy = (
@@ -164,11 +152,6 @@ class PSD(SparseInference, Transformer):
 
     def prediction_gap(self, X):
         """What the encoder's codes cost above optimal ones, for each row of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -220,7 +203,7 @@ class PSD(SparseInference, Transformer):
     def _parts(self):
         """The penalty and the decoder's linear map."""
         n_components = int(self.n_components)
-        return penalty_of(self, n_components), Dense(self.n_features_in_, n_components)
+        return penalty_of(self, n_components), Dense(len(self.columns_.mean), n_components)
 
 
 def model_of(estimator, place, linear_map, penalty, *, most_steps=None, **fields) -> Model:

@@ -22,6 +22,7 @@ from skae.estimators.stacks.layers import (
     StackParameters,
     accepts_gaps,
     continued,
+    lowest_layer,
     make_layers,
     models_of,
     needs_targets,
@@ -31,12 +32,7 @@ from skae.estimators.stacks.layers import (
     weights_of,
     with_weights,
 )
-from skae.estimators.stacks.pretraining import (
-    facts_of,
-    partly_trained,
-    pretrained,
-    was_interrupted,
-)
+from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained, was_interrupted
 from skae.estimators.targets import infer_targets
 
 
@@ -66,14 +62,6 @@ class StackedAutoEncoder(StackParameters, Transformer):
     :class:`StackedRegressor`.
 
     Read more in the :ref:`User Guide <stacks>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -105,41 +93,36 @@ class StackedAutoEncoder(StackParameters, Transformer):
     fine_tuning: bool = parameter(
         default=False,
         constraints=["boolean"],
-        doc="""bool
-        Whether to unroll the stack and train the whole on the reconstruction of the data, for
-        ``max_iter`` epochs.""",
+        doc="""Whether to unroll the stack and train the whole on the reconstruction of the data,
+        for ``max_iter`` epochs.""",
     )
     code_activation: str | None = parameter(
         default=None,
         constraints=[Registered(ACTIVATIONS), None],
-        doc="""{"sigmoid", "tanh", "relu", "softplus", "linear"} or None
-        Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None: that
-        of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
+        kind='{"sigmoid", "tanh", "relu", "softplus", "linear"} or None',
+        doc="""Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None:
+        that of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
         auto-encoder then.""",
     )
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
-        doc="""int
-        Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1 is
-        the top one. May be set after `fit`.""",
+        doc="""Number of the layer whose codes `transform` returns and `inverse_transform` takes; -1
+        is the top one. May be set after `fit`.""",
     )
 
     layers_: list = attribute(
-        """list of estimators
-        The fitted layers, from the data upwards. What they have learned is what the stack has
-        learned, also in training as a whole. With ``fine_tuning``, their decoders have weights of
-        their own."""
+        "list of estimators",
+        """The fitted layers, from the data upwards. What they have learned is what the stack has
+        learned, also in training as a whole. With ``fine_tuning``, their decoders have weights
+        of their own.""",
     )
     loss_curve_: list[float] = attribute(
-        """list of float
-        Objective of each epoch in which all layers were trained together: that of fine-tuning,
-        else of simultaneous training, else empty."""
+        "list of float",
+        """Objective of each epoch in which all layers were trained together: that of fine-tuning,
+        else of simultaneous training, else empty.""",
     )
-    n_iter_: int = attribute(
-        """int
-        Epochs of all layers and of the whole."""
-    )
+    n_iter_: int = attribute("int", "Epochs of all layers and of the whole.")
 
     _collapse_remedy = (
         "Look at layers_ for the first one whose codes do not vary; try weaker penalties, a "
@@ -158,13 +141,6 @@ class StackedAutoEncoder(StackParameters, Transformer):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Only for supervised pre-training: classes (integers, of which -1 stands for an
             unknown one, booleans or strings) or numbers (NaN for unknown ones).
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -174,7 +150,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         """
         self._check_parameters()
         goes_on = self.warm_start and hasattr(self, "layers_")
-        data = check_rows(self, X, reset=True)
+        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         rows, layers = (X, data, sample_weight, weight), self._layers_for(X, data, goes_on)
         targets = self._targets(y, weight, data.shape[0]) if needs_targets(self) else None
@@ -220,24 +196,10 @@ class StackedAutoEncoder(StackParameters, Transformer):
         `partial_fit`. With ``fine_tuning``, only the first call does so, and every call makes a
         pass of the unrolled whole: pre-train a stack on many rows first, and pass its layers
         with ``pretraining="prefit"``. Not there with supervised pre-training.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-        y : Ignored
-            Not used, present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         self._check_parameters()
         goes_on = hasattr(self, "layers_")
-        data = check_rows(self, X, reset=not goes_on)
+        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         layers = self._layers_for(X, data, goes_on)
         curve, n_iter = (self.loss_curve_, self.n_iter_) if goes_on else ([], 0)
@@ -290,6 +252,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = needs_targets(self)
         return tags
+
+    def _lowest(self):
+        return lowest_layer(self)
 
     def _model(self, place):
         n_coding = number_of_code(self, len(self.layers_)) + 1

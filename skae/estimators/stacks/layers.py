@@ -23,6 +23,8 @@ _MODES = ("unsupervised", "supervised", "partly_supervised", None)
 _BY_GRADIENT = ("supervised", "partly_supervised", "simultaneous")
 # Made-up codes that tell what the model of a layer will be.
 _TRIAL_ROWS, _TRIAL_NUMBERS = 500, 2**22
+# How the lowest layer reads tables. Others see codes.
+_OF_TABLES = ("categorical_features", "max_categories", "min_frequency", "numbers")
 _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
@@ -33,15 +35,15 @@ class StackParameters:
     layer_sizes: Sequence[int] | int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 1, None, closed="left"), "array-like", None],
-        doc="""tuple of int, int or None
-        Numbers of units, from the data upwards. None: (256, 256), or those of ``layers``.""",
+        kind="tuple of int, int or None",
+        doc="Numbers of units, from the data upwards. None: (256, 256), or those of ``layers``.",
         kw_only=False,
     )
     layer: str | Transformer = parameter(
         default="denoising",
         constraints=[Registered(LAYERS), HasMethods(["fit", "transform"])],
-        doc="""{"auto", "denoising", "contractive", "rbm", "psd"} or estimator
-        Kind of every layer: a name, or an estimator of which each layer is a copy with its
+        kind='{"auto", "denoising", "contractive", "rbm", "psd"} or estimator',
+        doc="""Kind of every layer: a name, or an estimator of which each layer is a copy with its
         number of units, so that ``layer__contraction`` is a parameter of all. "auto" is the
         plain auto-encoder. Layers chosen by name take ``batch_size``, ``max_iter``, ``device``
         and ``verbose`` from the stack, and are else the class's default.""",
@@ -49,8 +51,8 @@ class StackParameters:
     layers: Sequence | None = parameter(
         default=None,
         constraints=[list, tuple, None],
-        doc="""list of estimators or None
-        The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
+        kind="list of estimators or None",
+        doc="""The layers themselves, instead of ``layer_sizes`` and ``layer``: auto-encoders of any
         kind, RBM, PSD, SparseCoder or a family of your own. The parameters of the first are
         ``layers__0__contraction`` and the like.""",
     )
@@ -63,8 +65,8 @@ class StackParameters:
             tuple,
             None,
         ],
-        doc="""str, list of str or None
-        How the layers are trained before the whole:
+        kind="str, list of str or None",
+        doc="""How the layers are trained before the whole:
 
         - "unsupervised": one after the other, each on the codes of the one below, by its own
           ``fit``;
@@ -83,8 +85,7 @@ class StackParameters:
     supervision: float = parameter(
         default=1.0,
         constraints=[Interval(Real, 0, None, closed="neither")],
-        doc="""float
-        Weight of the supervised criterion in "partly_supervised" pre-training, where that of
+        doc="""Weight of the supervised criterion in "partly_supervised" pre-training, where that of
         the layer's own is 1.""",
     )
 
@@ -106,6 +107,8 @@ def make_layers(stack, X, data, *, top_activation=None, learned=None):
     if stack.pretraining == "prefit":
         return layers, _models_of_fitted(layers)
     generator = make_generator(stack.random_state, torch.device("cpu"))
+    for layer in layers[1:]:
+        layer.set_params(categorical_features="from_dtype", numbers="auto")
     seeds = torch.randint(2**31 - 1, (len(layers),), generator=generator).tolist()
     for layer, seed in zip(layers, seeds, strict=True):
         if layer.random_state is None:
@@ -113,7 +116,7 @@ def make_layers(stack, X, data, *, top_activation=None, learned=None):
     if learned is not None and _kinds_of(learned) == _kinds_of(layers):
         models = models_of(continued(learned, layers, False), _ANYWHERE)
     else:
-        models = _models_to_be(layers, X, data)
+        models = _models_to_be(stack, layers, X, data)
     for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
         if model.optimizer is not None and modes[number] != "unsupervised":
             raise ValueError(
@@ -124,6 +127,17 @@ def make_layers(stack, X, data, *, top_activation=None, learned=None):
     trained = [number for number, mode in enumerate(modes) if mode in _BY_GRADIENT]
     require_gradients(layers, models, trained, f"pretraining={stack.pretraining!r}")
     return layers, models
+
+
+def lowest_layer(stack):
+    """The estimator that the lowest layer of a stack is, or will be a clone of."""
+    if stack.layers is None and isinstance(stack.layer, str):
+        return LAYERS[stack.layer](**shared_by_layers(stack)) if stack.layer in LAYERS else stack
+    layer = stack.layer if stack.layers is None else (*stack.layers, None)[0]
+    layer = layer.estimator if isinstance(layer, FrozenEstimator) else layer
+    if not isinstance(layer, Transformer):
+        return AutoEncoder()  # it is refused where layers are made
+    return layer if stack.pretraining == "prefit" else clone(layer)
 
 
 def accepts_gaps(stack) -> bool:
@@ -205,8 +219,8 @@ def continued(layers, new, is_prefit):
 
 def shared_by_layers(model):
     """The parameters that say how training runs, not what is learned."""
-    names = ("batch_size", "max_iter", "device", "verbose")
-    return {name: getattr(model, name) for name in names}
+    names = ("batch_size", "max_iter", "device", "verbose", *_OF_TABLES)
+    return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
 def models_of(layers, place):
@@ -330,10 +344,10 @@ def _models_of_fitted(layers):
     return models
 
 
-def _models_to_be(layers, X, data):
+def _models_to_be(stack, layers, X, data):
     """What each layer will be, from some of the rows and made-up codes."""
     draws, models = np.random.default_rng(0), []
-    rows, original = some_rows(data, None, _TRIAL_ROWS), X
+    rows, original, encoding = some_rows(data, None, _TRIAL_ROWS), X, stack.encoding_
     for number, layer in enumerate(layers):
         if number > 0:
             _check_choice(layer, number)
@@ -342,14 +356,15 @@ def _models_to_be(layers, X, data):
             # Some are exactly 0 and 1: in [0, 1] is where "auto" takes codes to be Bernoulli.
             codes = draws.random((n_rows, width), dtype=np.float32)
             rows = original = np.clip(1.5 * codes - 0.25, 0, 1)
+            encoding = None
         with of_layer(number):
-            trial = as_if_fitted(layer, rows, original)
+            trial = as_if_fitted(layer, rows, original, encoding)
         if number > 0 and not _takes_codes_of(models[-1], trial.columns_):
             if _choice(layer) != "auto":
                 raise _misfit(layers, number)
             # Codes that happen to lie in [0, 1] today need not do so tomorrow.
             setattr(layer, layer._loss_parameter, "gaussian")
-            trial = as_if_fitted(layer, rows, original)
+            trial = as_if_fitted(layer, rows, original, encoding)
         elif number > 0 and _choice(layer) == "auto":
             # So do codes of the units that they can be of, whatever the data.
             setattr(layer, layer._loss_parameter, trial.columns_.parts[0][0])

@@ -16,7 +16,7 @@ from skae.engine.optimisation.models import (
     some_of,
     split,
 )
-from skae.engine.optimisation.optimizers import OPTIMIZERS, Partwise
+from skae.engine.optimisation.optimizers import Partwise
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.stacking import Layerwise, layerwise
@@ -25,6 +25,7 @@ from skae.estimators.face.outcomes import of_layer, report_constant_units, some_
 from skae.estimators.face.training import (
     place_for,
     rows_for,
+    rule_of,
     run_training,
     settings_of,
     weights_at,
@@ -203,7 +204,7 @@ def _trained_on(layer, X, weight, targets, supervision):
         Data(rows, index, some_of(labelled), held_out, weights_at(weight, place)),
         Start(weights_of([layer]) | output),
         generator=generator,
-        settings=settings_of(layer, optimizer=OPTIMIZERS[layer.optimizer](layer.momentum)),
+        settings=settings_of(layer),
     )
     (layer,) = with_weights([layer], fitted.weights)
     _note(layer, fitted.training)
@@ -256,7 +257,7 @@ def _rules(layers, models):
     start = 0
     for layer, model in zip(layers, models, strict=True):
         stop = start + sum(math.prod(shape) for shape in model.shapes.values())
-        yield OPTIMIZERS[layer.optimizer](layer.momentum), start, stop, layer.learning_rate
+        yield rule_of(layer), start, stop, layer.learning_rate
         start = stop
 
 

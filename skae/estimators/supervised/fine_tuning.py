@@ -14,7 +14,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from skae._validation import check_rows, make_generator
+from skae._validation import column_names, make_generator
 from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
@@ -55,7 +55,11 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
     """The layers of a model as a stack to be trained; ``changes`` are its own parameters."""
     own = model.get_params(deep=False)
     shared = own.keys() & StackedAutoEncoder().get_params(deep=False).keys() - {"warm_start"}
-    return StackedAutoEncoder(**{name: own[name] for name in shared} | changes)
+    stack = StackedAutoEncoder(**{name: own[name] for name in shared} | changes)
+    for name in ("n_features_in_", "feature_names_in_", "encoding_"):
+        if hasattr(model, name):
+            setattr(stack, name, getattr(model, name))
+    return stack
 
 
 def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
@@ -72,9 +76,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     if model.early_stopping and model.n_fine_tuned_layers != 0:
         index, held_out = held_out_rows(model, read.table, read.targets)
         seen = seen.restricted(index)
-    # A number that depends on the rows of an epoch is not known yet.
-    n_epochs = None if isinstance(model.max_iter, str) else model.max_iter
-    bridge = CallbackBridge(model, n_epochs, X, y, sample_weight)
+    bridge = CallbackBridge(model, model.max_iter, X, y, sample_weight)
 
     outcome, n_iter = "converged", 0
     if is_fresh:
@@ -158,7 +160,7 @@ def _checked_layers(model, stack, X, data, learned):
     layers, models = make_layers(stack, X, data, learned=getattr(learned, "layers_", None))
     chosen = getattr(layers[0], layers[0]._loss_parameter) != "auto"
     if learned is not None and chosen and model.pretraining != "prefit":
-        learned.columns_.check(data, getattr(model, "feature_names_in_", None))
+        learned.columns_.check(data, column_names(model))
     n_tuned, n_layers = model.n_fine_tuned_layers, len(layers)
     if n_tuned is not None and n_tuned > n_layers:
         raise ValueError(
@@ -192,7 +194,6 @@ def _require_use_of_others(model, is_fresh):
 def _pretrain_(stack, layers, X, read, sample_weight, targets):
     """Fit a stack by training its layers."""
     layers, training = pretrained(stack, layers, X, read.data, sample_weight, read.weight, targets)
-    check_rows(stack, X, reset=True, finite=False)
     vars(stack).update(facts_of(layers, training))
     if training.loss_curve:
         report_collapse(stack, some_rows(read.data, read.weight), training)

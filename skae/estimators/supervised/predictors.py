@@ -13,7 +13,7 @@ from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, w
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.stacks.layers import accepts_gaps
+from skae.estimators.stacks.layers import accepts_gaps, lowest_layer
 from skae.estimators.supervised.fine_tuning import fit_part, fit_stack, fitted_model
 from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion
 from skae.estimators.targets import Classes, Numbers
@@ -40,58 +40,50 @@ class SupervisedStack(TrainedModel):
     n_fine_tuned_layers: int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 0, None, closed="left"), None],
-        doc="""int or None
-        How many layers, counted from the top, are fine-tuned together with the output. None:
+        doc="""How many layers, counted from the top, are fine-tuned together with the output. None:
         all. 0: none, the output is a linear model on the codes.""",
     )
     output_penalty: float = parameter(
         default=1.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Penalty on the output's weights: half the sum of their squares counts as much as the
+        doc="""Penalty on the output's weights: half the sum of their squares counts as much as the
         loss of ``output_penalty`` labelled rows. That is 1 / C of
-        :class:`~sklearn.linear_model.LogisticRegression` (for two classes, which have two
-        outputs here and one there, 2 / C) and alpha of
-        :class:`~sklearn.linear_model.Ridge`. Fine-tuning starts from an output with a penalty
-        of at least 1.""",
+        :class:`~sklearn.linear_model.LogisticRegression` (for two classes, which have two outputs
+        here and one there, 2 / C) and alpha of :class:`~sklearn.linear_model.Ridge`. Fine-tuning
+        starts from an output with a penalty of at least 1.""",
     )
     dropout: float | tuple[float, float] = parameter(
         default=0.0,
         constraints=[_RATE, tuple],
-        doc="""float or tuple of two float
-        Probability with which each unit of a layer's code is left out of a fine-tuning step; or
-        first that of the columns of the data, where the lowest layer is fine-tuned, and then
+        kind="float or tuple of two float",
+        doc="""Probability with which each unit of a layer's code is left out of a fine-tuning step;
+        or first that of the columns of the data, where the lowest layer is fine-tuned, and then
         that of units.""",
     )
 
     stack_: StackedAutoEncoder = attribute(
-        """StackedAutoEncoder
-        The layers, fine-tuned: ``stack_.transform`` gives the codes that the output sees."""
+        "StackedAutoEncoder",
+        "The layers, fine-tuned: ``stack_.transform`` gives the codes that the output sees.",
     )
     output_weights_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs, n_codes)
-        Weights of the output layer: one output for every class, or number."""
+        "ndarray of shape (n_outputs, n_codes)",
+        "Weights of the output layer: one output for every class, or number.",
     )
-    output_bias_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs,)
-        Its biases."""
-    )
+    output_bias_: np.ndarray = attribute("ndarray of shape (n_outputs,)", "Its biases.")
     loss_curve_: list[float] = attribute(
-        """list of float
-        Supervised objective of each epoch of fine-tuning, in nats per labelled row."""
+        "list of float",
+        "Supervised objective of each epoch of fine-tuning, in nats per labelled row.",
     )
     validation_curve_: list[float] = attribute(
-        """list of float
-        On held-out rows after each epoch: the error rate of classes, the loss of numbers. Empty
-        without early stopping."""
+        "list of float",
+        """On held-out rows after each epoch: the error rate of classes, the loss of numbers. Empty
+        without early stopping.""",
     )
     n_iter_: int = attribute(
-        """int
-        Epochs of fine-tuning; where no layer is fine-tuned, steps of the linear model."""
+        "int", "Epochs of fine-tuning; where no layer is fine-tuned, steps of the linear model."
     )
     n_labelled_: float = attribute(
-        """float
-        Rows with a target that were seen so far, each counted by its weight."""
+        "float", "Rows with a target that were seen so far, each counted by its weight."
     )
 
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
@@ -103,18 +95,9 @@ class SupervisedStack(TrainedModel):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets. Rows without one take part in pre-training, and in fine-tuning where the
             criterion has terms of them.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -126,11 +109,6 @@ class SupervisedStack(TrainedModel):
 
     def predict(self, X):
         """The most probable class of every row, or the expected number in the units of y.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -145,12 +123,8 @@ class SupervisedStack(TrainedModel):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             True targets; rows with an unknown one are left out.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
 
         Returns
         -------
@@ -177,6 +151,9 @@ class SupervisedStack(TrainedModel):
         """What training descends on, and which rows it needs."""
         raise NotImplementedError
 
+    def _lowest(self):
+        return lowest_layer(self)
+
     def _check_parameters(self):
         super()._check_parameters()
         check_pair("dropout", self.dropout, _RATE)
@@ -197,38 +174,30 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
     unlabelled: float | str | None = parameter(
         default=-1,
         constraints=[Real, str, None],
-        doc="""int, str or None
-        The value in y that stands for an unknown class; a string where classes are strings.
+        kind="int, str or None",
+        doc="""The value in y that stands for an unknown class; a string where classes are strings.
         None: there is none, every value is a class, as where classes are -1 and 1.""",
     )
     class_weight: dict | list | str | None = parameter(
         default=None,
         constraints=[dict, list, StrOptions({"balanced"}), None],
-        doc="""dict, list of dict, "balanced" or None
-        Weights of classes in the supervised criterion; one dict for each output. "balanced":
+        kind='dict, list of dict, "balanced" or None',
+        doc="""Weights of classes in the supervised criterion; one dict for each output. "balanced":
         inversely as often as they occur among the labelled rows.""",
     )
 
     classes_: np.ndarray | list[np.ndarray] = attribute(
-        """ndarray of shape (n_classes,), or list of them
-        The classes; for each output, where there are several. Where these are labels that are
-        there or not (0 or 1), the numbers of the labels."""
+        "ndarray of shape (n_classes,), or list of them",
+        """The classes; for each output, where there are several. Where these are labels that are
+        there or not (0 or 1), the numbers of the labels.""",
     )
-    output_classes_: list[np.ndarray] = attribute(
-        """list of ndarray
-        The classes of each output."""
-    )
+    output_classes_: list[np.ndarray] = attribute("list of ndarray", "The classes of each output.")
 
     # Not scikit-learn's, which knows of no rows without a target.
     score = SupervisedStack.score
 
     def predict_proba(self, X):
         """The probability of every class for every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -241,11 +210,6 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
     def predict_log_proba(self, X):
         """Logarithms of what `predict_proba` returns.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes), or list of them
@@ -254,11 +218,6 @@ class ClassifyingStack(ClassifierMixin, SupervisedStack):
 
     def decision_function(self, X):
         """Logits: log-probabilities up to a constant in every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -313,14 +272,6 @@ class StackedClassifier(ClassifyingStack):
 
     Read more in the :ref:`User Guide <stacked_predictors>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     StackedRegressor : The same for numbers.
@@ -352,8 +303,7 @@ class StackedClassifier(ClassifyingStack):
     unsupervised_weight: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
-        doc="""float
-        Weight of the layers' own criteria while fine-tuning; each on the codes of the one
+        doc="""Weight of the layers' own criteria while fine-tuning; each on the codes of the one
         below, and of all rows, labelled or not.""",
     )
 
@@ -362,26 +312,16 @@ class StackedClassifier(ClassifyingStack):
         """Continue with one pass of fine-tuning over the rows of X, in batches.
 
         The first call pre-trains the layers on its rows as `fit` does, unless ``pretraining`` is
-        None or "prefit"; it should have rows of every class. The optimiser's moments and the
-        random state carry over from call to call. No rows are held out, and the learning rate
-        is constant.
+        None or "prefit"; it should have rows of every class. The optimiser's moments and the random
+        state carry over from call to call. No rows are held out, and the learning rate is constant.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Classes.
         classes : array-like of shape (n_classes,), or list of them, default=None
             All classes that there will be; for each output, where there are several. Needed by
             the first call.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -431,14 +371,6 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
 
     Read more in the :ref:`User Guide <stacked_predictors>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     StackedClassifier : The same for classes.
@@ -464,12 +396,10 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
     unsupervised_weight: float = preset(StackedClassifier, "unsupervised_weight", default=0.0)
 
     target_mean_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs,)
-        Means of the targets, by which they are standardised."""
+        "ndarray of shape (n_outputs,)", "Means of the targets, by which they are standardised."
     )
     target_scale_: np.ndarray = attribute(
-        """ndarray of shape (n_outputs,)
-        Their standard deviations; 1 for one that does not vary."""
+        "ndarray of shape (n_outputs,)", "Their standard deviations; 1 for one that does not vary."
     )
 
     @all_or_nothing
@@ -483,17 +413,8 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
         """
         return fit_part(self, X, y, sample_weight)
 

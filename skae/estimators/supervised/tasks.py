@@ -1,6 +1,5 @@
 """What is fine-tuned, on which rows, and what it descends on."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from skae.engine.optimisation.models import Model, rows_that_count, split
 from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised
 from skae.estimators.face.training import place_for
+from skae.estimators.face.transformer import of_encoded_rows
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of
 from skae.estimators.targets import Targets
@@ -120,7 +120,8 @@ def read_rows(model, X, y, sample_weight, *, is_fresh, **announced):
         raise ValueError(
             f"This {type(model).__name__} requires y to be passed, but the target y is None."
         )
-    data, kind = check_rows(model, X, reset=is_fresh), model._targets()
+    data = check_rows(model, X, reset=is_fresh, sample_weight=sample_weight)
+    kind = model._targets()
     table = kind.checked(y)
     check_consistent_length(data, table)
     weight = check_weights(sample_weight, data)
@@ -206,9 +207,8 @@ def make_task(
 
 def layers_below(stack: StackedAutoEncoder, number: int) -> StackedAutoEncoder:
     """The layers of a fitted stack below one of them, as a stack of checked rows."""
-    below = copy.copy(stack)
+    below = of_encoded_rows(stack)
     below.layers_, below.code_layer = stack.layers_[:number], -1
-    vars(below).pop("feature_names_in_", None)
     return below
 
 

@@ -250,14 +250,6 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
     Read more in the :ref:`User Guide <manifold_tangents>`.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     TangentDistanceClassifier : Nearest neighbours that read the same tangents.
@@ -315,16 +307,16 @@ class ManifoldTangentClassifier(ClassifyingStack):
     layer_sizes: Sequence[int] | int | None = parameter(
         default=None,
         constraints=StackedClassifier._parameter_constraints["layer_sizes"],
-        doc="""tuple of int, int or None
-        Numbers of units, from the data upwards. None: those of ``layers``, or two layers that
-        have four units for each column of the data, but from 100 to 1000.""",
+        kind="tuple of int, int or None",
+        doc="""Numbers of units, from the data upwards. None: those of ``layers``, or two layers
+        that have four units for each column of the data, but from 100 to 1000.""",
         kw_only=False,
     )
     layer: str | Transformer = parameter(
         default="contractive",
         constraints=StackedClassifier._parameter_constraints["layer"],
-        doc="""{"auto", "denoising", "contractive", "rbm", "psd"} or estimator
-        Kind of every layer: a name, or an estimator of which each layer is a copy with its
+        kind='{"auto", "denoising", "contractive", "rbm", "psd"} or estimator',
+        doc="""Kind of every layer: a name, or an estimator of which each layer is a copy with its
         number of units. "contractive" is a :class:`ContractiveAutoEncoder` whose contraction is
         0.001 for each column of its input, with ``batch_size=200`` and ``learning_rate=2e-3``,
         which falls linearly to zero. Layers chosen by name are trained for as many epochs as
@@ -333,65 +325,62 @@ class ManifoldTangentClassifier(ClassifyingStack):
     n_tangents: int | str = parameter(
         default="auto",
         constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        doc="""int or "auto"
-        Directions at each row, at most the number of columns and of the smallest layer's units.
-        "auto": as many as hold three quarters of the squared norm of the Jacobian in the median
-        row, and at most half the columns; for other tangents than those of the encoder, as many
-        as there are, and 10 for local PCA.""",
+        kind='int or "auto"',
+        doc="""Directions at each row, at most the number of columns and of the smallest layer's
+        units. "auto": as many as hold three quarters of the squared norm of the Jacobian in the
+        median row, and at most half the columns; for other tangents than those of the encoder, as
+        many as there are, and 10 for local PCA.""",
     )
     tangent_source: SourceChoice = parameter(
         default="encoder",
         constraints=[StrOptions({"encoder"}), *SOURCES],
-        doc="""{"encoder", "local_pca"}, ("local_pca", int), estimator or callable
-        Where tangents come from: the pre-trained layers; the principal components of each row's
-        nearest neighbours in the data of `fit`, 30 or as many as the tuple says; another encoder,
-        of which a clone is fitted to the data of `fit` (one that is fitted is taken as it is if
-        it is wrapped in :class:`~sklearn.frozen.FrozenEstimator`); or a function of X, of shape
-        (n_samples, n_features), that returns directions in the units of the data, of shape
+        kind='{"encoder", "local_pca"}, ("local_pca", int), estimator or callable',
+        doc="""Where tangents come from: the pre-trained layers; the principal components of each
+        row's nearest neighbours in the data of `fit`, 30 or as many as the tuple says; another
+        encoder, of which a clone is fitted to the data of `fit` (one that is fitted is taken as it
+        is if it is wrapped in :class:`~sklearn.frozen.FrozenEstimator`); or a function of X, of
+        shape (n_samples, n_features), that returns directions in the units of the data, of shape
         (n_samples, n_tangents, n_features).""",
     )
     tangent_penalty: float = parameter(
         default=0.02,
         constraints=[_PENALTY],
-        doc="""float
-        Weight of the squared change of outputs along the tangents of labelled rows, for steps
-        of a tenth of the rows' root mean square distance from their mean.""",
+        doc="""Weight of the squared change of outputs along the tangents of labelled rows, for
+        steps of a tenth of the rows' root mean square distance from their mean.""",
     )
     unlabelled_penalty: float | tuple[float, float] = parameter(
         default=(1.0, 1.0),
         constraints=[_PENALTY, tuple],
-        doc="""tuple of two float, or float
-        Weights of the divergence between the predictions at an unlabelled row and after the move
-        that changes them most: within its tangent plane, and in any direction of the data, which
-        is virtual adversarial training [4]_. One number is for both.""",
+        kind="tuple of two float, or float",
+        doc="""Weights of the divergence between the predictions at an unlabelled row and after the
+        move that changes them most: within its tangent plane, and in any direction of the data,
+        which is virtual adversarial training [4]_. One number is for both.""",
     )
     unlabelled_step: float | tuple[float, float] = parameter(
         default=(0.28, 0.2),
         constraints=[_STEP, tuple],
-        doc="""tuple of two float, or float
-        Lengths of these moves, as a part of the rows' root mean square distance from their
+        kind="tuple of two float, or float",
+        doc="""Lengths of these moves, as a part of the rows' root mean square distance from their
         mean.""",
     )
     entropy_penalty: float = parameter(
         default=0.3,
         constraints=[_PENALTY],
-        doc="""float
-        Weight of the entropy of the distribution of classes at unlabelled rows.""",
+        doc="Weight of the entropy of the distribution of classes at unlabelled rows.",
     )
     balance_penalty: float = parameter(
         default=1.0,
         constraints=[_PENALTY],
-        doc="""float
-        Weight of the divergence between the classes' mean probabilities over a batch's
+        doc="""Weight of the divergence between the classes' mean probabilities over a batch's
         unlabelled rows and their frequencies, which labels tell: equal ones where the labels
         of the classes are about as many. Use 0 where labelled rows were not drawn like the
         others, or with few labels of classes that are not equally frequent.""",
     )
-    max_iter: int | str = parameter(  # type: ignore[assignment]
+    max_iter: int | str = parameter(
         default="auto",
         constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        doc="""int or "auto"
-        Epochs of fine-tuning. "auto": as many as make up 2,000 steps, but from 5 to 200.""",
+        kind='int or "auto"',
+        doc="""Epochs of fine-tuning. "auto": as many as make up 2,000 steps, but from 5 to 200.""",
     )
     output_penalty: float = preset(StackedClassifier, "output_penalty", default=0.01)
     learning_rate: float = preset(StackedClassifier, "learning_rate", default=1e-3)
@@ -400,28 +389,19 @@ class ManifoldTangentClassifier(ClassifyingStack):
     )
     batch_size: int = preset(StackedClassifier, "batch_size", default=300)
 
-    n_tangents_: int = attribute(
-        """int
-        Directions at each row."""
-    )
+    n_tangents_: int = attribute("int", "Directions at each row.")
     encoder_: StackedAutoEncoder = attribute(
-        """StackedAutoEncoder
-        The layers as pre-trained, before fine-tuning: the tangents are theirs."""
+        "StackedAutoEncoder",
+        "The layers as pre-trained, before fine-tuning: the tangents are theirs.",
     )
     source_: object = attribute(
-        """object
-        What finds the tangents; that of local PCA keeps the rows of `fit`."""
+        "object", "What finds the tangents; that of local PCA keeps the rows of `fit`."
     )
 
     partial_fit = available_if(_refuses_partial_fit)(StackedClassifier.partial_fit)
 
     def tangents(self, X):
         """Directions along which the classifier learned to be insensitive, at rows of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
 
         Returns
         -------
@@ -440,17 +420,8 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Classes, of which ``unlabelled`` stands for an unknown one.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; a row of weight 0 is left out.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------

@@ -18,7 +18,9 @@ from skae._validation import (
 from skae.engine.optimisation.devices import require_memory, resolve_device
 from skae.engine.optimisation.rows import StreamedRows
 from skae.engine.tangents.distance import nearest_planes, orthonormal_bases
+from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.columns import describe_columns
+from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -55,21 +57,12 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
     The ``n_neighbors`` nearest labelled rows vote.
 
-    The directions come from an encoder, as the leading singular vectors of its Jacobian; from
-    the principal components of each row's neighbours; or from you, for invariances that are
-    known. The first two are learned from all rows given to `fit`, labelled or not. Use it where
-    labels are few and rows are many, as the simplest reader of tangents: there is nothing to
-    train but them.
+    The directions come from an encoder, as the leading singular vectors of its Jacobian; from the
+    principal components of each row's neighbours; or from you, for invariances that are known. The
+    first two are learned from all rows given to `fit`, labelled or not. Use it where labels are few
+    and rows are many, as the simplest reader of tangents: there is nothing to train but them.
 
     Read more in the :ref:`User Guide <manifold_tangents>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -119,26 +112,25 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     n_neighbors: int = parameter(
         default=5,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""int
-        Labelled rows that vote.""",
+        doc="Labelled rows that vote.",
         kw_only=False,
     )
     tangent_source: SourceChoice = parameter(
         default="local_pca",
         constraints=SOURCES,
-        doc=""""local_pca", ("local_pca", int), estimator or callable
-        Where tangents come from: the principal components of each row's nearest neighbours among
-        all rows of `fit`, 15 or as many as the tuple says; an encoder, such as
+        kind='"local_pca", ("local_pca", int), estimator or callable',
+        doc="""Where tangents come from: the principal components of each row's nearest neighbours
+        among all rows of `fit`, 15 or as many as the tuple says; an encoder, such as
         ``ContractiveAutoEncoder()``, of which a clone is fitted to all rows of `fit` (one that is
-        fitted is taken as it is if it is wrapped in :class:`~sklearn.frozen.FrozenEstimator`); or
-        a function of X, of shape (n_samples, n_features), that returns directions of any lengths
-        in the units of the data, of shape (n_samples, n_tangents, n_features).""",
+        fitted is taken as it is if it is wrapped in :class:`~sklearn.frozen.FrozenEstimator`); or a
+        function of X, of shape (n_samples, n_features), that returns directions of any lengths in
+        the units of the data, of shape (n_samples, n_tangents, n_features).""",
     )
     n_tangents: int | str = parameter(
         default="auto",
         constraints=[Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        doc="""int or "auto"
-        Directions at each row; 0 gives plain nearest neighbours. "auto": all that a function
+        kind='int or "auto"',
+        doc="""Directions at each row; 0 gives plain nearest neighbours. "auto": all that a function
         returns; of an encoder, as many as hold three quarters of the squared norm of its
         Jacobian in the median row; 10 for local PCA. Of these two, fewer where the planes would
         otherwise fill the space of the data.""",
@@ -146,62 +138,50 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     sides: str = parameter(
         default="one",
         constraints=[StrOptions(set(_SIDES))],
-        doc="""{"one", "two"}
-        Whether only the training row has a plane, or both rows.""",
+        kind='{"one", "two"}',
+        doc="Whether only the training row has a plane, or both rows.",
     )
     n_candidates: int | None = parameter(
         default=50,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
-        doc="""int or None
-        For ``sides="two"``, how many labelled rows are looked at for each row: those nearest to
-        it by the one-sided distance. It is an approximation; None looks at all of them.""",
+        doc="""For ``sides="two"``, how many labelled rows are looked at for each row: those nearest
+        to it by the one-sided distance. It is an approximation; None looks at all of them.""",
     )
     weights: str = parameter(
         default="distance",
         constraints=[StrOptions({"uniform", "distance"})],
-        doc="""{"uniform", "distance"}
-        Weights of votes: alike, or by the inverse of the distance; where it is 0, nobody else
-        votes.""",
+        kind='{"uniform", "distance"}',
+        doc="""Weights of votes: alike, or by the inverse of the distance; where it is 0, nobody
+        else votes.""",
     )
     unlabelled: float | str | None = preset(ClassifyingStack, "unlabelled", default=-1)
     device: str | torch.device = preset(TrainedModel, "device", default="auto")
 
-    classes_: np.ndarray = attribute(
-        """ndarray of shape (n_classes,)
-        The classes."""
-    )
-    n_tangents_: int = attribute(
-        """int
-        Directions at each row."""
-    )
+    classes_: np.ndarray = attribute("ndarray of shape (n_classes,)", "The classes.")
+    n_tangents_: int = attribute("int", "Directions at each row.")
     labelled_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled,)
-        Positions of the labelled rows among those of `fit`."""
+        "ndarray of shape (n_labelled,)", "Positions of the labelled rows among those of `fit`."
     )
-    rows_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled, n_features)
-        These rows."""
-    )
+    rows_: np.ndarray = attribute("ndarray of shape (n_labelled, n_features)", "These rows.")
     row_classes_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled,)
-        Their classes, as positions in ``classes_``."""
+        "ndarray of shape (n_labelled,)", "Their classes, as positions in ``classes_``."
     )
     bases_: np.ndarray = attribute(
-        """ndarray of shape (n_labelled, n_tangents_, n_features)
-        Orthonormal bases of their tangents. Where directions depend on each other, the last
-        ones are zero."""
+        "ndarray of shape (n_labelled, n_tangents_, n_features)",
+        """Orthonormal bases of their tangents. Where directions depend on each other, the last ones
+        are zero.""",
     )
     source_: object = attribute(
-        """object or None
-        What finds directions at any rows; None without tangents."""
+        "object or None", "What finds directions at any rows; None without tangents."
     )
-    n_features_in_: int = attribute(
-        """int
-        Number of features seen in `fit`."""
-    )
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
-        """ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names."""
+        "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
+    )
+    encoding_: Encoding | None = attribute(
+        "Encoding or None",
+        """What the columns of a data frame have become, see :class:`AutoEncoder`. None where X has
+        numbers only.""",
     )
 
     @all_or_nothing
@@ -210,15 +190,8 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
         y : array-like of shape (n_samples,)
             Classes. Rows with an ``unlabelled`` one take part in the tangents alone.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
 
         Raises
         ------
@@ -253,8 +226,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         n_neighbors : int, default=None
             How many; None for those that vote.
         return_distance : bool, default=True
@@ -279,11 +250,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X):
         """The part of the votes for every class.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
@@ -301,11 +267,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X):
         """The class with most votes, of every row; the first of several.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
         Returns
         -------
         classes : ndarray of shape (n_samples,)
@@ -318,12 +279,8 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
         y : array-like of shape (n_samples,)
             True classes; rows with an ``unlabelled`` one are left out.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
 
         Returns
         -------
@@ -345,6 +302,11 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         The fitted encoder, where tangents come from one.
         """
         return getattr(self.source_, "encoder", None)
+
+    _encoded = TrainedModel._encoded
+
+    def _lowest(self):
+        return AutoEncoder()
 
     def _require_neighbours(self, n_neighbors):
         if n_neighbors > len(self.labelled_):
@@ -402,7 +364,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     @property
     def _width(self):
         """Numbers that a row takes while its neighbours are sought."""
-        return max((self.n_tangents_ + 1) * self.n_features_in_, len(self.labelled_))
+        return max((self.n_tangents_ + 1) * self.rows_.shape[1], len(self.labelled_))
 
     def _bases_at(self, x):
         if self.source_ is None:

@@ -260,9 +260,10 @@ def _check_encoder(choice, n_tangents, X):
                 f"tangent_source is a frozen {type(encoder).__name__} that is not fitted. Fit it "
                 "first, or pass it as it is: a clone of it is fitted then."
             ) from error
-        if encoder.n_features_in_ != X.shape[1]:
+        n_columns = len(encoder.columns_.mean)
+        if n_columns != X.shape[1]:
             raise ValueError(
-                f"tangent_source was fitted on {encoder.n_features_in_} features, but X has "
+                f"tangent_source was fitted on {n_columns} features, but X has "
                 f"{X.shape[1]}. Fit it on data like X."
             )
         _check_code(encoder, encoder._model(_ANYWHERE), n_tangents)

@@ -48,11 +48,16 @@ def test_encoder_jacobian_matches_autograd(depth, activation, random_theta, x):
 
 
 @pytest.mark.parametrize("activation", SMOOTH)
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", [*DEPTHS, "linear"])
 @pytest.mark.parametrize("units", UNITS)
 def test_reconstruction_contraction_matches_autograd(units, depth, activation, random_theta, x):
-    tied = (depth + SMOOTH.index(activation)) % 2 == 0  # each depth and activation both ways
-    network, units = Network(DEPTHS[depth], activation, tied), UNITS[units]
+    if depth == "linear":
+        network = Network(DEPTHS[3], activation, tied=False, linear=True)
+    else:
+        # Each depth and activation is tied and untied in turn.
+        tied = (depth + SMOOTH.index(activation)) % 2 == 0
+        network = Network(DEPTHS[depth], activation, tied)
+    units = UNITS[units]
     theta = random_theta(network)
 
     def reconstruct(x):

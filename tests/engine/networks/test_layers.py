@@ -59,6 +59,33 @@ def test_two_layers_compute_the_documented_formula(tied, random_theta, generator
     torch.testing.assert_close(output, g_1 @ theta[f"{prefix}_0"] + theta["visible_bias_0"])
 
 
+def test_a_linear_decoder_is_one_affine_map(random_theta, generator):
+    network = Network((5, 4, 3), "tanh", tied=False, linear=True)
+    theta = random_theta(network)
+    code = torch.randn(6, 3, dtype=torch.float64, generator=generator)
+    decoded, output = decode(theta, code, network)
+    # a = h V + c, whatever lies below the code; and there is nothing else to decode with.
+    torch.testing.assert_close(output, code @ theta["decoder_weight_0"] + theta["visible_bias_0"])
+    assert decoded == []
+    assert network.parameter_shapes == {
+        "weight_0": (4, 5),
+        "decoder_weight_0": (3, 5),
+        "visible_bias_0": (5,),
+        "hidden_bias_0": (4,),
+        "weight_1": (3, 4),
+        "hidden_bias_1": (3,),
+    }
+    with pytest.raises(ValueError, match="weights of its own"):
+        Network((5, 4, 3), tied=True, linear=True)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_linear_decoder_of_one_layer_is_the_mirrored_one(tied):
+    shapes = Network((5, 4), tied=tied).parameter_shapes
+    # One layer has one affine map to its output anyway, which may be tied.
+    assert Network((5, 4), tied=tied, linear=True).parameter_shapes == shapes
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_parameters_of_a_network(tied):
     network = Network((5, 4, 3), "sigmoid", tied)

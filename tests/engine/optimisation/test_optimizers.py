@@ -7,6 +7,7 @@ from skae.engine.optimisation.optimizers import OPTIMIZERS, Partwise, initial_st
 
 PEERS = {
     "adam": lambda p, lr, momentum: torch.optim.Adam(p, lr),
+    "adamw": lambda p, lr, momentum: torch.optim.AdamW(p, lr, weight_decay=0.0),
     "sgd": lambda p, lr, momentum: torch.optim.SGD(p, lr, momentum),
     "nesterov": lambda p, lr, momentum: torch.optim.SGD(p, lr, momentum, nesterov=momentum > 0),
     "rmsprop": lambda p, lr, momentum: torch.optim.RMSprop(p, lr, momentum=momentum),
@@ -36,6 +37,21 @@ def test_steps_match_torch(name, momentum, generator):
         peer.step()
         # The same published rule, step by step, whatever the learning rate does meanwhile.
         torch.testing.assert_close(theta, peer_theta.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_decoupled_decay_matches_torch(generator):
+    gradients = torch.randn(12, 30, dtype=torch.float64, generator=generator)
+    theta = torch.randn(30, dtype=torch.float64, generator=generator)
+    peer_theta = torch.nn.Parameter(theta.clone())
+    peer = torch.optim.AdamW([peer_theta], 0.03, weight_decay=0.7)
+    optimizer = OPTIMIZERS["adamw"](0.9, 0.7)
+    state = initial_state(optimizer, theta)
+    for gradient in gradients:
+        optimizer.update_(theta, gradient.clone(), state, 0.03)
+        peer_theta.grad = gradient.clone()
+        peer.step()
+    # Shrinkage by rate * decay beside Adam's step, whose moments know nothing of it.
+    torch.testing.assert_close(theta, peer_theta.detach(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

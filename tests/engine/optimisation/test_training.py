@@ -21,6 +21,7 @@ from skae.engine.optimisation.training import (
     Data,
     Objective,
     Settings,
+    epochs_for,
     evaluate,
     gradient_by_autograd,
     train,
@@ -235,13 +236,60 @@ def test_schedules(schedule, theta, rows):
         max_iter=5,
     )
     progress = [step / 20 for step in range(20)]
+    late = [(p - 0.05) / 0.95 for p in progress[1:]]
     expected = {
         "constant": [0.4] * 20,
         "linear": [0.4 * (1 - p) for p in progress],
         "cosine": [0.4 * (1 + math.cos(math.pi * p)) / 2 for p in progress],
+        # One step in twenty is the whole warm-up.
+        "warmup_cosine": [0.02] + [0.2 * (1 + math.cos(math.pi * p)) for p in late],
     }[schedule]
     # A course over all steps of the training, from the full rate towards zero at its end.
     assert optimizer.rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_warm_up_rises_to_the_full_rate():
+    rates = [SCHEDULES["warmup_cosine"](k / 1000) for k in range(1000)]
+    # A straight line from a twentieth to the full rate, reached where the half cosine begins.
+    assert rates[:50] == pytest.approx([0.05 + 0.95 * k / 50 for k in range(50)])
+    assert rates[50] == max(rates) == 1.0
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+    assert rates[-1] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_columns", "batch_size", "n_epochs"),
+    [(40, 4, 100, 1200), (1000, 4, 100, 120), (1001, 4, 100, 110), (10**6, 100, 100, 5)],
+)
+def test_epochs_make_up_enough_steps(n_rows, n_columns, batch_size, n_epochs):
+    # 1000 + 100 sqrt(n_columns) steps, in whole epochs of whole batches; never fewer than five.
+    assert epochs_for(n_rows, n_columns, batch_size) == n_epochs
+
+
+def test_epochs_may_be_left_to_the_rows(theta, rows):
+    heard = []
+    training = run(theta, Recorder(), rows, max_iter=None, listener=heard.append)
+    # One batch an epoch: the rule's number of steps, which listeners are told beforehand.
+    assert len(training.loss_curve) == epochs_for(N_ROWS, 2, N_ROWS) == 1142
+    assert heard[0].max_iter == 1142
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([float(100 - k) for k in range(40)], 4 / 37.5),  # a straight line
+        ([100.0, *[0.0] * 39], 0.0),  # at its end since long
+        ([100.0, *[50.0] * 31, *[50.0, 70.0] * 2, *[40.0, 60.0] * 2], 10 / 50),  # noisy
+        ([float(k) for k in range(40)], 0.0),  # it rises
+    ],
+)
+def test_unfinished_is_the_share_of_the_last_tenth(losses, expected, theta, rows):
+    training = run(theta, Script(losses, [1.0] * 40), rows, max_iter=40)
+    # Mean losses of the last four epochs against the four before, over the whole fall.
+    assert training.unfinished == pytest.approx(expected)
+    # A schedule has brought the steps to nothing: more of the same was never to come.
+    training = run(theta, Script(losses, [1.0] * 40), rows, max_iter=40, schedule="linear")
+    assert training.unfinished == 0
 
 
 def test_training_resumes_where_it_ended(rows):

@@ -1,0 +1,404 @@
+"""Columns of the data frames of pandas, polars and pyarrow: read as numbers or values, and made.
+
+Optional packages are imported where a frame of theirs has come in.
+"""
+
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from numbers import Number
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Of a unit of time, how many make a day.
+_PER_DAY = {"s": 86400, "ms": 86400 * 10**3, "us": 86400 * 10**6, "ns": 86400 * 10**9}
+_MICROSECONDS = _PER_DAY["us"]
+_MISSING = {"NAType", "NaTType", "NoneType"}
+
+
+class Cells(NamedTuple):
+    """A column, read: either ``numbers``, or ``codes`` that number distinct ``values``.
+
+    ``holds`` says what: "numbers", "booleans" (0 and 1), "dates" and "durations" (in days), "texts"
+    or "categories". Missing cells are NaN among numbers, and -1 among codes. ``dtype`` is the
+    frame's.
+    """
+
+    holds: str
+    dtype: Any
+    numbers: np.ndarray | None = None
+    codes: np.ndarray | None = None
+    values: Sequence = ()
+
+    @property
+    def observed(self) -> np.ndarray:
+        """Which rows have a value, of shape (n_samples,)."""
+        return ~np.isnan(self.numbers) if self.codes is None else self.codes >= 0
+
+    def as_values(self) -> "Cells":
+        """The same as codes of distinct values."""
+        if self.codes is not None:
+            return self
+        known = self.observed
+        values, inverse = np.unique(self.numbers[known], return_inverse=True)
+        codes = np.full(len(known), -1)
+        codes[known] = inverse
+        whole = (values == np.floor(values)).all()
+        if self.holds == "booleans":
+            values = values.astype(bool)
+        elif whole and np.abs(values).max(initial=0) < 2**53:
+            values = values.astype(np.int64)
+        return self._replace(numbers=None, codes=codes, values=values.tolist())
+
+
+def library_of(X) -> str | None:
+    """Whose data frame X is: "pandas", "polars", "pyarrow", or None if it is none."""
+    if hasattr(X, "iloc") and hasattr(X, "dtypes") and np.ndim(X) == 2:
+        return "pandas"
+    origin = type(X).__module__.partition(".")[0]
+    if origin == "polars" and hasattr(X, "get_column_index") and hasattr(X, "dtypes"):
+        return "polars"
+    return "pyarrow" if origin == "pyarrow" and hasattr(X, "schema") else None
+
+
+def names_of(X) -> list:
+    """The labels of the columns of a frame, as they are."""
+    return list(X.schema.names if library_of(X) == "pyarrow" else X.columns)
+
+
+def is_plain(X) -> bool:
+    """Whether all columns of a frame have dtypes of real numbers, which arrays have as well."""
+    library = library_of(X)
+    if library == "pandas":
+        return all(isinstance(t, np.dtype) and t.kind in "iuf" for t in X.dtypes)
+    if library == "polars":
+        return all(t.is_numeric() and not t.is_decimal() for t in X.dtypes)
+    return False
+
+
+def read_columns(X):
+    """The `Cells` of every column of a frame, or of an array, one after the other.
+
+    Raises a ValueError, or a TypeError for cells that are containers, that names the column.
+    """
+    library, labels = library_of(X), None
+    if library is not None:
+        labels = names_of(X)
+    for number in range(X.shape[1]):
+        label = number if labels is None else labels[number]
+        try:
+            if library == "pandas":
+                yield _of_pandas(X.iloc[:, number])
+            elif library == "polars":
+                yield _of_polars(X.to_series(number))
+            elif library == "pyarrow":
+                yield _of_arrow(X.column(number))
+            else:
+                yield _of_array(X[:, number])
+        except (ValueError, TypeError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"Column {label!r} of X {error}") from error
+
+
+_CONVERT = "Convert it to numbers, text or categories, or drop it."
+
+
+def _refuse(what, kind: type[Exception] = ValueError):
+    raise kind(f"holds {what}. {_CONVERT}")
+
+
+def _of_array(column):
+    if column.dtype.kind == "O":
+        return _of_objects(column, column.dtype)
+    if column.dtype.kind in "US":
+        return _of_texts(column.astype(object), column.dtype)
+    if column.dtype.kind in "mM":
+        return _of_times(column, column.dtype)
+    if column.dtype.kind == "c":
+        _refuse("complex numbers")
+    holds = "booleans" if column.dtype.kind == "b" else "numbers"
+    return Cells(holds, column.dtype, column.astype(np.float64))
+
+
+def _of_times(values, dtype):
+    """Dates or durations of NumPy, in days since 1970 or as a part of them."""
+    unit = np.datetime_data(values.dtype)[0]
+    if unit not in _PER_DAY:
+        unit = "s"
+        values = values.astype(f"{values.dtype.kind}8[s]")
+    days = values.astype(np.int64) / _PER_DAY[unit]
+    days[np.isnat(values)] = np.nan
+    return Cells("dates" if values.dtype.kind == "M" else "durations", dtype, days)
+
+
+def _of_pandas(series):
+    import pandas as pd
+
+    dtype = series.dtype
+    if isinstance(dtype, pd.ArrowDtype):
+        import pyarrow as pa
+
+        cells = _of_arrow(pa.chunked_array(_chunks(pa.array(series.array)), dtype.pyarrow_dtype))
+        return cells._replace(dtype=dtype)
+    if isinstance(dtype, pd.CategoricalDtype):
+        codes = series.cat.codes.to_numpy().astype(np.int64)
+        return _values_of(dtype.categories.tolist(), codes, dtype, "categories")
+    if isinstance(dtype, pd.StringDtype):
+        return _factorized(series, dtype)
+    if isinstance(dtype, pd.PeriodDtype):
+        return _of_pandas(series.dt.to_timestamp())._replace(dtype=dtype)
+    if isinstance(dtype, pd.SparseDtype):
+        return _of_array(np.asarray(series))._replace(dtype=dtype)
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return _of_times(series.dt.tz_convert(None).to_numpy(), dtype)
+    if isinstance(dtype, np.dtype):
+        return _of_array(series.to_numpy())
+    if dtype.kind not in "iufb":
+        _refuse(f"values of dtype {dtype}")
+    numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return Cells("booleans" if dtype.kind == "b" else "numbers", dtype, numbers)
+
+
+def _chunks(array):
+    return array.chunks if hasattr(array, "chunks") else [array]
+
+
+def _factorized(series, dtype):
+    codes, values = series.factorize()
+    return Cells("texts", dtype, codes=codes.astype(np.int64), values=values.tolist())
+
+
+def _values_of(values, codes, dtype, holds):
+    if any(isinstance(value, list | dict | set | np.ndarray) for value in values):
+        _refuse("containers", TypeError)
+    return Cells(holds, dtype, codes=codes, values=values)
+
+
+def _of_polars(series):
+    import polars as pl
+
+    dtype = series.dtype
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = series.cast(pl.String)
+        # Ranks of the texts are the places of the distinct ones in their order.
+        codes = text.rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - 1
+        values = text.drop_nulls().unique().sort().to_list()
+        holds = "texts" if dtype == pl.String else "categories"
+        return Cells(holds, dtype, codes=codes, values=values)
+    if dtype == pl.Object:
+        return _of_objects(np.array(series.to_list(), dtype=object), dtype)
+    if dtype in (pl.Date, pl.Datetime, pl.Duration, pl.Time):
+        whole = series.to_physical().cast(pl.Float64).to_numpy()
+        per_day = 1 if dtype == pl.Date else _PER_DAY[getattr(dtype, "time_unit", None) or "ns"]
+        holds = "dates" if dtype in (pl.Date, pl.Datetime) else "durations"
+        return Cells(holds, dtype, whole / per_day)
+    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+        _refuse(f"values of type {dtype}", TypeError if dtype.is_nested() else ValueError)
+    holds = "booleans" if dtype == pl.Boolean else "numbers"
+    return Cells(holds, dtype, series.cast(pl.Float64).to_numpy().astype(np.float64))
+
+
+def _of_arrow(column):
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        holds = "categories" if pa.types.is_dictionary(kind) else "texts"
+        encoded = column if holds == "categories" else column.dictionary_encode()
+        encoded = encoded.unify_dictionaries().combine_chunks()
+        if hasattr(encoded, "chunks"):  # of pyarrow's earlier releases, or without rows
+            encoded = encoded.chunk(0)
+        codes = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        return _values_of(encoded.dictionary.to_pylist(), codes, kind, holds)
+    if pa.types.is_boolean(kind):
+        return Cells("booleans", kind, _floats(column.cast(pa.int8())))
+    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
+        holds = "dates" if pa.types.is_timestamp(kind) else "durations"
+        whole = column.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
+        return Cells(holds, kind, _floats(whole) / _PER_DAY[kind.unit])
+    if pa.types.is_date(kind):
+        return Cells("dates", kind, _floats(column.cast(pa.date32()).cast(pa.int32())))
+    if not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    ):
+        _refuse(f"values of type {kind}", TypeError if pa.types.is_nested(kind) else ValueError)
+    return Cells("numbers", kind, _floats(column))
+
+
+def _floats(column):
+    import pyarrow as pa
+
+    return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+
+
+def _of_objects(column, dtype):
+    """Cells of Python's objects: all of one kind, or missing."""
+    missing = _is_missing(column)
+    known = column[~missing]
+    types = set(map(type, known))
+    numbers = np.full(len(column), np.nan)
+    if not types:
+        return Cells("numbers", dtype, numbers)
+    if all(issubclass(t, str) for t in types):
+        return _of_texts(column, dtype, missing)
+    if all(issubclass(t, bool | np.bool_) for t in types):
+        numbers[~missing] = known.astype(bool)
+        return Cells("booleans", dtype, numbers)
+    if any(issubclass(t, complex | np.complexfloating) for t in types):
+        _refuse("complex numbers")
+    if all(issubclass(t, Number | Decimal | np.bool_) for t in types):
+        numbers[~missing] = known.astype(np.float64)
+        return Cells("numbers", dtype, numbers)
+    if all(issubclass(t, datetime | date | np.datetime64) for t in types):
+        numbers[~missing] = [_days(moment) for moment in known]
+        return Cells("dates", dtype, numbers)
+    if all(issubclass(t, timedelta | np.timedelta64) for t in types):
+        numbers[~missing] = [np.timedelta64(d) / np.timedelta64(1, "D") for d in known]
+        return Cells("durations", dtype, numbers)
+    names = " and ".join(sorted(t.__name__ for t in types)[:3])
+    if len(types) > 1 and all(issubclass(t, str | Number) for t in types):
+        raise ValueError(
+            f"mixes text and numbers ({names}). Make it one of them: astype(str), or "
+            "pd.to_numeric(..., errors='coerce')."
+        )
+    # The words that scikit-learn expects of a TypeError.
+    containers = any(issubclass(t, list | dict | set | tuple | np.ndarray) for t in types)
+    if containers:
+        raise TypeError(
+            f"holds {names}: a cell must be a string or a number, for example. {_CONVERT}"
+        )
+    return _refuse(names)
+
+
+def _is_missing(column):
+    pandas = sys.modules.get("pandas")
+    if pandas is not None:
+        return np.asarray(pandas.isna(column), dtype=bool)
+    return np.array([type(v).__name__ in _MISSING or _is_nan(v) for v in column], dtype=bool)
+
+
+def _is_nan(value):
+    return isinstance(value, float | np.floating | Decimal) and value != value
+
+
+def _days(moment):
+    if isinstance(moment, datetime) and moment.tzinfo is not None:
+        return moment.timestamp() / 86400
+    return np.datetime64(moment, "us").astype(np.int64) / _MICROSECONDS
+
+
+def _of_texts(column, dtype, missing=None):
+    missing = np.zeros(len(column), dtype=bool) if missing is None else missing
+    pandas = sys.modules.get("pandas")
+    if pandas is not None:
+        codes, values = pandas.factorize(column)
+        return Cells("texts", dtype, codes=codes.astype(np.int64), values=list(values))
+    number: dict = {}
+    codes = np.array(
+        [
+            -1 if m else number.setdefault(v, len(number))
+            for v, m in zip(column, missing, strict=True)
+        ]
+    )
+    return Cells("texts", dtype, codes=codes, values=list(number))
+
+
+# From numbers and values to columns of a frame.
+
+
+def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: list):
+    """A frame of a library, of columns of numbers or values, with the dtypes that are asked for.
+
+    ``kinds`` say what each holds, as that of `Cells` does.
+    """
+    parts = zip(columns, kinds, dtypes, strict=True)
+    if library == "pandas":
+        import pandas as pd
+
+        series = {number: _to_pandas(*part) for number, part in enumerate(parts)}
+        frame = pd.DataFrame(series)
+        frame.columns = pd.Index(labels)
+        return frame
+    if library == "polars":
+        import polars as pl
+
+        return pl.DataFrame(
+            [_to_polars(*part).alias(name) for name, part in zip(labels, parts, strict=True)]
+        )
+    import pyarrow as pa
+
+    return pa.table(dict(zip(labels, (_to_arrow(*part) for part in parts), strict=True)))
+
+
+def _ticks(days):
+    """Days as whole microseconds; NaN is NaT."""
+    return np.where(np.isnan(days), np.iinfo(np.int64).min, np.round(days * _MICROSECONDS)).astype(
+        np.int64
+    )
+
+
+def _to_pandas(values, holds, dtype):
+    import pandas as pd
+
+    if isinstance(dtype, pd.ArrowDtype):
+        array = _to_arrow(values, holds, dtype.pyarrow_dtype)
+        return pd.Series(pd.array(array.to_pylist(), dtype=dtype))
+    if holds == "dates":
+        series = pd.Series(_ticks(values).view("M8[us]"))
+        if isinstance(dtype, pd.DatetimeTZDtype):
+            return series.dt.tz_localize("UTC").dt.tz_convert(dtype.tz).astype(dtype)
+        if isinstance(dtype, pd.PeriodDtype):
+            return series.dt.to_period(dtype.freq)
+        return series.astype(dtype)
+    if holds == "durations":
+        return pd.Series(_ticks(values).view("m8[us]")).astype(dtype)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return pd.Series(pd.Categorical(values, dtype=dtype))
+    if isinstance(dtype, pd.SparseDtype):
+        return pd.Series(values).astype(dtype)
+    if dtype.kind in "iub" and np.isnan(values).any():
+        return pd.Series(values)  # which was never observed
+    return pd.Series(values).astype(dtype)
+
+
+def _to_polars(values, holds, dtype):
+    import polars as pl
+
+    if holds == "dates":
+        series = pl.Series(_ticks(values).view("M8[us]"))
+        if getattr(dtype, "time_zone", None):
+            series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone)
+        return series.cast(dtype)
+    if holds == "durations" and dtype == pl.Time:
+        return (pl.Series(_ticks(values)) * 1000).cast(pl.Time)
+    if holds == "durations":
+        return pl.Series(_ticks(values).view("m8[us]")).cast(dtype)
+    if isinstance(values, np.ndarray):
+        return pl.Series(values, nan_to_null=True).cast(dtype, strict=False)
+    return pl.Series(values, dtype=None if dtype == pl.Object else dtype)
+
+
+def _to_arrow(values, holds, kind):
+    import pyarrow as pa
+
+    if holds == "dates" and pa.types.is_timestamp(kind):
+        return pa.array(_ticks(values)).cast(pa.timestamp("us", kind.tz)).cast(kind, safe=False)
+    if holds == "dates":
+        return pa.array(_ticks(values)).cast(pa.timestamp("us")).cast(kind, safe=False)
+    if holds == "durations" and pa.types.is_time(kind):
+        return pa.array(_ticks(values)).cast(pa.time64("us")).cast(kind, safe=False)
+    if holds == "durations":
+        return pa.array(_ticks(values)).cast(pa.duration("us")).cast(kind, safe=False)
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, kind.value_type).dictionary_encode()
+    if isinstance(values, np.ndarray):
+        array = pa.array(values, from_pandas=True)
+        if pa.types.is_boolean(kind):
+            return array.cast(pa.int8()).cast(kind)
+        return array.cast(kind, safe=False)
+    return pa.array(values, kind)

@@ -1,0 +1,514 @@
+r"""Tables as people have them, with text, categories, dates and gaps, as the rows of a network.
+
+An `Encoding` says what the columns of a table have become: a number is one column, on a scale
+without heavy tails; two values are a column of 0 and 1; more are one column for each of them.
+What is missing, or was never seen in `fit`, is NaN in all columns of its variable: not observed.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from skae._validation import check_no_infinity, column_indices
+from skae.estimators.face.frame_columns import (
+    Cells,
+    is_plain,
+    library_of,
+    make_frame,
+    names_of,
+    read_columns,
+)
+from skae.estimators.face.outcomes import warn
+
+# Where the smooth clip bends: z / sqrt(1 + (z / 3)^2) lies between -3 and 3.
+_BEND = 3.0
+_MOST = np.nextafter(np.float32(_BEND), np.float32(0))
+# The interquartile range of a normal distribution, in standard deviations.
+_QUARTILES = 1.349
+# A column of text with so many values or more, all different, says nothing but which row it is.
+_IDENTIFIERS = 5
+# Part of the rows of a text that may be pooled without a warning.
+_POOLED = 0.25
+_READS_AS_NUMBER = re.compile(
+    r"\s*[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d,.\s']*([eE][-+]?\d+)?\s*[%$€£¥)]?\s*"
+)
+_VECTORIZER = "skrub's TableVectorizer makes numbers of text; pd.to_datetime makes dates of it"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A column of the user's table, and what it is as encoded.
+
+    - ``name``; ``kind``: "number", "date" (days, also of durations), "binary" or "category".
+    - ``columns``: the slice of the encoded columns that it has.
+    - ``categories``: what each of a category's columns stands for, or the value that is 0 and the
+      one that is 1; ``pooled``: rare values that share the last column, the most frequent first.
+    - ``center``, ``width``, ``clips``: a number is z = (x - center) / width and, if it is clipped,
+      z / sqrt(1 + (z / 3)^2).
+    - ``minimum``, ``maximum``, ``is_whole``: of the training rows.
+    - ``holds``, ``dtype``: what `Cells` say of the column.
+    """
+
+    name: str
+    kind: str
+    columns: slice
+    holds: str
+    dtype: Any
+    categories: tuple = ()
+    pooled: tuple = ()
+    center: float = 0.0
+    width: float = 1.0
+    clips: bool = False
+    minimum: float = np.nan
+    maximum: float = np.nan
+    is_whole: bool = False
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its one column is a number, on a scale."""
+        return self.kind in ("number", "date")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of its encoded columns."""
+        if self.kind == "category":
+            values = [*self.categories[: -1 if self.pooled else None]]
+            return [f"{self.name}_{v}" for v in values] + [f"{self.name}_infrequent"] * bool(
+                self.pooled
+            )
+        if self.kind == "binary" and self.holds in ("texts", "categories") and self.categories:
+            return [f"{self.name}_{self.categories[-1]}"]
+        return [self.name]
+
+    @cached_property
+    def positions(self) -> dict:
+        """The place of every known value among the categories."""
+        kept = self.categories[:-1] if self.pooled else self.categories
+        places = {value: number for number, value in enumerate(kept)}
+        return places | dict.fromkeys(self.pooled, len(self.categories) - 1)
+
+    def encode(self, cells: Cells, out: np.ndarray) -> None:
+        """Write the encoded columns; NaN where nothing is known of a row."""
+        known = cells.observed
+        if known.any():
+            self._check(cells)
+        if self.is_numeric:
+            z = (cells.numbers if cells.numbers is not None else np.full(len(known), np.nan)) - (
+                self.center
+            )
+            z /= self.width
+            if self.clips:
+                np.clip(z, -1e6, 1e6, out=z)
+                z /= np.sqrt(1 + np.square(z / _BEND))
+                np.clip(z, -_MOST, _MOST, out=z)
+            out[:, 0] = z
+        elif self.kind == "binary" and self.holds in ("numbers", "booleans"):
+            low, high = self.categories
+            out[:, 0] = np.clip((cells.numbers - low) / (high - low), 0, 1)
+        else:
+            cells = cells.as_values()
+            places = [self.positions.get(value, -1) for value in cells.values]
+            # The code -1 of what is missing finds the last entry.
+            place = np.array([*places, -1])[cells.codes]
+            if self.kind == "binary":
+                out[:, 0] = place
+            else:
+                out[:] = 0
+                out[np.arange(len(place)), place] = 1
+            out[place < 0] = np.nan
+
+    def decode(self, values: np.ndarray) -> Any:
+        """Numbers, or a list of values, of encoded columns: what they are nearest to."""
+        if self.is_numeric:
+            z = values[:, 0].astype(np.float64)
+            if self.clips:
+                z = np.clip(z, -_MOST, _MOST)
+                z = z / np.sqrt(1 - np.square(z / _BEND))
+            x = np.clip(z * self.width + self.center, self.minimum, self.maximum)
+            return np.round(x) if self.is_whole else x
+        if self.kind == "binary":
+            place = (values[:, 0] >= 0.5).astype(int) if len(self.categories) > 1 else None
+            place = np.zeros(len(values), dtype=int) if place is None else place
+        else:
+            place = values.argmax(axis=1)
+        if self.holds in ("numbers", "booleans"):
+            return np.array(self.categories, dtype=np.float64)[place]
+        options = [*self.categories]
+        if self.pooled:
+            options[-1] = self.pooled[0]
+        return [options[p] for p in place]
+
+    def _check(self, cells):
+        texts = ("texts", "categories")
+        takes = {
+            "numbers": ("numbers", "booleans"),
+            "booleans": ("numbers", "booleans"),
+            "texts": texts,
+            "categories": texts,
+            "dates": ("dates",),
+            "durations": ("durations",),
+            "nothing": (cells.holds,),
+        }[self.holds]
+        if self.kind == "category" or self.holds in texts:
+            # Numbers may be categories, too.
+            are_text = all(isinstance(value, str) for value in self.positions)
+            takes = texts if are_text else (*texts, "numbers", "booleans")
+        if cells.holds not in takes:
+            now = "text" if cells.holds == "texts" else cells.holds
+            before = "text" if self.holds == "texts" else self.holds
+            raise ValueError(
+                f"Column {self.name!r} held {before} in fit, but holds {now} now. Convert it to "
+                "what it was."
+            )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a table's columns have become: fitted state of an estimator.
+
+    - ``variables``: a `Variable` for each column of the table, in order.
+    - ``library``, ``labels``: of the frame; None for an array.
+    - ``dtype``: of the encoded rows.
+    """
+
+    variables: tuple[Variable, ...]
+    library: str | None
+    labels: tuple | None
+    dtype: np.dtype = field(default=np.dtype(np.float32))
+
+    @property
+    def n_columns(self) -> int:
+        """How many encoded columns there are."""
+        return self.variables[-1].columns.stop
+
+    @cached_property
+    def names(self) -> np.ndarray:
+        """Names of the encoded columns: a category's are "colour_red", "colour_infrequent"."""
+        return np.array([n for variable in self.variables for n in variable.names], dtype=object)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of the variable of each encoded column."""
+        return tuple(
+            v.kind for v in self.variables for _ in range(v.columns.stop - v.columns.start)
+        )
+
+    @cached_property
+    def raw_columns(self) -> np.ndarray:
+        """The number of the table's column that each encoded column is of."""
+        widths = [v.columns.stop - v.columns.start for v in self.variables]
+        return np.repeat(np.arange(len(widths)), widths)
+
+    def encoded_columns(self, columns: np.ndarray) -> np.ndarray:
+        """The encoded columns of some of the table's, in that order."""
+        parts = [np.arange(v.columns.start, v.columns.stop) for v in self.variables]
+        return np.concatenate([parts[c] for c in columns]) if len(columns) else np.arange(0)
+
+    def encode(self, X) -> np.ndarray:
+        """The rows of a table as an array; NaN is what was not observed.
+
+        Raises a ValueError for infinity, and for columns that hold something else than in `fit`.
+        """
+        return self._encoded(list(read_columns(X)))
+
+    def _encoded(self, cells):
+        rows = np.empty((len(cells[0].observed), self.n_columns), dtype=self.dtype)
+        for number, (variable, column) in enumerate(zip(self.variables, cells, strict=True)):
+            check_no_infinity(column.numbers, number, variable.name)
+            variable.encode(column, rows[:, variable.columns])
+        return rows
+
+    def decode(self, values: np.ndarray):
+        """A table of encoded rows, as the user's: a frame with its names and dtypes, or an array.
+
+        Categories are the most probable ones (of those that are pooled, the most frequent one),
+        whole numbers are whole, and no number is outside of what was seen in training.
+        """
+        columns = [variable.decode(values[:, variable.columns]) for variable in self.variables]
+        if self.library is None:
+            if all(isinstance(column, np.ndarray) for column in columns):
+                return np.column_stack(columns).astype(values.dtype)
+            table = np.empty((len(values), len(columns)), dtype=object)
+            for number, column in enumerate(columns):
+                table[:, number] = column
+            return table
+        holds = [variable.holds for variable in self.variables]
+        dtypes = [variable.dtype for variable in self.variables]
+        return make_frame(self.library, list(self.labels), columns, holds, dtypes)
+
+    def log_derivative(self, encoded: np.ndarray, columns=None) -> np.ndarray:
+        r"""The log-determinant of d encoded / d x of every row: sums over its observed numbers.
+
+        .. math:: \log \frac{du}{dx} = \tfrac{3}{2} \log(1 - u^2 / 9) - \log \text{width}
+
+        A density of the encoded rows times its exponential is one of the table's numbers. Only
+        those of the encoded ``columns`` count, where they are given.
+        """
+        chosen = range(self.n_columns) if columns is None else set(np.asarray(columns).tolist())
+        total = np.zeros(len(encoded))
+        for variable in self.variables:
+            if not variable.is_numeric or variable.columns.start not in chosen:
+                continue
+            u = np.asarray(encoded[:, variable.columns.start], dtype=np.float64)
+            term = np.full(len(u), -np.log(variable.width))
+            if variable.clips:
+                term += 1.5 * np.log1p(-np.square(u / _BEND))
+            total += np.where(np.isnan(u), 0.0, term)
+        return total
+
+
+def encode_rows(model, parameters, X, *, reset: bool, weight=None):
+    """Rows as an array where X is a table to be encoded, else X, or its numbers as an array.
+
+    With ``reset``, ``model.encoding_`` is made, by the ``parameters`` of an estimator, or is that
+    of this estimator, if it is another one that is fitted. It is None where X has numbers only and
+    nothing asks for more.
+    """
+    library = library_of(X)
+    if not reset:
+        encoding = getattr(model, "encoding_", None)
+        if encoding is not None:
+            return encoding.encode(X if library else _as_array(X))
+        return _numbers_of(X) if library and not is_plain(X) else X
+    if parameters is not model and hasattr(parameters, "encoding_"):  # it is fitted
+        model.encoding_ = parameters.encoding_
+        return encode_rows(model, parameters, X, reset=False)
+    model.encoding_ = None
+    asked = parameters.numbers == "clipped" or not isinstance(parameters.categorical_features, str)
+    if library is None and not asked:
+        return X
+    if library and is_plain(X) and not asked and not _has_gaps(X):
+        return X
+    X = X if library else _as_array(X)
+    chosen = _chosen(X, parameters.categorical_features)
+    cells = list(read_columns(X))
+    _check_size(cells)
+    plain = all(c.holds == "numbers" and c.observed.all() for c in cells)
+    if plain and not asked:
+        for number, (column, name) in enumerate(zip(cells, _names(X), strict=True)):
+            check_no_infinity(column.numbers, number, name)
+        return np.column_stack([column.numbers for column in cells])
+    counted = np.ones(len(cells[0].observed), dtype=bool)
+    if weight is not None and np.shape(weight) == counted.shape:
+        counted = np.asarray(weight) > 0
+    labels = tuple(names_of(X)) if library else None
+    model.encoding_ = _encoding_of(cells, _names(X), chosen, counted, parameters, library, labels)
+    return model.encoding_._encoded(cells)
+
+
+def _as_array(X):
+    if sparse.issparse(X):
+        raise ValueError(
+            "X is sparse, which neither categorical_features nor numbers='clipped' is for. Pass a "
+            "data frame or an array, or use numbers='auto' and encoded columns."
+        )
+    X = np.asarray(X)
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using "
+            "array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) if it "
+            "contains a single sample."
+        )
+    return X
+
+
+def _check_size(cells):
+    if not cells:
+        raise ValueError("Found array with 0 feature(s) while a minimum of 1 is required.")
+    if not len(cells[0].observed):
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
+
+
+def _numbers_of(X):
+    """A frame for a model that knows numbers only, as an array; else the frame itself."""
+    try:
+        cells = list(read_columns(X))
+    except (ValueError, TypeError):
+        return X
+    if all(c.numbers is not None and c.holds in ("numbers", "booleans") for c in cells):
+        return np.column_stack([column.numbers for column in cells])
+    return X
+
+
+def _has_gaps(X):
+    return any(not cells.observed.all() for cells in read_columns(X))
+
+
+def _names(X):
+    """Names of the columns for people: those of the frame, or x0, x1 and so on."""
+    if library_of(X):
+        return [str(name) for name in names_of(X)]
+    return [f"x{number}" for number in range(X.shape[1])]
+
+
+def _chosen(X, features) -> set:
+    """Positions of the columns that the user says are categories."""
+    if isinstance(features, str):
+        return set()
+    features = np.asarray(features)
+    if features.dtype.kind == "b" and features.shape != (X.shape[1],):
+        raise ValueError(
+            f"categorical_features is a mask of shape {features.shape}, but X has {X.shape[1]} "
+            "columns."
+        )
+    if features.dtype.kind not in "biuUO" or features.ndim != 1:
+        raise ValueError(
+            f"categorical_features={features!r} must be 'from_dtype', a mask, or indexes or names "
+            "of columns."
+        )
+    if library_of(X) and features.dtype.kind in "UO":
+        names = names_of(X)
+        unknown = [name for name in features.tolist() if name not in names]
+        if unknown:
+            raise ValueError(
+                f"categorical_features names {unknown[:5]}, but X has the columns {names[:20]}."
+            )
+        return {names.index(name) for name in features.tolist()}
+    if features.dtype.kind in "UO":
+        raise ValueError("categorical_features has names, but X is no data frame: use indexes.")
+    return set(column_indices(np.empty((1, X.shape[1])), features).tolist())
+
+
+def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
+    clips, start, variables, pooling = parameters.numbers != "standardized", 0, [], []
+    for number, (column, name) in enumerate(zip(cells, names, strict=True)):
+        check_no_infinity(column.numbers, number, name)
+        is_chosen = number in chosen
+        if is_chosen and column.holds in ("dates", "durations"):
+            raise ValueError(
+                f"categorical_features names column {name!r}, which holds {column.holds}. Leave it "
+                "out, or convert it to text."
+            )
+        if column.codes is not None or (is_chosen and column.holds != "booleans"):
+            if column.holds == "texts" and not is_chosen:
+                _refuse_numbers_as_text(column, name)
+            variable, share = _category(column.as_values(), name, counted, parameters)
+            pooling += [name] if share > _POOLED and column.holds == "texts" else []
+        else:
+            variable = _number(column, name, counted, clips)
+        variable = replace(variable, columns=slice(start, start + max(1, len(variable.names))))
+        start = variable.columns.stop
+        variables.append(variable)
+    if pooling:
+        _warn_of_text(pooling)
+    dtype = np.dtype(np.float32 if clips else np.float64)
+    return Encoding(tuple(variables), library, labels, dtype)
+
+
+def _number(column, name, counted, clips):
+    """The variable of a column of numbers, truth values, dates or durations."""
+    kind = "date" if column.holds in ("dates", "durations") else "number"
+    variable = Variable(name, kind, slice(0, 1), column.holds, column.dtype)
+    if column.holds == "booleans":
+        return replace(variable, kind="binary", categories=(0.0, 1.0))
+    known = column.observed
+    if not known.any():
+        return _unobserved(variable)
+    known &= counted
+    x = column.numbers[known] if known.any() else column.numbers[column.observed]
+    minimum, maximum, whole = x.min(), x.max(), bool((x == np.round(x)).all())
+    if kind == "number" and whole and minimum < maximum and ((x == minimum) | (x == maximum)).all():
+        return replace(variable, kind="binary", categories=(float(minimum), float(maximum)))
+    low, center, high = np.percentile(x, [25, 50, 75])
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = (high - low) / _QUARTILES or x.std()
+        constant = width <= 1e-12 * np.abs(x).max()
+    if not np.isfinite(width):
+        raise ValueError(
+            f"Column {name!r} is so large that its standard deviation overflows. Rescale it."
+        )
+    if not clips:
+        center, width = (center if kind == "date" else 0.0), 1.0
+    return replace(
+        variable,
+        center=float(center),
+        width=1.0 if constant else float(width),
+        clips=clips,
+        minimum=float(minimum),
+        maximum=float(maximum),
+        is_whole=whole,
+    )
+
+
+def _category(column, name, counted, parameters):
+    """The variable of a column of values, and which part of its rows has been pooled."""
+    values, codes = column.values, column.codes
+    known = (codes >= 0) & counted
+    count = np.bincount(codes[known], minlength=len(values))
+    n_rows, n_values = count.sum(), np.count_nonzero(count)
+    if n_values == n_rows and n_rows >= _IDENTIFIERS:
+        raise ValueError(
+            f"Column {name!r} has a different value in every row, so that it says nothing of a row "
+            f"but which one it is. Drop it; or, if it is text to be read, {_VECTORIZER}."
+        )
+    # By frequency, and values that are as frequent by their text: whatever order rows have.
+    present = sorted(np.flatnonzero(count), key=lambda c: (-count[c], str(values[c])))
+    least = parameters.min_frequency
+    least = least * n_rows if isinstance(least, float) else least
+    kept = [c for c in present if count[c] >= (least or 0)]
+    most = parameters.max_categories
+    if most is not None and len(kept) + (len(kept) < len(present)) > most:
+        kept = kept[: most - 1]
+    rare = present[len(kept) :]
+    if len(rare) == 1 and (most is None or len(present) <= most):
+        kept, rare = present, []
+    variable = Variable(name, "category", slice(0, 0), column.holds, column.dtype)
+    order = sorted(kept, key=lambda c: _sortable(values[c]))
+    categories = tuple(values[c] for c in order)
+    if not present:
+        return _unobserved(variable), 0.0
+    pooled = tuple(values[c] for c in rare)
+    share = count[rare].sum() / n_rows if rare else 0.0
+    if rare:
+        categories = (*categories, "infrequent")
+    if len(categories) <= 2:
+        return replace(variable, kind="binary", categories=categories, pooled=pooled), share
+    return replace(variable, categories=categories, pooled=pooled), share
+
+
+def _unobserved(variable):
+    """A variable that was never observed, and never is: NaN in its one column."""
+    return replace(variable, kind="number", holds="nothing", center=np.nan)
+
+
+def _sortable(value):
+    is_text = isinstance(value, str)
+    return (is_text, value if is_text or isinstance(value, int | float) else str(value))
+
+
+def _refuse_numbers_as_text(column, name):
+    if len(column.values) and all(_READS_AS_NUMBER.fullmatch(value) for value in column.values):
+        examples = ", ".join(map(repr, column.values[:3]))
+        raise ValueError(
+            f"Column {name!r} is text, but all its values read as numbers ({examples}). Convert it "
+            "with pd.to_numeric, after removing signs such as ',' and '$'; or, if they are "
+            f"categories, name it in categorical_features or make it one: astype('category')."
+        )
+
+
+def _warn_of_text(names):
+    warn(
+        f"Text of many values in {'column' if len(names) == 1 else 'columns'} "
+        f"{', '.join(map(repr, names))}: more than a quarter of the rows have a rare value, and "
+        "count as one category, 'infrequent'. Raise max_categories and lower min_frequency, or "
+        f"use more of the text: {_VECTORIZER}.",
+        UserWarning,
+    )
+
+
+def parts_of(encoding: Encoding) -> tuple[tuple[str, np.ndarray], ...]:
+    """Units that suit the encoded columns, and which these are: the parts of `Columns`."""
+    parts: dict[str, list] = {"gaussian": [], "bernoulli": []}
+    groups = []
+    for variable in encoding.variables:
+        columns = range(variable.columns.start, variable.columns.stop)
+        if variable.kind == "category":
+            groups.append(("multinomial", np.array(columns)))
+        else:
+            parts["gaussian" if variable.is_numeric else "bernoulli"] += columns
+    merged = [(name, np.array(columns)) for name, columns in parts.items() if columns]
+    return (*merged, *groups)
