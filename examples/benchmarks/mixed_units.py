@@ -12,6 +12,7 @@ batches of 100 rows, float32, without the optimiser's update:
 """
 
 import argparse
+import itertools
 
 import torch
 from measuring import interleave, print_machine, print_table, spread, verdict
@@ -49,7 +50,7 @@ def make_units():
     ends = torch.tensor([0, *SIZES]).cumsum(0) + first
     one_by_one = [
         (Multinomial(), torch.arange(start, stop))
-        for start, stop in zip(ends[:-1], ends[1:], strict=True)
+        for start, stop in itertools.pairwise(ends.tolist())
     ]
     return {
         "plain": Gaussian(),

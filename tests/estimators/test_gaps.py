@@ -22,6 +22,7 @@ from skae import (
 )
 
 QUICK = {"max_iter": 3, "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore:.*reached max_iter")
 
 
 @pytest.fixture(name="table")

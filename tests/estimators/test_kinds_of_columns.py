@@ -13,7 +13,6 @@ from sklearn.preprocessing import OneHotEncoder
 
 from skae import RBM, AutoEncoder
 from skae.engine.optimisation.rows import summarize_columns
-from skae.estimators.face.columns import describe_columns
 from skae.estimators.face.kinds import kinds_of
 
 N = 400
@@ -122,6 +121,12 @@ def test_what_a_column_transformer_makes(draws):
     assert_array_equal(model.columns_.variables[1], [3, 4])
 
 
+def test_a_variable_of_many_categories_does_not_widen_the_others(draws):
+    X = np.column_stack([*(one_hot(draws, 2, 3000) for _ in range(100)), one_hot(draws, 200, 3000)])
+    units = AutoEncoder(2, max_iter=1).fit(X).columns_.units("cpu")
+    assert sorted(part.shape for part, _ in units.parts) == [(2, 100), (200, 1)]
+
+
 def test_images_and_texts_stay_as_they_are(digits, draws):
     X, _ = digits
     assert parts_of(X) == [("bernoulli", list(range(64)))]
@@ -153,10 +158,8 @@ def test_two_columns_that_are_opposite_by_chance():
     assert parts_of(X) == [("bernoulli", [0, 1])]
 
 
-def test_known_kinds_and_lists_come_first(draws):
+def test_lists_come_first(draws):
     X = np.column_stack([one_hot(draws, 3), draws.normal(size=N)])
-    known = (("gaussian", np.arange(4)),)
-    assert describe_columns(X, "auto", None, X, known=known).parts == known
     names = ["a", "b", "c", "d"]
     loss = [("bernoulli", ["a", "b", "c"]), ("gaussian", ["d"])]
     frame = pd.DataFrame(X, columns=names)

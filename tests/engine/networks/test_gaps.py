@@ -109,13 +109,17 @@ def test_closed_form_matches_autograd(units, corruption, penalties, weighted, x,
     assert objective.has_closed_form
 
 
-def test_several_layers(x, random_theta):
-    objective = make_objective(MIXED, "swap", [WeightDecay(0.1)], (N_FEATURES, 5, 3))
+@pytest.mark.parametrize("penalties", [[], [WeightDecay(0.1)]], ids=["plain", "penalties"])
+def test_several_layers(penalties, x, random_theta):
+    objective = make_objective(MIXED, "swap", penalties, (N_FEATURES, 5, 3))
     theta = random_theta(objective.network)
+    flat = theta.flat.clone().requires_grad_()
+    expected = objective.value(Parameters(theta.shapes, flat), x, seeded())
+    (gradient,) = torch.autograd.grad(expected, flat)
     out = theta.empty_like()
     value = objective.gradient(theta, x, seeded(), out)
-    torch.testing.assert_close(value, objective.value(theta, x, seeded()))
-    assert torch.isfinite(out.flat).all()
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(out.flat, gradient)
 
 
 def test_what_stands_in_a_gap_does_not_matter_to_the_loss(x, random_theta):
