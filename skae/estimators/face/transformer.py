@@ -120,8 +120,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         constraints=[StrOptions({"auto", "clipped", "standardized"})],
         kind='{"auto", "clipped", "standardized"}',
         doc="""What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2), where z is x
-        less its median over its interquartile range (as a part of that of a normal distribution), which
-        heavy tails leave alone; "standardized", x less its mean over its standard deviation;
+        less its median over its interquartile range (as a part of that of a normal distribution),
+        which heavy tails leave alone; "standardized", x less its mean over its standard deviation;
         "auto", the first where a data frame has text, categories, dates or gaps, else the
         second.""",
     )

@@ -416,6 +416,7 @@ def test_stacks_read_tables_as_their_lowest_layer_does():
     assert list(tuned.reconstruct(frame).dtypes) == list(frame.dtypes)
 
 
+@pytest.mark.filterwarnings("ignore:.*reached max_iter")
 def test_a_classifier_of_a_raw_table_with_gaps():
     frame = with_gaps(table())
     y = (table()["age"] > 50).to_numpy()
