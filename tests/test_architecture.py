@@ -58,6 +58,7 @@ ESTIMATORS = {
     "sparse": {"face", "images"},
     "supervised": {"face", "stacks", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
+    "tables": {"face", "auto_encoders"},
 }
 # End of the arrows.
 
