@@ -306,7 +306,7 @@ def check_one_hot(X, groups, feature_names=None):
         if wrong.any():
             place, number = np.argwhere(wrong)[0]
             own = groups[number]
-            named = list(own[:4]) if feature_names is None else list(feature_names[own[:4]])
+            named = (own if feature_names is None else feature_names[own])[:4].tolist()
             raise ValueError(
                 f"Each multinomial group must sum to 1 in every row, or to 0 where it was not "
                 f"observed, but in row {start + place} the group of columns "
