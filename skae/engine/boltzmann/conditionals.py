@@ -58,8 +58,8 @@ def variables_of(units, n_columns: int, device: torch.device) -> Variables:
         if isinstance(part, Multinomial):
             tables.append((_CATEGORY, own.unsqueeze(0), None))
         elif isinstance(part, OneHotGroups):
-            padded = own[part.source].view(part.n_groups, part.width)
-            tables.append((_CATEGORY, padded, part.is_padding))
+            padded = own[part.source].view(part.shape).t()
+            tables.append((_CATEGORY, padded, torch.isinf(part.bias).view(part.shape).t()))
         else:
             kind = _BINARY if part.is_discrete else _REAL
             tables.append((kind, own.unsqueeze(1), None))
