@@ -240,7 +240,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         reconstructions : ndarray of shape (n_samples, n_features)
             In the units of the data.
         """
-        return self.inverse_transform(self.transform(X))
+        rows = self.inverse_transform(self.transform(X))
+        same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
+        return rows.set_axis(X.index) if same_index else rows
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.

@@ -255,6 +255,9 @@ def test_reconstructions_have_the_users_dtypes(form):
     elif form != "objects":
         assert list(back.dtypes) == list(given.dtypes)
         assert list(back.columns) == list(given.columns)
+        if form != "polars":
+            shuffled = given.sample(20, random_state=0)
+            assert list(fitted(given).reconstruct(shuffled).index) == list(shuffled.index)
         back = back.to_pandas() if form == "polars" else back
     # Whole numbers, and none outside of what was there.
     assert back["age"].between(frame["age"].min(), frame["age"].max()).all()
