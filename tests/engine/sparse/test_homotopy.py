@@ -93,7 +93,7 @@ def test_active_atoms_are_at_the_bound_exactly():
 
 @pytest.mark.parametrize("kind", ["signs", "binary", "axes", "copies"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
 def test_ties_and_dependent_atoms(kind, dtype, scale):
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -135,7 +135,7 @@ def test_a_path_that_is_cut_off_says_so():
 
 @pytest.mark.parametrize("limit", ["_BLOCK_ENTRIES", "_MOST_ENTRIES", "_FEWEST_ROWS"])
 def test_blocks_and_halves_change_nothing(limit, monkeypatch):
-    D, x = problem(60, 40, 25)
+    D, x = problem(20, 40, 25)
     quadratic, penalty = make_quadratic(D, x), L1(0.02)
     whole = homotopy(quadratic, penalty, tol=1e-10)
     monkeypatch.setattr(module, limit, 2)
@@ -171,7 +171,7 @@ def test_atoms_that_leave_make_room(monkeypatch):
     x = torch.tensor(rng.standard_normal((70, 20)))
     quadratic, penalty = make_quadratic(D, x), L1(0.003)
     result = homotopy(quadratic, penalty, tol=1e-9, max_iter=1000)
-    best = fista(quadratic, penalty, tol=1e-9, max_iter=20_000)
+    best = fista(quadratic, penalty, tol=1e-9, max_iter=2000)
     # More steps than atoms at the end: some have left, and their slots were used again.
     assert result.n_iter > int((result.codes != 0).sum(1).max()) + 8
     assert (result.objective <= best.objective * (1 + 1e-8)).all()
