@@ -20,8 +20,8 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 - ``of_columns(scale)``, the units of columns that were divided by ``scale``;
 - ``is_linear``, whether the mean is the pre-activation itself.
 
-`column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and without
-the constant.
+`column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and
+without the constant.
 
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
 machine.

@@ -105,8 +105,8 @@ def codes_of_layers(
 ) -> list[torch.Tensor]:
     """The codes of every layer, from the lowest up, as autograd can follow them.
 
-    Rows x come as the lowest of the models sees them, without gaps. ``drop(x, number)`` is what dropout leaves
-    of the input of a layer, the lowest being 0, before the layer standardises it.
+    Rows x come as the lowest of the models sees them, without gaps. ``drop(x, number)`` is what
+    dropout leaves of the input of a layer, the lowest being 0, before the layer standardises it.
     """
     codes = []
     for number, model in enumerate(models):

@@ -108,11 +108,11 @@ class Columns(NamedTuple):
 
     def units(self, device):
         """The output units, on standardised columns."""
-        one_hot = [columns for name, columns in self.parts if UNITS[name].sums_to_one]
+        one_hot = [columns for name, columns in self.parts if name == "multinomial"]
         parts = [
             (UNITS[name].of_columns(torch.as_tensor(self.scale[columns])), columns)
             for name, columns in self.parts
-            if len(one_hot) < 2 or not UNITS[name].sums_to_one
+            if len(one_hot) < 2 or name != "multinomial"
         ]
         if len(one_hot) > 1:
             sizes = [len(columns) for columns in one_hot]

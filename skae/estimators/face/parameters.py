@@ -3,7 +3,7 @@
     @estimator
     class Model(BaseEstimator):
         weight_decay: float = parameter(
-            default=0.0, constraints=[Interval(Real, 0, None, closed="left")], doc="float ..."
+            default=0.0, constraints=[Interval(Real, 0, None, closed="left")], doc="..."
         )
         n_iter_: int = attribute("int", "Epochs run.")
 

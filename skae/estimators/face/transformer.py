@@ -282,16 +282,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def _describe(self, X, weight: np.ndarray | None, original) -> Columns:
         """The `Columns` of checked rows."""
-        return describe_columns(
-            X,
-            getattr(self, self._loss_parameter),
-            weight,
-            original,
-            column_names(self),
-            self._loss_parameter,
-            gaps=self._accepts_gaps,
-            encoding=self.encoding_,
-        )
+        names, parameter = column_names(self), self._loss_parameter
+        options = {"gaps": self._accepts_gaps, "encoding": self.encoding_}
+        choice = getattr(self, parameter)
+        return describe_columns(X, choice, weight, original, names, parameter, **options)
 
     def _facts(
         self, X, weight: np.ndarray | None, columns: Columns, *, is_whole: bool
