@@ -24,11 +24,11 @@ Kernel = Callable[[torch.Tensor, torch.Tensor, "Distances"], torch.Tensor]
 # Kernels by the names that users know them by.
 KERNELS = Registry()
 
-# Probabilities hardly become smaller than this one.
-_FLOOR = 0.03
+# Outputs below this one hardly become smaller as probabilities.
+_FLOOR = 0.04
 # What the logarithm of the slope is expected to be: ridge regression draws outputs together. And
 # the variances of it and of the log-odds that are added.
-_SLOPE, _SLOPE_VARIANCE, _SHIFT_VARIANCE = 0.2, 1.0, 0.25
+_SLOPE, _SLOPE_VARIANCE, _SHIFT_VARIANCE = 0.2, 0.25, 0.25
 _LEAST = 1e-8
 
 
@@ -111,13 +111,12 @@ def kernel_ridge(
 
 
 def log_shares(outputs: torch.Tensor) -> torch.Tensor:
-    """Outputs of classes, which are about their probabilities, as logarithms.
+    """log((f + sqrt(f^2 + 4 e^2)) / 2) = log e + asinh(f / 2 e) of outputs f about probabilities.
 
-    log(e log(1 + exp(f / e))), which is log f but for outputs below e or so: they lose nothing of
-    their order.
+    That is log f but for outputs below e or so, even negative ones: they lose nothing of their
+    order.
     """
-    floor = torch.nn.functional.softplus(outputs / _FLOOR)
-    return torch.where(outputs < -20 * _FLOOR, outputs / _FLOOR, floor.log()) + math.log(_FLOOR)
+    return torch.asinh(outputs / (2 * _FLOOR)) + math.log(_FLOOR)
 
 
 class Calibration(NamedTuple):
@@ -134,7 +133,7 @@ class Calibration(NamedTuple):
 def calibrated(left_out: torch.Tensor, targets: torch.Tensor) -> Calibration:
     """Slope and shift under which rows that were left out are most probable, with priors.
 
-    It minimises -sum_i y_i log P(y_i) + (c - 1/5)^2 / 2 + sum_k b_k^2 / v over the logarithm c
+    It minimises -sum_i y_i log P(y_i) + (c - 1/5)^2 / (2 v) + sum_k b_k^2 / v over the logarithm c
     of the slope and shifts b, with v = 1/4: for two classes the difference of shifts has the
     variance v.
     The weights of rows are in their one-hot targets. The slope is positive: the order is kept.

@@ -38,7 +38,12 @@ from skae.estimators.stacks.layers import (
     with_weights,
 )
 from skae.estimators.stacks.pretraining import facts_of, pretrained, was_interrupted
-from skae.estimators.supervised.kernels import fit_kernel_output, kernel_of
+from skae.estimators.supervised.kernels import (
+    columns_of,
+    fit_kernel_output,
+    kernel_of,
+    layers_of_tables,
+)
 from skae.estimators.supervised.tasks import (
     held_out_rows,
     make_task,
@@ -80,13 +85,19 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
         seen = seen.restricted(index)
     bridge = CallbackBridge(model, model.max_iter, X, y, sample_weight)
 
+    n_seen = int(seen.labelled.sum())
+    columns = columns_of(layers[0], stack, X, read.data) if is_fresh else model.stack_.columns_
+    kernel = kernel_of(model, columns, read.data, n_seen)
+    if kernel and is_fresh and (of_tables := layers_of_tables(model, read.data.shape[0])):
+        stack.set_params(layers=of_tables, layer_sizes=None)
+        layers = _checked_layers(model, stack, X, read.data, None)
+
     outcome, n_iter = "converged", 0
     if is_fresh:
         _pretrain_(stack, layers, X, read, sample_weight, seen)
         outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
         stack, output = model.stack_, (model.output_weights_, model.output_bias_)
-    kernel = kernel_of(model, stack, read.data, int(seen.labelled.sum()))
     was_linear = not is_fresh and model.kernel_output_ is None
     model.kernel_output_ = None
     # Who interrupts pre-training wants to wait no longer.

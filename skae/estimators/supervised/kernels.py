@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from skae._validation import make_generator
+from skae.engine.networks.layers import outputs_of
 from skae.engine.networks.units import UNITS
-from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.devices import Place, place_of
 from skae.engine.optimisation.models import rows_that_count, some_of
 from skae.engine.stacks.kernel_output import (
     KERNELS,
@@ -21,6 +22,10 @@ from skae.engine.stacks.kernel_output import (
     mean_kernel,
 )
 from skae.engine.stacks.stacking import codes_of_layers
+from skae.estimators.auto_encoders import DenoisingAutoEncoder
+from skae.estimators.face.columns import Columns
+from skae.estimators.face.outcomes import some_rows
+from skae.estimators.face.transformer import as_if_fitted
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of
 from skae.estimators.targets import Targets
@@ -32,6 +37,8 @@ MOST_ROWS = 5000
 _ROWS_OF_DISTANCES = 10_000
 # The least penalty: a kernel of many rows could say anything of each of them.
 _LEAST_PENALTY = 1.0
+# Steps of the layers of tables: more of them, no better outputs. And rows of each.
+_STEPS, _BATCH = 400, 128
 # Numbers of a block of the kernel.
 _BLOCK = 2**22
 
@@ -78,24 +85,56 @@ class KernelOutput:
         return log_odds if self.calibrations else outputs
 
 
-def kernel_of(model, stack: StackedAutoEncoder, data, n_labelled: int) -> str | Kernel | None:
-    """The kernel of the output that a model will have; None where the output is linear."""
+def kernel_of(model, columns: Columns, data, n_labelled: int) -> str | Kernel | None:
+    """The kernel of the output that a model will have; None where the output is linear.
+
+    ``columns`` are what its lowest layer knows of the data.
+    """
     if model.output != "auto":
         is_kernel = callable(model.output) or model.output in KERNELS
         return model.output if is_kernel else None
     asks_for_tuning = model.n_fine_tuned_layers is not None or model.pretraining is None
     asks_for_tuning |= model.early_stopping or np.max(model.dropout) > 0
     asks_for_tuning |= getattr(model, "unsupervised_weight", 0) > 0
-    few = n_labelled <= MOST_ROWS
-    return next(iter(KERNELS)) if few and not asks_for_tuning and _is_table(stack, data) else None
+    if asks_for_tuning or n_labelled > MOST_ROWS or not isinstance(data, np.ndarray):
+        return None
+    units = [UNITS[name] for name, _ in columns.parts]
+    is_table = model.encoding_ is not None or any(u.standardizes or u.sums_to_one for u in units)
+    return next(iter(KERNELS)) if is_table else None
 
 
-def _is_table(stack, data):
-    """Whether columns are a table's: of a data frame, numbers or one-hot variables."""
-    if not isinstance(data, np.ndarray):
-        return False
-    units = [UNITS[name] for name, _ in stack.columns_.parts]
-    return getattr(stack, "encoding_", None) is not None or any(u.standardizes or u.sums_to_one for u in units)
+def columns_of(layer, stack: StackedAutoEncoder, X, data) -> Columns:
+    """What the lowest layer of a stack knows of the columns, or will know."""
+    if stack.pretraining == "prefit":
+        return layer.columns_
+    return as_if_fitted(layer, some_rows(data, None), X, stack.encoding_).columns_
+
+
+def layers_of_tables(model, n_rows: int) -> list | None:
+    """The layer below a kernel output; None where the model's parameters say what layers it has.
+
+    Swapped variables, three layers and a linear decoder, as in `TableFeatures`.
+    """
+    default = model.layers is None and model.layer_sizes is None
+    default = default and model.layer == type(model).layer
+    if not default or model.pretraining != "unsupervised":
+        return None
+    return [
+        DenoisingAutoEncoder(
+            128,
+            hidden_layer_sizes=(128, 128),
+            activation="relu",
+            decoder="linear",
+            corruption="swap",
+            corruption_level=0.2,
+            batch_size=_BATCH,
+            learning_rate=2e-3,
+            learning_rate_schedule="warmup_cosine",
+            max_iter=max(2, round(_STEPS * _BATCH / max(n_rows, _BATCH))),
+            device=model.device,
+            verbose=model.verbose,
+        )
+    ]
 
 
 def fit_kernel_output(
@@ -161,24 +200,28 @@ def fit_kernel_output(
 
 def views_of(stack: StackedAutoEncoder, X) -> list[torch.Tensor]:
     """Checked rows as the lowest layer sees them, without gaps, and the codes of every layer."""
-    _, theta = fitted = stack._fitted_model(X)
-    models = models_of(stack.layers_, Place(theta.flat.dtype, theta.flat.device))
-    widths = [models[0].n_features, *(model.n_codes for model in models)]
-
-    def views(x):
-        return torch.cat([x, *codes_of_layers(models, theta, x)], dim=1)
-
-    found = fitted.map_rows(views, X, (sum(widths),))
+    fitted = stack._fitted_model(X)
+    parts = _views(stack, fitted)
+    one = fitted.theta.flat.new_zeros(1, fitted.model.n_features)
+    widths = [part.shape[1] for part in parts(one)]
+    found = fitted.map_rows(lambda x: torch.cat(parts(x), dim=1), X, (sum(widths),))
     return list(torch.from_numpy(found).split(widths, dim=1))
 
 
 def kernel_outputs(model, X) -> np.ndarray:
     """Pre-activations of the output of a fitted model for checked rows."""
-    _, theta = fitted = model.stack_._fitted_model(X)
-    place = Place(theta.flat.dtype, theta.flat.device)
-    models = models_of(model.stack_.layers_, place)
-    outputs = model.kernel_output_.function(
-        model.output_weights_, model.output_bias_, model._targets().groups, place
-    )
-    shape = (len(model.output_bias_),)
-    return fitted.map_rows(lambda x: outputs([x, *codes_of_layers(models, theta, x)]), X, shape)
+    fitted = model.stack_._fitted_model(X)
+    parts = _views(model.stack_, fitted)
+    weights = model.output_weights_, model.output_bias_
+    groups, place = model._targets().groups, place_of(fitted.theta.flat)
+    outputs = model.kernel_output_.function(*weights, groups, place)
+    return fitted.map_rows(lambda x: outputs(parts(x)), X, (len(model.output_bias_),))
+
+
+def _views(stack, fitted):
+    """From rows as the lowest layer sees them to these and the codes of all layers."""
+    model, theta = fitted
+    if model.encoder is not None:
+        return lambda x: [x, *outputs_of(theta, x, model.encoder)]
+    models = models_of(stack.layers_, place_of(theta.flat))
+    return lambda x: [x, *codes_of_layers(models, theta, x)]

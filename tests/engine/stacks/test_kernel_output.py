@@ -126,7 +126,7 @@ def test_logarithms_of_shares_keep_the_order():
     # Outputs below 0 have logarithms too, and no two of them the same.
     assert torch.isfinite(found).all()
     assert (found.diff() > 0).all()
-    assert_allclose(found[outputs > 0.3], outputs[outputs > 0.3].log(), atol=1e-3)
+    assert_allclose(found[outputs > 0.3], outputs[outputs > 0.3].log(), atol=0.02)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
