@@ -37,7 +37,7 @@ def table():
 
 
 def small_regressor(**parameters):
-    return StackedRegressor((10, 6), **{"layer": "auto", **SMALL, **parameters})
+    return StackedRegressor((10, 6), **{"layer": "auto", "output": "linear", **SMALL, **parameters})
 
 
 def assert_same_model(model, other):
