@@ -67,11 +67,15 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
         if is_frame:  # names come first: columns are read by their places
             validate_data(estimator, X, reset=reset, skip_check_array=True)
+        elif not reset and getattr(estimator, "encoding_", None) is not None:
+            given = X if hasattr(X, "shape") else np.asarray(X)
+            if len(given.shape) == 2:
+                validate_data(estimator, given, reset=False, skip_check_array=True)
         rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
         if rows is not X:
-            if not is_frame:
+            if not is_frame and reset:
                 given = X if hasattr(X, "shape") else np.asarray(X)
-                validate_data(estimator, given, reset=reset, skip_check_array=True)
+                validate_data(estimator, given, reset=True, skip_check_array=True)
             if finite or estimator.encoding_ is not None:
                 _check_encoded(rows, estimator)
             return rows
@@ -302,7 +306,7 @@ def check_one_hot(X, groups, feature_names=None):
         if wrong.any():
             place, number = np.argwhere(wrong)[0]
             own = groups[number]
-            named = list(own[:4]) if feature_names is None else list(feature_names[own[:4]])
+            named = (own if feature_names is None else feature_names[own])[:4].tolist()
             raise ValueError(
                 f"Each multinomial group must sum to 1 in every row, or to 0 where it was not "
                 f"observed, but in row {start + place} the group of columns "

@@ -165,7 +165,7 @@ class Reconstruction(Objective):
             constant = self.units.constant
             value.add_(constant if row_weight is None else row_weight.mean() * constant)
         if mask is not None and self.units.column_constant is not None:
-            missing = missing_constant(self.units, mask)
+            missing = missing_constant(self.units, mask, x.dtype)
             value.sub_(missing.mean() if row_weight is None else (row_weight * missing).mean())
         return value
 

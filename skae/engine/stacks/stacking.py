@@ -233,7 +233,7 @@ class UnrolledReconstruction(Objective):
         constant = self.floor
         if mask is not None:
             column_weight = mask.to(x.dtype) if row_weight is None else column_weight * mask
-            constant = constant - missing_constant(units, mask)
+            constant = constant - missing_constant(units, mask, x.dtype)
         value, residual = units.value_and_residual_(output, x, column_weight, scale)
         self._chain.backward_(theta, residual, out, scale)
         total = x.new_ones(()) if row_weight is None else row_weight

@@ -270,7 +270,7 @@ def _of_objects(column, dtype):
     containers = any(issubclass(t, list | dict | set | tuple | np.ndarray) for t in types)
     if containers:
         raise TypeError(
-            f"holds {names}: a cell must be a string or a number, for example. {_CONVERT}"
+            f"holds {names}: the argument must be a string or a number, for example. {_CONVERT}"
         )
     return _refuse(names)
 

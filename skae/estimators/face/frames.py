@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils import check_array
 
 from skae._validation import check_no_infinity, column_indices
 from skae.estimators.face.frame_columns import is_plain, library_of, names_of, read_columns
@@ -161,8 +162,9 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
             check_no_infinity(column.numbers, number, name)
         return np.column_stack([column.numbers for column in cells])
     counted = np.ones(len(cells[0].observed), dtype=bool)
-    if weight is not None and np.shape(weight) == counted.shape:
-        counted = np.asarray(weight) > 0
+    weight = np.asarray(weight)  # it is checked later
+    if weight.shape == counted.shape and weight.dtype.kind in "fiub":
+        counted = weight > 0
     labels = tuple(names_of(X)) if library else None
     model.encoding_ = _encoding_of(cells, _names(X), chosen, counted, parameters, library, labels)
     return model.encoding_._encoded(cells)
@@ -174,14 +176,7 @@ def _as_array(X):
             "X is sparse, which neither categorical_features nor numbers='clipped' is for. Pass a "
             "data frame or an array, or use numbers='auto' and encoded columns."
         )
-    X = np.asarray(X)
-    if X.ndim != 2:
-        raise ValueError(
-            f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using "
-            "array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) if it "
-            "contains a single sample."
-        )
-    return X
+    return check_array(X, dtype=None, ensure_all_finite=False)
 
 
 def _check_size(cells):
