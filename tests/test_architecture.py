@@ -57,6 +57,7 @@ ESTIMATORS = {
     "boltzmann": {"face", "stacks"},
     "sparse": {"face", "images"},
     "supervised": {"face", "stacks", "targets"},
+    "tables": {"face", "auto_encoders"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
 }
 # End of the arrows.

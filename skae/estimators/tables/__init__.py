@@ -1,0 +1,1 @@
+"""What tables ask for: features, odd rows, gaps."""
