@@ -11,6 +11,7 @@ from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.predictors import StackedClassifier, StackedRegressor
+from skae.estimators.tables.features import TableFeatures
 from skae.estimators.tables.imputer import DenoisingImputer
 from skae.estimators.tangents.classifier import ManifoldTangentClassifier
 from skae.estimators.tangents.distance import TangentDistanceClassifier
@@ -35,6 +36,7 @@ __all__ = [
     "StackedAutoEncoder",
     "StackedClassifier",
     "StackedRegressor",
+    "TableFeatures",
     "TangentDistanceClassifier",
 ]
 

@@ -70,8 +70,9 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
         if rows is not X:
             if not is_frame:
-                validate_data(estimator, rows if reset else X, reset=reset, skip_check_array=True)
-            if finite:
+                given = X if hasattr(X, "shape") else np.asarray(X)
+                validate_data(estimator, given, reset=reset, skip_check_array=True)
+            if finite or estimator.encoding_ is not None:
                 _check_encoded(rows, estimator)
             return rows
     _refuse_non_numeric_columns(X)
@@ -98,8 +99,11 @@ def _check_encoded(rows, estimator):
         check_finite(rows, column_names(estimator), gaps=gaps)
     elif not gaps and np.isnan(rows).any():
         row, column = np.argwhere(np.isnan(rows))[0]
-        names = [variable.name for variable in encoding.variables]
-        _raise_not_finite(np.nan, row, encoding.raw_columns[column], names)
+        variable = encoding.variables[encoding.raw_columns[column]]
+        raise ValueError(
+            f"Input X contains NaN, or a category that was not there in fit, in row {row} of "
+            f"column {variable.name!r}. {_IMPUTE}."
+        )
 
 
 def column_names(estimator):
@@ -184,15 +188,18 @@ def check_finite(X, feature_names=None, *, gaps=False):
         release_pages(X)
 
 
+_IMPUTE = (
+    "Impute missing values first, for example with skae's DenoisingImputer or "
+    "sklearn.impute.SimpleImputer, or use a model that takes them as they are, such as an "
+    "AutoEncoder or a stack of them"
+)
+
+
 def _raise_not_finite(value, row, column, feature_names):
     kind, remedy = "infinity", "Clip or remove it"
     if np.isnan(value):
         kind = "NaN"
-        remedy = (
-            "Impute missing values first, for example with skae's DenoisingImputer or "
-            "sklearn.impute.SimpleImputer, or use a model that takes them as they are, such as an "
-            "AutoEncoder or a stack of them"
-        )
+        remedy = _IMPUTE
     name = "" if feature_names is None else f" ({feature_names[column]!r})"
     raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
 
@@ -284,13 +291,10 @@ def check_one_hot(X, groups, feature_names=None):
     if not groups:
         return
     columns = np.concatenate(groups)
-    first = np.cumsum([0] + [len(group) for group in groups[:-1]])
+    sizes = [len(group) for group in groups]
+    first, number = np.cumsum([0, *sizes[:-1]]), np.repeat(np.arange(len(groups)), sizes)
     membership = sparse.csr_matrix(
-        (
-            np.ones(len(columns)),
-            (columns, np.repeat(range(len(groups)), np.diff([*first, len(columns)]))),
-        ),
-        shape=(X.shape[1], len(groups)),
+        (np.ones(len(columns)), (columns, number)), shape=(X.shape[1], len(groups))
     )
     for start, stop in block_bounds(*X.shape):
         total = _group_totals(X[start:stop], columns, first, membership)
@@ -298,7 +302,7 @@ def check_one_hot(X, groups, feature_names=None):
         if wrong.any():
             place, number = np.argwhere(wrong)[0]
             own = groups[number]
-            named = list(own[:4]) if feature_names is None else list(feature_names[own[:4]])
+            named = (own if feature_names is None else feature_names[own])[:4].tolist()
             raise ValueError(
                 f"Each multinomial group must sum to 1 in every row, or to 0 where it was not "
                 f"observed, but in row {start + place} the group of columns "

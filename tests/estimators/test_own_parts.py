@@ -14,6 +14,7 @@ from skae.engine.networks.corruptions import CORRUPTIONS, Masking, corruption
 from skae.engine.networks.penalties import SPARSITY_PENALTIES, CodeL1, sparsity_penalty
 
 QUICK = {"n_components": 4, "max_iter": 3, "batch_size": 20, "random_state": 0, "device": "cpu"}
+QUICK |= {"loss": "bernoulli"}
 
 
 class Swap:

@@ -29,6 +29,7 @@ from skae import (
     StackedAutoEncoder,
     StackedClassifier,
     StackedRegressor,
+    TableFeatures,
     TangentDistanceClassifier,
 )
 
@@ -41,6 +42,8 @@ ESTIMATORS = [
     ),
     AutoEncoder(4, optimizer="sgd", sparsity=0.1, early_stopping=True, max_iter=3),
     DenoisingAutoEncoder(4, emphasis=(1.0, 0.5), max_iter=3),
+    TableFeatures(4, hidden_layer_sizes=(6,), max_iter=3),
+    TableFeatures(4, hidden_layer_sizes=(6,), max_iter=3, include_columns=False),
     RBM(16, max_iter=3),
     RBM(16, visible="gaussian", persistent=True, centered=False, max_iter=3),
     DeepBeliefNetwork((6, 4), max_iter=2),

@@ -57,8 +57,8 @@ class _WithLevel:
             )
         if (ends > self.most).any():
             raise ValueError(
-                f"corruption_level={level!r} is a probability for corruption={self.name!r}: it must "
-                f"be at most {self.most:g}."
+                f"corruption_level={level!r} is a probability for corruption={self.name!r}: it "
+                f"must be at most {self.most:g}."
             )
 
     def for_columns(self, minimum, maximum, variables=None, fill=None):
@@ -97,12 +97,10 @@ def _of_columns(level, like, variables):
             of_column[columns] = number
         level = level[of_column]
     if level.shape != (n_columns,):
-        one_hot = (
-            "" if n_variables == n_columns else f", or for each of its {n_variables} variables"
-        )
+        or_one = "" if n_variables == n_columns else f", or for each of the {n_variables} variables"
         raise ValueError(
-            f"corruption_level has {level.numel()} numbers of shape {tuple(level.shape)}, but needs "
-            f"one for each of the {n_columns} columns{one_hot}."
+            f"corruption_level has {level.numel()} numbers of shape {tuple(level.shape)}, but "
+            f"needs one for each of the {n_columns} columns{or_one}."
         )
     return level.to(like)
 

@@ -381,6 +381,17 @@ def affine_chains(network: Network) -> tuple[tuple[AffineMap, ...], tuple[Affine
     return tuple(encoder), tuple(decoder)
 
 
+def outputs_of(theta, x: torch.Tensor, maps: Sequence[AffineMap]) -> list[torch.Tensor]:
+    """The outputs, (n_samples, n_outputs), of maps in turn: s((gain * h + shift) W^T + b)."""
+    outputs = []
+    for step in maps:
+        weight = theta[step.weight] if step.transposed else theta[step.weight].t()
+        x = x if step.gain is None else torch.addcmul(step.shift, x, step.gain)
+        x = step.activation.function(torch.addmm(theta[step.bias], x, weight))
+        outputs.append(x)
+    return outputs
+
+
 def linearized(theta, x, maps):
     """The output of maps in turn at some rows, (n_samples, n_outputs), and their Jacobian there."""
     slopes, weights = [], []

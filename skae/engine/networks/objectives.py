@@ -9,6 +9,7 @@ import torch
 from skae.engine.networks.corruptions import corrupted
 from skae.engine.networks.gaps import observed
 from skae.engine.networks.layers import (
+    AffineChain,
     Network,
     affine_chains,
     decode,
@@ -102,10 +103,10 @@ class Reconstruction(Objective):
         self.is_noisy = corruption is not None or any(
             getattr(penalty, "is_noisy", False) for penalty in penalties
         )
-        # Whether `gradient` needs no autograd.
-        self.has_closed_form = network.depth == 1 and all(
-            hasattr(penalty, "add_gradient_") for penalty in penalties
-        )
+        # Whether `gradient` needs no autograd: penalties of deep networks do.
+        self.has_closed_form = all(hasattr(penalty, "add_gradient_") for penalty in penalties)
+        self.has_closed_form &= network.depth == 1 or not penalties
+        self._chain = AffineChain([map for maps in affine_chains(network) for map in maps])
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 
     def value(self, theta, x, generator, row_weight=None):
@@ -135,7 +136,7 @@ class Reconstruction(Objective):
         return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
 
     def value_and_gradient(self, theta, x, generator, out, row_weight=None):
-        """The same in closed form, without autograd, for one layer.
+        """The same in closed form, without autograd, for one layer, or several without penalties.
 
         With residual e = r - x, delta = (e V^T) s'(p) + the penalties' part:
 
@@ -143,11 +144,6 @@ class Reconstruction(Objective):
 
         e is 0 where x was not observed.
         """
-        nonlinearity = self.network.nonlinearity
-        weight, decoder_weight = theta["weight_0"], self.network.decoder_weight(theta, 0)
-        buffers = self._buffers_for(x, len(weight))
-        scale = 1.0 / len(x)
-
         x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
         noisy, column_weight = self._corrupt(x, mask, generator)
         if mask is not None:
@@ -157,16 +153,31 @@ class Reconstruction(Objective):
             rows = row_weight.unsqueeze(1)
             column_weight = rows.expand_as(x) if column_weight is None else column_weight * rows
 
+        scale = 1.0 / len(x)
+        if self.network.depth > 1:
+            output = self._chain.forward(theta, noisy)
+            value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
+            self._chain.backward_(theta, residual, out, scale)
+        else:
+            forward = noisy, x, column_weight, row_weight, generator
+            value = self._shallow_gradient(theta, out, *forward)
+        if self.units.constant:
+            constant = self.units.constant
+            value.add_(constant if row_weight is None else row_weight.mean() * constant)
+        if mask is not None and self.units.column_constant is not None:
+            missing = missing_constant(self.units, mask, x.dtype)
+            value.sub_(missing.mean() if row_weight is None else (row_weight * missing).mean())
+        return value
+
+    def _shallow_gradient(self, theta, out, noisy, x, column_weight, row_weight, generator):
+        """Write the gradient for one layer; return the value less the units' constant."""
+        nonlinearity, scale = self.network.nonlinearity, 1.0 / len(x)
+        weight, decoder_weight = theta["weight_0"], self.network.decoder_weight(theta, 0)
+        buffers = self._buffers_for(x, len(weight))
         code = torch.addmm(theta["hidden_bias_0"], noisy, weight.t(), out=buffers["code"])
         code = nonlinearity.function_(code)
         output = torch.addmm(theta["visible_bias_0"], code, decoder_weight, out=buffers["output"])
         value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
-        if self.units.constant:
-            constant = self.units.constant
-            value.add_(buffers["constant"] if row_weight is None else row_weight.mean() * constant)
-        if mask is not None and self.units.column_constant is not None:
-            missing = missing_constant(self.units, mask)
-            value.sub_(missing.mean() if row_weight is None else (row_weight * missing).mean())
 
         # Residual and delta are sums over rows; the products below make them means.
         self.network.decoder_weight(out, 0).addmm_(code.t(), residual, beta=0, alpha=scale)
@@ -214,7 +225,6 @@ class Reconstruction(Objective):
                 "output": torch.empty_like(x),
                 "ones": x.new_ones(len(x)),
                 "fraction": x.new_full((len(x),), 1.0 / len(x)),
-                "constant": x.new_full((), self.units.constant),
             }
         return self._buffers[x.shape]
 

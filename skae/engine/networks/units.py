@@ -20,8 +20,8 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 - ``of_columns(scale)``, the units of columns that were divided by ``scale``;
 - ``is_linear``, whether the mean is the pre-activation itself.
 
-`column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and without
-the constant.
+`column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and
+without the constant.
 
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
 machine.
@@ -255,57 +255,58 @@ class Multinomial(Units):
 class OneHotGroups(Units):
     """Columns that are several one-hot variables, each its own softmax: all of them at once.
 
-    ``sizes`` are the numbers of columns of the groups, which lie one after the other. Groups are
-    padded to the largest of them, so that one softmax over (n_samples, n_groups, width) does for
-    all; groups of one size need no padding.
+    ``sizes`` are the numbers of columns of the groups, which lie one after the other. They are
+    padded to the largest of them, (n_samples, width, n_groups), so that one softmax does for all:
+    over an axis that is not the last, where it goes through many groups side by side.
     """
 
     def __init__(self, sizes, device=None):
         sizes = torch.as_tensor(sizes, device=device)
-        n_groups, width = len(sizes), int(sizes.max())
-        self.n_groups, self.width = n_groups, width
-        self.group = torch.repeat_interleave(torch.arange(n_groups, device=device), sizes)
+        self.shape = width, n_groups = int(sizes.max()), len(sizes)
         start = torch.cumsum(sizes, 0) - sizes
-        within = torch.arange(width, device=device)
-        self.is_padding = within >= sizes.unsqueeze(1)
-        # Where the padded columns come from, and where those of the data are among them.
-        self.source = (start.unsqueeze(1) + within).masked_fill(self.is_padding, 0).view(-1)
-        self.place = torch.nonzero(~self.is_padding.view(-1)).squeeze(1)
-        self.is_regular = not bool(self.is_padding.any())
+        within = torch.arange(width, device=device).unsqueeze(1)
+        is_padding = within >= sizes
+        # Of which group each column is, and how many columns that has.
+        self.group = torch.repeat_interleave(torch.arange(n_groups, device=device), sizes)
+        self.size = sizes[self.group]
+        # Where padded columns come from, what is added to padding, and where columns are there.
+        self.source = (start + within).masked_fill(is_padding, 0).view(-1)
+        self.bias = torch.zeros(is_padding.shape, device=device)
+        self.bias = self.bias.masked_fill_(is_padding, -math.inf).view(-1)
+        position = torch.arange(int(sizes.sum()), device=device) - start[self.group]
+        self.place = position * n_groups + self.group
+        self._copies: dict[torch.dtype, torch.Tensor] = {}
 
-    def _padded(self, values, filler):
-        """Values by group, (..., n_groups, width)."""
-        shape = *values.shape[:-1], self.n_groups, self.width
-        if self.is_regular:
-            return values.reshape(shape)
-        return (
-            values.index_select(-1, self.source).view(shape).masked_fill_(self.is_padding, filler)
-        )
+    def _padded(self, a):
+        """Pre-activations by group, minus infinity where there is no column."""
+        if a.dtype not in self._copies:
+            self._copies[a.dtype] = self.bias.to(a.dtype)
+        padded = a.index_select(-1, self.source).add_(self._copies[a.dtype])
+        return padded.view(*a.shape[:-1], *self.shape)
 
     def _flat(self, values):
-        """What `_padded` has made, by column again."""
-        flat = values.flatten(-2)
-        return flat if self.is_regular else flat.index_select(-1, self.place)
+        """What was computed of `_padded`, by column."""
+        return values.flatten(-2).index_select(-1, self.place)
 
     def _group_sums(self, values):
         """The sum of each column's group, shape of ``values``."""
-        sums = self._padded(values, 0.0).sum(-1)
-        return sums.index_select(-1, self.group)
+        sums = values.new_zeros((*values.shape[:-1], self.shape[1]))
+        return sums.index_add_(-1, self.group, values).index_select(-1, self.group)
 
     def log_mean(self, a):
         """Log-probability of each category, shape of ``a``."""
-        return self._flat(log_softmax(self._padded(a, -math.inf), dim=-1))
+        return self._flat(log_softmax(self._padded(a), dim=-2))
 
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
-        return self._flat(torch.softmax(self._padded(a, -math.inf), dim=-1))
+        return self._flat(torch.softmax(self._padded(a), dim=-2))
 
     def sample(self, a, generator):
         """One one-hot draw for each row and group."""
-        padded = torch.softmax(self._padded(a, -math.inf), dim=-1)
-        index = torch.multinomial(padded.view(-1, self.width), 1, generator=generator)
-        drawn = torch.zeros_like(padded).view(-1, self.width).scatter_(-1, index, 1.0)
-        return self._flat(drawn.view(padded.shape))
+        padded = torch.softmax(self._padded(a), dim=-2).transpose(-1, -2)
+        index = torch.multinomial(padded.flatten(0, -2), 1, generator=generator)
+        drawn = torch.zeros_like(padded.flatten(0, -2)).scatter_(-1, index, 1.0)
+        return self._flat(drawn.view(padded.shape).transpose(-1, -2))
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -319,7 +320,7 @@ class OneHotGroups(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         target = x if weight is None else weight * x
         log_mean = self.log_mean(a)
-        value = -torch.dot(target.reshape(-1), log_mean.reshape(-1))
+        value = -torch.dot(target.reshape(-1), log_mean.view(-1))
         torch.exp(log_mean, out=a)
         # Groups whose columns are all 0 are not observed, and weights may differ.
         a.mul_(self._group_sums(target)).sub_(target)
@@ -333,8 +334,7 @@ class OneHotGroups(Units):
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
-        sizes = (~self.is_padding).sum(-1).to(mean.dtype)
-        return torch.log(torch.maximum(mean, 1e-4 / sizes[self.group]))
+        return torch.log(torch.maximum(mean, 1e-4 / self.size))
 
 
 class Mixed(Units):
@@ -427,17 +427,14 @@ def observed_loss(units, a, x, mask, weight=None):
         return units.negative_log_likelihood(a, x, weight)
     seen = mask.to(a.dtype)
     loss = units.negative_log_likelihood(a, x, seen if weight is None else seen * weight)
-    if units.column_constant is None:
-        return loss
-    return loss - missing_constant(units, mask).to(loss.dtype)
+    return loss - missing_constant(units, mask, a.dtype)
 
 
-def missing_constant(units, mask):
+def missing_constant(units, mask, dtype):
     """The part of the units' constant that is of columns not observed, of each row."""
     if units.column_constant is None:
         return 0.0
-    missing = (~mask).to(units.column_constant.dtype)
-    return missing @ units.column_constant.to(missing.device)
+    return (~mask).to(dtype) @ units.column_constant.to(mask.device, dtype)
 
 
 def _as_slice(columns):

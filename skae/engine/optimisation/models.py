@@ -110,9 +110,9 @@ class FittedModel(NamedTuple):
     ) -> np.ndarray:
         """``function(x)`` for blocks of rows as the model sees them, each result of such a shape.
 
-        What was not observed is filled or, with ``gaps``, NaN. X is an array or CSR matrix of shape (n_samples, n_features) in the units of the data; the
-        results, of shape (n_samples, *shape), are float32 where X is, or is of small integers, else
-        float64.
+        What was not observed is filled or, with ``gaps``, NaN. X is an array or CSR matrix of shape
+        (n_samples, n_features) in the units of the data; the results, of shape (n_samples, *shape),
+        are float32 where X is, or is of small integers, else float64.
         """
         place, model = place_of(self.theta.flat), self.model
         has_gaps = model.fill is not None and not gaps and may_have_gaps(X)

@@ -279,7 +279,7 @@ def _summarize_csr(array, row_weight):
         values, columns, entry_weight = (a[~gaps] for a in (values, columns, entry_weight))
 
     def column_sums(entries):
-        return np.bincount(columns, entries, n_features)
+        return np.bincount(columns, entries, n_features).astype(np.float64)
 
     with np.errstate(invalid="ignore", over="ignore"):
         mean = column_sums(entry_weight * values) / total

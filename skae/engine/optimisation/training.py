@@ -56,8 +56,8 @@ def warmup_cosine(progress: float) -> float:
 
 
 def epochs_for(n_rows: int, n_columns: int, batch_size: int) -> int:
-    """Epochs that make 1000 + 100 sqrt(n_columns) gradient steps or a few more; at least 5."""
-    n_steps = 1000 + 100 * math.sqrt(n_columns)
+    """Epochs that make 400 + 100 sqrt(n_columns) gradient steps or a few more; at least 5."""
+    n_steps = 400 + 100 * math.sqrt(n_columns)
     return max(5, math.ceil(n_steps / n_batches_of(n_rows, batch_size)))
 
 

@@ -105,8 +105,8 @@ def codes_of_layers(
 ) -> list[torch.Tensor]:
     """The codes of every layer, from the lowest up, as autograd can follow them.
 
-    Rows x come as the lowest of the models sees them, without gaps. ``drop(x, number)`` is what dropout leaves
-    of the input of a layer, the lowest being 0, before the layer standardises it.
+    Rows x come as the lowest of the models sees them, without gaps. ``drop(x, number)`` is what
+    dropout leaves of the input of a layer, the lowest being 0, before the layer standardises it.
     """
     codes = []
     for number, model in enumerate(models):
@@ -233,7 +233,7 @@ class UnrolledReconstruction(Objective):
         constant = self.floor
         if mask is not None:
             column_weight = mask.to(x.dtype) if row_weight is None else column_weight * mask
-            constant = constant - missing_constant(units, mask)
+            constant = constant - missing_constant(units, mask, x.dtype)
         value, residual = units.value_and_residual_(output, x, column_weight, scale)
         self._chain.backward_(theta, residual, out, scale)
         total = x.new_ones(()) if row_weight is None else row_weight

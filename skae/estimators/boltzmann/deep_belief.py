@@ -46,12 +46,12 @@ from skae.estimators.face.transformer import Transformer, of_encoded_rows
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,
-    lowest_layer,
     make_layers,
     models_of,
     number_of_code,
     weights_of,
 )
+from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained
 
 # Rows whose draws are made together: small blocks stay in the cache.

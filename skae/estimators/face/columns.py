@@ -12,6 +12,9 @@ from skae.engine.optimisation.rows import summarize_columns
 from skae.estimators.face.frames import parts_of
 from skae.estimators.face.kinds import kinds_of
 
+# Numbers by which padding may widen a row whatever its width: less than one more operation costs.
+_PADDING = 1000
+
 
 class Columns(NamedTuple):
     """What a model knows of its input's columns; fitted state of an estimator.
@@ -108,15 +111,15 @@ class Columns(NamedTuple):
 
     def units(self, device):
         """The output units, on standardised columns."""
-        one_hot = [columns for name, columns in self.parts if UNITS[name].sums_to_one]
+        one_hot = [columns for name, columns in self.parts if name == "multinomial"]
         parts = [
             (UNITS[name].of_columns(torch.as_tensor(self.scale[columns])), columns)
             for name, columns in self.parts
-            if len(one_hot) < 2 or not UNITS[name].sums_to_one
+            if len(one_hot) < 2 or name != "multinomial"
         ]
-        if len(one_hot) > 1:
-            sizes = [len(columns) for columns in one_hot]
-            parts.append((OneHotGroups(sizes, device), np.concatenate(one_hot)))
+        for groups in _alike(one_hot) if len(one_hot) > 1 else ():
+            sizes = [len(columns) for columns in groups]
+            parts.append((OneHotGroups(sizes, device), np.concatenate(groups)))
         if len(parts) == 1 and (np.diff(parts[0][1]) == 1).all():
             return parts[0][0]
         # A copy: fitted state may be a read-only memory map, which torch does not have.
@@ -245,6 +248,18 @@ def _check_parts(parts, X, summary, feature_names, parameter):
         ends = summary.minimum[columns], summary.maximum[columns]
         check_domain(name, UNITS[name].domain, *ends, columns, feature_names, parameter)
     check_one_hot(X, [c for name, c in parts if UNITS[name].sums_to_one], feature_names)
+
+
+def _alike(groups):
+    """Groups of columns by their sizes, so that padding to the largest adds little to any."""
+    sizes = np.array([len(group) for group in groups])
+    if len(sizes) * sizes.max() <= 2 * sizes.sum() + _PADDING:
+        return [groups]
+    octaves = np.ceil(np.log2(sizes)).astype(int)
+    return [
+        [group for group, own in zip(groups, octaves, strict=True) if own == octave]
+        for octave in np.unique(octaves)
+    ]
 
 
 def _label(column, feature_names):

@@ -8,6 +8,8 @@ What ``loss="auto"`` means, column by column:
   0 or 1, as of ink on paper or of words in texts; else "gaussian".
 """
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import sparse
 
@@ -125,7 +127,7 @@ def _runs(columns):
     """(start, stop) of the runs of columns that lie one after the other."""
     breaks = np.flatnonzero(np.diff(columns) > 1) + 1
     bounds = [0, *breaks.tolist(), len(columns)]
-    return [pair for pair in zip(bounds[:-1], bounds[1:], strict=True) if pair[1] - pair[0] > 1]
+    return [(start, stop) for start, stop in pairwise(bounds) if stop - start > 1]
 
 
 def _in_run(ones, missing, total):

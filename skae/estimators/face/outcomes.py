@@ -209,6 +209,11 @@ def of_layer(number):
         _LAYER.reset(token)
 
 
+def is_in_layer():
+    """Whether what happens is in a layer of a stack, whose rows the stack has read before."""
+    return bool(_LAYER.get())
+
+
 def warn(message, category):
     """Warn, as seen from the line that called skae, however many decorators are between."""
     frame, level = sys._getframe(), 0

@@ -74,7 +74,7 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         kind='int or "auto"',
-        doc="""Epochs at most. "auto": so many that there are 1000 + 100 sqrt(n_features) gradient
+        doc="""Epochs at most. "auto": so many that there are 400 + 100 sqrt(n_features) gradient
         steps or a few more, but 5 at least.""",
     )
     tol: float = parameter(

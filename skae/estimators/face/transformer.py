@@ -120,8 +120,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         constraints=[StrOptions({"auto", "clipped", "standardized"})],
         kind='{"auto", "clipped", "standardized"}',
         doc="""What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2), where z is x
-        less its median over its interquartile range (as a part of that of a normal distribution), which
-        heavy tails leave alone; "standardized", x less its mean over its standard deviation;
+        less its median over its interquartile range (as a part of that of a normal distribution),
+        which heavy tails leave alone; "standardized", x less its mean over its standard deviation;
         "auto", the first where a data frame has text, categories, dates or gaps, else the
         second.""",
     )
@@ -240,7 +240,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         reconstructions : ndarray of shape (n_samples, n_features)
             In the units of the data.
         """
-        return self.inverse_transform(self.transform(X))
+        rows = self.inverse_transform(self.transform(X))
+        same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
+        return rows.set_axis(X.index) if same_index else rows
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
@@ -282,16 +284,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     def _describe(self, X, weight: np.ndarray | None, original) -> Columns:
         """The `Columns` of checked rows."""
-        return describe_columns(
-            X,
-            getattr(self, self._loss_parameter),
-            weight,
-            original,
-            column_names(self),
-            self._loss_parameter,
-            gaps=self._accepts_gaps,
-            encoding=self.encoding_,
-        )
+        names, parameter = column_names(self), self._loss_parameter
+        options = {"gaps": self._accepts_gaps, "encoding": self.encoding_}
+        choice = getattr(self, parameter)
+        return describe_columns(X, choice, weight, original, names, parameter, **options)
 
     def _facts(
         self, X, weight: np.ndarray | None, columns: Columns, *, is_whole: bool

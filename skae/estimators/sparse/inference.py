@@ -145,14 +145,14 @@ def solve(
     return result.codes
 
 
-def find_dictionary(dictionary, X, columns, positive=False, names=None):
+def find_dictionary(dictionary, X, columns, positive=False, labels=None):
     """The atoms of the ``dictionary`` parameter, and the columns that they are for.
 
     An array is taken as it is. An estimator lends its decoder's components, components or cluster
     centres, at unit norm, and the shift and scale that it gave its input; one that is not fitted is
-    fitted on X first. Where codes are ``positive``, an atom and its negative are two; ``names`` are
-    those of the columns of X. A ValueError tells that there are no atoms to be found, or not for
-    such features as X has.
+    fitted on X first. Where codes are ``positive``, an atom and its negative are two; ``labels``
+    name the columns of X. A ValueError tells that there are no atoms to be found, or not for such
+    features as X has.
     """
     atoms, shift, scale = dictionary, None, None
     if isinstance(dictionary, type):
@@ -172,10 +172,10 @@ def find_dictionary(dictionary, X, columns, positive=False, names=None):
         norm = np.linalg.norm(atoms, axis=1, keepdims=True)
         atoms = atoms / np.where(norm > 0, norm, 1)
         learned = column_names(model)
-        if names is not None and learned is not None and [*learned] != [*names]:
+        if labels is not None and learned is not None and [*learned] != [*labels]:
             raise ValueError(
                 f"The dictionary was fitted on the columns {[*learned][:10]}, but X has "
-                f"{[*names][:10]}. Bring them into the same order."
+                f"{[*labels][:10]}. Bring them into the same order."
             )
         if hasattr(model, "columns_"):
             shift, scale = model.columns_.shift, model.columns_.scale

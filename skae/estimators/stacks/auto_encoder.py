@@ -20,18 +20,16 @@ from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,
-    accepts_gaps,
     continued,
-    lowest_layer,
     make_layers,
     models_of,
     needs_targets,
     number_of_code,
     require_gradients,
-    shared_by_layers,
     weights_of,
     with_weights,
 )
+from skae.estimators.stacks.lowest_layer import accepts_gaps, lowest_layer, shared_by_layers
 from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained, was_interrupted
 from skae.estimators.targets import infer_targets
 

@@ -16,6 +16,7 @@ from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import of_layer, some_rows
 from skae.estimators.face.parameters import estimator, parameter
 from skae.estimators.face.transformer import LAYERS, Transformer, as_if_fitted
+from skae.estimators.stacks.lowest_layer import shared_by_layers
 
 _DEFAULT_SIZES = (256, 256)
 # How one layer at a time may be trained, and how by a gradient through its codes.
@@ -23,8 +24,6 @@ _MODES = ("unsupervised", "supervised", "partly_supervised", None)
 _BY_GRADIENT = ("supervised", "partly_supervised", "simultaneous")
 # Made-up codes that tell what the model of a layer will be.
 _TRIAL_ROWS, _TRIAL_NUMBERS = 500, 2**22
-# How the lowest layer reads tables. Others see codes.
-_OF_TABLES = ("categorical_features", "max_categories", "min_frequency", "numbers")
 _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
@@ -129,25 +128,6 @@ def make_layers(stack, X, data, *, top_activation=None, learned=None):
     return layers, models
 
 
-def lowest_layer(stack):
-    """The estimator that the lowest layer of a stack is, or will be a clone of."""
-    if stack.layers is None and isinstance(stack.layer, str):
-        return LAYERS[stack.layer](**shared_by_layers(stack)) if stack.layer in LAYERS else stack
-    layer = stack.layer if stack.layers is None else (*stack.layers, None)[0]
-    layer = layer.estimator if isinstance(layer, FrozenEstimator) else layer
-    if not isinstance(layer, Transformer):
-        return AutoEncoder()  # it is refused where layers are made
-    return layer if stack.pretraining == "prefit" else clone(layer)
-
-
-def accepts_gaps(stack) -> bool:
-    """Whether the lowest of the layers that parameters ask for takes NaN for not observed."""
-    lowest = stack.layers[0] if stack.layers else stack.layer
-    if isinstance(lowest, str):
-        lowest = LAYERS.get(lowest)
-    return getattr(getattr(lowest, "estimator", lowest), "_accepts_gaps", False) is True
-
-
 def modes_of(stack, n_layers):
     """How each layer is pre-trained, a list of names or None."""
     if stack.pretraining is None or isinstance(stack.pretraining, str):
@@ -214,12 +194,6 @@ def continued(layers, new, is_prefit):
                 if name not in settled:
                     setattr(layer, name, value)
     return layers
-
-
-def shared_by_layers(model):
-    """The parameters that say how training runs, not what is learned."""
-    names = ("batch_size", "max_iter", "device", "verbose", *_OF_TABLES)
-    return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
 def models_of(layers, place):

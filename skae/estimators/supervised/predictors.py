@@ -13,7 +13,7 @@ from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, w
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.stacks.layers import accepts_gaps, lowest_layer
+from skae.estimators.stacks.lowest_layer import accepts_gaps, lowest_layer
 from skae.estimators.supervised.fine_tuning import fit_part, fit_stack, fitted_model
 from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion
 from skae.estimators.targets import Classes, Numbers

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper
+from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper, Swap
 from skae.engine.optimisation.devices import random_mask
 
 N_ROWS, N_COLUMNS = 2000, 7
@@ -138,3 +138,107 @@ def test_successive_corruptions_differ(name, x, generator):
     first, second = (corruption(x, generator)[0] for _ in range(2))
     # Each epoch must see fresh noise: the generator moves on.
     assert not torch.equal(first, second)
+
+
+VARIABLES = ([0], [1, 2, 3], [4], [5, 6])
+BY_VARIABLE = tuple(torch.tensor(columns).numpy() for columns in VARIABLES)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 1.0])
+def test_swap_keeps_what_columns_are_like(level, x, generator):
+    swap = Swap(level).for_columns(MINIMUM, MAXIMUM)
+    swapped, mask = swap(x, generator)
+    assert_frequency(mask, level)
+    assert torch.equal(swapped[~mask], x[~mask])
+    # Rows are all different: what was swapped is another's, and of its own column.
+    assert (swapped != x)[mask].all()
+    for column in range(N_COLUMNS):
+        assert torch.isin(swapped[:, column], x[:, column]).all()
+    # The mean of n draws from a column has a standard error of its deviation / sqrt(n).
+    errors = (swapped - x).mean(0) / (x.std(0) * math.sqrt(2 * level / N_ROWS))
+    assert errors.abs().max() < 4.5
+
+
+def test_swap_takes_every_other_row_alike(generator):
+    x = torch.arange(5.0).unsqueeze(1).expand(5, 4000).contiguous()
+    swapped, _ = Swap(1.0)(x, generator)
+    for row in range(5):
+        counts = torch.stack([(swapped[row] == other).sum() for other in range(5)])
+        assert counts[row] == 0
+        for other in set(range(5)) - {row}:
+            assert_frequency(swapped[row] == other, 0.25)
+
+
+def test_swap_moves_the_columns_of_a_variable_together(x, generator):
+    x = 0.9 * x + torch.arange(N_ROWS, dtype=x.dtype).unsqueeze(1)  # the whole part tells the row
+    swapped, mask = Swap(0.5).for_columns(MINIMUM, MAXIMUM, BY_VARIABLE)(x, generator)
+    of_row = swapped.floor()
+    for columns in VARIABLES:
+        assert (of_row[:, columns] == of_row[:, columns[:1]]).all()
+        assert (mask[:, columns] == mask[:, columns[:1]]).all()
+        assert_frequency(mask[:, columns[0]], 0.5)
+    # Variables for themselves.
+    assert (of_row[:, 0] != of_row[:, 1])[mask[:, 0] & mask[:, 1]].double().mean() > 0.99
+
+
+def test_a_batch_of_one_row_has_none_to_swap_with(x, generator):
+    swapped, mask = Swap(0.9)(x[:1], generator)
+    assert torch.equal(swapped, x[:1])
+    assert not mask.any()
+
+
+@pytest.mark.parametrize("kind", [Masking, SaltAndPepper, Swap])
+def test_levels_by_row_and_by_column(kind, x, generator):
+    _, mask = kind((0.2, 0.8)).for_columns(MINIMUM, MAXIMUM)(x.expand(-1, 7), generator)
+    assert_frequency(mask[:, 0], 0.5)
+    # Rows differ by more than coins of one level: their variance is that of the levels, too.
+    n = N_COLUMNS
+    spread = mask.double().mean(1).var().item()
+    # E p(1-p) / n + Var p, for p uniform on [0.2, 0.8].
+    assert spread == pytest.approx(0.22 / n + 0.03, rel=0.15)
+    levels = [0.0, 1.0, 0.3, 0.3, 0.0, 0.5, 0.5]
+    _, mask = kind(levels).for_columns(MINIMUM, MAXIMUM)(x, generator)
+    assert not mask[:, [0, 4]].any()
+    assert mask[:, 1].all()
+    assert_frequency(mask[:, 2], 0.3)
+    assert_frequency(mask[:, 5], 0.5)
+
+
+def test_noise_by_row_and_by_column(x, generator):
+    noisy, _ = GaussianNoise([0.0, 2.0, *[0.5] * 5]).for_columns(MINIMUM, MAXIMUM)(x, generator)
+    deviations = (noisy - x).std(0)
+    assert deviations[0] == 0
+    assert deviations[1] == pytest.approx(2.0, rel=0.1)
+    noisy, _ = GaussianNoise((0.0, 2.0))(x, generator)
+    # E level^2 = 4 / 3.
+    assert (noisy - x).square().mean() == pytest.approx(4 / 3, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", [Masking, Swap, GaussianNoise])
+def test_a_level_for_each_variable(kind, x, generator):
+    of_variable = kind([0.0, 0.7, 0.0, 0.2]).for_columns(MINIMUM, MAXIMUM, BY_VARIABLE)
+    of_column = kind([0, 0.7, 0.7, 0.7, 0, 0.2, 0.2]).for_columns(MINIMUM, MAXIMUM, BY_VARIABLE)
+    assert torch.equal(of_variable.level, of_column.level)
+    corrupted, _ = of_variable(x, generator)
+    assert ((corrupted != x).any(0) == (of_variable.level > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("level", "match"),
+    [
+        ((0.5, 0.2), "low, high"),
+        ((0.1, 0.2, 0.3), "low, high"),
+        ((0.1, 1.2), "at most 1"),
+        ([0.1, 1.2], "at most 1"),
+        ([0.1, math.nan], "finite"),
+        ((-0.1, 0.5), "at least 0"),
+    ],
+)
+def test_levels_out_of_range(level, match):
+    with pytest.raises(ValueError, match=match):
+        Masking(level)
+
+
+def test_levels_of_another_number_of_columns():
+    with pytest.raises(ValueError, match=r"3 numbers.*each of the 7 columns, or .*4 variables"):
+        Masking([0.1, 0.2, 0.3]).for_columns(MINIMUM, MAXIMUM, BY_VARIABLE)

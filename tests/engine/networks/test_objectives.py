@@ -75,8 +75,9 @@ def make_objective(
     penalties=(),
     corruption="none",
     layer_sizes=(N_FEATURES, N_COMPONENTS),
+    linear=False,
 ):
-    network = Network(layer_sizes, activation, tied)
+    network = Network(layer_sizes, activation, tied and not linear, linear)
     parts = [(PENALTIES | OPEN)[name]() for name in penalties]
     return Reconstruction(network, UNITS[units], *CORRUPTIONS[corruption], parts)
 
@@ -94,6 +95,7 @@ def seeded():
 
 # Every activation with every kind of unit; then every penalty with every activation that it
 # takes, every corruption with every kind of unit.
+DEEP_PAIRS = [("tanh", "mixed"), ("relu", "gaussian"), ("sigmoid", "bernoulli")]
 ALL_BUT_KL = tuple(name for name in PENALTIES if name != "kl")
 CASES = [
     *({"activation": a, "units": u} for a in ACTIVATIONS for u in UNITS),
@@ -105,6 +107,9 @@ CASES = [
         {"activation": a, "corruption": "gaussian", "penalties": ALL_BUT_KL, "units": "gaussian"}
         for a in ACTIVATIONS
     ),
+    *({"layer_sizes": (N_FEATURES, 5, 3), "activation": a, "units": u} for a, u in DEEP_PAIRS),
+    *({"layer_sizes": (N_FEATURES, 5, 3), "corruption": c, "units": "mixed"} for c in CORRUPTIONS),
+    {"layer_sizes": (N_FEATURES, 6, 5, 3), "linear": True, "activation": "relu", "units": "mixed"},
 ]
 
 
@@ -151,7 +156,7 @@ def test_buffers_of_one_batch_do_not_leak_into_the_next(random_theta, generator)
 
 DEEP = {"layer_sizes": (N_FEATURES, 5, 3), "activation": "tanh", "units": "mixed"}
 WITHOUT_CLOSED_FORM = {
-    "deep": lambda: make_objective(**DEEP, tied=False),
+    "deep": lambda: make_objective(**DEEP, tied=False, penalties=("weight_decay",)),
     "deep_tied_noisy": lambda: make_objective(
         **DEEP, penalties=("weight_decay", "contraction", "hessian"), corruption="masking"
     ),
@@ -196,7 +201,9 @@ def test_gradient_falls_back_on_autograd(name, random_theta, generator):
 def test_shallow_models_have_a_closed_form():
     # All the published one-layer criteria train without autograd: that is what they are for.
     assert make_objective(penalties=tuple(PENALTIES), corruption="masking").has_closed_form
-    assert not make_objective(**DEEP).has_closed_form
+    assert make_objective(**DEEP).has_closed_form
+    # Of deep ones only the penalties need it.
+    assert not make_objective(**DEEP, penalties=("weight_decay",)).has_closed_form
 
 
 ADDITIVE = tuple(name for name in PENALTIES if name not in ("kl", "hessian", "weight_decay"))

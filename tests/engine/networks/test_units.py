@@ -1,12 +1,13 @@
 """Output units: densities, means, samples and closed-form residuals."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial, OneHotGroups
 
 SCALE = torch.tensor([0.5, 3.0, 7.0], dtype=torch.float64)
 
@@ -28,6 +29,7 @@ UNITS = {
     "gaussian": Gaussian(constant=2.5),
     "multinomial": Multinomial(),
     "mixed": make_mixed(),
+    "groups": OneHotGroups([3, 4]),
 }
 N_COLUMNS = 7
 
@@ -44,6 +46,9 @@ def batch(units, generator):
     x = torch.rand(5, N_COLUMNS, dtype=torch.float64, generator=generator)
     if isinstance(units, Multinomial):
         x = x / x.sum(1, keepdim=True)
+    if isinstance(units, OneHotGroups):
+        for group in (slice(0, 3), slice(3, 7)):
+            x[:, group] /= x[:, group].sum(1, keepdim=True)
     if isinstance(units, Mixed):
         x[:, [5, 1, 3]] /= x[:, [5, 1, 3]].sum(1, keepdim=True)
     return a, x
@@ -194,6 +199,9 @@ def test_bias_for_mean_inverts_the_mean(units):
     mean = torch.tensor([0.05, 0.4, 0.1, 0.3, 0.98, 0.3, 0.7], dtype=torch.float64)
     if isinstance(units, Multinomial):
         mean = mean / mean.sum()
+    if isinstance(units, OneHotGroups):
+        mean[:3] /= mean[:3].sum()
+        mean[3:] /= mean[3:].sum()
     # (In the mixed case columns 5, 1, 3 sum to 1: they are one categorical distribution.)
     bias = units.bias_for_mean(mean)
     # Within the clamp the bias is the mean's natural parameter, so the way back is exact.
@@ -305,3 +313,63 @@ def test_precision_means_nothing_to_binary_units():
     ]
     # A Bernoulli variable's variance is that of its mean.
     assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_of_columns_sum_to_that_of_the_row(units, batch, weighted):
+    a, x = batch
+    weight = torch.linspace(0, 2, a.numel(), dtype=a.dtype).view_as(a) if weighted else None
+    losses = units.column_losses(a, x, weight)
+    assert losses.shape == a.shape
+    expected = units.negative_log_likelihood(a, x, weight) - units.constant
+    torch.testing.assert_close(losses.sum(1), expected)
+
+
+@pytest.mark.parametrize("sizes", [[2, 4, 1], [3, 3], [5], [1, 1]])
+def test_groups_are_their_softmaxes_one_by_one(sizes, generator):
+    units, n = OneHotGroups(sizes), sum(sizes)
+    a = torch.randn(5, n, dtype=torch.float64, generator=generator)
+    x = torch.rand(5, n, dtype=torch.float64, generator=generator)
+    weight = torch.rand(5, n, dtype=torch.float64, generator=generator)
+    matrix = torch.randn(5, n, 2, dtype=torch.float64, generator=generator)
+    ends = [0, *itertools.accumulate(sizes)]
+    parts = [(Multinomial(), slice(start, stop)) for start, stop in itertools.pairwise(ends)]
+    apart = Mixed(parts)
+    for w in (None, weight):
+        for name in ("negative_log_likelihood", "column_losses"):
+            torch.testing.assert_close(getattr(units, name)(a, x, w), getattr(apart, name)(a, x, w))
+        for value, other in zip(
+            units.value_and_residual_(a.clone(), x, w, 0.3),
+            apart.value_and_residual_(a.clone(), x, w, 0.3),
+            strict=True,
+        ):
+            torch.testing.assert_close(value, other)
+    torch.testing.assert_close(units.mean(a), apart.mean(a))
+    torch.testing.assert_close(units.mean(a[0]), apart.mean(a)[0])
+    torch.testing.assert_close(units.jacobian_product(a, matrix), apart.jacobian_product(a, matrix))
+    torch.testing.assert_close(units.bias_for_mean(x[0]), apart.bias_for_mean(x[0]))
+    drawn = units.sample(a, generator)
+    for start, stop in itertools.pairwise(ends):
+        assert (drawn[:, start:stop].sum(1) == 1).all()
+
+
+def test_groups_far_apart_do_not_underflow():
+    units = OneHotGroups([2, 3])
+    a = torch.tensor([[900.0, 899.0, -900.0, -901.0, -950.0]])
+    mean = units.mean(a)
+    torch.testing.assert_close(mean[:, :2], torch.softmax(a[:, :2], 1))
+    torch.testing.assert_close(mean[:, 2:], torch.softmax(a[:, 2:], 1))
+
+
+def test_columns_side_by_side_are_a_slice():
+    mixed = Mixed([(Bernoulli(), torch.tensor([0, 1, 2])), (Gaussian(), torch.tensor([3, 5, 4]))])
+    assert mixed.parts[0][1] == slice(0, 3)
+    assert mixed.parts[1][1].tolist() == [3, 5, 4]
+
+
+def test_constants_of_columns_are_in_their_places():
+    mixed = make_mixed()
+    expected = torch.zeros(N_COLUMNS, dtype=torch.float64)
+    expected[[2, 6]] = torch.log(SCALE[:2]) + 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(mixed.column_constant, expected)
+    assert mixed.constant == pytest.approx(float(expected.sum()))

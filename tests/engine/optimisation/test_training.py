@@ -259,10 +259,10 @@ def test_warm_up_rises_to_the_full_rate():
 
 @pytest.mark.parametrize(
     ("n_rows", "n_columns", "batch_size", "n_epochs"),
-    [(40, 4, 100, 1200), (1000, 4, 100, 120), (1001, 4, 100, 110), (10**6, 100, 100, 5)],
+    [(40, 4, 100, 600), (1000, 4, 100, 60), (1001, 4, 100, 55), (10**6, 100, 100, 5)],
 )
 def test_epochs_make_up_enough_steps(n_rows, n_columns, batch_size, n_epochs):
-    # 1000 + 100 sqrt(n_columns) steps, in whole epochs of whole batches; never fewer than five.
+    # 400 + 100 sqrt(n_columns) steps, in whole epochs of whole batches; never fewer than five.
     assert epochs_for(n_rows, n_columns, batch_size) == n_epochs
 
 
@@ -270,8 +270,8 @@ def test_epochs_may_be_left_to_the_rows(theta, rows):
     heard = []
     training = run(theta, Recorder(), rows, max_iter=None, listener=heard.append)
     # One batch an epoch: the rule's number of steps, which listeners are told beforehand.
-    assert len(training.loss_curve) == epochs_for(N_ROWS, 2, N_ROWS) == 1142
-    assert heard[0].max_iter == 1142
+    assert len(training.loss_curve) == epochs_for(N_ROWS, 2, N_ROWS) == 542
+    assert heard[0].max_iter == 542
 
 
 @pytest.mark.parametrize(

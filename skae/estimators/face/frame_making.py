@@ -1,0 +1,103 @@
+"""Data frames of pandas, polars and pyarrow, made of numbers and values.
+
+Optional packages are imported where a frame of theirs is asked for.
+"""
+
+import numpy as np
+
+from skae.estimators.face.frame_columns import MICROSECONDS
+
+
+def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: list):
+    """A frame of a library, of columns of numbers or values, with the dtypes that are asked for.
+
+    ``kinds`` say what each holds, as that of `Cells` does.
+    """
+    parts = zip(columns, kinds, dtypes, strict=True)
+    if library == "pandas":
+        import pandas as pd
+
+        series = {number: _to_pandas(*part) for number, part in enumerate(parts)}
+        frame = pd.DataFrame(series)
+        frame.columns = pd.Index(labels)
+        return frame
+    if library == "polars":
+        import polars as pl
+
+        return pl.DataFrame(
+            [_to_polars(*part).alias(name) for name, part in zip(labels, parts, strict=True)]
+        )
+    import pyarrow as pa
+
+    return pa.table(dict(zip(labels, (_to_arrow(*part) for part in parts), strict=True)))
+
+
+def _ticks(days):
+    """Days as whole microseconds; NaN is NaT."""
+    return np.where(np.isnan(days), np.iinfo(np.int64).min, np.round(days * MICROSECONDS)).astype(
+        np.int64
+    )
+
+
+def _to_pandas(values, holds, dtype):
+    import pandas as pd
+
+    if isinstance(dtype, pd.ArrowDtype):
+        array = _to_arrow(values, holds, dtype.pyarrow_dtype)
+        return pd.Series(pd.array(array.to_pylist(), dtype=dtype))
+    if holds == "dates":
+        series = pd.Series(_ticks(values).view("M8[us]"))
+        if isinstance(dtype, pd.DatetimeTZDtype):
+            return series.dt.tz_localize("UTC").dt.tz_convert(dtype.tz).astype(dtype)
+        if isinstance(dtype, pd.PeriodDtype):
+            return series.dt.to_period(dtype.freq)
+        return series.astype(dtype)
+    if holds == "durations":
+        return pd.Series(_ticks(values).view("m8[us]")).astype(dtype)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return pd.Series(pd.Categorical(values, dtype=dtype))
+    if isinstance(dtype, pd.SparseDtype):
+        return pd.Series(values).astype(dtype)
+    if dtype.kind in "iub" and np.isnan(values).any():
+        return pd.Series(values)  # which was never observed
+    return pd.Series(values).astype(dtype)
+
+
+def _to_polars(values, holds, dtype):
+    import polars as pl
+
+    if holds == "dates":
+        series = pl.Series(_ticks(values).view("M8[us]"))
+        if getattr(dtype, "time_zone", None):
+            series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone)
+        return series.cast(dtype)
+    if holds == "durations" and dtype == pl.Time:
+        return (pl.Series(_ticks(values)) * 1000).cast(pl.Time)
+    if holds == "durations":
+        return pl.Series(_ticks(values).view("m8[us]")).cast(dtype)
+    if isinstance(values, np.ndarray):
+        return pl.Series(values, nan_to_null=True).cast(dtype, strict=False)
+    return pl.Series(values, dtype=None if dtype == pl.Object else dtype)
+
+
+def _to_arrow(values, holds, kind):
+    import pyarrow as pa
+
+    if holds == "dates" and pa.types.is_timestamp(kind):
+        return pa.array(_ticks(values)).cast(pa.timestamp("us", kind.tz)).cast(kind, safe=False)
+    if holds == "dates":
+        return pa.array(_ticks(values)).cast(pa.timestamp("us")).cast(kind, safe=False)
+    if holds == "durations" and pa.types.is_time(kind):
+        return pa.array(_ticks(values)).cast(pa.time64("us")).cast(kind, safe=False)
+    if holds == "durations":
+        return pa.array(_ticks(values)).cast(pa.duration("us")).cast(kind, safe=False)
+    if pa.types.is_dictionary(kind):
+        codes = pa.array(values, kind.value_type).dictionary_encode()
+        indices = codes.indices.cast(kind.index_type)
+        return pa.DictionaryArray.from_arrays(indices, codes.dictionary, ordered=kind.ordered)
+    if isinstance(values, np.ndarray):
+        array = pa.array(values, from_pandas=True)
+        if pa.types.is_boolean(kind):
+            return array.cast(pa.int8()).cast(kind)
+        return array.cast(kind, safe=False)
+    return pa.array(values, kind)

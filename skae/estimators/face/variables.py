@@ -1,0 +1,241 @@
+"""A column of a table as a variable of a network: numbers on a scale, 0 and 1, or one-hot."""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from skae.estimators.face.frame_columns import Cells
+
+# Where the smooth clip bends: z / sqrt(1 + (z / 3)^2) lies between -3 and 3.
+BEND = 3.0
+_MOST = np.nextafter(np.float32(BEND), np.float32(0))
+# The interquartile range of a normal distribution, in standard deviations.
+_QUARTILES = 1.349
+# A column of text with so many values or more, all different, says nothing but which row it is.
+_IDENTIFIERS = 5
+_READS_AS_NUMBER = re.compile(
+    r"\s*[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d,.\s']*([eE][-+]?\d+)?\s*[%$€£¥)]?\s*"
+)
+VECTORIZER = "skrub's TableVectorizer makes numbers of text; pd.to_datetime makes dates of it"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A column of the user's table, and what it is as encoded.
+
+    - ``name``; ``kind``: "number", "date" (days, also of durations), "binary" or "category".
+    - ``columns``: the slice of the encoded columns that it has.
+    - ``categories``: what each of a category's columns stands for, or the value that is 0 and the
+      one that is 1; ``pooled``: rare values that share the last column, the most frequent first.
+    - ``center``, ``width``, ``clips``: a number is z = (x - center) / width and, if it is clipped,
+      z / sqrt(1 + (z / 3)^2).
+    - ``minimum``, ``maximum``, ``is_whole``: of the training rows.
+    - ``holds``, ``dtype``: what `Cells` say of the column.
+    """
+
+    name: str
+    kind: str
+    columns: slice
+    holds: str
+    dtype: Any
+    categories: tuple = ()
+    pooled: tuple = ()
+    center: float = 0.0
+    width: float = 1.0
+    clips: bool = False
+    minimum: float = np.nan
+    maximum: float = np.nan
+    is_whole: bool = False
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its one column is a number, on a scale."""
+        return self.kind in ("number", "date")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of its encoded columns."""
+        if self.kind == "category":
+            values = [*self.categories[: -1 if self.pooled else None]]
+            return [f"{self.name}_{v}" for v in values] + [f"{self.name}_infrequent"] * bool(
+                self.pooled
+            )
+        if self.kind == "binary" and self.holds in ("texts", "categories") and self.categories:
+            return [f"{self.name}_{self.categories[-1]}"]
+        return [self.name]
+
+    @cached_property
+    def positions(self) -> dict:
+        """The place of every known value among the categories."""
+        kept = self.categories[:-1] if self.pooled else self.categories
+        places = {value: number for number, value in enumerate(kept)}
+        return places | dict.fromkeys(self.pooled, len(self.categories) - 1)
+
+    def encode(self, cells: Cells, out: np.ndarray) -> None:
+        """Write the encoded columns; NaN where nothing is known of a row."""
+        known = cells.observed
+        if known.any():
+            self._check(cells)
+        if self.is_numeric:
+            z = (cells.numbers if cells.numbers is not None else np.full(len(known), np.nan)) - (
+                self.center
+            )
+            z /= self.width
+            if self.clips:
+                np.clip(z, -1e6, 1e6, out=z)
+                z /= np.sqrt(1 + np.square(z / BEND))
+                np.clip(z, -_MOST, _MOST, out=z)
+            out[:, 0] = z
+        elif self.kind == "binary" and self.holds in ("numbers", "booleans"):
+            low, high = self.categories
+            out[:, 0] = np.clip((cells.numbers - low) / (high - low), 0, 1)
+        else:
+            cells = cells.as_values()
+            places = [self.positions.get(value, -1) for value in cells.values]
+            # The code -1 of what is missing finds the last entry.
+            place = np.array([*places, -1])[cells.codes]
+            if self.kind == "binary":
+                out[:, 0] = place
+            else:
+                out[:] = 0
+                out[np.arange(len(place)), place] = 1
+            out[place < 0] = np.nan
+
+    def decode(self, values: np.ndarray) -> Any:
+        """Numbers, or a list of values, of encoded columns: what they are nearest to."""
+        if self.is_numeric:
+            z = values[:, 0].astype(np.float64)
+            if self.clips:
+                z = np.clip(z, -_MOST, _MOST)
+                z = z / np.sqrt(1 - np.square(z / BEND))
+            x = np.clip(z * self.width + self.center, self.minimum, self.maximum)
+            return np.round(x) if self.is_whole else x
+        if self.kind == "binary":
+            place = (values[:, 0] >= 0.5).astype(int) if len(self.categories) > 1 else None
+            place = np.zeros(len(values), dtype=int) if place is None else place
+        else:
+            place = values.argmax(axis=1)
+        if self.holds in ("numbers", "booleans"):
+            return np.array(self.categories, dtype=np.float64)[place]
+        options = [*self.categories]
+        if self.pooled:
+            options[-1] = self.pooled[0]
+        return [options[p] for p in place]
+
+    def _check(self, cells):
+        texts = ("texts", "categories")
+        takes = {
+            "numbers": ("numbers", "booleans"),
+            "booleans": ("numbers", "booleans"),
+            "texts": texts,
+            "categories": texts,
+            "dates": ("dates",),
+            "durations": ("durations",),
+            "nothing": (cells.holds,),
+        }[self.holds]
+        if self.kind == "category" or self.holds in texts:
+            # Numbers may be categories, too.
+            are_text = all(isinstance(value, str) for value in self.positions)
+            takes = texts if are_text else (*texts, "numbers", "booleans")
+        if cells.holds not in takes:
+            now = "text" if cells.holds == "texts" else cells.holds
+            before = "text" if self.holds == "texts" else self.holds
+            raise ValueError(
+                f"Column {self.name!r} held {before} in fit, but holds {now} now. Convert it to "
+                "what it was."
+            )
+
+
+def number_variable(column, name, counted, clips):
+    """The variable of a column of numbers, truth values, dates or durations."""
+    kind = "date" if column.holds in ("dates", "durations") else "number"
+    variable = Variable(name, kind, slice(0, 1), column.holds, column.dtype)
+    if column.holds == "booleans":
+        return replace(variable, kind="binary", categories=(0.0, 1.0))
+    known = column.observed
+    if not known.any():
+        return _unobserved(variable)
+    known &= counted
+    x = column.numbers[known] if known.any() else column.numbers[column.observed]
+    minimum, maximum, whole = x.min(), x.max(), bool((x == np.round(x)).all())
+    if kind == "number" and whole and minimum < maximum and ((x == minimum) | (x == maximum)).all():
+        return replace(variable, kind="binary", categories=(float(minimum), float(maximum)))
+    low, center, high = np.percentile(x, [25, 50, 75])
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = (high - low) / _QUARTILES or x.std()
+        constant = width <= 1e-12 * np.abs(x).max()
+    if not np.isfinite(width):
+        raise ValueError(
+            f"Column {name!r} is so large that its standard deviation overflows. Rescale it."
+        )
+    if not clips:
+        center, width = (center if kind == "date" else 0.0), 1.0
+    return replace(
+        variable,
+        center=float(center),
+        width=1.0 if constant else float(width),
+        clips=clips,
+        minimum=float(minimum),
+        maximum=float(maximum),
+        is_whole=whole,
+    )
+
+
+def category_variable(column, name, counted, parameters):
+    """The variable of a column of values, and which part of its rows has been pooled."""
+    values, codes = column.values, column.codes
+    known = (codes >= 0) & counted
+    count = np.bincount(codes[known], minlength=len(values))
+    n_rows, n_values = count.sum(), np.count_nonzero(count)
+    if n_values == n_rows and n_rows >= _IDENTIFIERS:
+        raise ValueError(
+            f"Column {name!r} has a different value in every row, so that it says nothing of a row "
+            f"but which one it is. Drop it; or, if it is text to be read, {VECTORIZER}."
+        )
+    # By frequency, and values that are as frequent by their text: whatever order rows have.
+    present = sorted(np.flatnonzero(count), key=lambda c: (-count[c], str(values[c])))
+    least = parameters.min_frequency
+    least = least * n_rows if isinstance(least, float) else least
+    kept = [c for c in present if count[c] >= (least or 0)]
+    most = parameters.max_categories
+    if most is not None and len(kept) + (len(kept) < len(present)) > most:
+        kept = kept[: most - 1]
+    rare = present[len(kept) :]
+    if len(rare) == 1 and (most is None or len(present) <= most):
+        kept, rare = present, []
+    variable = Variable(name, "category", slice(0, 0), column.holds, column.dtype)
+    order = sorted(kept, key=lambda c: _sortable(values[c]))
+    categories = tuple(values[c] for c in order)
+    if not present:
+        return _unobserved(variable), 0.0
+    pooled = tuple(values[c] for c in rare)
+    share = count[rare].sum() / n_rows if rare else 0.0
+    if rare:
+        categories = (*categories, "infrequent")
+    if len(categories) <= 2:
+        return replace(variable, kind="binary", categories=categories, pooled=pooled), share
+    return replace(variable, categories=categories, pooled=pooled), share
+
+
+def _unobserved(variable):
+    """A variable that was never observed, and never is: NaN in its one column."""
+    return replace(variable, kind="number", holds="nothing", center=np.nan)
+
+
+def _sortable(value):
+    is_text = isinstance(value, str)
+    return (is_text, value if is_text or isinstance(value, int | float) else str(value))
+
+
+def refuse_numbers_as_text(column, name):
+    """Raise a ValueError for text that should be numbers."""
+    if len(column.values) and all(_READS_AS_NUMBER.fullmatch(value) for value in column.values):
+        examples = ", ".join(map(repr, column.values[:3]))
+        raise ValueError(
+            f"Column {name!r} is text, but all its values read as numbers ({examples}). Convert it "
+            "with pd.to_numeric, after removing signs such as ',' and '$'; or, if they are "
+            f"categories, name it in categorical_features or make it one: astype('category')."
+        )

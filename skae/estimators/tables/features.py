@@ -1,0 +1,293 @@
+"""Features of tables: the columns on good scales, and codes of how they depend on each other."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils import check_array
+
+from skae._validation import check_is_fitted, check_rows, check_weights, column_names
+from skae.engine.networks.layers import outputs_of
+from skae.estimators.auto_encoders import AutoEncoder
+from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.transformer import Transformer
+
+# So few variables have little to do with each other: codes of them take more than they give.
+_FEW_VARIABLES = 5
+
+
+class Block(NamedTuple):
+    """Features that are scaled together; fitted state of `TableFeatures`.
+
+    - ``names``: of its features.
+    - ``center``, of shape (n_features,), is subtracted; then all are divided by the number
+      ``scale``.
+    """
+
+    names: tuple[str, ...]
+    center: np.ndarray
+    scale: float
+
+
+@estimator
+class TableFeatures(AutoEncoder):
+    r"""Features of a table for whatever comes next: its columns, and codes of what they mean.
+
+    Takes a data frame as it is, with numbers, text, categories, dates and gaps, and learns
+    without labels. An encoder of three layers learns to tell each variable of a row from the
+    others: in each row of a batch, every variable is swapped, with probability
+    ``corruption_level``, for that of another row, and a linear decoder has to find the row as
+    it was,
+
+    .. math::
+
+        -\log P(x \mid V h_L(\tilde x) + c), \qquad
+        h_{{l+1}} = \max(W_l h_l + b_l, 0), \quad h_0 = \tilde x
+
+    The features of a row, which is not corrupted then, are its columns as the network sees
+    them (numbers clipped and standardised, categories one-hot, and for each column with
+    gaps whether there is one) and the outputs of all layers. Each block, the columns as well as
+    the layers together, has mean 0 and rows of mean squared length 1, so that neighbours, kernels
+    and linear models can use them as they are. Of fewer than 5 variables there are no codes, which
+    would be worth less than the columns, unless ``include_columns=False``.
+
+    What it gives and where it does not is in the :ref:`User Guide <table_features>`.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    DenoisingAutoEncoder : Codes of one layer alone.
+
+    References
+    ----------
+    .. [1] P. Vincent, H. Larochelle, I. Lajoie, Y. Bengio, P.-A. Manzagol. Stacked
+       denoising autoencoders. Journal of Machine Learning Research 11, 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skae import TableFeatures
+    >>> rng = np.random.default_rng(0)
+    >>> age = rng.integers(18, 80, size=300)
+    >>> table = pd.DataFrame({{
+    ...     "age": np.where(rng.random(300) < 0.1, np.nan, age),
+    ...     "income": rng.lognormal(8, 1, size=300),
+    ...     "town": rng.choice(["Aix", "Bern", "Como"], size=300),
+    ...     "member": rng.random(300) < 0.4,
+    ...     "visits": rng.poisson(3, size=300),
+    ... }})
+    >>> model = make_pipeline(
+    ...     TableFeatures(max_iter=20, random_state=0), LogisticRegression()
+    ... ).fit(table, age > 50)
+    >>> features = model[0].transform(table)
+    >>> features.shape
+    (300, 392)
+    >>> model[0].get_feature_names_out()[:4].tolist()
+    ['age', 'income', 'town_Aix', 'town_Bern']
+    """
+
+    include_columns: bool = parameter(
+        default=True,
+        constraints=["boolean"],
+        doc="Whether the columns are among the features, or the codes alone.",
+    )
+    n_components: int = preset(AutoEncoder, "n_components", default=128, kw_only=False)
+    hidden_layer_sizes: int | Sequence[int] = preset(
+        AutoEncoder, "hidden_layer_sizes", default=(128, 128)
+    )
+    activation: str = preset(AutoEncoder, "activation", default="relu")
+    decoder: str = preset(AutoEncoder, "decoder", default="linear")
+    corruption: str | Callable | None = preset(AutoEncoder, "corruption", default="swap")
+    corruption_level: float | tuple[float, float] | Sequence[float] = preset(
+        AutoEncoder, "corruption_level", default=0.2
+    )
+    numbers: str = preset(Transformer, "numbers", default="clipped")
+    batch_size: int = preset(AutoEncoder, "batch_size", default=128)
+    learning_rate: float = preset(AutoEncoder, "learning_rate", default=2e-3)
+    learning_rate_schedule: str = preset(
+        AutoEncoder, "learning_rate_schedule", default="warmup_cosine"
+    )
+    max_iter: int | str = preset(AutoEncoder, "max_iter", default="auto")
+
+    blocks_: tuple[Block, ...] = attribute(
+        "tuple of Block",
+        """The columns, if they are among the features, and each layer: ``names`` of the features,
+        the ``center`` that is subtracted, the ``scale`` by which the block is divided.""",
+    )
+    columns_with_gaps_: np.ndarray = attribute(
+        "ndarray of int",
+        "The columns that have a feature for their gaps, since training rows had some there.",
+    )
+
+    @all_or_nothing
+    def fit(self, X, y=None, sample_weight=None) -> Self:
+        """Learn from the rows of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data; a data frame may have text, categories, dates and gaps.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range; if X is empty, or has columns of which nothing can
+            be learned; if training diverged at once. Whatever the error, the estimator stays as it
+            was before.
+        MemoryError
+            If the parameters would not fit into the device's memory.
+        """
+        super().fit(X, y, sample_weight)
+        self._learn_blocks(X, sample_weight)
+        return self
+
+    @all_or_nothing
+    def partial_fit(self, X, y=None, sample_weight=None) -> Self:
+        """Continue learning with one pass over the rows of X, in batches.
+
+        The first call chooses the loss and the statistics of the columns from its rows, which
+        should be like those to come; later calls keep them. Each call scales the features anew, by
+        its own rows. The learning rate is constant.
+        """
+        super().partial_fit(X, y, sample_weight)
+        self._learn_blocks(X, sample_weight)
+        return self
+
+    def transform(self, X):
+        """Columns and codes of the rows of X.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, n_features_out)
+            The columns, then the layers from the lowest to the highest; `get_feature_names_out`
+            names them.
+        """
+        check_is_fitted(self)
+        features = self._features(check_rows(self, X, reset=False))
+        center = np.concatenate([block.center for block in self.blocks_])
+        scale = np.concatenate([np.full(len(b.names), b.scale) for b in self.blocks_])
+        features -= center.astype(features.dtype)
+        features /= scale.astype(features.dtype)
+        return features
+
+    def inverse_transform(self, X):
+        """Rows of the data from features: from the code, the highest layer's.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_out)
+            Features, as `transform` returns them.
+
+        Returns
+        -------
+        rows : ndarray or data frame of shape (n_samples, n_features)
+            As the data were: the mean of numbers, the most probable categories. Where there are no
+            codes, what the columns say.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype=[np.float64, np.float32])
+        n_features = sum(len(block.names) for block in self.blocks_)
+        if X.shape[1] != n_features:
+            raise ValueError(
+                f"X has {X.shape[1]} columns, but there are {n_features} features of this "
+                "TableFeatures; inverse_transform takes the output of transform."
+            )
+        block = self.blocks_[-1]
+        code = X[:, -len(block.names) :] * X.dtype.type(block.scale) + block.center.astype(X.dtype)
+        if self._has_codes:
+            return super().inverse_transform(code)
+        return self._decoded(code[:, : len(self.columns_.mean)].copy())
+
+    def get_feature_names_out(self, input_features=None) -> np.ndarray:
+        """Names of the features.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Not used, present for API consistency.
+
+        Returns
+        -------
+        names : ndarray of str objects
+            Columns by their own names, or that of a column and "_" and the category; "_missing"
+            for its gaps; "tablefeatures" with the number of a layer and that of a unit.
+        """
+        check_is_fitted(self)
+        return np.array([name for block in self.blocks_ for name in block.names], dtype=object)
+
+    @property
+    def _has_codes(self):
+        """Whether there are codes among the features."""
+        return not self.include_columns or len(self.columns_.variables) >= _FEW_VARIABLES
+
+    def _learn_blocks(self, X, sample_weight):
+        """Know the blocks of the features: their means and lengths on training rows."""
+        X = check_rows(self, X, reset=False)
+        weight = check_weights(sample_weight, X)
+        self.columns_with_gaps_ = self._with_gaps(X)
+        names = self._names()
+        n_layers, start, blocks = len(names) - self.include_columns, 0, []
+        features = self._features(X)
+        for number, of_block in enumerate(names):
+            part = features[:, start : start + len(of_block)].astype(np.float64)
+            center = np.average(part, axis=0, weights=weight)
+            square = np.average(np.square(part - center).sum(axis=1), weights=weight)
+            # The layers together are as long as the columns.
+            n_parts = 1 if self.include_columns and number == 0 else n_layers
+            blocks.append(Block(tuple(of_block), center, float(np.sqrt(square * n_parts)) or 1.0))
+            start += len(of_block)
+        self.blocks_ = tuple(blocks)
+
+    def _with_gaps(self, X):
+        """The columns of checked rows that have gaps, but for those of one-hot variables."""
+        has_gaps = np.zeros(X.shape[1], dtype=bool)
+        if X.dtype.kind == "f":
+            if sparse.issparse(X):
+                has_gaps[X.indices[np.isnan(X.data)]] = True
+            else:
+                has_gaps |= np.isnan(X).any(axis=0)
+        # A row without any category is told by zeros.
+        for columns in self.columns_.variables:
+            has_gaps[columns] &= len(columns) == 1
+        return np.flatnonzero(has_gaps)
+
+    def _names(self):
+        """Names of the features, a list for each block."""
+        blocks = []
+        if self.include_columns:
+            known = column_names(self)
+            names = [f"x{k}" for k in range(len(self.columns_.mean))] if known is None else known
+            gaps = [f"{names[column]}_missing" for column in self.columns_with_gaps_]
+            blocks.append([*map(str, names), *gaps])
+        if self._has_codes:
+            sizes = [len(bias) for n, bias in self.weights_.items() if n.startswith("hidden_bias")]
+            blocks += [[f"tablefeatures{k}_{j}" for j in range(n)] for k, n in enumerate(sizes)]
+        return blocks
+
+    def _features(self, X):
+        """Features of checked rows, neither centred nor scaled."""
+        model, theta = fitted = self._fitted_model(X)
+        gaps = torch.as_tensor(self.columns_with_gaps_, device=theta.flat.device)
+
+        def features(x):
+            filled = model.filled(x)
+            parts = [filled, torch.isnan(x[:, gaps]).to(x.dtype)] if self.include_columns else []
+            return torch.cat(parts + self._codes_of(filled, theta, model), dim=1)
+
+        return fitted.map_rows(features, X, (sum(map(len, self._names())),), gaps=True)
+
+    def _codes_of(self, x, theta, model):
+        return outputs_of(theta, x, model.encoder) if self._has_codes else []
