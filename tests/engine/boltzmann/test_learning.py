@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from skae.engine.boltzmann import learning as contrastive_divergence
-from skae.engine.boltzmann.energies import BipartiteMachine, binary_states, pseudo_log_likelihood
+from skae.engine.boltzmann.conditionals import pseudo_log_likelihood
+from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.networks.penalties import CodeKL, WeightDecay
 from skae.engine.networks.units import Bernoulli, Gaussian
