@@ -13,6 +13,7 @@ from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.predictors import StackedClassifier, StackedRegressor
 from skae.estimators.tables.features import TableFeatures
 from skae.estimators.tables.imputer import DenoisingImputer
+from skae.estimators.tables.outliers import OutlierDetector
 from skae.estimators.tangents.classifier import ManifoldTangentClassifier
 from skae.estimators.tangents.distance import TangentDistanceClassifier
 
@@ -28,6 +29,7 @@ __all__ = [
     "DenoisingImputer",
     "LocalContrastNormalizer",
     "ManifoldTangentClassifier",
+    "OutlierDetector",
     "PatchFeatures",
     "PatchWhitener",
     "Pooling",

@@ -67,11 +67,15 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
         if is_frame:  # names come first: columns are read by their places
             validate_data(estimator, X, reset=reset, skip_check_array=True)
+        elif not reset and getattr(estimator, "encoding_", None) is not None:
+            given = X if hasattr(X, "shape") else np.asarray(X)
+            if len(given.shape) == 2:
+                validate_data(estimator, given, reset=False, skip_check_array=True)
         rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
         if rows is not X:
-            if not is_frame:
+            if not is_frame and reset:
                 given = X if hasattr(X, "shape") else np.asarray(X)
-                validate_data(estimator, given, reset=reset, skip_check_array=True)
+                validate_data(estimator, given, reset=True, skip_check_array=True)
             if finite or estimator.encoding_ is not None:
                 _check_encoded(rows, estimator)
             return rows
@@ -282,11 +286,11 @@ def check_domain(name, domain, minimum, maximum, columns, feature_names=None, pa
         )
 
 
-def check_one_hot(X, groups, feature_names=None):
+def check_one_hot(X, groups, feature_names=None, parameter="loss"):
     """Raise a ValueError if the columns of a multinomial group do not sum to one.
 
-    ``groups`` are the columns of each. A row without any was not observed, whether it has NaN or
-    zeros.
+    ``groups`` are the columns of each. For a loss, a row without any was not observed, whether it
+    has NaN or zeros; of an energy's units, one is always on.
     """
     if not groups:
         return
@@ -298,17 +302,20 @@ def check_one_hot(X, groups, feature_names=None):
     )
     for start, stop in block_bounds(*X.shape):
         total = _group_totals(X[start:stop], columns, first, membership)
-        wrong = np.minimum(np.abs(total - 1), np.abs(total)) > 1e-3
+        wrong = np.abs(total - 1) > 1e-3
+        if parameter == "loss":
+            wrong &= np.abs(total) > 1e-3
         if wrong.any():
             place, number = np.argwhere(wrong)[0]
             own = groups[number]
             named = (own if feature_names is None else feature_names[own])[:4].tolist()
+            or_zero = ", or to 0 where it was not observed" if parameter == "loss" else ""
             raise ValueError(
-                f"Each multinomial group must sum to 1 in every row, or to 0 where it was not "
-                f"observed, but in row {start + place} the group of columns "
+                f"Each multinomial group must sum to 1 in every row{or_zero}, but in row "
+                f"{start + place} the group of columns "
                 f"{named}{'...' if len(own) > 4 else ''} sums to {total[place, number]:.4g}. "
                 "Encode one variable per group with OneHotEncoder (without drop), or use "
-                "loss='bernoulli' for independent binary columns."
+                f"{parameter}='bernoulli' for independent binary columns."
             )
 
 

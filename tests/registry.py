@@ -28,7 +28,12 @@ SMALL = {
     "estimator": skae.DenoisingAutoEncoder(3, max_iter=3, random_state=0),
     "n_estimators": 2,
     "random_state": 0,
+    # What makes the outputs of all that learn codes alike: codes, of numbers as they are.
+    "include_columns": False,
+    "numbers": "auto",
 }
+# Three relu units may all be dead from the start.
+SMALL_OF = {"TableFeatures": {"activation": "tanh", "hidden_layer_sizes": (5,)}}
 
 
 def _columns():
@@ -87,7 +92,7 @@ class Case:
     def make(self, **parameters):
         """A small one; parameters that this class does not have are an error."""
         small = {name: value for name, value in SMALL.items() if self.takes(name)}
-        return self.cls(**{**small, **parameters})
+        return self.cls(**{**small, **SMALL_OF.get(self.cls.__name__, {}), **parameters})
 
     def fit(self, X=None, **parameters):
         """A small one that has learned from the data."""

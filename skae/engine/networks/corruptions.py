@@ -17,6 +17,7 @@ each column.
 import copy
 import inspect
 import math
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ CORRUPTIONS = Registry()
 corruption = CORRUPTIONS.register
 
 
-Level = float | tuple[float, float] | torch.Tensor
+Level: TypeAlias = float | tuple[float, float] | torch.Tensor
 
 
 class _WithLevel:
@@ -43,10 +44,11 @@ class _WithLevel:
     most = math.inf
 
     def __init__(self, level: Level):
-        self.level = level if isinstance(level, tuple) or np.isscalar(level) else _by_column(level)
+        self.level: Level = level
+        if not (isinstance(level, tuple) or np.isscalar(level)):
+            self.level = _by_column(level)
         ends = torch.as_tensor(self.level, dtype=torch.float64)
-        is_range = isinstance(self.level, tuple)
-        if is_range and (len(self.level) != 2 or self.level[0] > self.level[1]):
+        if isinstance(level, tuple) and (len(level) != 2 or level[0] > level[1]):
             raise ValueError(
                 f"corruption_level={level!r} has to be (low, high), between which each row's level "
                 "is drawn; one level per column is a list or an array."

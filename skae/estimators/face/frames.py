@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils import check_array
 
 from skae._validation import check_no_infinity, column_indices
 from skae.estimators.face.frame_columns import is_plain, library_of, names_of, read_columns
@@ -102,7 +103,7 @@ class Encoding:
             return table
         holds = [variable.holds for variable in self.variables]
         dtypes = [variable.dtype for variable in self.variables]
-        return make_frame(self.library, list(self.labels), columns, holds, dtypes)
+        return make_frame(self.library, list(self.labels or ()), columns, holds, dtypes)
 
     def log_derivative(self, encoded: np.ndarray, columns=None) -> np.ndarray:
         r"""The log-determinant of d encoded / d x of every row: sums over its observed numbers.
@@ -112,17 +113,21 @@ class Encoding:
         A density of the encoded rows times its exponential is one of the table's numbers. Only
         those of the encoded ``columns`` count, where they are given.
         """
-        chosen = range(self.n_columns) if columns is None else set(np.asarray(columns).tolist())
-        total = np.zeros(len(encoded))
+        terms = self.log_derivatives(encoded)
+        return (terms if columns is None else terms[:, np.unique(columns)]).sum(axis=1)
+
+    def log_derivatives(self, encoded: np.ndarray) -> np.ndarray:
+        """The terms of that sum, one for each encoded column."""
+        terms = np.zeros((len(encoded), self.n_columns))
         for variable in self.variables:
-            if not variable.is_numeric or variable.columns.start not in chosen:
+            if not variable.is_numeric:
                 continue
             u = np.asarray(encoded[:, variable.columns.start], dtype=np.float64)
             term = np.full(len(u), -np.log(variable.width))
             if variable.clips:
                 term += 1.5 * np.log1p(-np.square(u / BEND))
-            total += np.where(np.isnan(u), 0.0, term)
-        return total
+            terms[:, variable.columns.start] = np.where(np.isnan(u), 0.0, term)
+        return terms
 
 
 def encode_rows(model, parameters, X, *, reset: bool, weight=None):
@@ -157,8 +162,9 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
             check_no_infinity(column.numbers, number, name)
         return np.column_stack([column.numbers for column in cells])
     counted = np.ones(len(cells[0].observed), dtype=bool)
-    if weight is not None and np.shape(weight) == counted.shape:
-        counted = np.asarray(weight) > 0
+    weight = np.asarray(weight)  # it is checked later
+    if weight.shape == counted.shape and weight.dtype.kind in "fiub":
+        counted = weight > 0
     labels = tuple(names_of(X)) if library else None
     model.encoding_ = _encoding_of(cells, _names(X), chosen, counted, parameters, library, labels)
     return model.encoding_._encoded(cells)
@@ -170,14 +176,7 @@ def _as_array(X):
             "X is sparse, which neither categorical_features nor numbers='clipped' is for. Pass a "
             "data frame or an array, or use numbers='auto' and encoded columns."
         )
-    X = np.asarray(X)
-    if X.ndim != 2:
-        raise ValueError(
-            f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using "
-            "array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) if it "
-            "contains a single sample."
-        )
-    return X
+    return check_array(X, dtype=None, ensure_all_finite=False)
 
 
 def _check_size(cells):

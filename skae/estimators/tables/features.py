@@ -1,6 +1,7 @@
 """Features of tables: the columns on good scales, and codes of how they depend on each other."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -45,7 +46,7 @@ class TableFeatures(AutoEncoder):
     .. math::
 
         -\log P(x \mid V h_L(\tilde x) + c), \qquad
-        h_{{l+1}} = \max(W_l h_l + b_l, 0), \quad h_0 = \tilde x
+        h_{l+1} = \max(W_l h_l + b_l, 0), \quad h_0 = \tilde x
 
     The features of a row, which is not corrupted then, are its columns as the network sees
     them (numbers clipped and standardised, categories one-hot, and for each column with
@@ -55,14 +56,6 @@ class TableFeatures(AutoEncoder):
     would be worth less than the columns, unless ``include_columns=False``.
 
     What it gives and where it does not is in the :ref:`User Guide <table_features>`.
-
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
 
     See Also
     --------
@@ -82,13 +75,13 @@ class TableFeatures(AutoEncoder):
     >>> from skae import TableFeatures
     >>> rng = np.random.default_rng(0)
     >>> age = rng.integers(18, 80, size=300)
-    >>> table = pd.DataFrame({{
+    >>> table = pd.DataFrame({
     ...     "age": np.where(rng.random(300) < 0.1, np.nan, age),
     ...     "income": rng.lognormal(8, 1, size=300),
     ...     "town": rng.choice(["Aix", "Bern", "Como"], size=300),
     ...     "member": rng.random(300) < 0.4,
     ...     "visits": rng.poisson(3, size=300),
-    ... }})
+    ... })
     >>> model = make_pipeline(
     ...     TableFeatures(max_iter=20, random_state=0), LogisticRegression()
     ... ).fit(table, age > 50)
@@ -138,7 +131,7 @@ class TableFeatures(AutoEncoder):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features)
             Training data; a data frame may have text, categories, dates and gaps.
 
         Raises
@@ -202,8 +195,8 @@ class TableFeatures(AutoEncoder):
         n_features = sum(len(block.names) for block in self.blocks_)
         if X.shape[1] != n_features:
             raise ValueError(
-                f"X has {X.shape[1]} columns, but there are {n_features} features of this "
-                "TableFeatures; inverse_transform takes the output of transform."
+                f"X has {X.shape[1]} columns, but features of this TableFeatures have "
+                f"{n_features}; inverse_transform takes the output of transform."
             )
         block = self.blocks_[-1]
         code = X[:, -len(block.names) :] * X.dtype.type(block.scale) + block.center.astype(X.dtype)
@@ -223,10 +216,17 @@ class TableFeatures(AutoEncoder):
         -------
         names : ndarray of str objects
             Columns by their own names, or that of a column and "_" and the category; "_missing"
-            for its gaps; "tablefeatures" with the number of a layer and that of a unit.
+            for its gaps; "tablefeatures0" and so on for the units of all layers.
         """
         check_is_fitted(self)
         return np.array([name for block in self.blocks_ for name in block.names], dtype=object)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if self.numbers == "clipped":
+            tags.input_tags.sparse = False
+            tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
     @property
     def _has_codes(self):
@@ -273,14 +273,15 @@ class TableFeatures(AutoEncoder):
             gaps = [f"{names[column]}_missing" for column in self.columns_with_gaps_]
             blocks.append([*map(str, names), *gaps])
         if self._has_codes:
-            sizes = [len(bias) for n, bias in self.weights_.items() if n.startswith("hidden_bias")]
-            blocks += [[f"tablefeatures{k}_{j}" for j in range(n)] for k, n in enumerate(sizes)]
+            biases = [b for name, b in self.weights_.items() if name.startswith("hidden_bias")]
+            bounds = np.cumsum([0, *map(len, biases)]).tolist()
+            blocks += [[f"tablefeatures{j}" for j in range(*ends)] for ends in pairwise(bounds)]
         return blocks
 
     def _features(self, X):
         """Features of checked rows, neither centred nor scaled."""
         model, theta = fitted = self._fitted_model(X)
-        gaps = torch.as_tensor(self.columns_with_gaps_, device=theta.flat.device)
+        gaps = torch.tensor(self.columns_with_gaps_, device=theta.flat.device)
 
         def features(x):
             filled = model.filled(x)
