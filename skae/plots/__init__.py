@@ -12,12 +12,14 @@ from skae.plots.curves import (
     SpectrumDisplay,
 )
 from skae.plots.images import FilterDisplay, ReconstructionDisplay
+from skae.plots.outliers import OutlierDisplay
 from skae.plots.tangents import TangentDisplay, TangentWalkDisplay
 
 __all__ = [
     "FilterDisplay",
     "GradientAgreementDisplay",
     "LossCurveDisplay",
+    "OutlierDisplay",
     "ReconstructionDisplay",
     "SaturationDisplay",
     "SpectrumDisplay",

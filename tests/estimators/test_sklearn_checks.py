@@ -18,6 +18,7 @@ from skae import (
     ConvolutionalPSD,
     DeepBeliefNetwork,
     DenoisingAutoEncoder,
+    DenoisingImputer,
     LocalContrastNormalizer,
     ManifoldTangentClassifier,
     PatchFeatures,
@@ -75,6 +76,8 @@ ESTIMATORS = [
         (6,), layer=AutoEncoder(max_iter=2), n_tangents=1, max_iter=2, unlabelled=None
     ),
     TangentDistanceClassifier(unlabelled=None),
+    DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2),
+    DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2, sample_posterior=True),
 ]  # fmt: skip
 
 DENSE, SPARSE = (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse"))

@@ -18,6 +18,8 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 - ``standardizes``, whether its columns are shifted and scaled to mean 0 and variance 1;
 - ``sums_to_one``, whether its columns are one one-hot variable, which stays apart from others;
 - ``of_columns(scale)``, the units of columns that were divided by ``scale``;
+- ``together(sizes, device)``, units of several such variables, one after the other, as one
+  operation; None where there is no such thing;
 - ``is_linear``, whether the mean is the pre-activation itself.
 
 `column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and
@@ -29,6 +31,8 @@ number for each column, is 1 where a column is discrete.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.functional import log_softmax
@@ -49,6 +53,7 @@ class Units:
     domain: tuple[float, float] | None = None
     standardizes = False
     sums_to_one = False
+    together: Callable[..., Any] | None = None
     is_linear = False
     activation: Activation | None = None
     constant = 0.0
@@ -134,9 +139,10 @@ class Gaussian(Units):
     activation = ACTIVATIONS["linear"]
 
     def __init__(self, constant: float | torch.Tensor = 0.0):
-        is_of_columns = isinstance(constant, torch.Tensor)
-        self.column_constant = constant if is_of_columns else None
-        self.constant = float(constant.sum()) if is_of_columns else constant
+        if isinstance(constant, torch.Tensor):
+            self.column_constant, self.constant = constant, float(constant.sum())
+        else:
+            self.constant = constant
 
     @classmethod
     def of_columns(cls, scale):
@@ -216,6 +222,11 @@ class Multinomial(Units):
     domain = (0.0, 1.0)
     is_discrete = True
     sums_to_one = True
+
+    @staticmethod
+    def together(sizes, device=None):
+        """Units of several one-hot variables of so many columns, one after the other."""
+        return OneHotGroups(sizes, device)
 
     def mean(self, a):
         """Probability of each category, shape of ``a``."""

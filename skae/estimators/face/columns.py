@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
-from skae.engine.networks.units import UNITS, Mixed, OneHotGroups
+from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
 from skae.estimators.face.frames import parts_of
 from skae.estimators.face.kinds import kinds_of
@@ -111,15 +111,18 @@ class Columns(NamedTuple):
 
     def units(self, device):
         """The output units, on standardised columns."""
-        one_hot = [columns for name, columns in self.parts if name == "multinomial"]
-        parts = [
-            (UNITS[name].of_columns(torch.as_tensor(self.scale[columns])), columns)
-            for name, columns in self.parts
-            if len(one_hot) < 2 or name != "multinomial"
-        ]
-        for groups in _alike(one_hot) if len(one_hot) > 1 else ():
-            sizes = [len(columns) for columns in groups]
-            parts.append((OneHotGroups(sizes, device), np.concatenate(groups)))
+        parts, variables = [], {}
+        for name, columns in self.parts:
+            if UNITS[name].together is None:
+                own = torch.as_tensor(self.scale[columns])
+                parts.append((UNITS[name].of_columns(own), columns))
+            else:
+                variables.setdefault(name, []).append(columns)
+        for name, groups in variables.items():
+            for alike in _alike(groups):
+                sizes = [len(columns) for columns in alike]
+                units = UNITS[name].together(sizes, device) if len(sizes) > 1 else UNITS[name]()
+                parts.append((units, np.concatenate(alike)))
         if len(parts) == 1 and (np.diff(parts[0][1]) == 1).all():
             return parts[0][0]
         # A copy: fitted state may be a read-only memory map, which torch does not have.

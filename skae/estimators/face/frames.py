@@ -113,17 +113,21 @@ class Encoding:
         A density of the encoded rows times its exponential is one of the table's numbers. Only
         those of the encoded ``columns`` count, where they are given.
         """
-        chosen = range(self.n_columns) if columns is None else set(np.asarray(columns).tolist())
-        total = np.zeros(len(encoded))
+        terms = self.log_derivatives(encoded)
+        return (terms if columns is None else terms[:, np.unique(columns)]).sum(axis=1)
+
+    def log_derivatives(self, encoded: np.ndarray) -> np.ndarray:
+        """The terms of that sum, one for each encoded column."""
+        terms = np.zeros((len(encoded), self.n_columns))
         for variable in self.variables:
-            if not variable.is_numeric or variable.columns.start not in chosen:
+            if not variable.is_numeric:
                 continue
             u = np.asarray(encoded[:, variable.columns.start], dtype=np.float64)
             term = np.full(len(u), -np.log(variable.width))
             if variable.clips:
                 term += 1.5 * np.log1p(-np.square(u / BEND))
-            total += np.where(np.isnan(u), 0.0, term)
-        return total
+            terms[:, variable.columns.start] = np.where(np.isnan(u), 0.0, term)
+        return terms
 
 
 def encode_rows(model, parameters, X, *, reset: bool, weight=None):

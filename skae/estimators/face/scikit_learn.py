@@ -10,6 +10,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
+    OutlierMixin,
     RegressorMixin,
     TransformerMixin,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "ClassifierMixin",
     "MetaEstimatorMixin",
     "OneToOneFeatureMixin",
+    "OutlierMixin",
     "RegressorMixin",
     "TransformerMixin",
     "with_callbacks",

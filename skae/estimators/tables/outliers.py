@@ -1,0 +1,326 @@
+"""Rows that are unlike the others, by what models find improbable."""
+
+import warnings
+from math import ceil
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, get_tags
+
+from skae._validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    check_rows,
+    check_weights,
+)
+from skae.estimators.auto_encoders import AutoEncoder
+from skae.estimators.face.frames import Encoding, encode_rows
+from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
+from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
+from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
+from skae.estimators.face.training import TrainedModel
+from skae.estimators.tables.scores import Surprise, score_of
+
+# The default ensemble: width, gradient steps at least, and the kinds of its members.
+_WIDTH, _STEPS = 32, 300
+_KINDS = ({"activation": "tanh", "learning_rate": 5e-3}, {"activation": "relu", "learning_rate": 1e-2})
+# Levels of its noise, in standard deviations of the columns as clipped.
+_NOISE = (0.0, 0.5)
+# Fences of a box plot, in widths of the lower half of its box.
+_FENCE = 3.0
+
+
+@estimator
+class OutlierDetector(OutlierMixin, BaseEstimator):
+    r"""Finds rows that are unlike the others, and the columns that make them so.
+
+    A model of the rows scores each of them; those below ``offset_`` are outliers. Without an
+    ``estimator``, the model is a small ensemble of denoising auto-encoders of clipped columns, and
+    the score of a row is, averaged over them,
+
+    .. math::
+
+        -\sum_i \frac{(x_i - r_i(x))^2}{2 v_i} - \frac{3}{8} \sum_i \log(1 + z_i^2 / 9)
+        + \sum_k \log P(x_k \mid r(x))
+
+    with numbers i, whose squared residuals over the training rows have the mean :math:`v_i`, and
+    truth values and categories k. The second sum is a quarter of the log-derivative of the clip
+    :math:`x_i = z_i / \sqrt{1 + z_i^2 / 9}`: what is far out stays so, although the network sees it
+    clipped.
+
+    As scikit-learn's detectors do, it serves both where outliers are among the training rows, and
+    where they are not and new rows are judged (novelties).
+
+    Read more in the :ref:`User Guide <odd_rows>`.
+
+    See Also
+    --------
+    skae.plots.OutlierDisplay : Draws the columns that make rows odd.
+    sklearn.ensemble.IsolationForest : Few random splits set outliers apart.
+
+    Notes
+    -----
+    The noise of the default model is Gaussian, of a level that is drawn for each row of a batch
+    between 0 and a half standard deviation: one level fits some tables and fails on others. Its
+    width does not depend on the number of columns: noise and not a bottleneck keeps it from copying
+    rows.
+
+    Rows with gaps and data frames with text, categories and dates are read as every estimator here
+    reads them.
+
+    References
+    ----------
+    .. [1] S. Hawkins, H. He, G. Williams, R. Baxter. Outlier detection using replicator neural
+       networks. DaWaK 2002.
+    .. [2] P. Vincent, H. Larochelle, I. Lajoie, Y. Bengio, P.-A. Manzagol. Stacked denoising
+       autoencoders. Journal of Machine Learning Research 11, 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_wine
+    >>> from skae import OutlierDetector
+    >>> X = load_wine().data
+    >>> X[7, 3] = 40.0                        # ash that is as alkaline as no other
+    >>> detector = OutlierDetector(contamination=0.05, random_state=0).fit(X)
+    >>> int(detector.predict(X)[7])
+    -1
+    >>> int(detector.score_columns(X)[7].argmin())
+    3
+    """
+
+    estimator: Any = parameter(
+        default=None,
+        constraints=[HasMethods("fit"), None],
+        kind="estimator or None",
+        doc="""Model that is fitted to the rows: any with `score_samples`, higher for what is more
+        like the training rows. The scores are its own: of auto-encoders, sparse coders and their
+        stacks the log-likelihood of a row given its reconstruction; of an
+        :class:`RBM` minus the free energy. None: denoising auto-encoders, see above.""",
+        kw_only=False,
+    )
+    contamination: float | str = parameter(
+        default="auto",
+        constraints=[StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        kind='"auto" or float in (0, 0.5]',
+        doc="""Part of the training rows that are outliers, which sets ``offset_``. "auto": the lower
+        fence of their box plot, three widths of the lower half of the box below it.""",
+    )
+    n_members: int = parameter(
+        default=4,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="""Models that differ by their seeds, and whose scores are averaged.""",
+    )
+    random_state: int | np.random.RandomState | None = parameter(
+        default=None,
+        constraints=["random_state"],
+        kind="int, RandomState instance or None",
+        doc="Seed of the members. The same int gives the same scores.",
+    )
+
+    estimators_: list = attribute("list of estimators", "The fitted members.")
+    offset_: float = attribute(
+        "float", "Rows whose score is below it are outliers: decision_function is the distance."
+    )
+    encoding_: Encoding | None = attribute(
+        "Encoding or None", "What the columns of a table have become; None for plain numbers."
+    )
+    n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
+    feature_names_in_: np.ndarray = attribute(
+        "ndarray of shape (n_features_in_,)",
+        "Names of the features, where X had string names.",
+    )
+
+    @all_or_nothing
+    def fit(self, X, y=None, sample_weight=None) -> Self:
+        """Learn what rows are like, and below which score one is an outlier.
+
+        Parameters
+        ----------
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the objective and in ``offset_``.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range, the estimator has no scores, or there is one row.
+        """
+        validate_parameters(self)
+        models = self._unfitted(X)
+        rows = check_rows(self, X, reset=True, finite=False, sample_weight=sample_weight)
+        if rows.shape[0] < 2:
+            raise ValueError(
+                "Found array with 1 sample (n_samples=1), which is like no other: an "
+                "OutlierDetector needs at least 2 rows, and tells more from hundreds."
+            )
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        self.estimators_ = [self._fitted(model, X, weights) for model in models]
+        scores = [
+            score_of(model) if self.estimator is not None else Surprise(model, rows)
+            for model in self.estimators_
+        ]
+        found = _mean_of(scores, X, rows)
+        self.offset_ = _offset(found, check_weights(sample_weight, rows), self.contamination)
+        self._scores = scores
+        return self
+
+    def score_samples(self, X) -> np.ndarray:
+        """How like the training rows each row is.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Higher is more like them; the mean over the members.
+        """
+        return _mean_of(self._scores, X, self._checked(X))
+
+    def decision_function(self, X) -> np.ndarray:
+        """Scores above the threshold: `score_samples` less ``offset_``.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Negative for outliers.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X) -> np.ndarray:
+        """Whether rows are outliers.
+
+        Returns
+        -------
+        is_inlier : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for others.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def score_columns(self, X) -> np.ndarray:
+        """What each column contributes to the scores of the rows: why is a row odd?
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features_in_)
+            The most negative ones are of the columns that make a row odd. They sum to
+            `score_samples` up to a number that is the same for all rows without gaps, 0 for the
+            default model. A category has one column, that of the table.
+
+        Raises
+        ------
+        ValueError
+            If the estimator has scores of whole rows only.
+        """
+        rows = self._checked(X)
+        if not all(hasattr(score, "columns") for score in self._scores):
+            raise ValueError(
+                f"{type(self.estimator).__name__} scores whole rows, and cannot say what its "
+                "columns contribute. Auto-encoders, sparse coders, their stacks and RBM can."
+            )
+        terms = np.mean([score.columns(rows) for score in self._scores], axis=0)
+        if self.encoding_ is None:
+            return terms
+        first = [variable.columns.start for variable in self.encoding_.variables]
+        return np.add.reduceat(terms, first, axis=1)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(AutoEncoder() if self.estimator is None else self.estimator).input_tags
+        tags.input_tags.sparse, tags.input_tags.allow_nan = inner.sparse, inner.allow_nan
+        return tags
+
+    @property
+    def _accepts_gaps(self):
+        return self.__sklearn_tags__().input_tags.allow_nan
+
+    def _encoded(self, X, *, reset: bool, sample_weight=None):
+        """Rows of a table as an array, by the encoding that all members have."""
+        lowest = self._members(sparse.issparse(X))[0]
+        if not isinstance(lowest, TrainedModel):
+            self.encoding_ = None
+            return X
+        return encode_rows(self, lowest._lowest(), X, reset=reset, weight=sample_weight)
+
+    def _checked(self, X):
+        check_is_fitted(self)
+        return check_rows(self, X, reset=False)
+
+    def _members(self, is_sparse=False):
+        """The models, without seeds."""
+        if self.estimator is not None:
+            return [self.estimator] * self.n_members
+        numbers = "auto" if is_sparse else "clipped"
+        return [default_member(k, numbers) for k in range(self.n_members)]
+
+    def _unfitted(self, X):
+        """The models with seeds of their own, as many as would differ."""
+        members = self._members(sparse.issparse(X))
+        if not hasattr(members[0], "score_samples"):
+            raise ValueError(
+                f"estimator={members[0]!r} has no scores of rows (score_samples), so that it cannot "
+                "tell which are odd. AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder, "
+                "SparseCoder, PSD, StackedAutoEncoder, RBM and DeepBeliefNetwork have."
+            )
+        draws = check_random_state(self.random_state)
+        seeded = []
+        for member in map(clone, members):
+            names = [n for n in member.get_params() if n.split("__")[-1] == "random_state"]
+            member.set_params(**{name: int(draws.randint(2**31 - 1)) for name in names})
+            seeded.append(member)
+        return seeded if names else seeded[:1]
+
+    def _fitted(self, model, X, weights):
+        if self.estimator is not None:
+            return model.fit(X, **weights)
+        n_batches = ceil(rows_of(X) / model.batch_size)
+        model.set_params(max_iter=ceil(_STEPS / n_batches))
+        with warnings.catch_warnings():
+            # Columns that do not depend on each other have nothing to be learned; scores do well.
+            warnings.simplefilter("ignore", (CollapsedCodeWarning, ConvergenceWarning))
+            return model.fit(X, **weights)
+
+
+def default_member(number: int, numbers: str) -> AutoEncoder:
+    """One of the models of the default ensemble, whose kinds take turns."""
+    return AutoEncoder(
+        _WIDTH,
+        corruption="gaussian",
+        corruption_level=_NOISE,
+        numbers=numbers,
+        batch_size=64,
+        learning_rate_schedule="warmup_cosine",
+        n_iter_no_change=None,
+        device="cpu",
+        **_KINDS[number % len(_KINDS)],
+    )
+
+
+def rows_of(X):
+    """The number of rows of a table, an array or a matrix."""
+    return X.shape[0] if hasattr(X, "shape") else len(X)
+
+
+def _mean_of(scores, X, rows):
+    """Scores of the rows of a table, or of these as encoded, averaged over members."""
+    return np.mean([score.rows(X if score.reads_tables else rows) for score in scores], axis=0)
+
+
+def _offset(scores, weight, contamination):
+    """The score below which rows are outliers."""
+    if contamination == "auto":
+        low, middle = _percentile(scores, weight, 25), _percentile(scores, weight, 50)
+        return float(low - _FENCE * (middle - low))
+    return float(_percentile(scores, weight, 100 * contamination))
+
+
+def _percentile(values, weight, percent):
+    if weight is None:
+        return np.percentile(values, percent)
+    order = np.argsort(values)
+    share = np.cumsum(weight[order])
+    place = np.searchsorted(share, share[-1] * percent / 100)
+    return values[order[min(place, len(values) - 1)]]
