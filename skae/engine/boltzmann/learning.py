@@ -49,7 +49,7 @@ _OFFSET_RATE = 0.01
 _STEADY_RATE = 0.01
 # Of so many rows the law of a real column is computed exactly in one, which costs six gradient
 # steps of a row with many hidden units; and what the criterion then costs on a row in all.
-_CORRECTED, _CRITERION_COST = 8, 1.25
+_CORRECTED, _CRITERION_COST = 8, 1.5
 # Persistent chains are watched over windows of this many gradient steps.
 _WINDOW = 50
 
