@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from skae.engine.networks.layers import softplus
-from skae.engine.networks.units import Mixed, Multinomial, OneHotGroups
+from skae.engine.networks.units import Mixed, OneHotGroups
 
 # Of the quadrature, in standard deviations: its spacing; how far beyond the outermost mean it looks
 # for mass; and by how much the log-density may be lower where it does. The trapezoidal rule
@@ -55,7 +55,7 @@ def variables_of(units, n_columns: int, device: torch.device) -> Variables:
     tables = []
     for part, columns in units.parts if isinstance(units, Mixed) else [(units, slice(None))]:
         own = every[columns]
-        if isinstance(part, Multinomial):
+        if part.sums_to_one:
             tables.append((CATEGORY, own.unsqueeze(0), None))
         elif isinstance(part, OneHotGroups):
             padded = own[part.source].view(part.shape).t()

@@ -26,8 +26,9 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 without the constant.
 
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
-machine. ``is_discrete`` says whether all states of theirs can be counted; ``precision``, of one
-number for each column, is 1 where a column is discrete.
+machine. ``is_discrete`` says whether all states of theirs can be counted, ``is_binary`` whether
+these are all rows of zeros and ones; ``precision``, of one number for each column, is 1 where a
+column is discrete.
 """
 
 import math
@@ -54,6 +55,7 @@ class Units:
     standardizes = False
     sums_to_one = False
     together: Callable[..., Any] | None = None
+    is_discrete = is_binary = False
     is_linear = False
     activation: Activation | None = None
     constant = 0.0
@@ -73,7 +75,7 @@ class Bernoulli(Units):
     name = "bernoulli"
     summary = "cross-entropy, for values in [0, 1]"
     domain = (0.0, 1.0)
-    is_discrete = True
+    is_discrete = is_binary = True
     activation = ACTIVATIONS["sigmoid"]
 
     def mean(self, a):
@@ -134,7 +136,6 @@ class Gaussian(Units):
         "so that a raw table needs no scaler"
     )
     standardizes = True
-    is_discrete = False
     is_linear = True
     activation = ACTIVATIONS["linear"]
 
@@ -376,6 +377,7 @@ class Mixed(Units):
 
     def __init__(self, parts):
         self.parts = [(units, _as_slice(columns)) for units, columns in parts]
+        self.is_discrete = all(units.is_discrete for units, _ in parts)
         self.constant = sum(units.constant for units, _ in parts)
         self.column_constant = self._constants() if self.constant else None
 
@@ -396,11 +398,6 @@ class Mixed(Units):
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""
         return self._scattered(a, lambda units, part: units.mean(part))
-
-    @property
-    def is_discrete(self):
-        """Whether all units are."""
-        return all(units.is_discrete for units, _ in self.parts)
 
     def sample(self, a, generator, precision=None, out=None):
         """One draw of each column; real ones of variance 1 or 1 / precision."""
@@ -449,21 +446,18 @@ class Mixed(Units):
 
     def energy(self, x, bias, precision=None):
         """Energy of visible units without hidden ones: the sum of those of the parts."""
-        return sum(
-            units.energy(
-                x[..., columns], bias[columns], None if precision is None else precision[columns]
-            )
-            for units, columns in self.parts
-        )
+        return self._summed("energy", x, bias, precision)
 
     def log_normalizer(self, u, bias, precision=None):
         """Log of the sum and integral over all x of exp(sum_i precision_i u_i x_i - energy(x))."""
-        return sum(
-            units.log_normalizer(
-                u[..., columns], bias[columns], None if precision is None else precision[columns]
-            )
-            for units, columns in self.parts
-        )
+        return self._summed("log_normalizer", u, bias, precision)
+
+    def _summed(self, name, values, bias, precision):
+        total = 0.0
+        for units, columns in self.parts:
+            own = None if precision is None else precision[columns]
+            total = total + getattr(units, name)(values[..., columns], bias[columns], own)
+        return total
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""

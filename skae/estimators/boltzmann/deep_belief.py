@@ -19,7 +19,6 @@ from skae._validation import (
 )
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import sample_downwards, variational_bound
-from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.models import FittedModel
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
@@ -419,7 +418,7 @@ class DeepBeliefNetwork(
                     f"Layer {number} is {layer!r}, but a DeepBeliefNetwork is made of RBMs. Use "
                     "StackedAutoEncoder for other layers."
                 )
-            if number > 0 and not isinstance(model.units, Bernoulli):
+            if number > 0 and not model.units.is_binary:
                 name = getattr(model.units, "name", "mixed")
                 raise ValueError(
                     f"Layer {number} has {name} visible units, but those are the "

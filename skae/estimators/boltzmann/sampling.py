@@ -22,7 +22,6 @@ from skae.engine.boltzmann.samplers import (
     make_chains,
     run_chains,
 )
-from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.devices import Place, place_of, require_memory, suitable_threads
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
@@ -271,8 +270,7 @@ class BoltzmannSampling:
         exact = machine_of(self, _EXACT)
         n_enumerated, volume = exact.n_enumerated, log_volume(self.columns_)
         if method == "exact" and n_enumerated > MAX_ENUMERATED:
-            is_binary = isinstance(exact.units, Bernoulli)
-            layer = "the smaller layer" if is_binary else "the hidden layer"
+            layer = "the smaller layer" if exact.units.is_binary else "the hidden layer"
             raise ValueError(
                 f"Exact log Z enumerates all 2^n states of {layer}, which has n={n_enumerated} "
                 f"units; at most {MAX_ENUMERATED} are possible. Use method='ais'."
