@@ -11,7 +11,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import OneHotEncoder
 
-from skae import RBM, AutoEncoder
+from skae import AutoEncoder
 from skae.engine.optimisation.rows import summarize_columns
 from skae.estimators.face.kinds import kinds_of
 
@@ -166,11 +166,6 @@ def test_lists_come_first(draws):
     frame = pd.DataFrame(X, columns=names)
     parts = AutoEncoder(2, loss=loss, max_iter=1).fit(frame).columns_.parts
     assert [name for name, _ in parts] == ["bernoulli", "gaussian"]
-
-
-def test_an_energy_has_units_of_one_kind(draws):
-    X = one_hot(draws, 3)
-    assert [name for name, _ in RBM(2, max_iter=1).fit(X).columns_.parts] == ["bernoulli"]
 
 
 @pytest.mark.parametrize("what", [np.asarray, sparse.csr_matrix])
