@@ -160,7 +160,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         kw_only=False,
     )
     n_estimators: int = parameter(
-        default=5,
+        default=4,
         constraints=[Interval(Integral, 2, None, closed="left")],
         doc="""Members, each trained without one of as many parts of the rows, whose guesses are
         averaged.""",
