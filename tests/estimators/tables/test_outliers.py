@@ -51,9 +51,7 @@ def detector():
 
 def test_scores_and_predictions_are_those_of_scikit_learns_detectors(detector):
     X, _ = with_odd_rows(20)
-    assert np.allclose(
-        detector.decision_function(X), detector.score_samples(X) - detector.offset_
-    )
+    assert np.allclose(detector.decision_function(X), detector.score_samples(X) - detector.offset_)
     # The contract of IsolationForest: negative is an outlier, -1.
     assert set(detector.predict(X)) == {-1, 1}
     assert ((detector.predict(X) == -1) == (detector.decision_function(X) < 0)).all()
@@ -257,6 +255,7 @@ def test_the_same_seed_gives_the_same_scores_also_after_a_pickle(detector):
     assert (again.score_samples(X) == detector.score_samples(X)).all()
     loaded = pickle.loads(pickle.dumps(detector))
     assert (loaded.score_samples(X) == detector.score_samples(X)).all()
-    assert (clone(detector).set_params(random_state=1).fit(X).score_samples(X) != (
-        detector.score_samples(X)
-    )).any()
+    assert (
+        clone(detector).set_params(random_state=1).fit(X).score_samples(X)
+        != (detector.score_samples(X))
+    ).any()
