@@ -29,7 +29,10 @@ from skae.estimators.tables.scores import Surprise, score_of
 
 # The default ensemble: width, gradient steps at least, and the kinds of its members.
 _WIDTH, _STEPS = 32, 300
-_KINDS = ({"activation": "tanh", "learning_rate": 5e-3}, {"activation": "relu", "learning_rate": 1e-2})
+_KINDS = (
+    {"activation": "tanh", "learning_rate": 5e-3},
+    {"activation": "relu", "learning_rate": 1e-2},
+)
 # Levels of its noise, in standard deviations of the columns as clipped.
 _NOISE = (0.0, 0.5)
 # Fences of a box plot, in widths of the lower half of its box.
