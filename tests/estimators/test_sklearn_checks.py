@@ -20,6 +20,7 @@ from skae import (
     DenoisingAutoEncoder,
     LocalContrastNormalizer,
     ManifoldTangentClassifier,
+    OutlierDetector,
     PatchFeatures,
     PatchWhitener,
     Pooling,
@@ -75,6 +76,8 @@ ESTIMATORS = [
         (6,), layer=AutoEncoder(max_iter=2), n_tangents=1, max_iter=2, unlabelled=None
     ),
     TangentDistanceClassifier(unlabelled=None),
+    OutlierDetector(AutoEncoder(2, max_iter=2), n_members=1),
+    OutlierDetector(n_members=1),
 ]  # fmt: skip
 
 DENSE, SPARSE = (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse"))
@@ -101,6 +104,7 @@ def expected_failures(estimator):
     if parameters.get("early_stopping"):
         found = dict.fromkeys((DENSE, SPARSE), SPLIT)
     noisy = isinstance(estimator, RBM | DeepBeliefNetwork) or parameters.get("corruption")
+    noisy = noisy or (isinstance(estimator, OutlierDetector) and estimator.estimator is None)
     if noisy or parameters.get("layer") == "denoising":
         found = dict.fromkeys((DENSE, SPARSE), NOISE)
     return found | (UNLABELLED if parameters.get("unlabelled") == -1 else {})

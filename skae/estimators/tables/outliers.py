@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -19,6 +20,7 @@ from skae._validation import (
     check_rows,
     check_weights,
 )
+from skae.engine.networks.corruptions import GaussianNoise, Masking
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.frames import Encoding, encode_rows
 from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
@@ -27,11 +29,13 @@ from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.tables.scores import Surprise, score_of
 
-# The default ensemble: width, gradient steps at least, and the kinds of its members.
-_WIDTH, _STEPS = 32, 300
-_KINDS = ({"activation": "tanh", "learning_rate": 5e-3}, {"activation": "relu", "learning_rate": 1e-2})
-# Levels of its noise, in standard deviations of the columns as clipped.
-_NOISE = (0.0, 0.5)
+# The kinds of members of the default ensemble, which take turns: their errors differ.
+_KINDS = (
+    {"n_components": 32, "activation": "tanh"},
+    {"n_components": 64, "activation": "relu", "tied_weights": False},
+)
+# Gradient steps of each, at least.
+_STEPS = 300
 # Fences of a box plot, in widths of the lower half of its box.
 _FENCE = 3.0
 
@@ -160,7 +164,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
                 "OutlierDetector needs at least 2 rows, and tells more from hundreds."
             )
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        self.estimators_ = [self._fitted(model, X, weights) for model in models]
+        self.estimators_ = [self._fitted(model, X, weights, rows.shape[0]) for model in models]
         scores = [
             score_of(model) if self.estimator is not None else Surprise(model, rows)
             for model in self.estimators_
@@ -178,7 +182,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         scores : ndarray of shape (n_samples,)
             Higher is more like them; the mean over the members.
         """
-        return _mean_of(self._scores, X, self._checked(X))
+        rows = self._checked(X)
+        return _mean_of(self._scores, X, rows)
 
     def decision_function(self, X) -> np.ndarray:
         """Scores above the threshold: `score_samples` less ``offset_``.
@@ -273,10 +278,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
             seeded.append(member)
         return seeded if names else seeded[:1]
 
-    def _fitted(self, model, X, weights):
+    def _fitted(self, model, X, weights, n_rows):
         if self.estimator is not None:
             return model.fit(X, **weights)
-        n_batches = ceil(rows_of(X) / model.batch_size)
+        n_batches = ceil(n_rows / model.batch_size)
         model.set_params(max_iter=ceil(_STEPS / n_batches))
         with warnings.catch_warnings():
             # Columns that do not depend on each other have nothing to be learned; scores do well.
@@ -284,24 +289,31 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
             return model.fit(X, **weights)
 
 
+class MaskingAndNoise:
+    """Gaussian noise, then masking, both of a level that is drawn anew for each row of a batch."""
+
+    has_mask = True
+
+    def __init__(self, level: tuple[float, float] = (0.0, 0.5)):
+        self.noise, self.masking = GaussianNoise(level), Masking(level)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator):
+        """The corrupted batch and the mask of what was set to 0."""
+        return self.masking(self.noise(x, generator)[0], generator)
+
+
 def default_member(number: int, numbers: str) -> AutoEncoder:
-    """One of the models of the default ensemble, whose kinds take turns."""
+    """One of the models of the default ensemble."""
     return AutoEncoder(
-        _WIDTH,
-        corruption="gaussian",
-        corruption_level=_NOISE,
+        **_KINDS[number % len(_KINDS)],
+        corruption=MaskingAndNoise(),
         numbers=numbers,
         batch_size=64,
+        learning_rate=5e-3,
         learning_rate_schedule="warmup_cosine",
         n_iter_no_change=None,
         device="cpu",
-        **_KINDS[number % len(_KINDS)],
     )
-
-
-def rows_of(X):
-    """The number of rows of a table, an array or a matrix."""
-    return X.shape[0] if hasattr(X, "shape") else len(X)
 
 
 def _mean_of(scores, X, rows):
