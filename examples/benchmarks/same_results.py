@@ -653,7 +653,6 @@ CASES = {
             tangent_penalty=0.5,
             unlabelled_penalty=0.0,
             entropy_penalty=0.0,
-            balance_penalty=0.0,
             **MTC,
         ),
         DIGITS,

@@ -12,6 +12,7 @@ from skae._validation import check_count, check_is_fitted, make_generator
 from skae.engine.boltzmann import learning as exact_gradients
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import gibbs_state, gibbs_step
+from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -169,10 +170,11 @@ def _small_machine(rbm, X):
     cpu = torch.device("cpu")
     theta = Parameters.from_numpy(rbm.weights_, dtype=torch.float64, device=cpu)
     machine = BipartiteMachine(theta, rbm.columns_.units(cpu))
-    if not machine.units.is_discrete:
+    if not isinstance(machine.units, Bernoulli):
+        kind = "Gaussian" if not machine.units.is_discrete else "categories"
         raise ValueError(
             "gradient_agreement needs binary visible units, and those of this "
-            f"{type(rbm).__name__} are Gaussian: their states cannot be visited one by one."
+            f"{type(rbm).__name__} are {kind}: their states cannot be visited one by one."
         )
     if max(machine.n_hidden, machine.n_visible) > exact_gradients.MAX_UNITS:
         raise ValueError(

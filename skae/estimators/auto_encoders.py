@@ -272,12 +272,12 @@ def _sizes(sizes):
 def _reconstruction(model, network, units, place):
     """The criterion that the parameters of an auto-encoder ask for."""
     corruption = make_corruption(model.corruption, model.corruption_level)
+    fill = place.tensor(model.columns_.fill)
     if hasattr(corruption, "for_columns"):
         ends = [model.columns_.standardized(end) for end in ("minimum", "maximum")]
         variables = model.columns_.variables
-        corruption = corruption.for_columns(*map(place.tensor, ends), variables=variables)
+        corruption = corruption.for_columns(*map(place.tensor, ends), variables, fill)
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
-    fill = place.tensor(model.columns_.fill)
     return Reconstruction(network, units, corruption, emphasis, _penalties_of(model), fill)
 
 

@@ -97,6 +97,8 @@ def test_line_is_rewritten_on_a_terminal(n_epochs):
     assert terminal.getvalue().count("\n") == 1
 
 
+# Nothing is learned at this rate.
+@pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
 def test_line_is_ended_by_fit(X, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)

@@ -18,6 +18,7 @@ from skae import (
     ConvolutionalPSD,
     DeepBeliefNetwork,
     DenoisingAutoEncoder,
+    DenoisingImputer,
     LocalContrastNormalizer,
     ManifoldTangentClassifier,
     OutlierDetector,
@@ -76,6 +77,8 @@ ESTIMATORS = [
         (6,), layer=AutoEncoder(max_iter=2), n_tangents=1, max_iter=2, unlabelled=None
     ),
     TangentDistanceClassifier(unlabelled=None),
+    DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2),
+    DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2, sample_posterior=True),
     OutlierDetector(AutoEncoder(2, max_iter=2), n_members=1),
     OutlierDetector(n_members=1),
 ]  # fmt: skip

@@ -9,8 +9,8 @@ and stacks of machines work with any object that answers the same questions. Wha
 - tempering and annealing: ``tempered(base_bias)``, a path with the methods of `TemperedPath`;
 - learning: ``n_visible`` and ``n_hidden``; ``code(visible, out=None)``, means of the hidden units
   given the visible ones, and ``draw_hidden(code, generator)``; ``free_energy(visible)``;
-  ``contrast_``, which writes a step; ``conditional_log_likelihood`` for the curve of the loss; with
-  penalties ``network`` and ``units``, which they read;
+  ``contrast_``, which writes a step; ``n_variables`` and ``conditional_log_likelihood`` for the
+  curve of the loss; with penalties ``network`` and ``units``, which they read;
 - deep belief networks: both inputs, both free energies.
 
 A machine of several layers is a bipartite one between its even and its odd layers: it is another
@@ -18,11 +18,19 @@ class with these methods, whose ``visible`` and ``hidden`` hold several layers s
 """
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from skae.engine.boltzmann.conditionals import (
+    Variables,
+    conditional_log_likelihood,
+    real_columns,
+    variables_of,
+)
 from skae.engine.networks.layers import Network, initialize_, softplus
+from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.devices import bernoulli
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
@@ -36,17 +44,18 @@ class BipartiteMachine:
 
         E(v, h) = E_v(v) - h.b - h W (v / s^2)       F(v) = -log sum_h exp(-E(v, h))
 
-    with ``E_v(v) = -v.c`` for Bernoulli visible units (s = 1) and ``1/2 |(v - c) / s|^2`` for
-    Gaussian ones; the units' ``energy`` says which. Hidden units are Bernoulli. Both conditionals
-    factorise:
+    with ``E_v(v) = -v.c`` for Bernoulli visible units and one-hot columns (s = 1) and ``1/2 |(v -
+    c) / s|^2`` for Gaussian ones; of mixed columns it is the sum. The units' ``energy`` says which.
+    Hidden units are Bernoulli. Both conditionals factorise:
 
         P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
-        v | h          : Bernoulli units with logits c + h W, or N(c + h W, s^2)
+        v | h          : Bernoulli units with logits c + h W; categories with probabilities
+                         softmax(c + h W) over their columns; N(c + h W, s^2)
 
     It is a view: where the parameters ``theta`` change, so does the machine. Here alone stand their
     names, which are those of a network of one tied layer, so that penalties and affine maps apply
     to both. ``log_variance`` is among them where s is learned (the parametrisation of Cho, Ilin &
-    Raiko 2011); otherwise it is None, and s = 1.
+    Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
     """
 
     def __init__(self, theta, units):
@@ -78,6 +87,16 @@ class BipartiteMachine:
     def network(self) -> Network:
         """The network of one tied layer with the same parameters, but for the variances."""
         return Network((self.n_visible, self.n_hidden))
+
+    @cached_property
+    def variables(self) -> Variables:
+        """Which columns are one variable, and of which kind."""
+        return variables_of(self.units, self.n_visible, self.visible_bias.device)
+
+    @property
+    def n_variables(self) -> int:
+        """How many variables the visible units are."""
+        return len(self.variables.kind)
 
     @property
     def precision(self) -> torch.Tensor | None:
@@ -116,17 +135,12 @@ class BipartiteMachine:
         """One draw of every visible unit given the hidden ones."""
         return self.units.sample(self.visible_input(hidden), generator, self.precision, out)
 
-    def conditional_log_likelihood(self, visible, a, column) -> torch.Tensor:
-        """Log P(v_i | v_-i) of each row, for one column i each or the same in all rows.
+    def conditional_log_likelihood(self, visible, a, variable) -> torch.Tensor:
+        """Log P(v_i | v_-i) of each row, for one variable i each or the same in all rows.
 
-        ``a`` is the rows' `hidden_input`; ``column`` has shape (n_samples,) or (1,).
+        ``a`` is the rows' `hidden_input`; ``variable`` has shape (n_samples,) or (1,).
         """
-        x = visible.gather(1, column.expand(len(visible)).unsqueeze(1))
-        weight, bias, precision = self.weight.t()[column], self.visible_bias[column], self.precision
-        if self.units.is_discrete:
-            return _binary_conditional(x, a, weight, bias)
-        precision = torch.ones_like(bias) if precision is None else precision[column]
-        return _gaussian_conditional(x, a, weight, bias, precision)
+        return conditional_log_likelihood(self, visible, a, variable)
 
     # Energies
 
@@ -151,8 +165,9 @@ class BipartiteMachine:
 
     @property
     def n_enumerated(self) -> int:
-        """How many units exact enumeration has to enumerate."""
-        return min(self.n_hidden, self.n_visible) if self.units.is_discrete else self.n_hidden
+        """How many units exact enumeration has to enumerate: of the visible ones, only binary."""
+        is_binary = isinstance(self.units, Bernoulli)
+        return min(self.n_hidden, self.n_visible) if is_binary else self.n_hidden
 
     def log_partition(self) -> torch.Tensor:
         """Log Z, by enumerating one layer and summing or integrating the other analytically.
@@ -193,9 +208,9 @@ class BipartiteMachine:
             dW = (q h)^T v / s^2,   db = sum q h,   dc = sum q v / s^2
 
         Learned variances s^2 make these steps longest where the units are most sensitive: dW and
-        dc are multiplied by s^2 again. Where units are centred, the step is that of the centred
-        machine: v and h are counted from their offsets in dW, and dc -= dW^T (hidden offset),
-        db -= dW (visible offset).
+        dc are multiplied by s^2 again. Those of discrete columns do not change. Where units are
+        centred, the step is that of the centred machine: v and h are counted from their offsets in
+        dW, and dc -= dW^T (hidden offset), db -= dW (visible offset).
 
         ``visible`` and ``hidden``, their `code`, are overwritten. ``delta``, of shape (n_first,
         n_hidden), is what penalties add to the gradient with respect to the hidden units'
@@ -212,12 +227,15 @@ class BipartiteMachine:
             else:
                 step.weight.div_(precision)
                 step.visible_bias.div_(precision)
-                change = (visible[: len(delta)] * (delta @ self.weight)).sum(0)
-                step.log_variance.sub_(change.mul_(precision))
-            # d/dz for s^2 = exp(z): sum over rows of q ((v - c)^2 / 2 - v (h W)) / s^2.
-            square = (visible - self.visible_bias).square_().mul_(0.5)
-            square.addcmul_(visible, hidden @ self.weight, value=-1)
-            step.log_variance.addcmul_(torch.mv(square.t(), share), precision)
+            for real in real_columns(self.units):
+                own, weight, factor = visible[:, real], self.weight[:, real], precision[real]
+                # d/dz for s^2 = exp(z): sum over rows of q ((v - c)^2 / 2 - v (h W)) / s^2.
+                square = (own - self.visible_bias[real]).square_().mul_(0.5)
+                square.addcmul_(own, hidden @ weight, value=-1)
+                change = torch.mv(square.t(), share)
+                if delta is not None:
+                    change.sub_((own[: len(delta)] * (delta @ weight)).sum(0))
+                step.log_variance[real] += change.mul_(factor)
         step.visible_bias.addmv_(visible.t(), share, beta=keep)
         step.hidden_bias.addmv_(hidden.t(), share, beta=keep)
         if offsets is not None:
@@ -296,99 +314,3 @@ def binary_states(n_units: int, like: torch.Tensor, width: int | None = None):
     for start in range(0, 2**n_units, step):
         number = torch.arange(start, min(start + step, 2**n_units), device=like.device)
         yield (number.unsqueeze(1) & digit).ne(0).to(like.dtype)
-
-
-# Of the quadrature, in standard deviations, its spacing: the trapezoidal rule integrates a mixture
-# of unit Gaussians with relative error 2 exp(-2 pi^2 / spacing^2), here 1e-15. How far beyond the
-# outermost mean it reaches, and the spacing of the grid that looks for the means.
-_SPACING, _TAIL, _COARSE = 0.75, 9.0, 3.0
-# Means whose log-density is that much lower than the highest do not count.
-_NEGLIGIBLE = 45.0
-# More points than this only diverging weights ask for.
-_MOST_POINTS = 512
-# Numbers that are held at a time.
-_GRID_BLOCK = 2**20
-
-
-def pseudo_log_likelihood(
-    machine, visible: torch.Tensor, columns: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Log PL(v) = sum_i log P(v_i | v_-i) of each row (Besag 1975), shape (n_samples,).
-
-    It needs no partition function: in each term all but one unit are given, and hidden units sum
-    out in closed form. Values of Bernoulli units in [0, 1] count as x log P + (1 - x) log(1 - P).
-    Where ``columns`` are given, their terms stand for all: the sum is scaled up.
-    """
-    n_visible = visible.shape[1]
-    if columns is None:
-        columns = torch.arange(n_visible, device=visible.device)
-    a = machine.hidden_input(visible)
-    total = visible.new_zeros(len(visible))
-    for column in columns:
-        total += machine.conditional_log_likelihood(visible, a, column.view(1))
-    return total * (n_visible / len(columns))
-
-
-def _binary_conditional(x, a, weight, bias):
-    """Log P(v_i | v_-i) of a Bernoulli unit of each row, whose value is x, shape (n_samples, 1).
-
-    ``a`` are the pre-activations of the hidden units, the unit's own part included; ``weight`` and
-    ``bias`` are the units' own, with a row for each sample or one for all.
-    """
-    without = a - x * weight
-    logit = bias + (softplus(without + weight) - softplus(without)).sum(1)
-    x = x.squeeze(1)
-    return x * logit - softplus(logit)
-
-
-def _gaussian_conditional(x, a, weight, bias, precision):
-    """The same of a Gaussian unit, by one-dimensional quadrature of exp(-F) over the unit.
-
-    Given the hidden units it is N(c + h.w, s^2), so its law is a mixture of Gaussians of one width
-    whose means lie between c + sum_j min(w_j, 0) and c + sum_j max(w_j, 0). A coarse grid over all
-    of it finds where the mass is: no component is further than half a step from a point of the
-    grid, where it still has a third of its height.
-    """
-    n = len(x)
-    scale = precision.rsqrt().expand(n)
-    low = (bias + weight.clamp(max=0).sum(1)).expand(n)
-    high = (bias + weight.clamp(min=0).sum(1)).expand(n)
-    slope = (weight * precision.unsqueeze(1)).expand(n, -1)
-    without = a - x * slope
-    x, bias, precision = x.squeeze(1), bias.expand(n), precision.expand(n)
-    result = torch.empty_like(x)
-    n_coarse = _count((high - low) / scale, _COARSE)
-    n_rows = max(1, _GRID_BLOCK // (n_coarse * a.shape[1]))
-    for rows in torch.arange(n, device=x.device).split(n_rows):
-
-        def log_density(t, rows=rows):
-            inputs = without[rows].unsqueeze(1) + t.unsqueeze(2) * slope[rows].unsqueeze(1)
-            square = (t - bias[rows].unsqueeze(1)).square_()
-            quadratic = 0.5 * precision[rows].unsqueeze(1) * square
-            return softplus(inputs).sum(2) - quadratic
-
-        coarse = torch.linspace(0, 1, n_coarse, dtype=x.dtype, device=x.device)
-        coarse = torch.lerp(low[rows].unsqueeze(1), high[rows].unsqueeze(1), coarse)
-        at_coarse = log_density(coarse)
-        matters = at_coarse > at_coarse.amax(1, keepdim=True) - _NEGLIGIBLE
-        first = torch.where(matters, coarse, torch.inf).amin(1) - _TAIL * scale[rows]
-        last = torch.where(matters, coarse, -torch.inf).amax(1) + _TAIL * scale[rows]
-        n_fine = _count((last - first) / scale[rows], _SPACING)
-        spacing = (last - first) / (n_fine - 1)
-        steps = torch.arange(n_fine, dtype=x.dtype, device=x.device)
-        # On a grid through x, whose mass then counts even where weights ask for a finer one.
-        first = x[rows] - spacing * torch.ceil((x[rows] - first) / spacing)
-        at_grid = log_density(first.unsqueeze(1) + spacing.unsqueeze(1) * steps)
-        log_normalizer = torch.logsumexp(at_grid, 1) + torch.log(spacing)
-        result[rows] = log_density(x[rows].unsqueeze(1)).squeeze(1) - log_normalizer
-    # Weights so large that the grids miss the mass, or that numbers overflow, must not pass for a
-    # good fit: a mixture of Gaussians nowhere exceeds the peak of one.
-    return torch.minimum(
-        result.nan_to_num(nan=-torch.inf), 0.5 * torch.log(precision / (2 * math.pi))
-    )
-
-
-def _count(widths, spacing):
-    """Points of a grid of this spacing at most over the widest range, within reason."""
-    widest = float(widths.max())
-    return min(math.ceil(widest / spacing), _MOST_POINTS) + 2 if math.isfinite(widest) else 2

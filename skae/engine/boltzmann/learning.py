@@ -31,8 +31,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
+from skae.engine.boltzmann.conditionals import real_columns
 from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.boltzmann.samplers import gibbs_step
 from skae.engine.networks.layers import Network, affine_chains, softplus
@@ -45,6 +47,8 @@ from skae.engine.optimisation.training import Objective
 _OFFSET_RATE = 0.01
 # How fast the size of variances' steps follows that of recent batches.
 _STEADY_RATE = 0.01
+# What the law of a real column costs, in gradient steps of a row, with many hidden units.
+_QUADRATURE = 6.0
 # Persistent chains are watched over windows of this many gradient steps.
 _WINDOW = 50
 
@@ -61,6 +65,7 @@ class ContrastiveDivergence(Objective):
       hidden offsets follow the units' means (Montavon & Mueller 2012; Melchior et al. 2016).
     - ``log_volume``, added to the criterion: sum_i log scale_i of standardised columns makes it a
       density of the data. Without it, the criterion cannot fall below ``least_loss``.
+    - ``criterion_cost``: see `Objective`.
 
     What carries over from step to step, in ``state``: persistent ``chains`` (hidden units), their
     ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
@@ -80,11 +85,12 @@ class ContrastiveDivergence(Objective):
         visible_offset: torch.Tensor | None = None,
         log_volume: float = 0.0,
         least_loss: float = 0.0,
+        criterion_cost: float = 1.0,
     ):
         self.machine, self.n_gibbs_steps, self.persistent = machine, n_gibbs_steps, persistent
         self.n_chains, self.penalties = n_chains, penalties
         self.visible_offset, self.log_volume = visible_offset, log_volume
-        self.floor = log_volume + least_loss
+        self.floor, self.criterion_cost = log_volume + least_loss, criterion_cost
         self.state = {}
         self._shares: dict[Any, torch.Tensor] = {}
         self._buffers: dict[Any, Any] = {}
@@ -129,14 +135,15 @@ class ContrastiveDivergence(Objective):
             self._steady_(volatile)
 
     def criterion(self, theta, x, generator, row_weight=None):
-        """An estimate of -log PL(x) in nats: one column of each row, drawn, times all.
+        """An estimate of -log PL(x) in nats: one variable of each row, drawn, times all.
 
         `gradient` descends on the likelihood, which is not known; this tells how far.
         """
-        machine, n_visible = self.machine(theta), x.shape[1]
-        column = torch.randint(n_visible, (len(x),), generator=generator, device=x.device)
+        machine = self.machine(theta)
+        n_variables = machine.n_variables
+        variable = torch.randint(n_variables, (len(x),), generator=generator, device=x.device)
         a = machine.hidden_input(x)
-        losses = -n_visible * machine.conditional_log_likelihood(x, a, column)
+        losses = -n_variables * machine.conditional_log_likelihood(x, a, variable)
         losses += self.log_volume
         return losses.mean() if row_weight is None else (losses * row_weight).mean()
 
@@ -255,7 +262,7 @@ def boltzmann_machine(
     n_hidden: int,
     base_bias: torch.Tensor,
     *,
-    least_variance: float | None = None,
+    least_variance: float | np.ndarray | None = None,
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
     report: Callable | None = None,
@@ -264,18 +271,26 @@ def boltzmann_machine(
     """The `Model` of a restricted Boltzmann machine.
 
     Visible units of ``base_bias`` are independent and have the means of the data. Their variances
-    are learned between ``least_variance`` and 1; where that is None, they are 1. ``report`` is the
-    model's; ``learning`` are parameters of `ContrastiveDivergence`, but for ``least_loss``.
+    are learned between ``least_variance``, a number or one for each column, and 1; where that is
+    None, they are 1. ``report`` is the model's; ``learning`` are parameters of
+    `ContrastiveDivergence`, but for ``least_loss`` and ``criterion_cost``.
     """
     machine, learns_variance = partial(BipartiteMachine, units=units), least_variance is not None
     shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learns_variance)
 
+    least = base_bias.new_ones(n_visible)
+    if learns_variance:
+        least *= torch.as_tensor(least_variance).to(least)
+    least_log = torch.log(least)
+
     def project(theta):
-        machine(theta).log_variance.clamp_(math.log(least_variance), 0.0)
+        log_variance = machine(theta).log_variance
+        torch.maximum(log_variance, least_log, out=log_variance).clamp_(max=0.0)
 
     # The peak of a Gaussian of the least variance is what no density of a column exceeds.
-    floor = 0.5 * n_visible * math.log(2 * math.pi * (least_variance or 1.0))
-    learning["least_loss"] = 0.0 if units.is_discrete else floor
+    peaks = [0.5 * torch.log(2 * math.pi * least[real]).sum() for real in real_columns(units)]
+    learning["least_loss"] = float(sum(peaks))
+    learning["criterion_cost"] = _QUADRATURE if peaks else 1.0
     network = Network((n_visible, n_hidden))
     encoder, decoder = affine_chains(network)
     return Model(

@@ -7,8 +7,8 @@ that is chosen by a name is registered here with `corruption`, and has
 - ``name`` and ``summary``, for users;
 - ``has_mask``, whether it tells which components it touched;
 - a constructor that takes its level, and raises a ValueError if that is out of its range;
-- ``for_columns(minimum, maximum, variables)``, which returns it with what it needs to know of the
-  columns.
+- ``for_columns(minimum, maximum, variables, fill)``, which returns it with what it needs to know of
+  the columns.
 
 The level of those here is a number, (low, high) for one that is drawn for each row, or one for
 each column.
@@ -17,6 +17,7 @@ each column.
 import copy
 import inspect
 import math
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ CORRUPTIONS = Registry()
 corruption = CORRUPTIONS.register
 
 
-Level = float | tuple[float, float] | torch.Tensor
+Level: TypeAlias = float | tuple[float, float] | torch.Tensor
 
 
 class _WithLevel:
@@ -43,10 +44,11 @@ class _WithLevel:
     most = math.inf
 
     def __init__(self, level: Level):
-        self.level = level if isinstance(level, tuple) or np.isscalar(level) else _by_column(level)
+        self.level: Level = level
+        if not (isinstance(level, tuple) or np.isscalar(level)):
+            self.level = _by_column(level)
         ends = torch.as_tensor(self.level, dtype=torch.float64)
-        is_range = isinstance(self.level, tuple)
-        if is_range and (len(self.level) != 2 or self.level[0] > self.level[1]):
+        if isinstance(level, tuple) and (len(level) != 2 or level[0] > level[1]):
             raise ValueError(
                 f"corruption_level={level!r} has to be (low, high), between which each row's level "
                 "is drawn; one level per column is a list or an array."
@@ -61,11 +63,12 @@ class _WithLevel:
                 f"must be at most {self.most:g}."
             )
 
-    def for_columns(self, minimum, maximum, variables=None):
+    def for_columns(self, minimum, maximum, variables=None, fill=None):
         """The same with what it needs to know of some columns.
 
         ``minimum`` and ``maximum`` are tensors of shape (n_features,); ``variables`` are the
-        columns of each variable, None where each is one.
+        columns of each variable, None where each is one; ``fill``, (n_features,), stands where
+        nothing was observed.
         """
         one = copy.copy(self)
         one.level = _of_columns(self.level, minimum, variables)
@@ -137,6 +140,31 @@ class Masking(_OfComponents):
 
 
 @corruption
+class Hiding(_OfComponents):
+    """Each component is hidden, with probability ``level``, as one that was not observed is.
+
+    ``fill``, of shape (n_features,), takes its place: what stands for gaps. To restore the row is
+    then to fill gaps. The categories of a one-hot variable need no draw together: to hide the one
+    that is 1 hides the variable, and the others are 0 already.
+    """
+
+    name = "hiding"
+    summary = "components hidden, as gaps are: the column's mean, and zeros of one-hot variables"
+    fill: torch.Tensor | float = 0.0
+
+    def for_columns(self, minimum, maximum, variables=None, fill=None):
+        """The same with what stands for gaps of some columns."""
+        one = super().for_columns(minimum, maximum, variables, fill)
+        one.fill = self.fill if fill is None else fill
+        return one
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
+        """The corrupted batch and the boolean mask of what was hidden."""
+        hidden = coins(x, self.level_of(x, generator), generator)
+        return torch.where(hidden, self.fill, x), hidden
+
+
+@corruption
 class SaltAndPepper(_OfComponents):
     """Each component is set, with probability ``level``, to its column's minimum or maximum.
 
@@ -150,9 +178,9 @@ class SaltAndPepper(_OfComponents):
         super().__init__(level)
         self.minimum, self.maximum = minimum, maximum
 
-    def for_columns(self, minimum, maximum, variables=None):
+    def for_columns(self, minimum, maximum, variables=None, fill=None):
         """The same with the ends of some columns."""
-        one = super().for_columns(minimum, maximum, variables)
+        one = super().for_columns(minimum, maximum, variables, fill)
         one.minimum, one.maximum = minimum, maximum
         return one
 
@@ -200,9 +228,9 @@ class Swap(_OfComponents):
     of_column: torch.Tensor | None = None
     first: torch.Tensor | None = None
 
-    def for_columns(self, minimum, maximum, variables=None):
+    def for_columns(self, minimum, maximum, variables=None, fill=None):
         """The same with the variables of some columns."""
-        one = super().for_columns(minimum, maximum, variables)
+        one = super().for_columns(minimum, maximum, variables, fill)
         if variables is not None and len(variables) < len(minimum):
             of_column = torch.zeros(len(minimum), dtype=torch.int64)
             for number, columns in enumerate(variables):

@@ -18,16 +18,21 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 - ``standardizes``, whether its columns are shifted and scaled to mean 0 and variance 1;
 - ``sums_to_one``, whether its columns are one one-hot variable, which stays apart from others;
 - ``of_columns(scale)``, the units of columns that were divided by ``scale``;
+- ``together(sizes, device)``, units of several such variables, one after the other, as one
+  operation; None where there is no such thing;
 - ``is_linear``, whether the mean is the pre-activation itself.
 
 `column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and
 without the constant.
 
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
-machine.
+machine. ``is_discrete`` says whether all states of theirs can be counted; ``precision``, of one
+number for each column, is 1 where a column is discrete.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.functional import log_softmax
@@ -48,6 +53,7 @@ class Units:
     domain: tuple[float, float] | None = None
     standardizes = False
     sums_to_one = False
+    together: Callable[..., Any] | None = None
     is_linear = False
     activation: Activation | None = None
     constant = 0.0
@@ -133,9 +139,10 @@ class Gaussian(Units):
     activation = ACTIVATIONS["linear"]
 
     def __init__(self, constant: float | torch.Tensor = 0.0):
-        is_of_columns = isinstance(constant, torch.Tensor)
-        self.column_constant = constant if is_of_columns else None
-        self.constant = float(constant.sum()) if is_of_columns else constant
+        if isinstance(constant, torch.Tensor):
+            self.column_constant, self.constant = constant, float(constant.sum())
+        else:
+            self.constant = constant
 
     @classmethod
     def of_columns(cls, scale):
@@ -213,16 +220,22 @@ class Multinomial(Units):
     name = "multinomial"
     summary = "all columns together are one one-hot variable"
     domain = (0.0, 1.0)
+    is_discrete = True
     sums_to_one = True
+
+    @staticmethod
+    def together(sizes, device=None):
+        """Units of several one-hot variables of so many columns, one after the other."""
+        return OneHotGroups(sizes, device)
 
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
         return torch.softmax(a, dim=-1)
 
-    def sample(self, a, generator):
+    def sample(self, a, generator, precision=None, out=None):
         """One one-hot draw for each row."""
-        index = torch.multinomial(self.mean(a), 1, generator=generator)
-        return torch.zeros_like(a).scatter_(-1, index, 1.0)
+        out = torch.empty_like(a) if out is None else out
+        return out.zero_().scatter_(-1, _drawn(self.mean(a), generator, -1), 1.0)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -247,6 +260,14 @@ class Multinomial(Units):
         r = self.mean(a).unsqueeze(-1)
         return r * (matrix - (r * matrix).sum(-2, keepdim=True))
 
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, -x.c, shape (n_samples,)."""
+        return -torch.matmul(x, bias)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum over the categories x of exp(u.x - energy(x)): logsumexp_i(u_i + c_i)."""
+        return torch.logsumexp(u + bias, dim=-1)
+
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
         return torch.log(mean.clamp(min=1e-4 / mean.shape[-1]))
@@ -259,6 +280,8 @@ class OneHotGroups(Units):
     padded to the largest of them, (n_samples, width, n_groups), so that one softmax does for all:
     over an axis that is not the last, where it goes through many groups side by side.
     """
+
+    is_discrete = True
 
     def __init__(self, sizes, device=None):
         sizes = torch.as_tensor(sizes, device=device)
@@ -301,12 +324,12 @@ class OneHotGroups(Units):
         """Probability of each category, shape of ``a``."""
         return self._flat(torch.softmax(self._padded(a), dim=-2))
 
-    def sample(self, a, generator):
+    def sample(self, a, generator, precision=None, out=None):
         """One one-hot draw for each row and group."""
-        padded = torch.softmax(self._padded(a), dim=-2).transpose(-1, -2)
-        index = torch.multinomial(padded.flatten(0, -2), 1, generator=generator)
-        drawn = torch.zeros_like(padded.flatten(0, -2)).scatter_(-1, index, 1.0)
-        return self._flat(drawn.view(padded.shape).transpose(-1, -2))
+        padded = torch.softmax(self._padded(a), dim=-2)
+        index = _drawn(padded, generator, -2)
+        drawn = self._flat(padded.zero_().scatter_(-2, index, 1.0))
+        return drawn if out is None else out.copy_(drawn)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -331,6 +354,14 @@ class OneHotGroups(Units):
         r = self.mean(a).unsqueeze(-1)
         sums = self._group_sums((r * matrix).transpose(-1, -2)).transpose(-1, -2)
         return r * (matrix - sums)
+
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones, -x.c, shape (n_samples,)."""
+        return -torch.matmul(x, bias)
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum over all x of exp(u.x - energy(x)): a logsumexp for each group."""
+        return torch.logsumexp(self._padded(u + bias), dim=-2).sum(-1)
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
@@ -366,9 +397,18 @@ class Mixed(Units):
         """Mean of each column given the pre-activation, shape of ``a``."""
         return self._scattered(a, lambda units, part: units.mean(part))
 
-    def sample(self, a, generator):
-        """One draw of each column."""
-        return self._scattered(a, lambda units, part: units.sample(part, generator))
+    @property
+    def is_discrete(self):
+        """Whether all units are."""
+        return all(units.is_discrete for units, _ in self.parts)
+
+    def sample(self, a, generator, precision=None, out=None):
+        """One draw of each column; real ones of variance 1 or 1 / precision."""
+        out = torch.empty_like(a) if out is None else out
+        for units, columns in self.parts:
+            own = None if precision is None else precision[columns]
+            out[..., columns] = units.sample(a[..., columns], generator, own)
+        return out
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -407,6 +447,24 @@ class Mixed(Units):
             product[:, columns] = units.jacobian_product(a[:, columns], matrix[:, columns])
         return product
 
+    def energy(self, x, bias, precision=None):
+        """Energy of visible units without hidden ones: the sum of those of the parts."""
+        return sum(
+            units.energy(
+                x[..., columns], bias[columns], None if precision is None else precision[columns]
+            )
+            for units, columns in self.parts
+        )
+
+    def log_normalizer(self, u, bias, precision=None):
+        """Log of the sum and integral over all x of exp(sum_i precision_i u_i x_i - energy(x))."""
+        return sum(
+            units.log_normalizer(
+                u[..., columns], bias[columns], None if precision is None else precision[columns]
+            )
+            for units, columns in self.parts
+        )
+
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
         return self._scattered(mean, lambda units, part: units.bias_for_mean(part))
@@ -416,6 +474,16 @@ class Mixed(Units):
         for units, columns in self.parts:
             result[..., columns] = function(units, a[..., columns])
         return result
+
+
+def _drawn(probability, generator, dim):
+    """The number of a category along an axis, drawn: which of exponential clocks rings first.
+
+    They ring at rates p. Where these are not finite, as of weights that explode, it is any.
+    """
+    time = torch.empty_like(probability).exponential_(generator=generator)
+    time.clamp_(min=torch.finfo(time.dtype).tiny)
+    return torch.div(probability, time, out=time).argmax(dim, keepdim=True)
 
 
 def observed_loss(units, a, x, mask, weight=None):

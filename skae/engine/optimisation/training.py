@@ -18,6 +18,9 @@ from skae.engine.optimisation.parameters import Parameters, Registry
 
 # Rows, and dense entries, of one call of a criterion that is a mean over single rows.
 _PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
+# Where a criterion costs more than steps do: the part of an epoch's cost that it may have, and the
+# rows that it needs at least.
+_PROBE_SHARE, _FEWEST_PROBED = 0.1, 32
 # A rise of the criterion below this part of what it was at the start may be noise.
 _NOTABLE = 0.1
 
@@ -83,6 +86,8 @@ class Objective:
 
     - ``reports_loss``: whether `gradient` returns the criterion;
     - ``is_noisy``: whether the criterion depends on the generator;
+    - ``criterion_cost``: what the criterion costs on a row, in gradient steps of a row. Where it is
+      more than 1, it is evaluated on fewer rows;
     - ``floor``: what the criterion cannot fall below, whatever the parameters;
     - ``baseline``: a criterion up to which training has not exploded, however good its start;
     - ``state``, tensors or numbers by name: what carries over from one training to the next.
@@ -94,6 +99,7 @@ class Objective:
 
     reports_loss = True
     is_noisy = False
+    criterion_cost = 1.0
     floor = 0.0
     baseline = -math.inf
     has_gaps = False
@@ -254,7 +260,9 @@ def train(
             value = step(batch, (number + k / n_batches) / max_iter)
             if objective.reports_loss:
                 total += value
-        return (total / n_batches).item() if objective.reports_loss else watch.criterion(data.probe)
+        return (
+            (total / n_batches).item() if objective.reports_loss else watch.criterion(watch.probe)
+        )
 
     def run():
         started = time.perf_counter()
@@ -309,7 +317,8 @@ class Watch:
         self.validation_curve: list[float] = []
         self.judgements: list[float] = []
         self.holds_out = data.held_out is not None and len(data.held_out) > 0
-        self.watched = data.held_out if self.holds_out else data.probe
+        self.probe = _affordable(data, objective)
+        self.watched = data.held_out if self.holds_out else self.probe
         # A lack of progress ends training; but a schedule is run to its end.
         self.patience = settings.n_iter_no_change or math.inf
         if not self.holds_out and settings.schedule != "constant":
@@ -443,6 +452,15 @@ class Watch:
         worst = self.start_loss + 0.5 * abs(self.start_loss - self.objective.floor)
         # From a start that is nearly perfect, half as far again is next to nothing.
         return not loss <= max(worst, self.objective.baseline)
+
+
+def _affordable(data, objective):
+    """The rows to evaluate a criterion on after every epoch: fewer where it costs much."""
+    if data.probe is None or objective.criterion_cost <= 1:
+        return data.probe
+    most = int(_PROBE_SHARE * len(data.index) / objective.criterion_cost)
+    step = math.ceil(len(data.probe) / max(_FEWEST_PROBED, most))
+    return data.probe[::step]
 
 
 def evaluate(

@@ -19,6 +19,7 @@ from skae._validation import (
 )
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import sample_downwards, variational_bound
+from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.models import FittedModel
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
@@ -418,9 +419,10 @@ class DeepBeliefNetwork(
                     f"Layer {number} is {layer!r}, but a DeepBeliefNetwork is made of RBMs. Use "
                     "StackedAutoEncoder for other layers."
                 )
-            if number > 0 and not model.units.is_discrete:
+            if number > 0 and not isinstance(model.units, Bernoulli):
+                name = getattr(model.units, "name", "mixed")
                 raise ValueError(
-                    f"Layer {number} has {model.units.name} visible units, but those are the "
+                    f"Layer {number} has {name} visible units, but those are the "
                     f"hidden units of layer {number - 1}, which are binary. Use "
                     "visible='bernoulli'."
                 )

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_number
-from skae.engine.boltzmann.energies import BipartiteMachine, pseudo_log_likelihood
+from skae.engine.boltzmann.conditionals import pseudo_log_likelihood, real_columns
+from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import boltzmann_machine
 from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
@@ -28,16 +29,19 @@ _MOST_CHAINS = 1000
 @LAYERS.named("rbm")
 @estimator
 class RBM(BoltzmannSampling, Transformer):
-    r"""Restricted Boltzmann machine with Bernoulli or Gaussian visible units.
+    r"""Restricted Boltzmann machine, whose visible units are numbers, binary or categories.
 
     A model of the data's distribution, :math:`P(v) = \sum_h e^{-E(v, h)} / Z`, with binary
     hidden units :math:`h` and the energy
 
     .. math::
 
-        E(v, h) = -v^T c - h^T b - h^T W v \quad \text{(Bernoulli)}, \qquad
-        E(v, h) = \sum_i \frac{(v_i - c_i)^2}{2 s_i^2} - h^T b - \sum_{ij} h_j W_{ji}
-        \frac{v_i}{s_i^2} \quad \text{(Gaussian)}
+        E(v, h) = \sum_{i \text{ real}} \frac{(v_i - c_i)^2}{2 s_i^2}
+        - \sum_{i \text{ discrete}} v_i c_i - h^T b - \sum_{ij} h_j W_{ji} \frac{v_i}{s_i^2}
+
+    where :math:`s_i = 1` for discrete columns, which are Bernoulli units or, where several are one
+    category, softmax units, of which one is 1. Given :math:`h` all variables are independent:
+    Gaussian, Bernoulli, or categories with probabilities :math:`\mathrm{softmax}(c + W^T h)`.
 
     Its code is :math:`P(h = 1 \mid v)`. It learns by stochastic gradient steps on the
     negative log-likelihood,
@@ -89,17 +93,24 @@ class RBM(BoltzmannSampling, Transformer):
         doc="Number of binary hidden units.",
         kw_only=False,
     )
-    visible: str = parameter(
+    visible: str | Sequence = parameter(
         default="auto",
-        constraints=[Registered(UNITS), StrOptions({"auto"})],
-        kind='{"auto", "bernoulli", "gaussian", "squared_error"}',
+        constraints=[Registered(UNITS), StrOptions({"auto"}), list, tuple],
+        kind="str or list of (str, columns)",
         doc="""Visible units:
 
         - "bernoulli": for values in [0, 1]; what is between counts as a probability;
         - "gaussian": columns standardised by their mean and standard deviation, which
           are estimated in `fit`: a raw table needs no scaler;
         - "squared_error": Gaussian units of variance 1 in the data's own units;
-        - "auto": "bernoulli" if all data lie in [0, 1], else "gaussian".""",
+        - "multinomial": all columns together are one one-hot variable;
+        - "auto": column by column. Columns that together are one one-hot variable are
+          "multinomial", as the columns of a data frame's categories are, or as the ``loss`` of
+          :class:`AutoEncoder` tells by the data and by names. The others are "bernoulli" if
+          all data lie in [0, 1]; else those of 0 and 1 are "bernoulli", and numbers "gaussian".
+
+        A list chooses by columns, given in any way that :class:`~sklearn.compose.ColumnTransformer`
+        takes them; every column once, and one entry "multinomial" for each one-hot variable.""",
     )
     visible_variance: str = parameter(
         default="learned",
@@ -160,9 +171,9 @@ class RBM(BoltzmannSampling, Transformer):
     n_scored_columns: int | None = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
-        doc="""Columns whose terms `score_samples` sums, and scales up to all: always the same,
-        drawn once for each number of features. None, or more than there are, takes all:
-        the exact pseudo-likelihood.""",
+        doc="""Variables (columns, or the columns of a category together) whose terms
+        `score_samples` sums, and scales up to all: always the same, drawn once for each number of
+        them. None, or more than there are, takes all: the exact pseudo-likelihood.""",
     )
 
     optimizer: str = preset(TrainedModel, "optimizer", default="sgd")
@@ -189,21 +200,27 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _visible_scale(self):
         check_is_fitted(self)
-        if self._visible.is_discrete:
-            raise AttributeError(f"the visible units of this {type(self).__name__} are binary")
-        log_variance = self.weights_.get("log_variance", 0.0)
-        return self.columns_.scale * np.exp(0.5 * np.asarray(log_variance, dtype=np.float64))
+        real = real_columns(self._visible)
+        if not real:
+            raise AttributeError(f"the visible units of this {type(self).__name__} are discrete")
+        log_variance = self.weights_.get("log_variance", np.zeros(len(self.columns_.scale)))
+        scale = np.full(len(log_variance), np.nan)
+        for columns in real:
+            variance = np.exp(log_variance[columns].astype(np.float64))
+            scale[columns] = self.columns_.scale[columns] * np.sqrt(variance)
+        return scale
 
     visible_scale_ = fitted_property(
         _visible_scale,
         doc="ndarray of shape (n_features_in_,)\nStandard deviations of Gaussian visible units "
-        "given the hidden ones, in the units of the data.",
+        "given the hidden ones, in the units of the data; NaN for other columns.",
     )
 
     loss_curve_: list[float] = attribute(
         "list of float",
         """Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate from one
-        column of each of some 500 rows, the same after every epoch.""",
+        variable of each of some 500 rows, the same after every epoch; of fewer rows where there
+        are real columns, whose terms cost more, down to 50.""",
     )
 
     _loss_parameter = "visible"
@@ -236,26 +253,26 @@ class RBM(BoltzmannSampling, Transformer):
         -------
         scores : ndarray of shape (n_samples,)
             In nats; higher is better. log P(x) = -F(x) - log Z, or sum_i log P(x_i | x without
-            x_i), which needs no log Z. For Gaussian units, log-densities in the units of the data;
-            for Bernoulli units, probabilities of rows of zeros and ones, and of no others. A row's
-            score does not depend on the other rows (in float32, but for rounding), and is the same
-            at every call.
+            x_i), which needs no log Z; x_i is a column, or a category of several. For Gaussian
+            units, log-densities in the units of the data; for others, probabilities of rows of
+            zeros and ones, and of no others. A row's score does not depend on the other rows (in
+            float32, but for rounding), and is the same at every call.
         """
         if log_partition is not None:
             return -self.free_energy(X) - check_number(
                 "log_partition", getattr(log_partition, "value", log_partition)
             )
         model, theta = fitted = self._fitted_model(X := self._checked(X))
-        machine, columns = BipartiteMachine(theta, model.units), None
-        if self.n_scored_columns is not None and self.n_scored_columns < model.n_features:
+        machine, variables = BipartiteMachine(theta, model.units), None
+        if self.n_scored_columns is not None and self.n_scored_columns < machine.n_variables:
             fixed = torch.Generator().manual_seed(0)
-            columns = torch.randperm(model.n_features, generator=fixed)[: self.n_scored_columns]
-            columns = columns.to(theta.flat.device)
+            variables = torch.randperm(machine.n_variables, generator=fixed)
+            variables = variables[: self.n_scored_columns].to(theta.flat.device)
 
         def scores(x):
             # Small blocks stay in the cache while all columns are visited.
             blocks = x.split(200)
-            return torch.cat([pseudo_log_likelihood(machine, rows, columns) for rows in blocks])
+            return torch.cat([pseudo_log_likelihood(machine, rows, variables) for rows in blocks])
 
         return fitted.map_rows(scores, X) - log_volume(self.columns_) + self._log_derivative(X)
 
@@ -276,14 +293,13 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _model(self, place):
         units, bias = self._visible, base_bias(self.columns_, place)
-        learns_variance = self.visible_variance == "learned" and units.standardizes
         shift, scale = self.columns_.standardization(place)
         return boltzmann_machine(
             units,
             len(self.columns_.mean),
             int(self.n_components),
             bias,
-            least_variance=self.minimum_variance if learns_variance else None,
+            least_variance=self._least_variance(),
             shift=shift,
             scale=scale,
             report=_report_chains if self.persistent else None,
@@ -294,6 +310,15 @@ class RBM(BoltzmannSampling, Transformer):
             visible_offset=self.columns_.mean_like(bias) if self.centered else None,
             log_volume=log_volume(self.columns_),
         )
+
+    def _least_variance(self):
+        """Lower bounds of the columns' variances, or None where none is learned."""
+        standardized = [c for name, c in self.columns_.parts if UNITS[name].standardizes]
+        if self.visible_variance != "learned" or not standardized:
+            return None
+        least = np.ones(len(self.columns_.mean))
+        least[np.concatenate(standardized)] = self.minimum_variance
+        return least
 
     @property
     def _visible(self):
@@ -308,12 +333,15 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
-        if self.visible != "auto" and not hasattr(UNITS[self.visible], "energy"):
-            names = [name for name, kind in UNITS.items() if hasattr(kind, "energy")]
-            raise ValueError(
-                f"visible={self.visible!r} cannot be the visible units of a Boltzmann machine. Use "
-                f"'auto' or one of {', '.join(map(repr, names))}."
-            )
+        chosen = self.visible
+        chosen = [chosen] if isinstance(chosen, str) else [part[0] for part in chosen if part]
+        for name in chosen:
+            if name in UNITS and not hasattr(UNITS[name], "energy"):
+                names = [known for known, kind in UNITS.items() if hasattr(kind, "energy")]
+                raise ValueError(
+                    f"{name!r} cannot be the visible units of a Boltzmann machine. Use visible="
+                    f"'auto', or one of {', '.join(map(repr, names))} for all columns or for some."
+                )
         check_penalties(self._all_penalties(), (0.0, 1.0))
 
 

@@ -22,6 +22,7 @@ from skae.engine.boltzmann.samplers import (
     make_chains,
     run_chains,
 )
+from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.devices import Place, place_of, require_memory, suitable_threads
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
@@ -240,8 +241,8 @@ class BoltzmannSampling:
         Parameters
         ----------
         method : {"auto", "exact", "ais"}, default="auto"
-            "exact" enumerates the smaller layer (with Gaussian units: the hidden one),
-            which may have 20 units. "auto" does so where it can.
+            "exact" enumerates the smaller layer (the hidden one, unless all visible units are
+            binary), which may have 20 units. "auto" does so where it can.
         n_chains : int, default=100
             Chains of annealed importance sampling.
         n_temperatures : int, default=10000
@@ -270,7 +271,8 @@ class BoltzmannSampling:
         exact = machine_of(self, _EXACT)
         n_enumerated, volume = exact.n_enumerated, log_volume(self.columns_)
         if method == "exact" and n_enumerated > MAX_ENUMERATED:
-            layer = "the smaller layer" if exact.units.is_discrete else "the hidden layer"
+            is_binary = isinstance(exact.units, Bernoulli)
+            layer = "the smaller layer" if is_binary else "the hidden layer"
             raise ValueError(
                 f"Exact log Z enumerates all 2^n states of {layer}, which has n={n_enumerated} "
                 f"units; at most {MAX_ENUMERATED} are possible. Use method='ais'."

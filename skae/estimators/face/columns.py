@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
-from skae.engine.networks.units import UNITS, Mixed, OneHotGroups
+from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
 from skae.estimators.face.frames import parts_of
 from skae.estimators.face.kinds import kinds_of
@@ -111,15 +111,18 @@ class Columns(NamedTuple):
 
     def units(self, device):
         """The output units, on standardised columns."""
-        one_hot = [columns for name, columns in self.parts if name == "multinomial"]
-        parts = [
-            (UNITS[name].of_columns(torch.as_tensor(self.scale[columns])), columns)
-            for name, columns in self.parts
-            if len(one_hot) < 2 or name != "multinomial"
-        ]
-        for groups in _alike(one_hot) if len(one_hot) > 1 else ():
-            sizes = [len(columns) for columns in groups]
-            parts.append((OneHotGroups(sizes, device), np.concatenate(groups)))
+        parts, variables = [], {}
+        for name, columns in self.parts:
+            if UNITS[name].together is None:
+                own = torch.as_tensor(self.scale[columns])
+                parts.append((UNITS[name].of_columns(own), columns))
+            else:
+                variables.setdefault(name, []).append(columns)
+        for name, groups in variables.items():
+            for alike in _alike(groups):
+                sizes = [len(columns) for columns in alike]
+                units = UNITS[name].together(sizes, device) if len(sizes) > 1 else UNITS[name]()
+                parts.append((units, np.concatenate(alike)))
         if len(parts) == 1 and (np.diff(parts[0][1]) == 1).all():
             return parts[0][0]
         # A copy: fitted state may be a read-only memory map, which torch does not have.
@@ -168,15 +171,15 @@ def describe_columns(
         )
     parts = None
     if isinstance(loss, str) and loss == "auto":
-        if parameter != "loss":  # units of an energy, which are of one kind
-            in_unit = (summary.minimum >= 0).all() and (summary.maximum <= 1).all()
-            loss = "bernoulli" if in_unit else "gaussian"
-        elif encoding is not None:
+        if encoding is not None:
             parts = parts_of(encoding)
         else:
             parts = kinds_of(X, summary, row_weight, feature_names)
+            in_unit = (summary.minimum >= 0).all() and (summary.maximum <= 1).all()
+            if parameter != "loss" and in_unit:
+                parts = _without_reals(parts)
     if parts is None:
-        parts = _resolve_parts(loss, summary, original, feature_names, encoding)
+        parts = _resolve_parts(loss, summary, original, feature_names, encoding, parameter)
     _check_parts(parts, X, summary, feature_names, parameter)
 
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
@@ -204,7 +207,15 @@ def _check_observed(summary, feature_names):
         )
 
 
-def _resolve_parts(loss, summary, original, feature_names, encoding):
+def _without_reals(parts):
+    """The parts of columns that all lie in [0, 1], as units of an energy: none is real."""
+    groups = [part for part in parts if UNITS[part[0]].sums_to_one]
+    others = [columns for name, columns in parts if not UNITS[name].sums_to_one]
+    single = [("bernoulli", np.sort(np.concatenate(others)))] if others else []
+    return (*single, *groups)
+
+
+def _resolve_parts(loss, summary, original, feature_names, encoding, parameter):
     n_features = len(summary.mean)
     if isinstance(loss, str):
         return ((loss, np.arange(n_features)),)
@@ -213,15 +224,15 @@ def _resolve_parts(loss, summary, original, feature_names, encoding):
     for number, part in enumerate(loss):
         if not (isinstance(part, (tuple, list)) and len(part) == 2 and part[0] in UNITS):
             raise ValueError(
-                f"loss must be a name or a list of (name, columns) with names in {tuple(UNITS)}; "
-                f"entry {number} is {part!r}."
+                f"{parameter} must be a name or a list of (name, columns) with names in "
+                f"{tuple(UNITS)}; entry {number} is {part!r}."
             )
         columns = column_indices(original, part[1])
         columns = columns if encoding is None else encoding.encoded_columns(columns)
         counts = (owner >= 0) + np.bincount(columns, minlength=n_features)
         if (counts > 1).any():
             raise ValueError(
-                f"loss chooses column {_label(np.argmax(counts > 1), feature_names)} twice; "
+                f"{parameter} chooses column {_label(np.argmax(counts > 1), feature_names)} twice; "
                 "each column needs exactly one loss."
             )
         owner[columns] = number
@@ -231,7 +242,7 @@ def _resolve_parts(loss, summary, original, feature_names, encoding):
     missing = np.flatnonzero(owner < 0)
     if len(missing):
         raise ValueError(
-            f"loss leaves out {len(missing)} columns, the first of them "
+            f"{parameter} leaves out {len(missing)} columns, the first of them "
             f"{_label(missing[0], feature_names)}; each column needs exactly one loss."
         )
     # Columns of one kind are one part; only one-hot variables stay apart.
@@ -247,7 +258,8 @@ def _check_parts(parts, X, summary, feature_names, parameter):
     for name, columns in parts:
         ends = summary.minimum[columns], summary.maximum[columns]
         check_domain(name, UNITS[name].domain, *ends, columns, feature_names, parameter)
-    check_one_hot(X, [c for name, c in parts if UNITS[name].sums_to_one], feature_names)
+    groups = [columns for name, columns in parts if UNITS[name].sums_to_one]
+    check_one_hot(X, groups, feature_names, parameter)
 
 
 def _alike(groups):

@@ -35,14 +35,18 @@ class Cells(NamedTuple):
     @property
     def observed(self) -> np.ndarray:
         """Which rows have a value, of shape (n_samples,)."""
-        return ~np.isnan(self.numbers) if self.codes is None else self.codes >= 0
+        return self.codes >= 0 if self.codes is not None else ~np.isnan(self._numbers)
+
+    @property
+    def _numbers(self) -> np.ndarray:
+        return np.asarray(self.numbers, dtype=np.float64)
 
     def as_values(self) -> "Cells":
         """The same as codes of distinct values."""
         if self.codes is not None:
             return self
         known = self.observed
-        values, inverse = np.unique(self.numbers[known], return_inverse=True)
+        values, inverse = np.unique(self._numbers[known], return_inverse=True)
         codes = np.full(len(known), -1)
         codes[known] = inverse
         whole = (values == np.floor(values)).all()

@@ -103,7 +103,7 @@ class Encoding:
             return table
         holds = [variable.holds for variable in self.variables]
         dtypes = [variable.dtype for variable in self.variables]
-        return make_frame(self.library, list(self.labels), columns, holds, dtypes)
+        return make_frame(self.library, list(self.labels or ()), columns, holds, dtypes)
 
     def log_derivative(self, encoded: np.ndarray, columns=None) -> np.ndarray:
         r"""The log-determinant of d encoded / d x of every row: sums over its observed numbers.

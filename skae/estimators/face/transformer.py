@@ -5,7 +5,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ from skae.estimators.face.training import (
     weights_at,
 )
 
+T = TypeVar("T", bound="Transformer")
 # Kinds of layers that a stack knows by a name: families add theirs where they are defined.
 LAYERS = Registry()
 
@@ -402,7 +403,7 @@ def as_if_fitted(
     return trial
 
 
-def of_encoded_rows(transformer: Transformer) -> Transformer:
+def of_encoded_rows(transformer: T) -> T:
     """A copy of a fitted transformer that takes and returns rows as encoded."""
     twin = copy.copy(transformer)
     twin.n_features_in_, twin.encoding_ = len(transformer.columns_.mean), None

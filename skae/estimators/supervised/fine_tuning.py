@@ -38,6 +38,12 @@ from skae.estimators.stacks.layers import (
     with_weights,
 )
 from skae.estimators.stacks.pretraining import facts_of, pretrained, was_interrupted
+from skae.estimators.supervised.kernels import (
+    columns_of,
+    fit_kernel_output,
+    kernel_of,
+    layers_of_tables,
+)
 from skae.estimators.supervised.tasks import (
     held_out_rows,
     make_task,
@@ -73,10 +79,18 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
     model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
-    if model.early_stopping and model.n_fine_tuned_layers != 0:
+    asks_for_kernel = model.output not in ("auto", "linear")
+    if model.early_stopping and model.n_fine_tuned_layers != 0 and not asks_for_kernel:
         index, held_out = held_out_rows(model, read.table, read.targets)
         seen = seen.restricted(index)
     bridge = CallbackBridge(model, model.max_iter, X, y, sample_weight)
+
+    n_seen = int(seen.labelled.sum())
+    columns = columns_of(layers[0], stack, X, read.data) if is_fresh else model.stack_.columns_
+    kernel = kernel_of(model, columns, read.data, n_seen)
+    if kernel and is_fresh and (of_tables := layers_of_tables(model, read.data.shape[0])):
+        stack.set_params(layers=of_tables, layer_sizes=None)
+        layers = _checked_layers(model, stack, X, read.data, None)
 
     outcome, n_iter = "converged", 0
     if is_fresh:
@@ -84,9 +98,14 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
         outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
         stack, output = model.stack_, (model.output_weights_, model.output_bias_)
+    was_linear = not is_fresh and model.kernel_output_ is None
+    model.kernel_output_ = None
     # Who interrupts pre-training wants to wait no longer.
-    n_tuned = 0 if outcome == "interrupted" else _n_tuned(model, stack.layers_)
-    if is_fresh or n_tuned == 0:
+    n_tuned = 0 if kernel or outcome == "interrupted" else _n_tuned(model, stack.layers_)
+    if kernel:
+        options = model, stack, read.data, read.weight, seen, kernel
+        model.kernel_output_, *output = fit_kernel_output(*options)
+    elif not was_linear or n_tuned == 0:
         output, n_iter = _start_of_output(model, stack, read.data, seen, is_final=n_tuned == 0)
 
     task = make_task(model, read, seen, held_out, stack, n_tuned, output, is_fresh=is_fresh)
@@ -115,6 +134,11 @@ def fit_part(model, X, y, sample_weight, **announced):
     ``announced`` is what the user knows of targets to come, for ``described`` of their kind.
     """
     model._check_parameters()
+    if model.output not in ("auto", "linear"):
+        raise ValueError(
+            f"output={model.output!r} needs all labelled rows at once: partial_fit learns a linear "
+            "output. Set output='linear', or call fit with all rows."
+        )
     is_fresh = not hasattr(model, "stack_")
     read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh, **announced)
     stack = stack_of(model, read.data)
@@ -125,13 +149,16 @@ def fit_part(model, X, y, sample_weight, **announced):
     if is_fresh:
         model.n_labelled_, earlier = read.n_labelled, []
         _pretrain_(stack, layers, X, read, sample_weight, targets)
-        is_final = model.n_fine_tuned_layers == 0
-        output, _ = _start_of_output(model, stack, read.data, targets, is_final=is_final)
-        state = None
+        state, was_linear = None, False
     else:
         model.n_labelled_ += read.n_labelled
         earlier, state = model.loss_curve_, vars(model).get("_training_state")
         stack, output = model.stack_, (model.output_weights_, model.output_bias_)
+        was_linear = model.kernel_output_ is None
+    model.kernel_output_ = None
+    if not was_linear:
+        is_final = model.n_fine_tuned_layers == 0
+        output, _ = _start_of_output(model, stack, read.data, targets, is_final=is_final)
     n_tuned = _n_tuned(model, stack.layers_)
     task = make_task(model, read, targets, None, stack, n_tuned, output, is_fresh=is_fresh)
     settings = settings_of(model, resumes=True, max_iter=1)

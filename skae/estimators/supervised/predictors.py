@@ -1,12 +1,20 @@
 """Stacks that predict: layers, and an output layer on top."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 import numpy as np
 from scipy import special
 
-from skae._validation import Interval, StrOptions, check_is_fitted, check_pair, check_rows
+from skae._validation import (
+    Interval,
+    Registered,
+    StrOptions,
+    check_is_fitted,
+    check_pair,
+    check_rows,
+)
+from skae.engine.stacks.kernel_output import KERNELS
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, with_callbacks
@@ -15,6 +23,7 @@ from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.lowest_layer import accepts_gaps, lowest_layer
 from skae.estimators.supervised.fine_tuning import fit_part, fit_stack, fitted_model
+from skae.estimators.supervised.kernels import KernelOutput, kernel_outputs
 from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion
 from skae.estimators.targets import Classes, Numbers
 
@@ -37,6 +46,29 @@ class SupervisedStack(TrainedModel):
     pretraining: str | Sequence | None = preset(
         StackedAutoEncoder, "pretraining", default="unsupervised"
     )
+    output: str | Callable = parameter(
+        default="auto",
+        constraints=[StrOptions({"auto", "linear"}), Registered(KERNELS), callable],
+        kind='{"auto", "linear", "kernel"} or callable',
+        doc="""What is on top of the layers:
+
+        - "linear": an affine map, fine-tuned together with the layers;
+        - "kernel": a ridge regression on the targets with a kernel, the mean of exp(-|x - z| / 2 m)
+          over city block and Euclidean distances, m being the mean distance, and over the columns
+          and the codes of each layer. Nothing is fine-tuned, and nothing is to be tuned: for few
+          labels of tables. Logits of classes are calibrated by the outputs that each row would
+          have if its label were not known, a closed form, so that no labels are kept aside. Of
+          more than 5,000 labelled rows as many are drawn;
+        - "auto": "kernel" where columns are a table's and at most 5,000 rows have a target. A
+          table is a data frame of more than plain numbers, or numbers that are standardised, or
+          one-hot variables; columns that all lie in [0, 1], as of ink on paper, and sparse
+          matrices are none. Else "linear"; also where ``n_fine_tuned_layers``, ``dropout``,
+          ``early_stopping``, ``unsupervised_weight`` or ``pretraining=None`` ask for a training
+          of the whole, and in ``partial_fit``;
+        - a kernel of your own: ``output(x, z, distances)`` returns similarities of shape
+          (len(x), len(z)), 1 for equal rows, from tensors of rows and their mean ``city_block``
+          and ``euclidean`` distances.""",
+    )
     n_fine_tuned_layers: int | None = parameter(
         default=None,
         constraints=[Interval(Integral, 0, None, closed="left"), None],
@@ -50,7 +82,7 @@ class SupervisedStack(TrainedModel):
         loss of ``output_penalty`` labelled rows. That is 1 / C of
         :class:`~sklearn.linear_model.LogisticRegression` (for two classes, which have two outputs
         here and one there, 2 / C) and alpha of :class:`~sklearn.linear_model.Ridge`. Fine-tuning
-        starts from an output with a penalty of at least 1.""",
+        starts from an output with a penalty of at least 1, and a kernel output has no less.""",
     )
     dropout: float | tuple[float, float] = parameter(
         default=0.0,
@@ -67,9 +99,20 @@ class SupervisedStack(TrainedModel):
     )
     output_weights_: np.ndarray = attribute(
         "ndarray of shape (n_outputs, n_codes)",
-        "Weights of the output layer: one output for every class, or number.",
+        """Weights of the output layer: one output for every class, or number. Of a kernel output,
+        of shape (n_outputs, n_anchors), the coefficients of its rows.""",
     )
-    output_bias_: np.ndarray = attribute("ndarray of shape (n_outputs,)", "Its biases.")
+    output_bias_: np.ndarray = attribute(
+        "ndarray of shape (n_outputs,)",
+        "Its biases; of a kernel output, the targets' means, from which it departs.",
+    )
+    kernel_output_: KernelOutput | None = attribute(
+        "KernelOutput or None",
+        """What else a kernel output is: its rows in all views (``anchors``), which of `fit` they
+        are (``positions``), mean ``distances``, the output that each has by the regression on all
+        others (``left_out``), and ``calibrations``: ``slope`` and ``shift`` of the logarithms of
+        classes' outputs. None: the output is linear.""",
+    )
     loss_curve_: list[float] = attribute(
         "list of float",
         "Supervised objective of each epoch of fine-tuning, in nats per labelled row.",
@@ -162,6 +205,8 @@ class SupervisedStack(TrainedModel):
         """Pre-activations of the output of every row, of shape (n_samples, n_outputs)."""
         check_is_fitted(self)
         X = check_rows(self, X, reset=False)
+        if self.kernel_output_ is not None:
+            return kernel_outputs(self, X)
         model, theta = fitted = fitted_model(self, X)
         n_outputs = len(self.output_bias_)
         return fitted.map_rows(lambda x: model.reconstruct(theta, x), X, (n_outputs,))

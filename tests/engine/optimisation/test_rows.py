@@ -196,7 +196,7 @@ def numpy_summary(array, weight):
     mean = weight @ array / weight.sum()
     std = np.sqrt(weight @ (array - mean) ** 2 / weight.sum())
     kept = array[weight > 0]
-    return mean, std, kept.min(0), kept.max(0)
+    return mean, std, kept.min(0), kept.max(0), np.zeros(array.shape[1])
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -217,7 +217,7 @@ def test_summary_matches_numpy(kind, weighted, array, tmp_path):
 def test_summary_is_stable_under_large_offsets(offset, array):
     shifted = array + offset
     summary = summarize_columns(shifted)
-    _, std, _, _ = numpy_summary(shifted, np.ones(N_ROWS))
+    _, std, *_ = numpy_summary(shifted, np.ones(N_ROWS))
     # Deviations are taken from the mean before they are squared, so the error is that of a mean
     # (eps * offset, here a few times) and not that of mean^2 (eps * offset^2).
     rounding = 4 * np.finfo(float).eps * offset
@@ -235,13 +235,36 @@ def test_summary_of_weights_is_that_of_repeated_rows(array):
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
 def test_summary_shows_what_is_not_finite(bad, array):
     array[250, 4] = bad
     summary = summarize_columns(array)
     finite = np.isfinite(summary.minimum) & np.isfinite(summary.maximum)
     # A bad value shows in the range of its own column (and nowhere else), without a warning.
     assert np.flatnonzero(~finite).tolist() == [4]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_summary_is_of_what_was_observed(kind, weighted, array, tmp_path):
+    draws = np.random.default_rng(3)
+    array = np.where(draws.random(array.shape) < 0.3, np.nan, array)
+    array[:, 2] = np.nan
+    array[: N_ROWS // 2, 3] = np.nan  # in whole blocks
+    weight = draws.integers(0, 3, size=N_ROWS).astype(float) if weighted else np.ones(N_ROWS)
+    summary = summarize_columns(store(array, kind, tmp_path), weight if weighted else None)
+    for column in range(array.shape[1]):
+        here = ~np.isnan(array[:, column]) & (weight > 0)
+        assert summary.n_missing[column] == (weight > 0).sum() - here.sum()
+        found = np.array([statistic[column] for statistic in summary[:4]])
+        if column == 2:
+            assert np.isnan(found[0])
+            assert found[2] > found[3]
+        else:
+            expected = numpy_summary(array[here][:, [column]], weight[here])[:4]
+            expected = np.concatenate(expected).astype(float)
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", KINDS)

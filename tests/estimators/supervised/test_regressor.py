@@ -37,7 +37,7 @@ def table():
 
 
 def small_regressor(**parameters):
-    return StackedRegressor((10, 6), **{"layer": "auto", **SMALL, **parameters})
+    return StackedRegressor((10, 6), **{"layer": "auto", "output": "linear", **SMALL, **parameters})
 
 
 def assert_same_model(model, other):
@@ -85,7 +85,7 @@ def test_gradient_steps_tend_to_ridge_regression(table):
         np.zeros_like(model.output_weights_),
         np.ones_like(model.output_bias_),
     )
-    for _ in range(150):
+    for _ in range(300):
         # The penalty is one part in the number of rows seen: the same rows are no new ones.
         model.n_labelled_ = 0.0
         model.partial_fit(X, y)

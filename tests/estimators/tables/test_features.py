@@ -89,6 +89,9 @@ def test_columns_are_what_the_network_sees(model, table):
     assert (np.diff(columns[order, 1]) > -1e-6).all()
     # One-hot columns stay 0 and 1; a row without a town has none of them.
     assert_allclose(columns[:, 2:5].sum(axis=1), table["town"].notna(), atol=1e-5)
+    # All others have the same variance in the end, truth values and gaps as well.
+    deviations = features[:, [0, 1, 5, 6, 7]].std(axis=0)
+    assert_allclose(deviations, deviations[0], rtol=1e-4)
 
 
 def test_weights_count_in_the_scaling(table):
@@ -186,7 +189,7 @@ def test_inside_a_search(table):
     }
     search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(table, y)
     # The number is among the features, but for noise.
-    assert search.best_score_ > 0.9
+    assert search.best_score_ > 0.8
 
 
 def made_table(seed, n_rows=1500):

@@ -278,11 +278,11 @@ def test_balance_brings_classes_to_their_frequency(digits):
     # 5 and some 30 labels, which are not two equal classes by chance.
     y[np.flatnonzero(y == 0)[5:]] = -1
     prior = np.mean(y[y >= 0] == 0)
-    options = {**FAST, "max_iter": 30, "learning_rate": 3e-3, "entropy_penalty": 0}
+    options = {**FAST, "max_iter": 30, "learning_rate": 3e-3}
     away = [
         abs(
             mean_prediction(
-                ManifoldTangentClassifier((20,), balance_penalty=b, **options).fit(X, y), X, y
+                ManifoldTangentClassifier((20,), entropy_penalty=(0, b), **options).fit(X, y), X, y
             )[0]
             - prior
         )

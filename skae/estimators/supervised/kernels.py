@@ -1,0 +1,227 @@
+"""Outputs that are ridge regressions with a kernel: of what they are, and when."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skae._validation import make_generator
+from skae.engine.networks.layers import outputs_of
+from skae.engine.networks.units import UNITS
+from skae.engine.optimisation.devices import Place, place_of
+from skae.engine.optimisation.models import rows_that_count, some_of
+from skae.engine.stacks.kernel_output import (
+    KERNELS,
+    Calibration,
+    Distances,
+    Kernel,
+    calibrated,
+    kernel_ridge,
+    mean_distances,
+    mean_kernel,
+)
+from skae.engine.stacks.stacking import codes_of_layers
+from skae.estimators.auto_encoders import DenoisingAutoEncoder
+from skae.estimators.face.columns import Columns
+from skae.estimators.face.outcomes import some_rows
+from skae.estimators.face.transformer import as_if_fitted
+from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.stacks.layers import models_of
+from skae.estimators.targets import Targets
+
+_CPU = torch.device("cpu")
+# Labelled rows that a kernel output learns from, at most. Its matrix has the square of it.
+MOST_ROWS = 5000
+# Rows that tell how far rows are from each other.
+_ROWS_OF_DISTANCES = 10_000
+# The least penalty: a kernel of many rows could say anything of each of them.
+_LEAST_PENALTY = 1.0
+# Steps of the layers of tables: more of them, no better outputs. And rows of each.
+_STEPS, _BATCH = 400, 128
+# Numbers of a block of the kernel.
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class KernelOutput:
+    """A fitted kernel output, beside its coefficients and offset.
+
+    - ``kernel``: the name or the function.
+    - ``anchors``: rows with a target in each view, arrays of shape (n_anchors, n_columns): the
+      columns as the lowest layer sees them, and the codes of each layer. ``distances``: of each
+      view, over all rows.
+    - ``positions``: which of the rows of `fit` they are.
+    - ``left_out``, of shape (n_anchors, n_outputs): the output of the regression on all other
+      rows, at each of them.
+    - ``calibrations``: of the classes of each output; empty for numbers.
+    """
+
+    kernel: str | Kernel
+    anchors: tuple[np.ndarray, ...]
+    distances: tuple[Distances, ...]
+    positions: np.ndarray
+    left_out: np.ndarray
+    calibrations: tuple[Calibration, ...] = ()
+
+    def function(self, weights: np.ndarray, bias: np.ndarray, groups, place: Place) -> Callable:
+        """From the views of some rows to pre-activations of the output's units."""
+        kernel = KERNELS[self.kernel] if isinstance(self.kernel, str) else self.kernel
+        anchors = [place.tensor(anchor) for anchor in self.anchors]
+        coefficients, offset = place.tensor(weights.T), place.tensor(bias)
+        size = max(1, _BLOCK // len(self.positions))
+
+        def outputs(views):
+            blocks = zip(*(view.split(size) for view in views), strict=True)
+            found = [mean_kernel(kernel, block, anchors, self.distances) for block in blocks]
+            return torch.cat([torch.addmm(offset, part, coefficients) for part in found])
+
+        def log_odds(views):
+            found = outputs(views)
+            for calibration, columns in zip(self.calibrations, groups, strict=True):
+                found[:, columns] = calibration.log_odds(found[:, columns])
+            return found
+
+        return log_odds if self.calibrations else outputs
+
+
+def kernel_of(model, columns: Columns, data, n_labelled: int) -> str | Kernel | None:
+    """The kernel of the output that a model will have; None where the output is linear.
+
+    ``columns`` are what its lowest layer knows of the data.
+    """
+    if model.output != "auto":
+        is_kernel = callable(model.output) or model.output in KERNELS
+        return model.output if is_kernel else None
+    asks_for_tuning = model.n_fine_tuned_layers is not None or model.pretraining is None
+    asks_for_tuning |= model.early_stopping or np.max(model.dropout) > 0
+    asks_for_tuning |= getattr(model, "unsupervised_weight", 0) > 0
+    if asks_for_tuning or n_labelled > MOST_ROWS or not isinstance(data, np.ndarray):
+        return None
+    units = [UNITS[name] for name, _ in columns.parts]
+    is_table = model.encoding_ is not None or any(u.standardizes or u.sums_to_one for u in units)
+    return next(iter(KERNELS)) if is_table else None
+
+
+def columns_of(layer, stack: StackedAutoEncoder, X, data) -> Columns:
+    """What the lowest layer of a stack knows of the columns, or will know."""
+    if stack.pretraining == "prefit":
+        return layer.columns_
+    return as_if_fitted(layer, some_rows(data, None), X, stack.encoding_).columns_
+
+
+def layers_of_tables(model, n_rows: int) -> list | None:
+    """The layer below a kernel output; None where the model's parameters say what layers it has.
+
+    Swapped variables, three layers and a linear decoder, as in `TableFeatures`.
+    """
+    default = model.layers is None and model.layer_sizes is None
+    default = default and model.layer == type(model).layer
+    if not default or model.pretraining != "unsupervised":
+        return None
+    return [
+        DenoisingAutoEncoder(
+            128,
+            hidden_layer_sizes=(128, 128),
+            activation="relu",
+            decoder="linear",
+            corruption="swap",
+            corruption_level=0.2,
+            batch_size=_BATCH,
+            learning_rate=2e-3,
+            learning_rate_schedule="warmup_cosine",
+            max_iter=max(2, round(_STEPS * _BATCH / max(n_rows, _BATCH))),
+            device=model.device,
+            verbose=model.verbose,
+        )
+    ]
+
+
+def fit_kernel_output(
+    model, stack: StackedAutoEncoder, data, weight, targets: Targets, kernel: str | Kernel
+) -> tuple[KernelOutput, np.ndarray, np.ndarray]:
+    """The output, and its weights and biases, for the rows of data that have a target.
+
+    Where these are more than the most, it is for some of them, drawn.
+    """
+    positions = np.flatnonzero(targets.labelled)
+    if len(positions) > MOST_ROWS:
+        generator = make_generator(model.random_state, _CPU)
+        drawn = torch.randperm(len(positions), generator=generator)[:MOST_ROWS].sort().values
+        positions = positions[drawn.numpy()]
+    some = some_of(rows_that_count(data.shape[0], weight), _ROWS_OF_DISTANCES).numpy()
+    of_some = None if weight is None else torch.tensor(weight[some])
+    distances = tuple(mean_distances(view, of_some) for view in views_of(stack, data[some]))
+    anchors = views_of(stack, data[positions])
+    function = KERNELS[kernel] if isinstance(kernel, str) else kernel
+    matrix = mean_kernel(function, anchors, anchors, distances).double()
+    if matrix.shape != (len(positions),) * 2 or not torch.isfinite(matrix).all():
+        raise ValueError(
+            f"The kernel {kernel!r} returned {tuple(matrix.shape)} values, not all of them finite, "
+            f"for {len(positions)} rows: output must be a function (x, z, distances) that returns "
+            "finite similarities of shape (len(x), len(z))."
+        )
+
+    values = torch.tensor(targets.values[positions], dtype=torch.float64)
+    # Weights count as the user passed them.
+    groups = targets.kind.groups
+    known = [(targets.values[:, columns].sum(1) > 0).sum() for columns in groups or ()]
+    scale = model.n_labelled_ / np.mean(known or targets.labelled.sum())
+    penalty = max(model.output_penalty, _LEAST_PENALTY)
+    if groups is None:
+        given = np.ones(len(positions)) if targets.weight is None else targets.weight[positions]
+        ridge = kernel_ridge(matrix, values, torch.tensor(given * scale), penalty)
+        weights, bias, left_out = (part.numpy() for part in ridge)
+        calibrations = ()
+    else:
+        weights, left_out = np.zeros(values.shape), np.full(values.shape, np.nan)
+        bias, calibrations = np.zeros(values.shape[1]), []
+        for columns in groups:
+            count = values[:, columns].sum(1)
+            known = torch.nonzero(count > 0).squeeze(1)
+            of_known, count = values[known][:, columns], count[known]
+            count = count * (scale / count.mean())
+            classes = of_known / of_known.sum(1, keepdim=True)
+            ridge = kernel_ridge(matrix[known][:, known], classes, count, penalty)
+            calibrations.append(calibrated(ridge.left_out, classes * count.unsqueeze(1)))
+            where = np.ix_(known.numpy(), columns)
+            weights[where], left_out[where] = ridge.coefficients.numpy(), ridge.left_out.numpy()
+            bias[columns] = ridge.offset.numpy()
+    output = KernelOutput(
+        kernel,
+        tuple(anchor.numpy() for anchor in anchors),
+        distances,
+        positions,
+        left_out,
+        tuple(calibrations),
+    )
+    return output, np.ascontiguousarray(weights.T), bias
+
+
+def views_of(stack: StackedAutoEncoder, X) -> list[torch.Tensor]:
+    """Checked rows as the lowest layer sees them, without gaps, and the codes of every layer."""
+    fitted = stack._fitted_model(X)
+    parts = _views(stack, fitted)
+    one = fitted.theta.flat.new_zeros(1, fitted.model.n_features)
+    widths = [part.shape[1] for part in parts(one)]
+    found = fitted.map_rows(lambda x: torch.cat(parts(x), dim=1), X, (sum(widths),))
+    return list(torch.from_numpy(found).split(widths, dim=1))
+
+
+def kernel_outputs(model, X) -> np.ndarray:
+    """Pre-activations of the output of a fitted model for checked rows."""
+    fitted = model.stack_._fitted_model(X)
+    parts = _views(model.stack_, fitted)
+    weights = model.output_weights_, model.output_bias_
+    groups, place = model._targets().groups, place_of(fitted.theta.flat)
+    outputs = model.kernel_output_.function(*weights, groups, place)
+    return fitted.map_rows(lambda x: outputs(parts(x)), X, (len(model.output_bias_),))
+
+
+def _views(stack, fitted):
+    """From rows as the lowest layer sees them to these and the codes of all layers."""
+    model, theta = fitted
+    if model.encoder is not None:
+        return lambda x: [x, *outputs_of(theta, x, model.encoder)]
+    models = models_of(stack.layers_, place_of(theta.flat))
+    return lambda x: [x, *codes_of_layers(models, theta, x)]

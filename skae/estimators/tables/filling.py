@@ -1,0 +1,83 @@
+"""Tables with some of their cells filled, as their library has them."""
+
+import numpy as np
+
+from skae.estimators.face.frame_columns import library_of, names_of
+
+
+def fill_cells(X, gaps: np.ndarray, values):
+    """A copy of a frame or an array with cells of another one of its shape where ``gaps`` is True.
+
+    Columns keep their dtypes; an array of numbers becomes one of floats.
+    """
+    library = library_of(X)
+    if library is None:
+        X = np.asarray(X)
+        if X.dtype.kind != "f":
+            X = X.astype(object if np.asarray(values).dtype.kind == "O" else np.float64)
+        return np.where(gaps, values, X).astype(X.dtype, copy=False)
+    columns = [
+        _filled(library, X, values, number, missing) if missing.any() else None
+        for number, missing in enumerate(gaps.T)
+    ]
+    changed = {number: column for number, column in enumerate(columns) if column is not None}
+    if library == "pandas":
+        X = X.copy()
+        for number, column in changed.items():
+            X.isetitem(number, column)
+        return X
+    for number, column in changed.items():
+        if library == "polars":
+            X = X.with_columns(column.alias(X.columns[number]))
+        else:
+            X = X.set_column(number, X.schema.names[number], column)
+    return X
+
+
+def select_columns(X, columns: np.ndarray):
+    """Some of the columns of a frame or an array, by their places."""
+    library = library_of(X)
+    if library is None:
+        return X[:, columns]
+    if library == "pandas":
+        return X.iloc[:, columns]
+    return X.select([names_of(X)[column] for column in columns])
+
+
+def append_marks(X, marks: np.ndarray, names):
+    """A frame with more columns, of truth values, or an array with more columns of 0 and 1."""
+    library = library_of(X)
+    if library is None:
+        return np.hstack([X, marks.astype(X.dtype)])
+    named = dict(zip(names, marks.T, strict=True))
+    if library == "pandas":
+        return X.assign(**named)
+    if library == "polars":
+        import polars as pl
+
+        return X.with_columns([pl.Series(name, mark) for name, mark in named.items()])
+    for name, mark in named.items():
+        X = X.append_column(name, [mark])
+    return X
+
+
+def _filled(library, X, values, number, missing):
+    """One column, with the other frame's cells where it is missing."""
+    if library == "pandas":
+        import pandas as pd
+
+        column, other = X.iloc[:, number], values.iloc[:, number]
+        if isinstance(column.dtype, pd.SparseDtype):
+            column = column.sparse.to_dense()
+        return column.where(~missing, other.set_axis(column.index))
+    if library == "polars":
+        import polars as pl
+
+        column = X.to_series(number)
+        other = values.to_series(number).cast(column.dtype)
+        return other.zip_with(pl.Series(missing), column)
+    import pyarrow as pa
+
+    column, other = X.column(number), values.column(number)
+    pairs = zip(missing, column.to_pylist(), other.to_pylist(), strict=True)
+    return pa.array([b if gap else a for gap, a, b in pairs]).cast(column.type)
