@@ -339,8 +339,12 @@ def _models_to_be(stack, layers, X, data):
             setattr(layer, layer._loss_parameter, "gaussian")
             trial = as_if_fitted(layer, rows, original, encoding)
         elif number > 0 and _choice(layer) == "auto":
-            # So do codes of the units that they can be of, whatever the data.
-            setattr(layer, layer._loss_parameter, trial.columns_.parts[0][0])
+            # Codes are what a layer below makes, whatever numbers they are: where these decide,
+            # they are of the units that they can be of.
+            with of_layer(number):
+                blind = as_if_fitted(layer, codes, codes)
+            if blind.columns_.parts[0][0] != trial.columns_.parts[0][0]:
+                setattr(layer, layer._loss_parameter, trial.columns_.parts[0][0])
         models.append(trial._model(_ANYWHERE))
     return models
 

@@ -367,11 +367,15 @@ def test_a_kernel_of_the_users_own(wine):
     assert model.score(X[1::2], y[1::2]) > 0.9
     other = pickle.loads(pickle.dumps(clone(model).fit(X[::2], y[::2])))
     assert_array_equal(other.predict_proba(X), model.predict_proba(X))
-    assert not np.allclose(classifier().fit(X[::2], y[::2]).predict_proba(X), other.predict_proba(X))
+    assert not np.allclose(
+        classifier().fit(X[::2], y[::2]).predict_proba(X), other.predict_proba(X)
+    )
 
 
 @pytest.mark.parametrize(
-    "kernel", [lambda x, z, d: torch.ones(3, 2), lambda x, z, d: torch.cdist(x, z) / 0], ids=str
+    "kernel",
+    [lambda x, z, d: torch.ones(3, 2), lambda x, z, d: torch.cdist(x, z) / 0],
+    ids=["of another shape", "not finite"],
 )
 def test_a_kernel_that_is_none(wine, kernel):
     with pytest.raises(ValueError, match=r"\(x, z, distances\).*finite similarities"):
