@@ -162,7 +162,9 @@ def measure(name, X, y, is_number, args):
             columns = [np.asarray(prepare.transform(part), dtype=float) for part in raw]
             for place, method in enumerate(methods):
                 start = time.perf_counter()
-                model, kind = fitted(method, make(seed)[method], raw[0], columns[0], y[train], known)
+                model, kind = fitted(
+                    method, make(seed)[method], raw[0], columns[0], y[train], known
+                )
                 seconds = time.perf_counter() - start
                 rows = (raw, columns)[kind][1]
                 found[:, place, number, seed] = *judged(model, rows, y[test]), seconds
@@ -183,7 +185,9 @@ def report(methods, found, labels):
             gain = by_table[:, 0, 0] - by_table[:, 0, place]
             error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
             line = f"{method:14}{area:9.2f}{loss:9.4f}{seconds:7.2f}"
-            print(line + (f"  {gain.mean():+.2f} +- {error:.2f}, {np.sum(gain > 0)}" if place else ""))
+            print(
+                line + (f"  {gain.mean():+.2f} +- {error:.2f}, {np.sum(gain > 0)}" if place else "")
+            )
         ranks = (by_table[:, 0] > by_table[:, 0, :1]).sum(axis=1)
         print(f"places of {methods[0]} among {len(methods)}: {np.sort(ranks + 1).tolist()}")
 

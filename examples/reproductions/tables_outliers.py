@@ -129,7 +129,9 @@ def measure(names, n_splits, n_rows):
                     figures = roc_auc_score(is_odd, score), average_precision_score(is_odd, score)
                     one = found.setdefault((protocol, detector), {}).setdefault(name, [])
                     one.append([100 * figures[0], 100 * figures[1], seconds])
-        print(name, *(f"{found[p, 'OutlierDetector'][name][0][0]:.1f}" for p in PROTOCOLS), flush=True)
+        print(
+            name, *(f"{found[p, 'OutlierDetector'][name][0][0]:.1f}" for p in PROTOCOLS), flush=True
+        )
     return {key: np.array([np.mean(t, axis=0) for t in of.values()]) for key, of in found.items()}
 
 

@@ -56,12 +56,12 @@ def variables_of(units, n_columns: int, device: torch.device) -> Variables:
     for part, columns in units.parts if isinstance(units, Mixed) else [(units, slice(None))]:
         own = every[columns]
         if isinstance(part, Multinomial):
-            tables.append((_CATEGORY, own.unsqueeze(0), None))
+            tables.append((CATEGORY, own.unsqueeze(0), None))
         elif isinstance(part, OneHotGroups):
             padded = own[part.source].view(part.shape).t()
-            tables.append((_CATEGORY, padded, torch.isinf(part.bias).view(part.shape).t()))
+            tables.append((CATEGORY, padded, torch.isinf(part.bias).view(part.shape).t()))
         else:
-            kind = _BINARY if part.is_discrete else _REAL
+            kind = BINARY if part.is_discrete else REAL
             tables.append((kind, own.unsqueeze(1), None))
     width = max(table.shape[1] for _, table, _ in tables)
     kind = torch.cat([torch.full((len(table),), kind) for kind, table, _ in tables]).to(device)
@@ -106,6 +106,28 @@ def pseudo_log_likelihood(
     for variable in variables:
         total += machine.conditional_log_likelihood(visible, a, variable.view(1))
     return total * (machine.n_variables / len(variables))
+
+
+def laplace_log_likelihoods(machine, visible, a) -> torch.Tensor:
+    """Log P(v_i | v_-i) of every real column, nearly: by a parabola of -F at v; 0 of others.
+
+    With the slope g_i and the curvature -k_i of -F along column i,
+
+        g_i = (c_i - v_i + sum_j p_j W_ji) / s_i^2
+        k_i = 1 / s_i^2 - sum_j p_j (1 - p_j) W_ji^2 / s_i^4
+
+    it is 1/2 log(k_i / 2 pi) - g_i^2 / 2 k_i; k_i is at least a tenth of 1 / s_i^2. Costs two
+    products for all columns together.
+    """
+    result, p = torch.zeros_like(visible), torch.sigmoid(a)
+    slope = p * (1 - p)
+    for real in real_columns(machine.units):
+        weight, bias = machine.weight[:, real], machine.visible_bias[real]
+        precision = torch.ones_like(bias) if machine.precision is None else machine.precision[real]
+        g = torch.addmm(bias, p, weight).sub_(visible[:, real]).mul_(precision)
+        k = (1 - (slope @ weight.square()) * precision).clamp_(min=0.1).mul_(precision)
+        result[:, real] = 0.5 * (torch.log(k / (2 * math.pi)) - g.square() / k)
+    return result
 
 
 def conditional_log_likelihood(machine, visible, a, variable) -> torch.Tensor:
@@ -226,5 +248,5 @@ def _count(widths, spacing):
 
 
 # The law of each kind of variable, in the order of these numbers.
-_BINARY, _REAL, _CATEGORY = range(3)
+BINARY, REAL, CATEGORY = range(3)
 LAWS = (_binary, _real, _category)

@@ -10,7 +10,8 @@ and stacks of machines work with any object that answers the same questions. Wha
 - learning: ``n_visible`` and ``n_hidden``; ``code(visible, out=None)``, means of the hidden units
   given the visible ones, and ``draw_hidden(code, generator)``; ``free_energy(visible)``;
   ``contrast_``, which writes a step; ``n_variables`` and ``conditional_log_likelihood`` for the
-  curve of the loss; with penalties ``network`` and ``units``, which they read;
+  curve of the loss, ``laplace_log_likelihoods`` where that is to be estimated by few of its terms;
+  with penalties ``network`` and ``units``, which they read;
 - deep belief networks: both inputs, both free energies.
 
 A machine of several layers is a bipartite one between its even and its odd layers: it is another
@@ -26,6 +27,7 @@ import torch
 from skae.engine.boltzmann.conditionals import (
     Variables,
     conditional_log_likelihood,
+    laplace_log_likelihoods,
     real_columns,
     variables_of,
 )
@@ -141,6 +143,10 @@ class BipartiteMachine:
         ``a`` is the rows' `hidden_input`; ``variable`` has shape (n_samples,) or (1,).
         """
         return conditional_log_likelihood(self, visible, a, variable)
+
+    def laplace_log_likelihoods(self, visible, a) -> torch.Tensor:
+        """Log P(v_i | v_-i) of every real column, nearly, shape of ``visible``; 0 of others."""
+        return laplace_log_likelihoods(self, visible, a)
 
     # Energies
 

@@ -354,8 +354,11 @@ class Watch:
     def recent_progress(self) -> float:
         """The part of the whole fall so far that the last tenth of the epochs brought.
 
-        0 where a schedule has brought the learning rate to nothing, so that no more was to come.
+        0 where a schedule has brought the learning rate to nothing, so that no more was to come,
+        and where steps do not descend on the criterion, whose fall is no evidence then.
         """
+        if not self.objective.reports_loss:
+            return 0.0
         curve = self.judgements
         n_recent = len(curve) // 10
         if n_recent == 0 or self.settings.schedule != "constant":
@@ -458,9 +461,10 @@ def _affordable(data, objective):
     """The rows to evaluate a criterion on after every epoch: fewer where it costs much."""
     if data.probe is None or objective.criterion_cost <= 1:
         return data.probe
-    most = int(_PROBE_SHARE * len(data.index) / objective.criterion_cost)
-    step = math.ceil(len(data.probe) / max(_FEWEST_PROBED, most))
-    return data.probe[::step]
+    most = max(_FEWEST_PROBED, int(_PROBE_SHARE * len(data.index) / objective.criterion_cost))
+    if most >= len(data.probe):
+        return data.probe
+    return data.probe[torch.linspace(0, len(data.probe) - 1, most).round().long()]
 
 
 def evaluate(
