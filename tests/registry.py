@@ -33,7 +33,7 @@ SMALL = {
     "numbers": "auto",
 }
 # Three relu units may all be dead from the start.
-SMALL_OF = {"TableFeatures": {"activation": "tanh", "hidden_layer_sizes": (5,)}}
+SMALL_OF = {"TableFeatures": {"activation": "tanh", "hidden_layer_sizes": ()}}
 
 
 def _columns():

@@ -672,9 +672,10 @@ def test_failure_of_a_users_part_leaves_a_fitted_model_as_it_was(X):
 
 @each_case
 def test_failed_first_fit_leaves_an_unfitted_model(case):
-    name, wrong = ("device", "cuda:99") if case.takes("device") else ("image_shape", (5, 5))
+    choices = {"device": "cuda:99", "image_shape": (5, 5), "estimator": "a name"}
+    name, wrong = next((name, wrong) for name, wrong in choices.items() if case.takes(name))
     model = case.make(**{name: wrong})
-    with pytest.raises(ValueError, match=r"not available|image_shape"):
+    with pytest.raises(ValueError, match=r"not available|image_shape|estimator"):
         model.fit(case.X, case.y)
     with pytest.raises(NotFittedError):
         case.output(model)

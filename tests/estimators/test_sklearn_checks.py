@@ -21,6 +21,7 @@ from skae import (
     DenoisingImputer,
     LocalContrastNormalizer,
     ManifoldTangentClassifier,
+    OutlierDetector,
     PatchFeatures,
     PatchWhitener,
     Pooling,
@@ -78,6 +79,8 @@ ESTIMATORS = [
     TangentDistanceClassifier(unlabelled=None),
     DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2),
     DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2, sample_posterior=True),
+    OutlierDetector(AutoEncoder(2, max_iter=2), n_members=1),
+    OutlierDetector(n_members=1),
 ]  # fmt: skip
 
 DENSE, SPARSE = (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse"))
@@ -104,6 +107,7 @@ def expected_failures(estimator):
     if parameters.get("early_stopping"):
         found = dict.fromkeys((DENSE, SPARSE), SPLIT)
     noisy = isinstance(estimator, RBM | DeepBeliefNetwork) or parameters.get("corruption")
+    noisy = noisy or (isinstance(estimator, OutlierDetector) and estimator.estimator is None)
     if noisy or parameters.get("layer") == "denoising":
         found = dict.fromkeys((DENSE, SPARSE), NOISE)
     return found | (UNLABELLED if parameters.get("unlabelled") == -1 else {})

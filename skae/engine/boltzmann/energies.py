@@ -171,7 +171,8 @@ class BipartiteMachine:
     @property
     def n_enumerated(self) -> int:
         """How many units exact enumeration has to enumerate: of the visible ones, only binary."""
-        return min(self.n_hidden, self.n_visible) if self.units.is_binary else self.n_hidden
+        smaller = min(self.n_hidden, self.n_visible)
+        return smaller if self.units.is_binary else self.n_hidden
 
     def log_partition(self) -> torch.Tensor:
         """Log Z, by enumerating one layer and summing or integrating the other analytically.

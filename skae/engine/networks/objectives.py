@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skae.engine.networks.corruptions import corrupted
-from skae.engine.networks.gaps import observed
+from skae.engine.networks.gaps import missing_constant, observed, observed_loss
 from skae.engine.networks.layers import (
     AffineChain,
     Network,
@@ -17,7 +17,6 @@ from skae.engine.networks.layers import (
     initialize_,
 )
 from skae.engine.networks.penalties import checked_value
-from skae.engine.networks.units import missing_constant, observed_loss
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 

@@ -27,8 +27,8 @@ without the constant.
 
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
 machine. ``is_discrete`` says whether all states of theirs can be counted, ``is_binary`` whether
-these are all rows of zeros and ones; ``precision``, of one number for each column, is 1 where a
-column is discrete.
+these are all of zeros and ones; ``precision``, of one
+number for each column, is 1 where a column is discrete.
 """
 
 import math
@@ -54,8 +54,8 @@ class Units:
     domain: tuple[float, float] | None = None
     standardizes = False
     sums_to_one = False
+    is_binary = False
     together: Callable[..., Any] | None = None
-    is_discrete = is_binary = False
     is_linear = False
     activation: Activation | None = None
     constant = 0.0
@@ -75,7 +75,8 @@ class Bernoulli(Units):
     name = "bernoulli"
     summary = "cross-entropy, for values in [0, 1]"
     domain = (0.0, 1.0)
-    is_discrete = is_binary = True
+    is_discrete = True
+    is_binary = True
     activation = ACTIVATIONS["sigmoid"]
 
     def mean(self, a):
@@ -136,6 +137,7 @@ class Gaussian(Units):
         "so that a raw table needs no scaler"
     )
     standardizes = True
+    is_discrete = False
     is_linear = True
     activation = ACTIVATIONS["linear"]
 
@@ -377,7 +379,6 @@ class Mixed(Units):
 
     def __init__(self, parts):
         self.parts = [(units, _as_slice(columns)) for units, columns in parts]
-        self.is_discrete = all(units.is_discrete for units, _ in parts)
         self.constant = sum(units.constant for units, _ in parts)
         self.column_constant = self._constants() if self.constant else None
 
@@ -398,6 +399,11 @@ class Mixed(Units):
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""
         return self._scattered(a, lambda units, part: units.mean(part))
+
+    @property
+    def is_discrete(self):
+        """Whether all units are."""
+        return all(units.is_discrete for units, _ in self.parts)
 
     def sample(self, a, generator, precision=None, out=None):
         """One draw of each column; real ones of variance 1 or 1 / precision."""
@@ -446,18 +452,21 @@ class Mixed(Units):
 
     def energy(self, x, bias, precision=None):
         """Energy of visible units without hidden ones: the sum of those of the parts."""
-        return self._summed("energy", x, bias, precision)
+        return sum(
+            units.energy(
+                x[..., columns], bias[columns], None if precision is None else precision[columns]
+            )
+            for units, columns in self.parts
+        )
 
     def log_normalizer(self, u, bias, precision=None):
         """Log of the sum and integral over all x of exp(sum_i precision_i u_i x_i - energy(x))."""
-        return self._summed("log_normalizer", u, bias, precision)
-
-    def _summed(self, name, values, bias, precision):
-        total = 0.0
-        for units, columns in self.parts:
-            own = None if precision is None else precision[columns]
-            total = total + getattr(units, name)(values[..., columns], bias[columns], own)
-        return total
+        return sum(
+            units.log_normalizer(
+                u[..., columns], bias[columns], None if precision is None else precision[columns]
+            )
+            for units, columns in self.parts
+        )
 
     def bias_for_mean(self, mean):
         """The pre-activation at which the units' mean is ``mean``."""
@@ -478,25 +487,6 @@ def _drawn(probability, generator, dim):
     time = torch.empty_like(probability).exponential_(generator=generator)
     time.clamp_(min=torch.finfo(time.dtype).tiny)
     return torch.div(probability, time, out=time).argmax(dim, keepdim=True)
-
-
-def observed_loss(units, a, x, mask, weight=None):
-    """-log P of what was observed of each row, shape (n_samples,).
-
-    ``mask`` tells of what was observed; None: all. Where it is False, x is any finite number.
-    """
-    if mask is None:
-        return units.negative_log_likelihood(a, x, weight)
-    seen = mask.to(a.dtype)
-    loss = units.negative_log_likelihood(a, x, seen if weight is None else seen * weight)
-    return loss - missing_constant(units, mask, a.dtype)
-
-
-def missing_constant(units, mask, dtype):
-    """The part of the units' constant that is of columns not observed, of each row."""
-    if units.column_constant is None:
-        return 0.0
-    return (~mask).to(dtype) @ units.column_constant.to(mask.device, dtype)
 
 
 def _as_slice(columns):

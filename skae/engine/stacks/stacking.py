@@ -14,9 +14,8 @@ from dataclasses import replace
 
 import torch
 
-from skae.engine.networks.gaps import observed
+from skae.engine.networks.gaps import missing_constant, observed, observed_loss
 from skae.engine.networks.layers import AffineChain, decoder_maps, encoder_maps
-from skae.engine.networks.units import missing_constant, observed_loss
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows

@@ -22,8 +22,8 @@ from skae._validation import (
     column_names,
     make_generator,
 )
-from skae.engine.networks.gaps import observed
-from skae.engine.networks.units import UNITS, observed_loss
+from skae.engine.networks.gaps import observed, observed_loss
+from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import (
     AFRESH,

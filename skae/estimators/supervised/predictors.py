@@ -62,7 +62,9 @@ class SupervisedStack(TrainedModel):
         - "auto": "kernel" where columns are a table's and at most 5,000 rows have a target. A
           table is a data frame of more than plain numbers, or numbers that are standardised, or
           one-hot variables; columns that all lie in [0, 1], as of ink on paper, and sparse
-          matrices are none. Else "linear"; also where ``n_fine_tuned_layers``, ``dropout``,
+          matrices are none. Without a choice of ``layer_sizes``, ``layer`` or ``layers`` there is
+          one encoder of three layers below, which learns to undo swaps as
+          :class:`TableFeatures`. Else "linear"; also where ``n_fine_tuned_layers``, ``dropout``,
           ``early_stopping``, ``unsupervised_weight`` or ``pretraining=None`` ask for a training
           of the whole, and in ``partial_fit``;
         - a kernel of your own: ``output(x, z, distances)`` returns similarities of shape
@@ -312,6 +314,9 @@ class StackedClassifier(ClassifyingStack):
     codes of pre-training. With several outputs, the first term is the sum of theirs, each a mean
     over the rows whose class is known.
 
+    On tables of at most 5,000 labels the output is a ridge regression with a kernel instead, which
+    ``output`` describes, and nothing is fine-tuned.
+
     Use it where labels are few beside the rows, or where a deep net without pre-training
     overfits; with ``pretraining=None`` it is a multi-layer perceptron.
 
@@ -412,7 +417,8 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
     so that targets need no scaling, :math:`\rho` ``output_penalty`` and :math:`\lambda`
     ``unsupervised_weight``. A target that is NaN is unknown: its row takes part in pre-training,
     and in the layers' own criteria. The output starts as a ridge regression on the codes of
-    pre-training.
+    pre-training. On tables it is one with a kernel, which ``output`` describes, where at most 5,000
+    rows have a target; nothing is fine-tuned then.
 
     Read more in the :ref:`User Guide <stacked_predictors>`.
 

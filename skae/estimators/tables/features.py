@@ -18,20 +18,19 @@ from skae.estimators.face.transformer import Transformer
 
 # So few variables have little to do with each other: codes of them take more than they give.
 _FEW_VARIABLES = 5
-# A truth value that a hundredth of the rows have has this variance; rarer ones weigh no more.
-_LEAST_VARIANCE = 0.01
 
 
 class Block(NamedTuple):
     """Features that are scaled together; fitted state of `TableFeatures`.
 
     - ``names``: of its features.
-    - ``center``, ``scale``, of shape (n_features,): a feature is (x - center) / scale.
+    - ``center``, of shape (n_features,), is subtracted; then all are divided by the number
+      ``scale``.
     """
 
     names: tuple[str, ...]
     center: np.ndarray
-    scale: np.ndarray
+    scale: float
 
 
 @estimator
@@ -49,12 +48,12 @@ class TableFeatures(AutoEncoder):
         -\log P(x \mid V h_L(\tilde x) + c), \qquad
         h_{l+1} = \max(W_l h_l + b_l, 0), \quad h_0 = \tilde x
 
-    The features of a row, which is not corrupted then, are its columns (numbers clipped,
-    categories one-hot, and for each column with gaps whether there is one; all but the one-hot
-    ones with variance 1) and the outputs of all layers. The columns have mean 0 and rows of mean
-    squared length 1, and so have the layers together: neighbours, kernels and linear models can use
-    them as they are. Of fewer than 5 variables there are no codes, which would be worth less than
-    the columns, unless ``include_columns=False``.
+    The features of a row, which is not corrupted then, are its columns as the network sees
+    them (numbers clipped and standardised, categories one-hot, and for each column with
+    gaps whether there is one) and the outputs of all layers. Each block, the columns as well as
+    the layers together, has mean 0 and rows of mean squared length 1, so that neighbours, kernels
+    and linear models can use them as they are. Of fewer than 5 variables there are no codes, which
+    would be worth less than the columns, unless ``include_columns=False``.
 
     What it gives and where it does not is in the :ref:`User Guide <table_features>`.
 
@@ -119,7 +118,7 @@ class TableFeatures(AutoEncoder):
     blocks_: tuple[Block, ...] = attribute(
         "tuple of Block",
         """The columns, if they are among the features, and each layer: ``names`` of the features,
-        the ``center`` that is subtracted, the ``scale`` by which it is divided then.""",
+        the ``center`` that is subtracted, the ``scale`` by which the block is divided.""",
     )
     columns_with_gaps_: np.ndarray = attribute(
         "ndarray of int",
@@ -172,7 +171,7 @@ class TableFeatures(AutoEncoder):
         check_is_fitted(self)
         features = self._features(check_rows(self, X, reset=False))
         center = np.concatenate([block.center for block in self.blocks_])
-        scale = np.concatenate([block.scale for block in self.blocks_])
+        scale = np.concatenate([np.full(len(b.names), b.scale) for b in self.blocks_])
         features -= center.astype(features.dtype)
         features /= scale.astype(features.dtype)
         return features
@@ -200,8 +199,7 @@ class TableFeatures(AutoEncoder):
                 f"{n_features}; inverse_transform takes the output of transform."
             )
         block = self.blocks_[-1]
-        code = X[:, -len(block.names) :] * block.scale.astype(X.dtype)
-        code += block.center.astype(X.dtype)
+        code = X[:, -len(block.names) :] * X.dtype.type(block.scale) + block.center.astype(X.dtype)
         if self._has_codes:
             return super().inverse_transform(code)
         return self._decoded(code[:, : len(self.columns_.mean)].copy())
@@ -246,24 +244,12 @@ class TableFeatures(AutoEncoder):
         for number, of_block in enumerate(names):
             part = features[:, start : start + len(of_block)].astype(np.float64)
             center = np.average(part, axis=0, weights=weight)
-            variance = np.average(np.square(part - center), axis=0, weights=weight)
-            scale = np.ones(len(of_block))
-            if self.include_columns and number == 0:
-                own = self._with_own_scale(len(of_block))
-                scale[own] = np.sqrt(np.maximum(variance[own], _LEAST_VARIANCE))
-                length = np.sum(variance / scale**2)
-            else:
-                length = np.sum(variance) * n_layers  # all together as long as the columns
-            blocks.append(Block(tuple(of_block), center, scale * (np.sqrt(length) or 1.0)))
+            square = np.average(np.square(part - center).sum(axis=1), weights=weight)
+            # The layers together are as long as the columns.
+            n_parts = 1 if self.include_columns and number == 0 else n_layers
+            blocks.append(Block(tuple(of_block), center, float(np.sqrt(square * n_parts)) or 1.0))
             start += len(of_block)
         self.blocks_ = tuple(blocks)
-
-    def _with_own_scale(self, n_features):
-        """Which features of the columns are variables of their own, or tell of gaps."""
-        own = np.ones(n_features, dtype=bool)
-        for columns in self.columns_.variables:
-            own[columns] = len(columns) == 1
-        return own
 
     def _with_gaps(self, X):
         """The columns of checked rows that have gaps, but for those of one-hot variables."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skae.engine.optimisation.rows import fits_float32
 from skae.estimators.face.frame_columns import library_of, names_of
 
 
@@ -13,8 +14,10 @@ def fill_cells(X, gaps: np.ndarray, values):
     library = library_of(X)
     if library is None:
         X = np.asarray(X)
-        if X.dtype.kind != "f":
-            X = X.astype(object if np.asarray(values).dtype.kind == "O" else np.float64)
+        if np.asarray(values).dtype.kind == "O":
+            X = X.astype(object)
+        elif X.dtype.kind != "f":
+            X = X.astype(np.float32 if fits_float32(X.dtype) else np.float64)
         return np.where(gaps, values, X).astype(X.dtype, copy=False)
     columns = [
         _filled(library, X, values, number, missing) if missing.any() else None

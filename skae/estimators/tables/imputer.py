@@ -6,11 +6,10 @@ from dataclasses import replace
 from itertools import pairwise
 from numbers import Integral
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
@@ -19,7 +18,7 @@ from skae._validation import HasMethods, Interval, check_is_fitted
 from skae.engine.networks.normal import Normal, conditional_means, fit_normal
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
 from skae.estimators.face.frame_columns import library_of, read_columns
-from skae.estimators.face.frames import Encoding, Variable, encode_rows
+from skae.estimators.face.frames import Encoding, encode_rows
 from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing, warn
 from skae.estimators.face.parameters import (
     attribute,
@@ -30,55 +29,15 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.scikit_learn import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from skae.estimators.face.transformer import Transformer
+from skae.estimators.tables.fillers import Filler
 from skae.estimators.tables.filling import append_marks, fill_cells, select_columns
 
 # Part of the cells that members are tested on.
 _HIDDEN = 0.2
 # Rows that they are tested on, several times where there are few.
 _TESTED = 20_000
-# As many tested cells as these speak for the mean of network and normal distribution.
-_PRIOR = 10
-# Residuals of a number that draws are made of.
-_RESIDUALS = 2_000
 # Multiply-adds of one iteration of the normal distribution's fit.
 _WORK = 2e9
-
-
-class Filler(NamedTuple):
-    """How a variable's gaps are filled; fitted state of `DenoisingImputer`.
-
-    - ``variable``: what it is, of the encoding; ``columns``: its slice of the rows as they are
-      learned from.
-    - ``mean``: of its columns; ``network``, ``normal``: what counts of the two guesses, so that
-      the guess is mean + network (network's - mean) + normal (normal's - mean).
-    - ``residuals``: what that left of hidden cells, for numbers.
-    """
-
-    variable: Variable
-    columns: slice
-    mean: np.ndarray
-    network: float
-    normal: float
-    residuals: np.ndarray
-
-    def guess(self, network: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        """The expected value of a number, or the probabilities of categories, of each row."""
-        guess = self.mean + self.network * (network - self.mean)
-        guess += self.normal * (normal - self.mean)
-        if self.variable.is_numeric:
-            return guess
-        guess = np.clip(guess, 0, 1)
-        return guess / guess.sum(axis=1, keepdims=True) if guess.shape[1] > 1 else guess
-
-    def draw(self, guess: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        """A value of each row, with the spread that the guess leaves."""
-        if self.variable.is_numeric:
-            return guess + rng.choice(self.residuals, size=guess.shape)
-        if guess.shape[1] == 1:
-            return (rng.random_sample(guess.shape) < guess).astype(guess.dtype)
-        order = np.cumsum(guess, axis=1)
-        place = (rng.random_sample((len(guess), 1)) > order[:, :-1]).sum(axis=1)
-        return np.eye(guess.shape[1])[place]
 
 
 @estimator
@@ -237,18 +196,19 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.indicator_features_ = np.flatnonzero(_gaps_of(X).any(axis=0))
         self._check_empty(X)
         self._place(rows)
-        rows, rng = self._standardized(rows), check_random_state(self.random_state)
+        rows, rng = self._standardized(rows), _draws(self.random_state)
         member = _default() if self.estimator is None else self.estimator
         self.estimators_, normals, tests = [], [], []
         for inside in _parts(rows, min(self.n_estimators, len(rows)), rng):
             seed = int(rng.randint(2**31 - 1))
             self.estimators_.append(self._fitted(member, rows[inside], seed))
             normals.append(_fitted_normal(rows[inside], rng))
-            hidden = self._hide(rows[~inside], rng)
-            guesses = self._guesses(hidden[0], [self.estimators_[-1]], normals[-1])
-            tests.append((*hidden, *guesses))
-        self.normal_ = Normal(*(sum(part) / len(normals) for part in zip(*normals, strict=True)))
-        self._weigh(*(np.concatenate(part) for part in zip(*tests, strict=True)), rng)
+            hidden, full = self._hide(rows[~inside], rng)
+            tests.append((hidden, full, *self._guesses(hidden, self.estimators_[-1:], normals[-1])))
+        parts = zip(*normals, strict=True)
+        self.normal_ = Normal(*(sum(part) / len(normals) for part in parts))
+        hidden, full, network, normal = map(np.concatenate, zip(*tests, strict=True))
+        self._weigh(hidden, full, network, normal, rng)
         return self
 
     def transform(self, X):
@@ -271,10 +231,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         filled = np.zeros_like(rows)
         filled[:, self._columns] = rows[:, self._columns]
         filled[has_gaps] = self._filled(rows[has_gaps])
-        out = fill_cells(X, gaps, self._decoded(filled)) if has_gaps.any() else X
-        if library_of(X) is None:
-            out = fill_cells(out, np.zeros_like(gaps), X)  # a copy, of floats
-        out = select_columns(out, self._kept)
+        out = select_columns(fill_cells(X, gaps, self._decoded(filled)), self._kept)
         if not self.add_indicator:
             return out
         names = self.get_feature_names_out()[len(self._kept) :]
@@ -294,7 +251,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "n_features_in_")
         names = super().get_feature_names_out(input_features)
-        marks = self.indicator_features_ if self.add_indicator else []
+        marks = self.indicator_features_ if self.add_indicator else np.arange(0)
         return np.concatenate([names[self._kept], ["missingindicator_" + names[j] for j in marks]])
 
     def __sklearn_tags__(self):
@@ -405,7 +362,9 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _guesses(self, rows, members, normal):
         """The networks' and the normal distribution's guesses of all cells."""
         networks = [member.reconstruct(rows.astype(np.float32)) for member in members]
-        expected = conditional_means(torch.as_tensor(rows), normal).numpy()
+        # Copies: fitted state may be a read-only memory map.
+        normal = Normal(*(torch.tensor(part) for part in normal))
+        expected = conditional_means(torch.tensor(rows), normal).numpy()
         return sum(networks).astype(np.float64) / len(networks), expected
 
     def _weigh(self, hidden, full, network, normal, rng):
@@ -414,21 +373,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         for filler in self.fillers_:
             columns = filler.columns
             tested = np.isnan(hidden[:, columns.start]) & ~np.isnan(full[:, columns.start])
-            target, *guesses = (part[tested, columns] for part in (full, network, normal))
-            target = target - filler.mean
-            deviations = np.stack([(g - filler.mean).ravel() for g in guesses], axis=1)
-            prior = np.sqrt(_PRIOR * (1.0 if filler.variable.is_numeric else 0.1)) * np.eye(2)
-            weights, _ = nnls(
-                np.vstack([deviations, prior]),
-                np.concatenate([target.ravel(), prior.sum(axis=1) / 2]),
-            )
-            left = target.ravel() - deviations @ weights
-            if len(left) > _RESIDUALS:
-                left = rng.choice(left, size=_RESIDUALS, replace=False)
-            residuals = left if filler.variable.is_numeric and len(left) else np.zeros(1)
-            fillers.append(
-                filler._replace(network=weights[0], normal=weights[1], residuals=residuals)
-            )
+            cells = (part[tested, columns] for part in (full, network, normal))
+            fillers.append(filler.weighed(*cells, rng))
         self.fillers_ = tuple(fillers)
 
     def _filled(self, rows):
@@ -438,7 +384,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return filled
         rows = self._standardized(rows)
         network, normal = self._guesses(rows, self.estimators_, self.normal_)
-        rng = check_random_state(self.random_state) if self.sample_posterior else None
+        rng = _draws(self.random_state) if self.sample_posterior else None
         for filler in self.fillers_:
             missing = np.isnan(rows[:, filler.columns.start])
             guess = filler.guess(network[missing, filler.columns], normal[missing, filler.columns])
@@ -462,6 +408,11 @@ def _default():
         learning_rate_schedule="warmup_cosine",
         max_iter="auto",
     )
+
+
+def _draws(random_state):
+    """A source of draws; of fresh entropy for None, so that NumPy's global state is left alone."""
+    return np.random.RandomState() if random_state is None else check_random_state(random_state)
 
 
 def _is_empty(variable):
@@ -491,4 +442,4 @@ def _fitted_normal(rows, rng):
     if len(rows) > most:
         some = rows[rng.choice(len(rows), size=most, replace=False)]
         rows = some if (~np.isnan(some)).any(axis=0).all() else rows
-    return fit_normal(torch.as_tensor(rows))
+    return Normal(*(part.numpy() for part in fit_normal(torch.tensor(rows))))

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -19,6 +20,7 @@ from skae._validation import (
     check_rows,
     check_weights,
 )
+from skae.engine.networks.corruptions import GaussianNoise, Masking
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.frames import Encoding, encode_rows
 from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
@@ -27,14 +29,13 @@ from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.tables.scores import Surprise, score_of
 
-# The default ensemble: width, gradient steps at least, and the kinds of its members.
-_WIDTH, _STEPS = 32, 300
+# The kinds of members of the default ensemble, which take turns: their errors differ.
 _KINDS = (
-    {"activation": "tanh", "learning_rate": 5e-3},
-    {"activation": "relu", "learning_rate": 1e-2},
+    {"n_components": 32, "activation": "tanh"},
+    {"n_components": 64, "activation": "relu", "tied_weights": False},
 )
-# Levels of its noise, in standard deviations of the columns as clipped.
-_NOISE = (0.0, 0.5)
+# Gradient steps of each, at least.
+_STEPS = 300
 # Fences of a box plot, in widths of the lower half of its box.
 _FENCE = 3.0
 
@@ -49,13 +50,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
 
     .. math::
 
-        -\sum_i \frac{(x_i - r_i(x))^2}{2 v_i} - \frac{3}{8} \sum_i \log(1 + z_i^2 / 9)
-        + \sum_k \log P(x_k \mid r(x))
+        -\frac{3}{2} \sum_i \log \left(1 + \frac{(u_i - r_i(u))^2}{2 v_i}\right)
+        - \frac{3}{4} \sum_i \log \left(1 + \frac{z_i^2}{9}\right)
+        + \sum_k \log P(u_k \mid r(u))
 
-    with numbers i, whose squared residuals over the training rows have the mean :math:`v_i`, and
-    truth values and categories k. The second sum is a quarter of the log-derivative of the clip
-    :math:`x_i = z_i / \sqrt{1 + z_i^2 / 9}`: what is far out stays so, although the network sees it
-    clipped.
+    for numbers i, clipped to :math:`u_i = z_i / \sqrt{1 + z_i^2 / 9}`, and truth values and
+    categories k. A residual counts by Student's density of two degrees of freedom, in units of the
+    column's residuals over the training rows, whose squares have the mean :math:`v_i`. The second
+    sum, half of the clip's log-derivative, tells apart what is far out.
 
     As scikit-learn's detectors do, it serves both where outliers are among the training rows, and
     where they are not and new rows are judged (novelties).
@@ -69,10 +71,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
 
     Notes
     -----
-    The noise of the default model is Gaussian, of a level that is drawn for each row of a batch
-    between 0 and a half standard deviation: one level fits some tables and fails on others. Its
-    width does not depend on the number of columns: noise and not a bottleneck keeps it from copying
-    rows.
+    Members of the default model have 32 tied tanh units and 64 untied relu units by turns. Gaussian
+    noise, of a standard deviation that is drawn for each row of a batch between 0 and 1/2, and then
+    masking, of a probability drawn so as well, keep them from copying rows.
 
     Rows with gaps and data frames with text, categories and dates are read as every estimator here
     reads them.
@@ -112,8 +113,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         default="auto",
         constraints=[StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         kind='"auto" or float in (0, 0.5]',
-        doc="""Part of the training rows that are outliers, which sets ``offset_``. "auto": the lower
-        fence of their box plot, three widths of the lower half of the box below it.""",
+        doc="""Part of the training rows that are outliers, which sets ``offset_``. "auto": the
+        lower fence of their box plot, three widths of the lower half of the box below it.""",
     )
     n_members: int = parameter(
         default=4,
@@ -163,7 +164,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
                 "OutlierDetector needs at least 2 rows, and tells more from hundreds."
             )
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        self.estimators_ = [self._fitted(model, X, weights) for model in models]
+        self.estimators_ = [self._fitted(model, X, weights, rows.shape[0]) for model in models]
         scores = [
             score_of(model) if self.estimator is not None else Surprise(model, rows)
             for model in self.estimators_
@@ -181,7 +182,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         scores : ndarray of shape (n_samples,)
             Higher is more like them; the mean over the members.
         """
-        return _mean_of(self._scores, X, self._checked(X))
+        rows = self._checked(X)
+        return _mean_of(self._scores, X, rows)
 
     def decision_function(self, X) -> np.ndarray:
         """Scores above the threshold: `score_samples` less ``offset_``.
@@ -204,7 +206,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def score_columns(self, X) -> np.ndarray:
-        """What each column contributes to the scores of the rows: why is a row odd?
+        """What each column contributes to the scores of rows, and so why a row is odd.
 
         Returns
         -------
@@ -264,8 +266,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         members = self._members(sparse.issparse(X))
         if not hasattr(members[0], "score_samples"):
             raise ValueError(
-                f"estimator={members[0]!r} has no scores of rows (score_samples), so that it cannot "
-                "tell which are odd. AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder, "
+                f"estimator={members[0]!r} has no scores of rows (score_samples): it cannot tell "
+                "which are odd. AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder, "
                 "SparseCoder, PSD, StackedAutoEncoder, RBM and DeepBeliefNetwork have."
             )
         draws = check_random_state(self.random_state)
@@ -276,10 +278,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
             seeded.append(member)
         return seeded if names else seeded[:1]
 
-    def _fitted(self, model, X, weights):
+    def _fitted(self, model, X, weights, n_rows):
         if self.estimator is not None:
             return model.fit(X, **weights)
-        n_batches = ceil(rows_of(X) / model.batch_size)
+        n_batches = ceil(n_rows / model.batch_size)
         model.set_params(max_iter=ceil(_STEPS / n_batches))
         with warnings.catch_warnings():
             # Columns that do not depend on each other have nothing to be learned; scores do well.
@@ -287,24 +289,31 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
             return model.fit(X, **weights)
 
 
+class MaskingAndNoise:
+    """Gaussian noise, then masking, both of a level that is drawn anew for each row of a batch."""
+
+    has_mask = True
+
+    def __init__(self, level: tuple[float, float] = (0.0, 0.5)):
+        self.noise, self.masking = GaussianNoise(level), Masking(level)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator):
+        """The corrupted batch and the mask of what was set to 0."""
+        return self.masking(self.noise(x, generator)[0], generator)
+
+
 def default_member(number: int, numbers: str) -> AutoEncoder:
-    """One of the models of the default ensemble, whose kinds take turns."""
+    """One of the models of the default ensemble."""
     return AutoEncoder(
-        _WIDTH,
-        corruption="gaussian",
-        corruption_level=_NOISE,
+        **_KINDS[number % len(_KINDS)],
+        corruption=MaskingAndNoise(),
         numbers=numbers,
         batch_size=64,
+        learning_rate=5e-3,
         learning_rate_schedule="warmup_cosine",
         n_iter_no_change=None,
         device="cpu",
-        **_KINDS[number % len(_KINDS)],
     )
-
-
-def rows_of(X):
-    """The number of rows of a table, an array or a matrix."""
-    return X.shape[0] if hasattr(X, "shape") else len(X)
 
 
 def _mean_of(scores, X, rows):

@@ -7,6 +7,7 @@ number that no row changes. X are rows as encoded; of a score that ``reads_table
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.networks.gaps import observed
@@ -37,7 +38,7 @@ class _OfEncodedRows:
         terms = terms.astype(np.float64)
         if self.encoding is not None:
             at_median = self.encoding.log_derivatives(np.zeros_like(X[:1]))
-            derivatives = self.encoding.log_derivatives(X) - at_median
+            derivatives = np.where(np.isnan(X), 0.0, self.encoding.log_derivatives(X) - at_median)
             terms[:, self.scaled] += weight * derivatives[:, self.scaled]
         return terms
 
@@ -91,6 +92,8 @@ class Surprise(Likelihood):
 
     def columns(self, X):
         """The terms of each column."""
+        if not sparse.issparse(X):
+            X = X.astype(np.float64)  # so that a row's score does not depend on other rows
         variance = torch.as_tensor(self.variance[self.scaled])
         scaled = torch.as_tensor(self.scaled)
 

@@ -247,7 +247,9 @@ class ManifoldTangentClassifier(ClassifyingStack):
     prediction most, or nearly so.
 
     Use it where classes are separated by regions of low density and labels are few, as for
-    images of objects. o is the output before the softmax.
+    images of objects. Tables are not so: there the output is that of :class:`StackedClassifier`,
+    a kernel's where ``output="auto"`` finds one, and the tangents have no part in it.
+    o is the output before the softmax.
 
     Read more in the :ref:`User Guide <manifold_tangents>`.
 

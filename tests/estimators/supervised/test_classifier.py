@@ -779,11 +779,11 @@ def test_refused_before_any_layer_trains(images, y, parameters, labels, match):
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (np.full((4, 3), np.nan), "NaN in row 0"),
+        (np.full((4, 3), np.nan), "Column 0 and 2 more of X"),
         (np.array([["a"], ["b"], ["a"], ["b"]]), "OneHotEncoder"),
         (np.zeros((0, 3)), "0 sample"),
     ],
-    ids=["NaN", "text", "no rows"],
+    ids=["nothing observed", "text", "no rows"],
 )
 def test_bad_data_before_any_layer_trains(data, match):
     with pytest.raises(ValueError, match=match):

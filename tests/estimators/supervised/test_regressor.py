@@ -99,7 +99,7 @@ def test_gradient_steps_tend_to_ridge_regression(table):
 @pytest.mark.parametrize("layer", ["auto", "denoising", "contractive", "rbm", "psd"])
 def test_fine_tuning_learns(table, layer):
     X, y = table
-    model = StackedRegressor((16,), layer=layer, **SMALL)
+    model = StackedRegressor((16,), layer=layer, output="linear", **SMALL)
     frozen = clone(model).set_params(n_fine_tuned_layers=0, max_iter=10).fit(X, y)
     model.set_params(layers=frozen.stack_.layers_, pretraining="prefit")
     model.set_params(max_iter=40, learning_rate=5e-3, n_iter_no_change=None)
@@ -192,7 +192,11 @@ def test_unknown_targets_take_part_in_pretraining_alone(table, n_tuned):
     model = small_regressor(n_fine_tuned_layers=n_tuned, **WHOLE).fit(X, some)
     stack = StackedAutoEncoder((10, 6), layer="auto", **WHOLE).fit(X)
     prefit = StackedRegressor(
-        layers=stack.layers_, pretraining="prefit", n_fine_tuned_layers=n_tuned, **WHOLE
+        layers=stack.layers_,
+        pretraining="prefit",
+        output="linear",
+        n_fine_tuned_layers=n_tuned,
+        **WHOLE,
     ).fit(X[:80], y[:80])
     # Layers from all rows, and from there on the others as if they were all.
     assert_allclose(model.predict(X), prefit.predict(X), rtol=1e-9)
@@ -209,7 +213,11 @@ def test_unknown_targets_in_the_layers_own_criteria(table):
 
     def weights(data, weight):
         model = StackedRegressor(
-            layers=layers, pretraining="prefit", unsupervised_weight=weight, **WHOLE
+            layers=layers,
+            pretraining="prefit",
+            output="linear",
+            unsupervised_weight=weight,
+            **WHOLE,
         )
         return model.fit(data, some).stack_.weights_["0.weight_0"]
 
@@ -429,9 +437,9 @@ def test_failure_leaves_the_earlier_model(table, fail_in_training, method):
 @pytest.mark.parametrize("penalty", [0.0, 1e-3])
 def test_weak_penalties_do_not_tear_the_layers_apart(table, penalty):
     X, y = table
-    model = StackedRegressor((64, 64), output_penalty=penalty, max_iter=20, random_state=0).fit(
-        X, y
-    )
+    model = StackedRegressor(
+        (64, 64), output="linear", output_penalty=penalty, max_iter=20, random_state=0
+    ).fit(X, y)
     # Codes of few epochs are nearly collinear: without any penalty the output that is best on
     # them has huge weights, and the first steps through these would explode.
     assert model.stopping_reason_ != "diverged"

@@ -44,7 +44,7 @@ def test_without_penalties_it_is_the_stack(digits):
         "batch_size": 30,
         "output_penalty": 0.5,
     }
-    names = ("tangent", "unlabelled", "entropy", "balance")
+    names = ("tangent", "unlabelled", "entropy")
     nothing = {f"{name}_penalty": 0 for name in names}
     model = ManifoldTangentClassifier(**options, **settings, **nothing).fit(X, y)
     stack = StackedClassifier(**options, **settings).fit(X, y)
@@ -194,6 +194,7 @@ def test_partial_fit_is_refused_with_a_reason():
         ({"tangent_source": SparseCoder(3)}, "has no Jacobian.*Use another encoder"),
         ({"unlabelled_penalty": (1.0, -1.0)}, "'unlabelled_penalty' parameter.*tuple of two"),
         ({"unlabelled_step": (0.1, 0.2, 0.3)}, "'unlabelled_step' parameter.*tuple of two"),
+        ({"entropy_penalty": (0.1, -1.0)}, "'entropy_penalty' parameter.*tuple of two"),
         ({"pretraining": None}, "random layers"),
         ({"tangent_source": lambda X: X}, "are needed"),
     ],
