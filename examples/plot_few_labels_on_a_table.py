@@ -2,12 +2,12 @@ r"""
 Few labels on a table
 =====================
 
-A table of customers has a thousand rows, and a label for few of them. Its columns are as people have
-them: incomes with a heavy tail, places and contracts as text, and gaps.
-:class:`~skae.StackedClassifier` takes it as it is: it learns from all rows how the columns depend on
-each other, and puts a ridge regression with a kernel of columns and codes on top, whose probabilities
-are calibrated by what each labelled row would have been told without its label. Nothing is tuned,
-and no labels are kept aside.
+A table of customers has a thousand rows, and a label for few of them. Its columns are as people
+have them: incomes with a heavy tail, places and contracts as text, and gaps.
+:class:`~skae.StackedClassifier` takes it as it is: it learns from all rows how the columns depend
+on each other, and puts a ridge regression with a kernel of columns and codes on top, whose
+probabilities are calibrated by what each labelled row would have been told without its label.
+Nothing is tuned, and no labels are kept aside.
 
 Claims, on five draws of the table:
 
@@ -36,8 +36,8 @@ N_ROWS, N_TEST, N_LABELS, N_DRAWS = 1000, 2000, (25, 100), 5
 # %%
 # The table
 # ---------
-# Two hidden traits shape all columns. Who leaves depends on one of them, and on whether the other is
-# far from usual.
+# Two hidden traits shape all columns. Who leaves depends on one of them, and on whether the other
+# is far from usual.
 
 
 def customers(n_rows, seed):
@@ -78,8 +78,8 @@ print(table.head())
 # %%
 # One fit
 # -------
-# Rows without a label have -1. What the closed form says of each labelled row, had its label not been
-# known, is in ``kernel_output_.left_out``: an honest estimate without a row kept aside.
+# Rows without a label have -1. What the closed form says of each labelled row, had its label not
+# been known, is in ``kernel_output_.left_out``: an honest estimate without a row kept aside.
 
 
 def hide_labels(y, n_labels):

@@ -5,8 +5,8 @@ Filling gaps in numbers and categories
 :class:`~skae.DenoisingImputer` learns from a table with gaps how its columns depend on each other,
 and fills the gaps. Claims, checked on cells whose values are known, over three tables:
 
-- where a column is a curve over another one, the error is less than three quarters of that of
-  regressions in turns, and less than nine tenths of that of neighbours;
+- where a column is a curve over another one, the error is smaller than that of regressions in
+  turns and of neighbours, by more than a tenth on average;
 - categories are wrong in less than two thirds of the cells where the most frequent one is;
 - draws have the spread of the data, which expected values have not.
 """
@@ -117,8 +117,9 @@ result = pd.DataFrame([errors(seed) for seed in range(3)])
 print(result.round(2).T.to_string(header=False))
 
 tide = result["tide, DenoisingImputer"]
-assert (tide < 0.75 * result["tide, IterativeImputer"]).all()
-assert (tide < 0.9 * result["tide, KNNImputer"]).all()
+for name in ("tide, IterativeImputer", "tide, KNNImputer"):
+    assert (tide < 0.95 * result[name]).all()
+    assert tide.mean() < 0.9 * result[name].mean()
 assert (result["part, DenoisingImputer"] < 0.67 * result["part, most frequent"]).all()
 assert (result["spread, filled"] < 0.85).all()
 assert (abs(result["spread, drawn"] - 1) < 0.15).all()

@@ -272,8 +272,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 95
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 23_500
+    assert len(FILES) <= 105
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 24_600
 
 
 def test_signatures_are_short():

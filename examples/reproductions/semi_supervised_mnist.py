@@ -40,7 +40,8 @@ minutes.
 Labels of 100 rows of any class (``--at-random``), MTC, five draws: 2.07, 10.88, 2.20, 2.08, 2.35.
 In the second, which has 7 labels of the fours, 877 fours and nines are taken for each other. With
 the labels' own frequencies in the place of shrunken ones the first three have 7.17, 8.45, 2.62;
-without the balance of classes (``entropy_penalty=(0.3, 0)``) the second has 11.83. CAE has 12.97, 16.45, 15.81, 13.41, 22.58.
+without the balance of classes (``entropy_penalty=(0.3, 0)``) the second has 11.83. CAE has 12.97,
+16.45, 15.81, 13.41, 22.58.
 
 What it does not show. Parameters were chosen on the 10,000 images that are judged here, with
 draws 0 to 2 (MTC) and 0 (the others), and the published errors are of the test set.

@@ -3,8 +3,8 @@ Features of raw tables that help the classifiers behind them
 ============================================================
 
 Claim: the features of a bare ``TableFeatures()``, which takes a data frame as it is, help
-classifiers more than the columns themselves do, above all with few labels; and more than
-untrained units or PCA of carefully prepared columns do.
+a linear classifier more than carefully prepared columns do, and with few labels more than PCA and
+untrained units of these; other classifiers lose nothing on average.
 
 Each table is split into a training part (70 % of the rows, without labels) and a test part.
 Features are learned on the training part; a logistic regression, an SVC and 15 nearest
@@ -20,6 +20,37 @@ neighbours, all with their default parameters, learn from all labels of the trai
 
 Shown are areas under the ROC curve in percent: the mean gain over the columns and its standard
 error over tables, in how many tables there is a gain, the median and the worst table.
+
+Reached with ``--splits 2`` (16 tables of 5,000 rows at most; mean gain over the columns, its
+standard error, tables that gain):
+
+=============== ================== ================== ==================
+features        LR all             SVC all            kNN all
+=============== ================== ================== ==================
+columns         85.0               83.5               83.3
+PCA             -0.25 +- 0.10 (4)  -0.69 +- 0.17 (2)  +0.03 +- 0.16 (7)
+random units    +2.02 +- 0.95 (11) +0.22 +- 0.16 (10) -0.18 +- 0.16 (5)
+denoising       +0.03 +- 0.09 (9)  -0.21 +- 0.28 (3)  -0.23 +- 0.50 (8)
+both            +0.22 +- 0.16 (12) -0.02 +- 0.09 (10) +0.12 +- 0.18 (8)
+table features  +1.98 +- 0.93 (13) +0.16 +- 0.16 (10) +0.16 +- 0.37 (7)
+=============== ================== ================== ==================
+
+=============== ================== ================== ==================
+features        LR 5 %             SVC 5 %            kNN 5 %
+=============== ================== ================== ==================
+columns         78.4               77.8               74.3
+PCA             -0.05 +- 0.11 (8)  -0.36 +- 0.13 (4)  -0.20 +- 0.14 (7)
+random units    +1.01 +- 0.74 (11) +0.10 +- 0.23 (10) -0.34 +- 0.26 (6)
+denoising       +0.53 +- 0.34 (10) +0.33 +- 0.41 (9)  -0.51 +- 0.72 (6)
+both            +0.01 +- 0.10 (7)  +0.37 +- 0.14 (12) +0.01 +- 0.21 (6)
+table features  +1.96 +- 0.87 (12) +0.13 +- 0.26 (8)  -0.10 +- 0.28 (8)
+=============== ================== ================== ==================
+
+So the claim holds for a linear model, above all with few labels: +0.96 +- 0.32 (13 tables) over
+random units there. For an SVC and neighbours the gains are within their errors, and with all labels
+random units give a linear model as much. The worst table of the features is marketing_response
+(neighbours -3.4, LR with 5 % -3.2), where rare truth values tell most, which a careful user's
+columns weigh more. Seconds of the CPU for a fit: 2.3, and 3.2 for ``DenoisingAutoEncoder()``.
 
 Run ``SKAE_DATA=... python examples/reproductions/tables_features.py`` (``--splits 5``,
 ``--tables adult titanic``, ``--rows 5000`` at most of each table).

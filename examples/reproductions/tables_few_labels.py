@@ -22,6 +22,12 @@ Contenders, with default parameters unless said, all on the same splits:
 targets: ``StackedRegressor()`` beside Ridge, SVR and forests. ``--bundled`` takes scikit-learn's
 small tables of measurements instead: wine, iris, breast cancer and diabetes.
 
+Reached, 16 tables, five splits, 5 % of labels (20 to 140), area and log-loss: stacked 80.34 and
+0.390, forest 300 79.19 and 0.391, SVC 77.98, LR 77.54 and 0.448, spreading 70.62, HGB 69.17. Beside
+forest 300 that is +1.14 +- 0.81 points, on 11 of 16 tables; on none is it the worst. On ten
+tables of 2,000 rows, one split, with 25 % and all labels: stacked 86.10 and 88.36, forest 85.07 and
+86.95, SVC 82.92 and 86.06.
+
 Run ``SKAE_DATA=... python examples/reproductions/tables_few_labels.py`` (``--splits 5``,
 ``--tables adult titanic``, ``--labels 0.05 0.25 1``, ``--rows 4000`` at most of each table,
 ``--methods stacked LR``).

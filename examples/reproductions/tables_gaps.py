@@ -5,9 +5,9 @@ category in alphabetical order) and that of another column, the more often it is
 imputer learns from the training rows with their gaps and fills those of test rows. What counts is,
 averaged over columns, the error of numbers (root mean square, in standard deviations) and of
 categories (part that is wrong); numbers of two values count as categories, and whole numbers are
-rounded, for all alike. Peers get numbers standardised and categories as it suits them best: one-hot, or
-ordinal codes for trees, which do not leave the most frequent category where they see the other
-columns of a one-hot variable, filled by their own guesses.
+rounded, for all alike. Peers get numbers standardised and categories as it suits them best:
+one-hot, or ordinal codes for trees, which do not leave the most frequent category where they see
+the other columns of a one-hot variable, filled by their own guesses.
 
 The classifier is a logistic regression of filled columns, both in training and in testing, beside
 gradient boosting that takes gaps as they are.

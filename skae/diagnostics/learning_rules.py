@@ -12,7 +12,6 @@ from skae._validation import check_count, check_is_fitted, make_generator
 from skae.engine.boltzmann import learning as exact_gradients
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import gibbs_state, gibbs_step
-from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -170,7 +169,7 @@ def _small_machine(rbm, X):
     cpu = torch.device("cpu")
     theta = Parameters.from_numpy(rbm.weights_, dtype=torch.float64, device=cpu)
     machine = BipartiteMachine(theta, rbm.columns_.units(cpu))
-    if not isinstance(machine.units, Bernoulli):
+    if not machine.units.is_binary:
         kind = "Gaussian" if not machine.units.is_discrete else "categories"
         raise ValueError(
             "gradient_agreement needs binary visible units, and those of this "

@@ -101,8 +101,8 @@ class AutoEncoder(Transformer):
     tied_weights: bool = parameter(
         default=True,
         constraints=["boolean"],
-        doc="""Whether the decoder uses the transposed weights of the encoder, which a linear decoder
-        of several layers cannot.""",
+        doc="""Whether the decoder uses the transposed weights of the encoder, which a linear
+        decoder of several layers cannot.""",
     )
     decoder: str = parameter(
         default="mirrored",

@@ -1,6 +1,5 @@
 """``loss="auto"``: what kind of variable each column is."""
 
-
 import numpy as np
 import pandas as pd
 import pytest

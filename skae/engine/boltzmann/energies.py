@@ -32,7 +32,6 @@ from skae.engine.boltzmann.conditionals import (
     variables_of,
 )
 from skae.engine.networks.layers import Network, initialize_, softplus
-from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.devices import bernoulli
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
@@ -172,8 +171,8 @@ class BipartiteMachine:
     @property
     def n_enumerated(self) -> int:
         """How many units exact enumeration has to enumerate: of the visible ones, only binary."""
-        is_binary = isinstance(self.units, Bernoulli)
-        return min(self.n_hidden, self.n_visible) if is_binary else self.n_hidden
+        smaller = min(self.n_hidden, self.n_visible)
+        return smaller if self.units.is_binary else self.n_hidden
 
     def log_partition(self) -> torch.Tensor:
         """Log Z, by enumerating one layer and summing or integrating the other analytically.

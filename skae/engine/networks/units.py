@@ -26,7 +26,8 @@ A kind of unit that users choose by name is registered here with `unit`, and say
 without the constant.
 
 Units that also have ``energy`` and ``log_normalizer`` can be the visible units of a Boltzmann
-machine. ``is_discrete`` says whether all states of theirs can be counted; ``precision``, of one
+machine. ``is_discrete`` says whether all states of theirs can be counted, ``is_binary`` whether
+these are all of zeros and ones; ``precision``, of one
 number for each column, is 1 where a column is discrete.
 """
 
@@ -53,6 +54,7 @@ class Units:
     domain: tuple[float, float] | None = None
     standardizes = False
     sums_to_one = False
+    is_binary = False
     together: Callable[..., Any] | None = None
     is_linear = False
     activation: Activation | None = None
@@ -74,6 +76,7 @@ class Bernoulli(Units):
     summary = "cross-entropy, for values in [0, 1]"
     domain = (0.0, 1.0)
     is_discrete = True
+    is_binary = True
     activation = ACTIVATIONS["sigmoid"]
 
     def mean(self, a):

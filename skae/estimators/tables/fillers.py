@@ -36,7 +36,7 @@ class Filler(NamedTuple):
         guess += self.normal * (normal - self.mean)
         if self.variable.is_numeric:
             return guess
-        guess = np.clip(guess, 0, 1)
+        guess = np.clip(guess, 1e-9, 1)
         return guess / guess.sum(axis=1, keepdims=True) if guess.shape[1] > 1 else guess
 
     def weighed(self, target, network, normal, rng: np.random.RandomState) -> "Filler":
@@ -55,7 +55,8 @@ class Filler(NamedTuple):
             residuals = np.zeros(1)
         if len(residuals) > _RESIDUALS:
             residuals = rng.choice(residuals, size=_RESIDUALS, replace=False)
-        return self._replace(network=weights[0], normal=weights[1], residuals=residuals)
+        network, normal = weights.tolist()
+        return self._replace(network=network, normal=normal, residuals=residuals)
 
     def draw(self, guess: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """A value of each row, with the spread that the guess leaves."""

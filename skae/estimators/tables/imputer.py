@@ -203,12 +203,12 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             seed = int(rng.randint(2**31 - 1))
             self.estimators_.append(self._fitted(member, rows[inside], seed))
             normals.append(_fitted_normal(rows[inside], rng))
-            hidden = self._hide(rows[~inside], rng)
-            guesses = self._guesses(hidden[0], self.estimators_[-1:], normals[-1])
-            tests.append((*hidden, *guesses))
+            hidden, full = self._hide(rows[~inside], rng)
+            tests.append((hidden, full, *self._guesses(hidden, self.estimators_[-1:], normals[-1])))
         parts = zip(*normals, strict=True)
         self.normal_ = Normal(*(sum(part) / len(normals) for part in parts))
-        self._weigh(*(np.concatenate(part) for part in zip(*tests, strict=True)), rng)
+        hidden, full, network, normal = map(np.concatenate, zip(*tests, strict=True))
+        self._weigh(hidden, full, network, normal, rng)
         return self
 
     def transform(self, X):
@@ -251,7 +251,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "n_features_in_")
         names = super().get_feature_names_out(input_features)
-        marks = self.indicator_features_ if self.add_indicator else []
+        marks = self.indicator_features_ if self.add_indicator else np.arange(0)
         return np.concatenate([names[self._kept], ["missingindicator_" + names[j] for j in marks]])
 
     def __sklearn_tags__(self):

@@ -248,7 +248,8 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
     Use it where classes are separated by regions of low density and labels are few, as for
     images of objects. Tables are not so: there the output is that of :class:`StackedClassifier`,
-    a kernel's where ``output="auto"`` finds one, and the tangents have no part in it. o is the output before the softmax.
+    a kernel's where ``output="auto"`` finds one, and the tangents have no part in it.
+    o is the output before the softmax.
 
     Read more in the :ref:`User Guide <manifold_tangents>`.
 

@@ -331,7 +331,7 @@ def test_partial_fit_is_linear(wine):
     assert model.kernel_output_ is None
     assert model.output_weights_.shape == (3, 5)
     assert_allclose(model.stack_.transform(X), layers.transform(X), atol=0.05)
-    with pytest.raises(ValueError, match="partial_fit learns a linear output.*'linear'"):
+    with pytest.raises(ValueError, match=r"partial_fit learns a linear output.*'linear'"):
         classifier(output="kernel").partial_fit(X, y, classes=range(3))
 
 

@@ -1,0 +1,93 @@
+"""
+Tables in two dimensions
+========================
+
+Claim: a deep auto-encoder with two code units is a better map of a table than its first two
+principal components: neighbours on the map are neighbours in the table (trustworthiness, of 15),
+and classes are told by the 15 nearest on the map.
+
+The auto-encoder has two tanh layers of 128 units on each side of the code and takes the raw frame;
+PCA (and UMAP, if umap-learn is installed) takes prepared columns (see ``real_tables.py``).
+Trustworthiness is measured in these. The accuracy is the area under the ROC curve, in
+cross-validation.
+
+Reached with ``--rows 1500`` on titanic, german_credit, wine_quality, orange_juice, ionosphere,
+liver, marketing_response and telco_churn: trustworthiness 0.876 (PCA 0.854), better on all eight;
+area 0.758 (PCA 0.720), better on five; 2.4 s of the CPU each. UMAP was not installed in this run.
+
+Run ``SKAE_DATA=... python examples/reproductions/tables_two_dimensions.py`` (``--tables titanic
+wine_quality``, ``--rows 2000`` at most of each table).
+"""
+
+import argparse
+import time
+import warnings
+
+import numpy as np
+from real_tables import load_table, prepared_columns, table_names
+from sklearn.decomposition import PCA
+from sklearn.manifold import trustworthiness
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from skae import AutoEncoder
+
+try:
+    from umap import UMAP
+except ImportError:
+    UMAP = None
+
+
+def make_map():
+    """The auto-encoder that draws."""
+    return AutoEncoder(
+        2,
+        hidden_layer_sizes=(128, 128),
+        activation="tanh",
+        tied_weights=False,
+        learning_rate=3e-3,
+        learning_rate_schedule="warmup_cosine",
+        max_iter="auto",
+        random_state=0,
+        device="cpu",
+    )
+
+
+def main(tables=None, rows=2000):
+    """Print trustworthiness, area and seconds of every map of every table."""
+    found = {}
+    for name in tables or table_names():
+        X, y = load_table(name)
+        chosen = np.random.default_rng(0).permutation(len(y))[:rows]
+        X, y = X.iloc[chosen].reset_index(drop=True), y[chosen]
+        columns = prepared_columns().fit_transform(X)
+        makers = {"PCA": (PCA(2, random_state=0), columns), "auto-encoder": (make_map(), X)}
+        if UMAP is not None:
+            makers["UMAP"] = (UMAP(random_state=0), columns)
+        for contender, (maker, data) in makers.items():
+            started = time.process_time()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                codes = np.asarray(maker.fit_transform(data))
+            seconds = time.process_time() - started
+            trust = trustworthiness(columns, codes, n_neighbors=15)
+            neighbours = KNeighborsClassifier(15)
+            area = cross_val_score(neighbours, codes, y, cv=5, scoring="roc_auc").mean()
+            found.setdefault(contender, []).append((trust, area, seconds))
+            print(f"{name:<20}{contender:<14}{trust:.3f} {area:.3f} {seconds:.1f} s", flush=True)
+    reference = np.array(found["PCA"])
+    for contender, measured in found.items():
+        measured = np.array(measured)
+        better = (measured > reference)[:, :2].sum(axis=0)
+        print(
+            f"{contender:<14} mean {measured[:, 0].mean():.3f} {measured[:, 1].mean():.3f} "
+            f"{measured[:, 2].mean():.1f} s; above PCA on {better[0]} and {better[1]} of "
+            f"{len(measured)} tables"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    parser.add_argument("--rows", type=int, default=2000, help="rows of a table at most")
+    parser.add_argument("--tables", nargs="*", help="names of tables; all by default")
+    main(**vars(parser.parse_args()))
