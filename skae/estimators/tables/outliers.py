@@ -234,7 +234,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = get_tags(AutoEncoder() if self.estimator is None else self.estimator).input_tags
+        is_model = hasattr(self.estimator, "fit")  # else `fit` refuses it
+        inner = get_tags(self.estimator if is_model else AutoEncoder()).input_tags
         tags.input_tags.sparse, tags.input_tags.allow_nan = inner.sparse, inner.allow_nan
         return tags
 
