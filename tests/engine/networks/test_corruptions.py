@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from skae.engine.networks.corruptions import CORRUPTIONS, GaussianNoise, Masking, SaltAndPepper
+from skae.engine.networks.corruptions import (
+    GaussianNoise,
+    Hiding,
+    Masking,
+    SaltAndPepper,
+    Swap,
+)
 from skae.engine.optimisation.devices import random_mask
 
 N_ROWS, N_COLUMNS = 2000, 7
@@ -246,12 +252,12 @@ def test_levels_of_another_number_of_columns():
 
 def test_hiding_puts_what_stands_for_gaps(x, generator):
     fill = torch.linspace(10, 20, N_COLUMNS, dtype=torch.float64)
-    hiding = CORRUPTIONS["hiding"](0.3).for_columns(MINIMUM, MAXIMUM, None, fill)
+    hiding = Hiding(0.3).for_columns(MINIMUM, MAXIMUM, None, fill)
     noisy, hidden = hiding(x, generator)
     # What is hidden looks as if it had never been observed, and nothing else has changed.
     assert torch.equal(noisy, torch.where(hidden, fill, x))
     assert_frequency(hidden, 0.3)
-    ranged, hidden = CORRUPTIONS["hiding"]((0.0, 0.6)).for_columns(MINIMUM, MAXIMUM)(x, generator)
+    ranged, hidden = Hiding((0.0, 0.6)).for_columns(MINIMUM, MAXIMUM)(x, generator)
     # Without columns 0 stands for a gap. Levels differ by row: the variance of the parts of
     # rows is that of the levels, 0.6^2 / 12, on top of the binomial one of at most 0.25 / 7.
     assert torch.equal(ranged == 0, hidden)
