@@ -477,7 +477,7 @@ FAULTS = [
     ),
     _auto_encoders(
         "salt and pepper know nothing of the columns",
-        "corruption = corruption.for_columns(*map(place.tensor, ends))",
+        "corruption = corruption.for_columns(*map(place.tensor, ends), variables, fill)",
         "pass",
         f"{_FACE}/test_composition.py::test_salt_and_pepper_are_the_ends_of_the_columns",
     ),

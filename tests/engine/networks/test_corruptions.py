@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper, Swap
+from skae.engine.networks.corruptions import (
+    GaussianNoise,
+    Hiding,
+    Masking,
+    SaltAndPepper,
+    Swap,
+)
 from skae.engine.optimisation.devices import random_mask
 
 N_ROWS, N_COLUMNS = 2000, 7
@@ -242,3 +248,17 @@ def test_levels_out_of_range(level, match):
 def test_levels_of_another_number_of_columns():
     with pytest.raises(ValueError, match=r"3 numbers.*each of the 7 columns, or .*4 variables"):
         Masking([0.1, 0.2, 0.3]).for_columns(MINIMUM, MAXIMUM, BY_VARIABLE)
+
+
+def test_hiding_puts_what_stands_for_gaps(x, generator):
+    fill = torch.linspace(10, 20, N_COLUMNS, dtype=torch.float64)
+    hiding = Hiding(0.3).for_columns(MINIMUM, MAXIMUM, None, fill)
+    noisy, hidden = hiding(x, generator)
+    # What is hidden looks as if it had never been observed, and nothing else has changed.
+    assert torch.equal(noisy, torch.where(hidden, fill, x))
+    assert_frequency(hidden, 0.3)
+    ranged, hidden = Hiding((0.0, 0.6)).for_columns(MINIMUM, MAXIMUM)(x, generator)
+    # Without columns 0 stands for a gap. Levels differ by row: the variance of the parts of
+    # rows is that of the levels, 0.6^2 / 12, on top of the binomial one of at most 0.25 / 7.
+    assert torch.equal(ranged == 0, hidden)
+    assert hidden.double().mean(dim=1).var() > 0.04
