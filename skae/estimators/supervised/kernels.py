@@ -39,6 +39,8 @@ _ROWS_OF_DISTANCES = 10_000
 _LEAST_PENALTY = 1.0
 # Steps of the layers of tables: more of them, no better outputs. And rows of each.
 _STEPS, _BATCH = 400, 128
+# Columns from which on they may be pixels, and the part of them that spans half of the scale.
+_PIXELS, _ON_ONE_SCALE = 32, 0.75
 # Numbers of a block of the kernel.
 _BLOCK = 2**22
 
@@ -100,7 +102,16 @@ def kernel_of(model, columns: Columns, data, n_labelled: int) -> str | Kernel | 
         return None
     units = [UNITS[name] for name, _ in columns.parts]
     is_table = model.encoding_ is not None or any(u.standardizes or u.sums_to_one for u in units)
-    return next(iter(KERNELS)) if is_table else None
+    return next(iter(KERNELS)) if is_table and not _are_intensities(columns) else None
+
+
+def _are_intensities(columns: Columns) -> bool:
+    """Whether many columns share one scale from 0 upwards, as an image's pixels do."""
+    span = columns.maximum - columns.minimum
+    span = span[span > 0]
+    if len(span) < _PIXELS or columns.minimum.min() < 0:
+        return False
+    return bool(np.mean(span >= columns.maximum.max() / 2) >= _ON_ONE_SCALE)
 
 
 def columns_of(layer, stack: StackedAutoEncoder, X, data) -> Columns:

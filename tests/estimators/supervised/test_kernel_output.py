@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, special
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes, load_wine
+from sklearn.datasets import load_diabetes, load_digits, load_wine
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
@@ -218,6 +218,17 @@ def test_auto_is_for_tables(kind, is_kernel):
 )
 def test_auto_is_linear_where_training_was_asked_for(wine, tuned):
     assert classifier(**tuned).fit(*wine).kernel_output_ is None
+
+
+@pytest.mark.parametrize("scale, linear", [(1.0, True), (1 / 16, True), (-1.0, False)])
+def test_auto_is_linear_for_images(scale, linear):
+    # On one scale from 0, whatever it is; values below 0 are no intensities.
+    X, y = load_digits(return_X_y=True)
+    model = StackedClassifier((4,), max_iter=1, pretraining="supervised", random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing is learned in one epoch
+        model.fit(X[:200] * scale, y[:200])
+    assert (model.kernel_output_ is None) == linear
 
 
 def test_auto_is_linear_where_labels_are_many(wine, monkeypatch):
