@@ -220,7 +220,7 @@ def test_auto_is_linear_where_training_was_asked_for(wine, tuned):
     assert classifier(**tuned).fit(*wine).kernel_output_ is None
 
 
-@pytest.mark.parametrize("scale, linear", [(1.0, True), (1 / 16, True), (-1.0, False)])
+@pytest.mark.parametrize(("scale", "linear"), [(1.0, True), (1 / 16, True), (-1.0, False)])
 def test_auto_is_linear_for_images(scale, linear):
     # On one scale from 0, whatever it is; values below 0 are no intensities.
     X, y = load_digits(return_X_y=True)
