@@ -5,12 +5,29 @@ category in alphabetical order) and that of another column, the more often it is
 imputer learns from the training rows with their gaps and fills those of test rows. What counts is,
 averaged over columns, the error of numbers (root mean square, in standard deviations) and of
 categories (part that is wrong); numbers of two values count as categories, and whole numbers are
-rounded, for all alike. Peers get numbers standardised and categories as it suits them best:
-one-hot, or ordinal codes for trees, which do not leave the most frequent category where they see
-the other columns of a one-hot variable, filled by their own guesses.
+rounded, for all alike. Peers get numbers standardised and categories one-hot; trees get ordinal
+codes, with which they fill numbers better. Neither leaves iterative imputers a good way to fill
+categories: columns of a one-hot variable are filled by each other's guesses.
 
 The classifier is a logistic regression of filled columns, both in training and in testing, beside
 gradient boosting that takes gaps as they are.
+
+Claim: of these imputers skae has the best mean rank, in numbers narrowly, in categories by far.
+Measured with ``--splits 1 --rows 1000``: 20 tables, 17 with categories, 16 with a class; settings
+were chosen on some of them (mean, and mean rank among the imputers):
+
+                       mean         neighbours   iterative    trees        skae
+    numbers, random    .973 (4.58)  .835 (3.72)  .954 (3.35)  .693 (1.70)  .687 (1.65)
+    numbers, rule     1.111 (4.65)  .958 (3.75)  .997 (3.00)  .800 (1.85)  .789 (1.75)
+    categories, random .318 (3.74)  .283 (3.15)  .313 (3.24)  .310 (3.38)  .230 (1.50)
+    categories, rule   .341 (3.88)  .283 (3.00)  .330 (3.35)  .298 (2.94)  .232 (1.82)
+    area, random       76.7 (3.69)  77.5 (3.19)  77.8 (2.56)  78.3 (2.81)  78.1 (2.75)
+    area, rule         78.6 (3.56)  79.5 (3.38)  79.8 (2.81)  79.6 (2.81)  79.5 (2.44)
+
+In numbers the difference from trees is within its standard error (.006 +- .008, .011 +- .010).
+What is filled in better hardly helps a logistic regression: all but the mean are alike. Boosting
+without an imputer has 78.7 and 81.9 there, by far more on phoneme, mammography and hr_turnover and
+less on most others. An imputer took about 8 seconds of one core for a table, trees 2.
 
 Run with SKAE_DATA set: ``python examples/reproductions/tables_gaps.py [--splits 5] [--rows 2000]
 [--tables adult titanic ...] [--rules random rule]``.

@@ -404,7 +404,7 @@ def _default():
         optimizer="adamw",
         weight_decay=0.01,
         batch_size=128,
-        learning_rate=2e-3,
+        learning_rate=5e-3,
         learning_rate_schedule="warmup_cosine",
         max_iter="auto",
     )
