@@ -179,14 +179,14 @@ def fit_kernel_output(
     known = [(targets.values[:, columns].sum(1) > 0).sum() for columns in groups or ()]
     scale = model.n_labelled_ / np.mean(known or targets.labelled.sum())
     penalty = max(model.output_penalty, _LEAST_PENALTY)
+    calibrations: list[Calibration] = []
     if groups is None:
         given = np.ones(len(positions)) if targets.weight is None else targets.weight[positions]
         ridge = kernel_ridge(matrix, values, torch.tensor(given * scale), penalty)
         weights, bias, left_out = (part.numpy() for part in ridge)
-        calibrations = ()
     else:
         weights, left_out = np.zeros(values.shape), np.full(values.shape, np.nan)
-        bias, calibrations = np.zeros(values.shape[1]), []
+        bias = np.zeros(values.shape[1])
         for columns in groups:
             count = values[:, columns].sum(1)
             known = torch.nonzero(count > 0).squeeze(1)

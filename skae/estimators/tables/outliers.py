@@ -30,7 +30,7 @@ from skae.estimators.face.training import TrainedModel
 from skae.estimators.tables.scores import Surprise, score_of
 
 # The kinds of members of the default ensemble, which take turns: their errors differ.
-_KINDS = (
+_KINDS: tuple[dict[str, Any], ...] = (
     {"n_components": 32, "activation": "tanh"},
     {"n_components": 64, "activation": "relu", "tied_weights": False},
 )
