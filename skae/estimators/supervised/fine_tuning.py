@@ -104,8 +104,8 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     n_tuned = 0 if kernel or outcome == "interrupted" else _n_tuned(model, stack.layers_)
     if kernel:
         options = model, stack, read.data, read.weight, seen, kernel
-        model.kernel_output_, weights, bias = fit_kernel_output(*options)
-        output = weights, bias
+        model.kernel_output_, coefficients, offset = fit_kernel_output(*options)
+        output = coefficients, offset
     elif not was_linear or n_tuned == 0:
         output, n_iter = _start_of_output(model, stack, read.data, seen, is_final=n_tuned == 0)
 
