@@ -53,7 +53,7 @@ class SupervisedStack(TrainedModel):
         doc="""What is on top of the layers:
 
         - "linear": an affine map, fine-tuned together with the layers;
-        - "kernel": a ridge regression on the targets with a kernel, the mean of exp(-|x - z| / 2 m)
+        - "kernel": a ridge regression on the targets with a kernel, the mean of exp(-d(x, z) / 2 m)
           over city block and Euclidean distances, m being the mean distance, and over the columns
           and the codes of each layer. Nothing is fine-tuned, and nothing is to be tuned: for few
           labels of tables. Logits of classes are calibrated by the outputs that each row would
