@@ -46,12 +46,11 @@ class BipartiteMachine:
         E(v, h) = E_v(v) - h.b - h W (v / s^2)       F(v) = -log sum_h exp(-E(v, h))
 
     with ``E_v(v) = -v.c`` for Bernoulli visible units and one-hot columns (s = 1) and
-    ``1/2 |(v - c) / s|^2`` for Gaussian ones; of mixed columns it is the sum. The units' ``energy`` says which.
-    Hidden units are Bernoulli. Both conditionals factorise:
+    ``1/2 |(v - c) / s|^2`` for Gaussian ones; of mixed columns it is the sum. The units' ``energy``
+    says which. Hidden units are Bernoulli. Both conditionals factorise:
 
         P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
-        v | h : Bernoulli units with logits c + h W; categories with probabilities
-                softmax(c + h W) over their columns; N(c + h W, s^2)
+        v | h ~ Bernoulli(c + h W), softmax(c + h W) over a category's columns, N(c + h W, s^2)
 
     It is a view: where the parameters ``theta`` change, so does the machine. Here alone stand their
     names, which are those of a network of one tied layer, so that penalties and affine maps apply
