@@ -9,6 +9,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -35,6 +36,7 @@ __all__ = [
     "column_names",
     "computing_dtype",
     "make_generator",
+    "random_numbers",
 ]
 
 
@@ -358,6 +360,11 @@ def make_generator(random_state, device):
             "numpy.random.RandomState."
         )
     return torch.Generator(device).manual_seed(seed)
+
+
+def random_numbers(random_state):
+    """A RandomState of any random_state of scikit-learn; of fresh entropy for None."""
+    return np.random.RandomState() if random_state is None else check_random_state(random_state)
 
 
 def column_indices(X, columns):

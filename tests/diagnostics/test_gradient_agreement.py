@@ -145,7 +145,7 @@ def test_the_machine_stays_as_it_was(rbm, X):
 @pytest.mark.parametrize(("n_visible", "n_hidden"), [(13, 2), (2, 13)])
 def test_a_machine_that_is_too_large_is_refused(n_visible, n_hidden):
     X = np.eye(n_visible)
-    rbm = RBM(n_hidden, persistent=False, max_iter=1, random_state=0).fit(X)
+    rbm = RBM(n_hidden, visible="bernoulli", persistent=False, max_iter=1, random_state=0).fit(X)
     match = f"at most 12 units each are possible.*{n_visible} visible and {n_hidden} hidden"
     # The message says how many units are possible, and how many there are.
     with pytest.raises(ValueError, match=match):
@@ -154,7 +154,7 @@ def test_a_machine_that_is_too_large_is_refused(n_visible, n_hidden):
 
 def test_twelve_units_are_possible():
     X = np.eye(12)
-    rbm = RBM(12, persistent=False, max_iter=1, random_state=0).fit(X)
+    rbm = RBM(12, visible="bernoulli", persistent=False, max_iter=1, random_state=0).fit(X)
     agreement = gradient_agreement(rbm, X, n_gibbs_steps=(1,), scales=(1,), n_particles=10)
     # The limit that the message names is within it; nearly all of CD-1 is right at the start.
     assert agreement.cosine[3, 0] > 0.9

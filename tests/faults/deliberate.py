@@ -122,7 +122,7 @@ FAULTS = [
     # The loop
     _training(
         "the schedule moves once an epoch, not once a step",
-        "(number + k / n_batches) / settings.max_iter",
+        "(number + k / n_batches) / max_iter",
         "number / settings.max_iter",
     ),
     _training("batches are not shuffled", "tensor_split(index[order],", "tensor_split(index,"),
@@ -228,13 +228,13 @@ FAULTS = [
     ),
     _rows(
         "the spread between blocks counts too much",
-        "change**2 * (total * block_total / merged)",
+        "change**2 * (total * part)",
         "change**2 * block_total",
     ),
     _rows(
         "the mean of a block ignores weights",
-        "block_mean = weight @ block / block_total",
-        "block_mean = block.mean(0)",
+        "block_sum = weight @ block\n",
+        "block_sum = block.mean(0) * block_total\n",
     ),
     _rows(
         "zeros that a sparse matrix does not store do not vary",
@@ -269,8 +269,8 @@ FAULTS = [
     ),
     _units(
         "the constant of a Gaussian density counts one column",
-        "0.5 * len(scale) * math.log(2 * math.pi)",
-        "0.5 * math.log(2 * math.pi)",
+        "torch.log(scale) + 0.5 * math.log(2 * math.pi)",
+        "torch.log(scale) + 0.5 * math.log(2 * math.pi) / len(scale)",
         f"{_ENGINE}/networks/test_units.py",
         f"{_FACE}/test_composition.py",
     ),
@@ -301,7 +301,7 @@ FAULTS = [
         "torch.empty_like(x).normal_(generator=generator)",
         "torch.randn_like(x)",
     ),
-    _corruptions("the level of the noise is squared", "alpha=self.level)", "alpha=self.level**2)"),
+    _corruptions("the level of the noise is squared", "alpha=level)", "alpha=level**2)"),
     # Penalties and criteria
     _penalties(
         "weight decay is twice what it should be",
@@ -425,8 +425,7 @@ FAULTS = [
     ),
     _transformer(
         "rows outside of the domain are scored",
-        '        self.columns_.check(X, getattr(self, "feature_names_in_", None))\n'
-        "        return X",
+        "        self.columns_.check(X, column_names(self))\n        return X",
         "        return X",
         f"{_FACE}/test_bad_input.py::test_likelihoods_are_of_the_domain_of_the_loss",
     ),
@@ -461,7 +460,7 @@ FAULTS = [
     ),
     _validation(
         "infinite entries that a sparse matrix stores are taken",
-        "if not np.isfinite(X.data).all():",
+        "if not is_right(X.data).all():",
         "if np.isnan(X.data).any():",
     ),
     _validation(
@@ -489,8 +488,8 @@ FAULTS = [
     ),
     _machines(
         "the loss is one column's, not that of all",
-        "losses = -n_visible * machine",
-        "losses = -1.0 * machine",
+        "losses -= n_variables * machine",
+        "losses -= 1.0 * machine",
     ),
     _machines(
         "persistent chains start anew at every step",
@@ -504,7 +503,7 @@ FAULTS = [
     ),
     _machines(
         "learned variances have no bounds",
-        "machine(theta).log_variance.clamp_(math.log(least_variance), 0.0)",
+        "torch.maximum(log_variance, least_log, out=log_variance).clamp_(max=0.0)",
         "pass",
     ),
     _energies(
@@ -582,8 +581,8 @@ FAULTS = [
     ),
     _stacking(
         "the constant counts rows, not their weights",
-        "total = 1.0 if row_weight is None else row_weight.mean()",
-        "total = 1.0",
+        "total = x.new_ones(()) if row_weight is None else row_weight",
+        "total = x.new_ones(())",
     ),
     _supervised(
         "rows without a target thin out the loss",

@@ -24,9 +24,9 @@ _COLLAPSED = 0.5
 _EXPLAINED, _TIME_TO_LEARN = 0.01, 30
 # A training that gave back this part of what it had gained went wrong.
 _SETBACK = 0.5
-# One whose last tenth brought this part of the loss's whole fall was not at its end: a straight
-# line brings a tenth, an exponential of which 80 % are done a twentieth.
-_UNFINISHED = 0.06
+# One whose last tenth brought more than this part of the loss's whole fall fell no slower at the
+# end than on average.
+_UNFINISHED = 0.1
 
 
 class CollapsedCodeWarning(UserWarning):

@@ -11,10 +11,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from skae._validation import HasMethods, Interval, check_is_fitted
+from skae._validation import HasMethods, Interval, check_is_fitted, random_numbers
 from skae.engine.networks.normal import Normal, conditional_means, fit_normal
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
 from skae.estimators.face.frame_columns import library_of, read_columns
@@ -196,7 +195,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.indicator_features_ = np.flatnonzero(_gaps_of(X).any(axis=0))
         self._check_empty(X)
         self._place(rows)
-        rows, rng = self._standardized(rows), _draws(self.random_state)
+        rows, rng = self._standardized(rows), random_numbers(self.random_state)
         member = _default() if self.estimator is None else self.estimator
         self.estimators_, normals, tests = [], [], []
         for inside in _parts(rows, min(self.n_estimators, len(rows)), rng):
@@ -384,7 +383,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return filled
         rows = self._standardized(rows)
         network, normal = self._guesses(rows, self.estimators_, self.normal_)
-        rng = _draws(self.random_state) if self.sample_posterior else None
+        rng = random_numbers(self.random_state) if self.sample_posterior else None
         for filler in self.fillers_:
             missing = np.isnan(rows[:, filler.columns.start])
             guess = filler.guess(network[missing, filler.columns], normal[missing, filler.columns])
@@ -408,11 +407,6 @@ def _default():
         learning_rate_schedule="warmup_cosine",
         max_iter="auto",
     )
-
-
-def _draws(random_state):
-    """A source of draws; of fresh entropy for None, so that NumPy's global state is left alone."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
 
 
 def _is_empty(variable):

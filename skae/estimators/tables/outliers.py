@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import get_tags
 
 from skae._validation import (
     HasMethods,
@@ -19,6 +19,7 @@ from skae._validation import (
     check_is_fitted,
     check_rows,
     check_weights,
+    random_numbers,
 )
 from skae.engine.networks.corruptions import GaussianNoise, Masking
 from skae.estimators.auto_encoders import AutoEncoder
@@ -271,7 +272,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
                 "which are odd. AutoEncoder, DenoisingAutoEncoder, ContractiveAutoEncoder, "
                 "SparseCoder, PSD, StackedAutoEncoder, RBM and DeepBeliefNetwork have."
             )
-        draws = check_random_state(self.random_state)
+        draws = random_numbers(self.random_state)
         seeded = []
         for member in map(clone, members):
             names = [n for n in member.get_params() if n.split("__")[-1] == "random_state"]

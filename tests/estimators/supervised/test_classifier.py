@@ -40,6 +40,7 @@ WHOLE = {"max_iter": 4, "batch_size": 1000, "n_iter_no_change": None, "random_st
 
 # Layers that are hardly trained, however long fine-tuning takes.
 SHORT = AutoEncoder(max_iter=3, batch_size=50)
+BRIEF = pytest.mark.filterwarnings("ignore:.*reached max_iter")  # more epochs teach more
 
 
 @pytest.fixture
@@ -291,6 +292,7 @@ def test_predictions_do_not_overflow(images, y):
         assert np.isfinite(model.predict_log_proba(images)).all()
 
 
+@BRIEF
 def test_several_outputs(images, y):
     both = np.stack([y % 3, y // 5], axis=1)
     model = small_classifier(max_iter=60, learning_rate=0.02).fit(images, both)
@@ -317,6 +319,7 @@ def test_several_outputs_are_several_problems(images, y, n_tuned):
         assert_allclose(p, alone.predict_proba(images), atol=1e-3)
 
 
+@BRIEF
 def test_labels_that_are_there_or_not(images, y):
     labels = np.stack([y % 2, y > 4, y == 3], axis=1).astype(int)
     model = small_classifier(max_iter=60, learning_rate=0.02).fit(images, labels)
@@ -370,6 +373,7 @@ def test_unlabelled_rows_in_the_layers_own_criteria(images, some):
     assert not np.allclose(stack_weights(0.5, images), stack_weights(0.5, other), rtol=1e-6)
 
 
+@BRIEF
 def test_unsupervised_weight_keeps_reconstructions(images, y):
     settings = {"layer": SHORT, "max_iter": 30, "learning_rate": 0.01, "n_iter_no_change": None}
     kept, given_up = (
