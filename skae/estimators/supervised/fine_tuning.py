@@ -105,7 +105,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     if kernel:
         options = model, stack, read.data, read.weight, seen, kernel
         model.kernel_output_, coefficients, offset = fit_kernel_output(*options)
-        output = coefficients, offset
+        output, n_iter = (coefficients, offset), 1
     elif not was_linear or n_tuned == 0:
         output, n_iter = _start_of_output(model, stack, read.data, seen, is_final=n_tuned == 0)
 
