@@ -118,7 +118,7 @@ for number, name in enumerate(CONTENDERS):
     axes.bar(np.arange(2) + 0.27 * (number - 1), heights, width=0.25, label=name)
 axes.set(ylim=(50, 100), ylabel="area under the ROC curve, %", xticks=[0, 1])
 axes.set_xticklabels(CLASSIFIERS)
-axes.legend(loc="lower right")
+axes.legend(loc="upper left")
 
 # %%
 # The claims, with a margin:
