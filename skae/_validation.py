@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -21,6 +22,7 @@ __all__ = [
     "Interval",
     "Registered",
     "StrOptions",
+    "as_array",
     "check_choice",
     "check_count",
     "check_domain",
@@ -35,6 +37,7 @@ __all__ = [
     "column_indices",
     "column_names",
     "computing_dtype",
+    "is_missing",
     "make_generator",
     "random_numbers",
 ]
@@ -46,6 +49,24 @@ class Registered(StrOptions):
     def __init__(self, names):
         super().__init__(set(names))
         self.options = names
+
+
+def as_array(values):
+    """A tensor of any device, dtype or history as an array; anything else as it is."""
+    if not isinstance(values, torch.Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).resolve_neg().numpy()
+
+
+def is_missing(values: np.ndarray) -> np.ndarray:
+    """Which entries of an array are NaN, None or NA, whatever its dtype."""
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    if values.dtype != object:
+        return np.zeros(values.shape, dtype=bool)
+    found = [v is None or is_pandas_na(v) or v != v for v in values.flat]
+    return np.reshape(np.array(found, dtype=bool), values.shape)
 
 
 def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
@@ -62,9 +83,7 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         Wrong shape or number of features, columns that are not what they were in `fit`, NaN or
         infinity; the message names the column and the remedy.
     """
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    X = as_array(X)
     if hasattr(estimator, "_encoded"):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
         if is_frame:  # names come first: columns are read by their places
@@ -258,7 +277,8 @@ def check_weights(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight = as_array(sample_weight)
+    weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError(
             "Sample weights are all zero, so that no row would count; "

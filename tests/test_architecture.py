@@ -50,13 +50,14 @@ ENGINE = {
 # ... and those of the estimators.
 ESTIMATORS = {
     "face": set(),
-    "targets": set(),
+    "labels": {"face"},
+    "targets": {"labels"},
     "auto_encoders": {"face"},
     "images": {"face", "auto_encoders"},
     "stacks": {"face", "auto_encoders", "targets"},
     "boltzmann": {"face", "stacks"},
     "sparse": {"face", "images"},
-    "supervised": {"face", "auto_encoders", "stacks", "targets"},
+    "supervised": {"face", "auto_encoders", "labels", "stacks", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
     "tables": {"face", "auto_encoders"},
 }
@@ -272,8 +273,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 105
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 24_600
+    assert len(FILES) <= 109
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 25_600
 
 
 def test_signatures_are_short():

@@ -4,7 +4,14 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
-from skae._validation import check_choice, check_count, check_is_fitted, check_number, check_rows
+from skae._validation import (
+    as_array,
+    check_choice,
+    check_count,
+    check_is_fitted,
+    check_number,
+    check_rows,
+)
 from skae.engine.networks.layers import jacobian_of
 from skae.engine.networks.singular_vectors import leading_singular_vectors, spectrum
 from skae.engine.optimisation.devices import place_of
@@ -187,7 +194,7 @@ def jacobian_products(estimator, X, directions, *, of="encoder"):
     """
     X = check_differentiable(estimator, X, of)
     form = dict(dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True)
-    directions = check_array(directions, input_name="directions", **form)
+    directions = check_array(as_array(directions), input_name="directions", **form)
     n_samples, n_features = X.shape
     if directions.ndim not in (2, 3) or (directions.shape[0], directions.shape[-1]) != X.shape:
         raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skae._validation import check_count, check_number, computing_dtype
+from skae._validation import as_array, check_count, check_number, computing_dtype
 from skae.diagnostics.jacobians import (
     check_differentiable,
     check_spectra,
@@ -290,7 +290,7 @@ def _check_neighbourhood(X, n_tangents, n_neighbors):
 
 def _as_floats(array, name):
     """A checked array or CSR matrix, in float32 where that holds all of its numbers."""
-    array = check_array(array, accept_sparse="csr", dtype="numeric", input_name=name)
+    array = check_array(as_array(array), accept_sparse="csr", dtype="numeric", input_name=name)
     return array.astype(np.float32 if fits_float32(array.dtype) else np.float64, copy=False)
 
 
@@ -329,7 +329,7 @@ def principal_angles(first, second):
     array([[ 0., 45.]])
     """
     first, second = (
-        check_array(array, dtype=[np.float64, np.float32], allow_nd=True, input_name=name)
+        check_array(as_array(array), dtype=[np.float64, np.float32], allow_nd=True, input_name=name)
         for array, name in ((first, "first"), (second, "second"))
     )
     shapes = first.shape, second.shape

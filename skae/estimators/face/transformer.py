@@ -16,6 +16,7 @@ from sklearn.utils import check_array
 from skae._validation import (
     Interval,
     StrOptions,
+    as_array,
     check_is_fitted,
     check_rows,
     check_weights,
@@ -223,7 +224,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             Mean of the output units, in the units of the data.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=[np.float64, np.float32], accept_sparse="csr")
+        X = check_array(as_array(X), dtype=[np.float64, np.float32], accept_sparse="csr")
         if X.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {X.shape[1]} columns, but codes of this {type(self).__name__} have "

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
-from skae._validation import Interval, check_is_fitted, check_rows, column_names
+from skae._validation import Interval, as_array, check_is_fitted, check_rows, column_names
 from skae.engine.optimisation.devices import place_of
 from skae.engine.sparse.groups import GroupL2, map_groups
 from skae.engine.sparse.problem import (
@@ -197,9 +197,8 @@ def _as_atoms(array):
     array = array.toarray() if sparse.issparse(array) else array
     try:
         # A copy: what the user does to the array does not change the model.
-        return check_array(
-            array, dtype=[np.float64, np.float32], copy=True, input_name="dictionary"
-        )
+        options = {"dtype": [np.float64, np.float32], "input_name": "dictionary"}
+        return check_array(as_array(array), copy=True, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(
             "dictionary has to be a finite array of shape (n_components, n_features), one atom "

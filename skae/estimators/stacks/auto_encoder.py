@@ -3,8 +3,8 @@
 import copy
 from numbers import Integral
 
-import numpy as np
 import torch
+from sklearn.utils import check_consistent_length
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, Registered, check_rows, check_weights
@@ -137,8 +137,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Only for supervised pre-training: classes (integers, of which -1 stands for an
-            unknown one, booleans or strings) or numbers (NaN for unknown ones).
+            Only for supervised pre-training: classes (integers or strings, of which -1 stands
+            for an unknown one, or booleans) or numbers (floats, whole or not; NaN for unknown
+            ones).
 
         Raises
         ------
@@ -151,7 +152,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         rows, layers = (X, data, sample_weight, weight), self._layers_for(X, data, goes_on)
-        targets = self._targets(y, weight, data.shape[0]) if needs_targets(self) else None
+        targets = self._targets(y, weight, data) if needs_targets(self) else None
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         if goes_on and self.fine_tuning:
             vars(self).update(facts_of(layers) | {"n_iter_": 0})
@@ -267,16 +268,15 @@ class StackedAutoEncoder(StackParameters, Transformer):
             require_gradients(layers, models, range(len(layers)), "fine-tuning")
         return continued(self.layers_, layers, self.pretraining == "prefit") if goes_on else layers
 
-    def _targets(self, y, weight, n_rows):
+    def _targets(self, y, weight, data):
         if y is None:
             raise ValueError(
                 f"With pretraining={self.pretraining!r} this {type(self).__name__} requires y to "
                 "be passed, but the target y is None. Pass it, or use pretraining='unsupervised'."
             )
-        y = np.atleast_1d(np.asarray(y))
-        if len(y) != n_rows:
-            raise ValueError(f"y has {len(y)} entries, but X has {n_rows} rows.")
-        return infer_targets(y, weight)
+        table, targets = infer_targets(y, weight)
+        check_consistent_length(data, table.values)
+        return targets
 
 
 def unrolled(layer):

@@ -78,7 +78,8 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh)
     stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
-    model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
+    model.n_labelled_, model.labelled_weight_ = int(read.targets.labelled.sum()), read.targets.total
+    seen, held_out = read.targets, None
     asks_for_kernel = model.output not in ("auto", "linear")
     if model.early_stopping and model.n_fine_tuned_layers != 0 and not asks_for_kernel:
         index, held_out = held_out_rows(model, read.table, read.targets)
@@ -147,12 +148,15 @@ def fit_part(model, X, y, sample_weight, **announced):
     targets = read.targets
     if not targets.labelled.any():
         _require_use_of_others(model, is_fresh)
+    n_labelled, weight = (0, 1.0) if is_fresh else (model.n_labelled_, model.labelled_weight_)
+    model.n_labelled_ = n_labelled + int(targets.labelled.sum())
+    # Of this call alone: passes over the same rows are no new ones, and no penalty fades.
+    model.labelled_weight_ = targets.total or weight
     if is_fresh:
-        model.n_labelled_, earlier = read.n_labelled, []
+        earlier = []
         _pretrain_(stack, layers, X, read, sample_weight, targets)
         state, was_linear = None, False
     else:
-        model.n_labelled_ += read.n_labelled
         earlier, state = model.loss_curve_, vars(model).get("_training_state")
         stack, output = model.stack_, (model.output_weights_, model.output_bias_)
         was_linear = model.kernel_output_ is None
@@ -236,7 +240,7 @@ def _start_of_output(model, stack, data, targets, *, is_final):
     max_iter = _LINEAR_STEPS if is_final else _START_STEPS
     # Large weights on top would tear the layers apart at the first steps.
     penalty = model.output_penalty if is_final else max(model.output_penalty, _START_PENALTY)
-    penalty *= targets.labelled.sum() / model.n_labelled_
+    penalty *= targets.labelled.sum() / model.labelled_weight_
     weights, bias, n_iter = fit_linear_output(
         stack._codes(data), targets, penalty, max_iter, is_final=is_final
     )
@@ -296,17 +300,30 @@ def fit_linear_output(codes, targets, penalty, max_iter, *, is_final):
     """
     rows = np.flatnonzero(targets.labelled)
     if targets.kind.groups is None:
+        codes, values = codes[rows].astype(np.float64), targets.values[rows]
         weight = None if targets.weight is None else targets.weight[rows]
-        model = Ridge(alpha=max(penalty, _LEAST))
-        model.fit(codes[rows].astype(np.float64), targets.values[rows], sample_weight=weight)
-        n_outputs = targets.values.shape[1]
-        return np.reshape(model.coef_, (n_outputs, -1)), np.ravel(model.intercept_), 1
+        return *_fit_numbers(codes, values, weight, penalty), 1
     parts = [
         _fit_classes(codes, targets.values[:, columns], penalty, max_iter, is_final)
         for columns in targets.kind.groups
     ]
     weights, biases, n_iter = zip(*parts, strict=True)
     return np.vstack(weights), np.concatenate(biases), max(n_iter)
+
+
+def _fit_numbers(codes, values, weight, penalty):
+    """Weights and biases of numbers; one by one, where rows miss some."""
+    if weight is None or weight.ndim == 1:
+        model = Ridge(alpha=max(penalty, _LEAST)).fit(codes, values, weight)
+        return np.reshape(model.coef_, (values.shape[1], -1)), np.ravel(model.intercept_)
+    known, weights, biases = weight > 0, [], []
+    penalty *= known.mean()  # it is compared with the rows that each output has
+    for number, own in enumerate(known.T):
+        of_own = weight[own, number] / weight[own, number].mean()
+        model = Ridge(alpha=max(penalty, _LEAST)).fit(codes[own], values[own, number], of_own)
+        weights.append(model.coef_)
+        biases.append(model.intercept_)
+    return np.array(weights), np.array(biases)
 
 
 def _fit_classes(codes, values, penalty, max_iter, is_final):

@@ -135,7 +135,7 @@ def tangent_criterion(model, task: Task) -> Criterion:
     needed = task.labelled & (model.tangent_penalty > 0)
     if planes is not None and not own:
         needed |= ~task.labelled
-    prior = task.targets.class_frequencies(model.n_labelled_)
+    prior = task.targets.class_frequencies()
 
     def objective():
         return SemiSupervised(

@@ -9,10 +9,10 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from skae._validation import (
     Interval,
     StrOptions,
+    as_array,
     check_count,
     check_is_fitted,
     check_rows,
-    check_weights,
     computing_dtype,
 )
 from skae.engine.optimisation.devices import require_memory, resolve_device
@@ -34,7 +34,7 @@ from skae.estimators.face.scikit_learn import BaseEstimator, ClassifierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.supervised.predictors import ClassifyingStack
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
-from skae.estimators.targets import Classes, checked_classes, find_classes, is_known
+from skae.estimators.targets import Classes
 
 _CPU = torch.device("cpu")
 _SIDES = {"one": 1, "two": 2}
@@ -209,15 +209,17 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
                 f"This {type(self).__name__} requires y to be passed, but the target y is None."
             )
         data = check_rows(self, X, reset=True)
-        y = column_or_1d(checked_classes(y), warn=True)
-        check_consistent_length(data, y)
-        (self.classes_,) = find_classes(y[:, np.newaxis], self.unlabelled)
-        self.labelled_ = np.flatnonzero(is_known(y, self.unlabelled))
+        kind = Classes(self.unlabelled)
+        table = kind.checked(column_or_1d(as_array(y), warn=True))
+        check_consistent_length(data, table.values)
+        (self.classes_,) = kind.described(table).classes
+        self.labelled_ = np.flatnonzero(table.known)
         self._require_neighbours(self.n_neighbors)
         # With more directions at each of them, the planes of any two rows meet.
         self.source_ = self._learned_source(data, (data.shape[1] - 1) // _SIDES[self.sides])
         self.n_tangents_ = 0 if self.source_ is None else self.source_.n_tangents
-        self.row_classes_ = np.searchsorted(self.classes_, y[self.labelled_])
+        labels = table.values[self.labelled_, 0]
+        self.row_classes_ = np.searchsorted(self.classes_, labels)
         self._keep_rows(data, device)
         return self
 
@@ -287,9 +289,9 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         score : float
         """
         check_is_fitted(self)
-        y = column_or_1d(checked_classes(y), warn=True)
         kind = Classes(self.unlabelled, classes=[self.classes_])
-        return kind.score(y, self.predict(X), check_weights(sample_weight, y[:, np.newaxis]))
+        y = column_or_1d(as_array(y), warn=True)
+        return kind.score(y, self.predict(X), sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -326,7 +326,7 @@ def test_bad_classes_name_the_remedy(X, y):
         model.fit(X, np.where(y < 0, -1, 1))
     with pytest.raises(ValueError, match="mixes strings"):
         # What is unknown has to be told from what is known.
-        model.fit(X, np.where(y < 0, -1, y.astype(str).astype(object)))
+        model.fit(X, np.where(y < 0, -2, y.astype(str).astype(object)))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         # One class for each row.
         model.fit(X, y[:-1])
