@@ -10,6 +10,7 @@ from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.supervised.folds import LabelledFolds
 from skae.estimators.supervised.predictors import StackedClassifier, StackedRegressor
 from skae.estimators.tables.features import TableFeatures
 from skae.estimators.tables.imputer import DenoisingImputer
@@ -27,6 +28,7 @@ __all__ = [
     "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "DenoisingImputer",
+    "LabelledFolds",
     "LocalContrastNormalizer",
     "ManifoldTangentClassifier",
     "OutlierDetector",

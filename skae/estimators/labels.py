@@ -79,6 +79,22 @@ def read_labels(y, unlabelled) -> Table:
     return Table(values, known, _numbered(names, values))
 
 
+def known_rows(y, unlabelled) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of any kind, one column for each output, and the rows all of whose are known."""
+    y = as_array(y)
+    options = {"ensure_2d": False, "ensure_all_finite": False, "input_name": "y"}
+    values = _columns(check_array(y, dtype=None, **options))
+    known = ~is_missing(values)
+    if unlabelled is not None and unlabelled == unlabelled:
+        known &= ~_is_mark(values, unlabelled)
+    known = known.all(axis=1)
+    if values.dtype.kind == "O":
+        labels = _of_one_kind(values[known])
+        values = np.zeros(values.shape, labels.dtype)
+        values[known] = labels
+    return values, known
+
+
 def require_same_rows(table: Table, predicted: np.ndarray, sample_weight, n_outputs: int):
     """Weights, or None, of true targets that are to be compared with predictions.
 

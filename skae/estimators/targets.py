@@ -299,8 +299,8 @@ class Numbers:
             if not known.any():
                 raise ValueError(
                     f"All rows that count have NaN among their targets{table.label(number)}, which "
-                    "stands for an unknown target, so there is nothing to predict. Pass the targets of some "
-                    "rows, or learn features without any."
+                    "stands for an unknown target, so there is nothing to predict. Pass the "
+                    "targets of some rows, or learn features without any."
                 )
             y = column[known]
             size = np.abs(y).max()
@@ -401,7 +401,7 @@ def _weights_of(names, class_weight):
     return np.array([class_weight.get(name, 1.0) for name in names])
 
 
-def infer_targets(y, row_weight: np.ndarray | None = None, unlabelled=-1) -> tuple[Table, Targets]:
+def infer_targets(y, row_weight: np.ndarray | None = None, unlabelled=-1) -> Targets:
     """Targets of an estimator that is neither classifier nor regressor, by the type of y.
 
     Integers, booleans and strings are classes. Floats are numbers, whole or not: counts and prices
@@ -414,4 +414,4 @@ def infer_targets(y, row_weight: np.ndarray | None = None, unlabelled=-1) -> tup
         unlabelled = np.nan if is_missing(given).any() else unlabelled
     kind: Numbers | Classes = Numbers() if is_float else Classes(unlabelled)
     table = kind.checked(y)
-    return table, kind.described(table, row_weight).encoded(table, row_weight)
+    return kind.described(table, row_weight).encoded(table, row_weight)

@@ -7,7 +7,7 @@ import torch
 from sklearn.utils import check_consistent_length
 from sklearn.utils.metaestimators import available_if
 
-from skae._validation import Interval, Registered, check_rows, check_weights
+from skae._validation import Interval, Registered, as_array, check_rows, check_weights
 from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Start
@@ -274,9 +274,8 @@ class StackedAutoEncoder(StackParameters, Transformer):
                 f"With pretraining={self.pretraining!r} this {type(self).__name__} requires y to "
                 "be passed, but the target y is None. Pass it, or use pretraining='unsupervised'."
             )
-        table, targets = infer_targets(y, weight)
-        check_consistent_length(data, table.values)
-        return targets
+        check_consistent_length(data, as_array(y))
+        return infer_targets(y, weight)
 
 
 def unrolled(layer):
