@@ -22,7 +22,7 @@ from skae.engine.sparse.problem import (
     is_solved,
     largest_useful_alpha,
 )
-from skae.estimators.face.columns import describe_columns
+from skae.estimators.face.columns import describe_columns, require_same_columns
 from skae.estimators.face.outcomes import report_unsolved, warn
 from skae.estimators.face.parameters import estimator, parameter
 
@@ -171,12 +171,7 @@ def find_dictionary(dictionary, X, columns, positive=False, labels=None):
         atoms = atoms.T if names[0] == "mixing_" else atoms
         norm = np.linalg.norm(atoms, axis=1, keepdims=True)
         atoms = atoms / np.where(norm > 0, norm, 1)
-        learned = column_names(model)
-        if labels is not None and learned is not None and [*learned] != [*labels]:
-            raise ValueError(
-                f"The dictionary was fitted on the columns {[*learned][:10]}, but X has "
-                f"{[*labels][:10]}. Bring them into the same order."
-            )
+        require_same_columns("The dictionary", column_names(model), labels)
         if hasattr(model, "columns_"):
             shift, scale = model.columns_.shift, model.columns_.scale
         elif hasattr(model, "mean_"):

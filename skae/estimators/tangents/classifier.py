@@ -10,7 +10,14 @@ import torch
 from sklearn.utils import gen_even_slices
 from sklearn.utils.metaestimators import available_if
 
-from skae._validation import Interval, StrOptions, check_is_fitted, check_pair, check_rows
+from skae._validation import (
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    check_pair,
+    check_rows,
+    column_names,
+)
 from skae.diagnostics import jacobian_products
 from skae.engine.networks.layers import jacobian_of
 from skae.engine.optimisation.devices import require_memory
@@ -103,7 +110,8 @@ def tangent_stack(model, data) -> StackedAutoEncoder:
                 "make the layers larger."
             )
     else:
-        check_source(model.tangent_source, model.n_tangents, data, N_NEIGHBORS)
+        source = model.tangent_source, model.n_tangents
+        check_source(*source, data, N_NEIGHBORS, column_names(model))
     return stack
 
 

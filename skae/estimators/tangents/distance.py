@@ -13,6 +13,7 @@ from skae._validation import (
     check_count,
     check_is_fitted,
     check_rows,
+    column_names,
     computing_dtype,
 )
 from skae.engine.optimisation.devices import require_memory, resolve_device
@@ -336,7 +337,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
                 f"more than {most} dimensions meet, so that all distances would be 0. Use fewer "
                 "tangents, or sides='one'."
             )
-        check_source(choice, n_tangents, data, _N_NEIGHBORS)
+        check_source(choice, n_tangents, data, _N_NEIGHBORS, column_names(self))
         # In the units of the data.
         columns = describe_columns(data, "squared_error", None, data)
         source = learned_source(choice, n_tangents, data, _N_NEIGHBORS, columns)
