@@ -18,9 +18,9 @@ from skae.estimators.face.parameters import attribute, estimator, fitted_propert
 from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
+from skae.estimators.stacks.continuing import continued
 from skae.estimators.stacks.layers import (
     StackParameters,
-    continued,
     make_layers,
     models_of,
     needs_targets,
@@ -295,4 +295,5 @@ def unrolled(layer):
         vars(twin).update({name: value for name, value in vars(layer).items() if name[-1] == "_"})
         twin.columns_ = layer.columns_._replace(parameter=twin._loss_parameter)
     twin.weights_ = model.untied(layer.weights_)
+    twin.unrolled_from_ = getattr(layer, "unrolled_from_", type(layer).__name__)
     return twin

@@ -30,6 +30,7 @@ from skae.estimators.face.training import (
     weights_at,
 )
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.stacks.continuing import continued
 from skae.estimators.stacks.layers import (
     make_layers,
     models_of,
@@ -98,7 +99,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
         _pretrain_(stack, layers, X, read, sample_weight, seen)
         outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
-        stack, output = model.stack_, (model.output_weights_, model.output_bias_)
+        stack, output = _going_on(model, layers), (model.output_weights_, model.output_bias_)
     was_linear = not is_fresh and model.kernel_output_ is None
     model.kernel_output_ = None
     # Who interrupts pre-training wants to wait no longer.
@@ -158,7 +159,7 @@ def fit_part(model, X, y, sample_weight, **announced):
         state, was_linear = None, False
     else:
         earlier, state = model.loss_curve_, vars(model).get("_training_state")
-        stack, output = model.stack_, (model.output_weights_, model.output_bias_)
+        stack, output = _going_on(model, layers), (model.output_weights_, model.output_bias_)
         was_linear = model.kernel_output_ is None
     model.kernel_output_ = None
     if not was_linear:
@@ -189,6 +190,9 @@ def fitted_model(model, X) -> FittedModel:
 
 def _checked_layers(model, stack, X, data, learned):
     """New layers of a stack, which can be trained as the model's parameters say."""
+    are_given = learned is not None and learned.layers is not None
+    if are_given and (of_tables := layers_of_tables(model, data.shape[0])):
+        stack.set_params(layers=of_tables, layer_sizes=None)
     layers, models = make_layers(stack, X, data, learned=getattr(learned, "layers_", None))
     chosen = getattr(layers[0], layers[0]._loss_parameter) != "auto"
     if learned is not None and chosen and model.pretraining != "prefit":
@@ -201,6 +205,13 @@ def _checked_layers(model, stack, X, data, learned):
     tuned = range(n_layers - _n_tuned(model, layers), n_layers)
     require_gradients(layers, models, tuned, "fine-tuning")
     return layers
+
+
+def _going_on(model, layers):
+    """The stack of a fitted model, whose layers go on with the parameters of new ones."""
+    stack = copy.copy(model.stack_)
+    stack.layers_ = continued(stack.layers_, layers, model.pretraining == "prefit")
+    return stack
 
 
 def _n_tuned(model, layers):

@@ -35,10 +35,12 @@ from skae.estimators.supervised.fine_tuning import fit_stack, stack_of
 from skae.estimators.supervised.predictors import ClassifyingStack, StackedClassifier
 from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion, layers_below
 from skae.estimators.tangents.sources import (
+    N_NEIGHBORS,
     SOURCES,
     EncoderTangents,
     SourceChoice,
     check_source,
+    is_of_choice,
     learned_source,
 )
 
@@ -62,8 +64,6 @@ _LABELLED_FRACTION = 1 / 3
 _LENGTH = 0.1
 # Rows whose tangents are found at a time.
 _ROWS = 5000
-# Neighbours of each row in local PCA.
-N_NEIGHBORS = 30
 
 
 def pair(value: float | tuple[float, float]) -> tuple[float, float]:
@@ -119,7 +119,7 @@ def tangent_criterion(model, task: Task) -> Criterion:
     """What the whole of a tangent classifier descends on."""
     encoder, source = (task.stack, None) if task.is_fresh else (model.encoder_, model.source_)
     own = model.tangent_source == "encoder"
-    if source is None:
+    if source is None or not is_of_choice(source, model.tangent_source, model.n_tangents, encoder):
         counted = task.data if task.weight is None else task.data[task.weight > 0]
         if own:
             source = EncoderTangents(encoder, model.n_tangents, counted)

@@ -40,6 +40,8 @@ _LOCAL_PCA = 10
 _MANY = 0.5
 # A row's response, as a fraction of that of others, which is none.
 _NOTHING = 1e-5
+# Neighbours of each row in local PCA, for classifiers that are trained.
+N_NEIGHBORS = 30
 _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
@@ -241,6 +243,19 @@ def learned_source(choice: SourceChoice, n_tangents: int | str, X, n_neighbors: 
     encoder = given.estimator if isinstance(given, FrozenEstimator) else clone(given).fit(X)
     _check_code(encoder, encoder._model(_ANYWHERE), n_tangents)
     return EncoderTangents(encoder, n_tangents, X)
+
+
+def is_of_choice(source, choice: SourceChoice | str, n_tangents: int | str, encoder) -> bool:
+    """Whether a source is what a choice asks for, "encoder" being the given one."""
+    if n_tangents not in ("auto", source.n_tangents):
+        return False
+    if isinstance(source, LocalTangents):
+        return n_neighbors_of(choice, N_NEIGHBORS) == source.n_neighbors
+    if isinstance(source, GivenTangents):
+        return source.function is choice
+    if isinstance(choice, str):
+        return choice == "encoder" and source.encoder is encoder
+    return isinstance(source.encoder, type(getattr(choice, "estimator", choice)))
 
 
 def _check_neighbourhood(n_tangents, n_neighbors, n_samples, n_features):
