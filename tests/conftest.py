@@ -11,7 +11,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from skae.engine.optimisation.interruption import forget_interruption
 from skae.engine.optimisation.parameters import Parameters
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_interruption():
+    """Each test's first Ctrl-C is the first."""
+    forget_interruption()
 
 
 @pytest.fixture

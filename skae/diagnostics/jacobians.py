@@ -14,7 +14,7 @@ from skae._validation import (
 )
 from skae.engine.networks.layers import jacobian_of
 from skae.engine.networks.singular_vectors import leading_singular_vectors, spectrum
-from skae.engine.optimisation.devices import place_of
+from skae.engine.optimisation.devices import place_of, undisturbed
 
 # Entries of the Jacobians' row-dependent factors that are held at a time.
 _FACTOR_ENTRIES = 2**22
@@ -71,6 +71,7 @@ def is_single_layer(jacobian):
     return len(getattr(jacobian, "weights", ())) == 1
 
 
+@undisturbed
 def jacobian_norms(estimator, X, *, of="encoder"):
     r"""Frobenius norm of the code's Jacobian dh/dx at each row.
 
@@ -137,6 +138,7 @@ def jacobian_norms(estimator, X, *, of="encoder"):
     return map_jacobians(estimator, X, norms, (), of)
 
 
+@undisturbed
 def jacobian_products(estimator, X, directions, *, of="encoder"):
     r"""Derivatives of the code along directions of input space, at each row.
 
@@ -215,6 +217,7 @@ def jacobian_products(estimator, X, directions, *, of="encoder"):
     return result.reshape(*directions.shape[:-1], n_out)
 
 
+@undisturbed
 def jacobian_spectrum(estimator, X, n_values=None, *, of="encoder"):
     r"""Singular values of the code's Jacobian dh/dx at each row.
 

@@ -15,6 +15,7 @@ from skae.diagnostics.jacobians import (
     scale_like,
 )
 from skae.engine.networks import singular_vectors
+from skae.engine.optimisation.devices import undisturbed
 from skae.engine.optimisation.rows import block_bounds, fits_float32
 
 
@@ -48,6 +49,7 @@ class Tangents(NamedTuple):
     singular_values: np.ndarray
 
 
+@undisturbed
 def tangents(estimator, X, n_tangents, *, of="encoder"):
     r"""Directions of input space to which the code responds most, at each row.
 
@@ -187,6 +189,7 @@ def tangent_defects(singular_values, *, scale=None, tol=1e-5, fall=0.1):
     return TangentDefects(zero, ~zero & (values.shape[1] > 1) & (last > (1 - fall) * first))
 
 
+@undisturbed
 def local_pca_tangents(X, n_tangents, *, n_neighbors=20, query=None):
     r"""Principal directions of the nearest neighbours of each row.
 
@@ -294,6 +297,7 @@ def _as_floats(array, name):
     return array.astype(np.float32 if fits_float32(array.dtype) else np.float64, copy=False)
 
 
+@undisturbed
 def principal_angles(first, second):
     r"""Angles between two planes of directions, at each row.
 

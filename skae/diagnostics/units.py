@@ -10,6 +10,7 @@ from skae.diagnostics.jacobians import (
     map_jacobians,
     map_parts,
 )
+from skae.engine.optimisation.devices import undisturbed
 
 
 def constant_units(codes, tol=1e-5):
@@ -49,6 +50,7 @@ def saturation(codes, margin=0.05):
     return ((codes < margin) | (codes > 1 - margin)).mean(axis=1)
 
 
+@undisturbed
 def active_units(estimator, X, *, threshold=0.1):
     r"""Which code units respond to small changes of the input, at each row.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skae.engine.optimisation.devices import suitable_threads
+from skae.engine.optimisation.interruption import follows_on_interrupted, note_interruption
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.parameters import Parameters, Registry
 
@@ -195,12 +196,12 @@ class Training(NamedTuple):
     """What `train` returns: curves, state to continue from, and why it ended.
 
     ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change`` epochs), "stopped"
-    (by the listener), "interrupted" (Ctrl-C) or "diverged". ``kept_epoch`` is the number of epochs
-    behind the weights that were kept. ``unfinished`` is the part of the loss's whole fall that the
-    last tenth of the epochs brought, where neither a schedule nor a lack of progress had ended
-    it. ``setback`` is the part of the criterion's fall that was
-    lost again by the end, where that is notable and the steps do not descend on the criterion
-    itself; else 0.
+    (by the listener), "interrupted" (by Ctrl-C, which is raised if it ended the training just
+    before, too) or "diverged". ``kept_epoch`` is the number of epochs behind the weights that were
+    kept. ``unfinished`` is the part of the loss's whole fall that the last tenth of the epochs
+    brought, where neither a schedule nor a lack of progress had ended it. ``setback`` is the part
+    of the criterion's fall that was lost again by the end, where that is notable and the steps do
+    not descend on the criterion itself; else 0.
     """
 
     loss_curve: list[float]
@@ -283,9 +284,11 @@ def train(
 
     largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
+        follows = follows_on_interrupted()
         try:
             outcome = run()
         except KeyboardInterrupt:
+            note_interruption(follows)
             outcome = "interrupted"
         outcome, kept_epoch = watch.conclude(outcome)
     curves = watch.loss_curve, watch.validation_curve
@@ -464,7 +467,8 @@ def _affordable(data, objective):
     most = max(_FEWEST_PROBED, int(_PROBE_SHARE * len(data.index) / objective.criterion_cost))
     if most >= len(data.probe):
         return data.probe
-    return data.probe[torch.linspace(0, len(data.probe) - 1, most).round().long()]
+    places = torch.linspace(0, len(data.probe) - 1, most, dtype=torch.float64)
+    return data.probe[places.round().long()]
 
 
 def evaluate(

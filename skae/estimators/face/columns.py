@@ -1,7 +1,7 @@
 """From the ``loss`` parameter and the data to output units and standardised columns."""
 
 import warnings
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ _PADDING = 1000
 _SMALL = 1e-140
 
 
-class Columns(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Columns:
     """What a model knows of its input's columns; fitted state of an estimator.
 
     - ``parts``: losses and the positions of the columns they are for; every column once.
@@ -38,6 +39,10 @@ class Columns(NamedTuple):
     maximum: np.ndarray
     parameter: str = "loss"
     has_gaps: bool = False
+
+    def replaced(self, **changes):
+        """The same with other values of some."""
+        return replace(self, **changes)
 
     def check(self, X, feature_names=None):
         """Raise a ValueError where data leave the domain of their loss."""

@@ -147,7 +147,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     stopping_reason_: str = attribute(
         "str",
         """"max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the model so
-        far was kept) or "diverged" (the best finite weights were kept).""",
+        far was kept; pressed again in a fit that follows at once, it stops a search) or "diverged"
+        (the best finite weights were kept).""",
     )
     device_: str = attribute("str", "Where the model was trained.")
 
@@ -262,6 +263,8 @@ class Line:
     def write(self, text):
         """Show a text."""
         stream = sys.stdout if self.stream is None else self.stream
+        if stream is None:  # a process without a console
+            return
         line = f"[{self.name}] {text}"
         live = hasattr(stream, "isatty") and stream.isatty()
         stream.write(f"\r\x1b[2K{line}" if live else f"{line}\n")

@@ -185,7 +185,7 @@ def find_dictionary(dictionary, X, columns, positive=False, labels=None):
             "shape has to be (n_components, n_features): one atom per row."
         )
     _warn_of_degenerate(atoms, positive)
-    return atoms, columns if shift is None else columns._replace(shift=shift, scale=scale)
+    return atoms, columns if shift is None else columns.replaced(shift=shift, scale=scale)
 
 
 def _as_atoms(array):

@@ -293,7 +293,7 @@ def unrolled(layer):
     else:
         twin = AutoEncoder(model.n_codes, tied_weights=False, **shared_by_layers(layer))
         vars(twin).update({name: value for name, value in vars(layer).items() if name[-1] == "_"})
-        twin.columns_ = layer.columns_._replace(parameter=twin._loss_parameter)
+        twin.columns_ = layer.columns_.replaced(parameter=twin._loss_parameter)
     twin.weights_ = model.untied(layer.weights_)
     twin.unrolled_from_ = getattr(layer, "unrolled_from_", type(layer).__name__)
     return twin

@@ -860,7 +860,10 @@ REFUSED = [
     ({"supervision": 0.0}, "'supervision' parameter"),
     ({"pretraining": "supervised"}, "requires y to be passed, but the target y is None"),
     ({"pretraining": ["supervised", None]}, "the target y is None"),
-    ({"pretraining": "supervised", "y": np.zeros(3)}, r"inconsistent numbers of samples: \[200, 3\]"),
+    (
+        {"pretraining": "supervised", "y": np.zeros(3)},
+        "inconsistent numbers of samples",
+    ),
     ({"pretraining": "supervised", "y": np.full(200, -1)}, "All labels are -1"),
     ({"pretraining": "supervised", "y": np.full(200, 2)}, "one class only"),
     ({"code_activation": "linear", "layer": AutoEncoder(sparsity=0.1)}, "sparsity_penalty='l1'"),
