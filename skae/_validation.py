@@ -4,6 +4,7 @@ The only file that imports private names of scikit-learn.
 """
 
 import math
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -37,6 +38,7 @@ __all__ = [
     "column_indices",
     "column_names",
     "computing_dtype",
+    "hint_to_flatten",
     "is_missing",
     "make_generator",
     "random_numbers",
@@ -83,7 +85,11 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         Wrong shape or number of features, columns that are not what they were in `fit`, NaN or
         infinity; the message names the column and the remedy.
     """
-    X = as_array(X)
+    with hint_to_flatten():
+        return _checked_rows(estimator, as_array(X), reset, finite, sample_weight)
+
+
+def _checked_rows(estimator, X, reset, finite, sample_weight):
     if hasattr(estimator, "_encoded"):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
         if is_frame:  # names come first: columns are read by their places
@@ -142,6 +148,20 @@ _ENCODE = (
     "first, for example with sklearn.preprocessing.OneHotEncoder inside a ColumnTransformer, and "
     "dates and durations as counts of days or seconds."
 )
+
+
+@contextmanager
+def hint_to_flatten():
+    """Add to the error of an array of too many axes what is to be done with images."""
+    try:
+        yield
+    except ValueError as error:
+        if "Found array with dim" in str(error):
+            raise ValueError(
+                f"{error} Here images are rows, too: pass X.reshape(len(X), -1); what is for "
+                "images takes their image_shape."
+            ) from error
+        raise
 
 
 def _torch_dtype(dtype):

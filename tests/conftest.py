@@ -11,8 +11,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from skae.engine.optimisation.interruption import forget_interruption
 from skae.engine.optimisation.parameters import Parameters
+from skae.estimators.face.interruption import forget_interruption
 
 
 @pytest.fixture(autouse=True)

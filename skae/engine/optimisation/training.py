@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 
 from skae.engine.optimisation.devices import suitable_threads
-from skae.engine.optimisation.interruption import follows_on_interrupted, note_interruption
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.parameters import Parameters, Registry
 
@@ -24,6 +23,9 @@ _PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
 _PROBE_SHARE, _FEWEST_PROBED = 0.1, 32
 # A rise of the criterion below this part of what it was at the start may be noise.
 _NOTABLE = 0.1
+# How far the end may be above the start, as a part of how far that is above the floor; after so few
+# epochs as may overshoot, and after more.
+_WORSE, _MUCH_WORSE, _OVERSHOOTS = 0.5, 2.0, 2
 
 SCHEDULES = Registry()
 schedule = SCHEDULES.register
@@ -196,12 +198,11 @@ class Training(NamedTuple):
     """What `train` returns: curves, state to continue from, and why it ended.
 
     ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change`` epochs), "stopped"
-    (by the listener), "interrupted" (by Ctrl-C, which is raised if it ended the training just
-    before, too) or "diverged". ``kept_epoch`` is the number of epochs behind the weights that were
-    kept. ``unfinished`` is the part of the loss's whole fall that the last tenth of the epochs
-    brought, where neither a schedule nor a lack of progress had ended it. ``setback`` is the part
-    of the criterion's fall that was lost again by the end, where that is notable and the steps do
-    not descend on the criterion itself; else 0.
+    (by the listener), "interrupted" (Ctrl-C) or "diverged". ``kept_epoch`` is the number of epochs
+    behind the weights that were kept. ``unfinished`` is the part of the loss's whole fall that the
+    last tenth of the epochs brought, where neither a schedule nor a lack of progress had ended it.
+    ``setback`` is the part of the criterion's fall that was lost again by the end, where that is
+    notable and the steps do not descend on the criterion itself; else 0.
     """
 
     loss_curve: list[float]
@@ -284,11 +285,9 @@ def train(
 
     largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
-        follows = follows_on_interrupted()
         try:
             outcome = run()
         except KeyboardInterrupt:
-            note_interruption(follows)
             outcome = "interrupted"
         outcome, kept_epoch = watch.conclude(outcome)
     curves = watch.loss_curve, watch.validation_curve
@@ -454,8 +453,10 @@ class Watch:
         """Whether a criterion is worse than that of the start by more than chance."""
         if math.isnan(self.start_loss):
             return False
-        # Half as far again from what no parameters could undercut.
-        worst = self.start_loss + 0.5 * abs(self.start_loss - self.objective.floor)
+        # Half as far again from what no parameters could undercut; the first steps of a wide net
+        # overshoot, and the loss falls from the next epoch on.
+        factor = _WORSE if len(self.judgements) > _OVERSHOOTS else _MUCH_WORSE
+        worst = self.start_loss + factor * abs(self.start_loss - self.objective.floor)
         # From a start that is nearly perfect, half as far again is next to nothing.
         return not loss <= max(worst, self.objective.baseline)
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skae._validation import as_array, check_no_infinity, column_indices
+from skae._validation import as_array, check_no_infinity, column_indices, hint_to_flatten
 from skae.estimators.face.frame_columns import is_plain, library_of, names_of, read_columns
 from skae.estimators.face.frame_making import make_frame
 from skae.estimators.face.outcomes import is_in_layer, warn
@@ -176,7 +176,8 @@ def _as_array(X):
             "X is sparse, which neither categorical_features nor numbers='clipped' is for. Pass a "
             "data frame or an array, or use numbers='auto' and encoded columns."
         )
-    return check_array(X, dtype=None, ensure_all_finite=False)
+    with hint_to_flatten():
+        return check_array(X, dtype=None, ensure_all_finite=False)
 
 
 def _check_size(cells):

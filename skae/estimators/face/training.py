@@ -16,6 +16,7 @@ from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.training import SCHEDULES, Data, Settings
 from skae.estimators.face.frames import Encoding, encode_rows
+from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome, warn
 from skae.estimators.face.parameters import (
     attribute,
@@ -376,9 +377,12 @@ def run_training(
     if listener is not None:
         listeners.append(listener)
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
+    follows = follows_on_interrupted()
     fitted = fit_model(model, data, settings, start, generator=generator, listener=tell, name=name)
     if line is not None:
         line.finish()
+    if fitted.training.outcome == "interrupted":
+        note_interruption(follows)
     report_outcome(estimator, fitted.training, settings.max_iter, start.was_learned, rate)
     trouble = None if model.report is None else model.report(fitted.objective)
     if trouble is not None:

@@ -312,7 +312,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._shift = np.where(is_number, mean, 0.0)
         self._scale = np.where(is_number & (scale > 1e-12 * np.abs(mean)), scale, 1.0)
         starts = np.cumsum([0, *(len(np.r_[v.columns]) for v in observed)])
-        slices = [slice(a, b) for a, b in pairwise(starts)]
+        slices = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         self.fillers_ = tuple(
             Filler(v, s, np.where(is_number[s], 0.0, mean[s]), 0.0, 0.0, np.zeros(1))
             for v, s in zip(observed, slices, strict=True)

@@ -971,3 +971,13 @@ def test_layers_are_named_in_warnings_and_errors():
     # Outside of layers nothing is named.
     with pytest.warns(UserWarning, match="^lost$"):
         warn("lost", UserWarning)
+
+
+def test_a_wide_net_may_overshoot_in_its_first_epoch():
+    X = np.random.RandomState(0).rand(500, 20).astype(np.float32)
+    y = np.arange(500) % 2
+    model = StackedClassifier((3000,), max_iter=1, pretraining=None, random_state=0)
+    # Its loss rises above that of the start and falls from the second epoch on: no divergence.
+    assert model.fit(X, y).loss_curve_[0] > 1
+    with pytest.raises(ValueError, match="diverged"):
+        model.set_params(learning_rate=1.0).fit(X, y)
