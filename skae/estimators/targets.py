@@ -128,6 +128,8 @@ class Classes:
             counts = None if weight is None else weight > 0
             return replace(self, classes=find_classes(table, self.unlabelled, counts))
         announced = classes if table.n_outputs > 1 else [classes]
+        if table.n_outputs > 1 and np.array_equal(classes, np.arange(table.n_outputs)):
+            announced = [[0, 1]] * table.n_outputs  # the numbers of labels that are there or not
         tables = [read_labels(np.unique(as_array(names)), self.unlabelled) for names in announced]
         found = [np.unique(names.values[names.known]) for names in tables]
         if any(not names.known.all() for names in tables):
@@ -354,9 +356,17 @@ class Numbers:
 
     def predicted(self, output: np.ndarray) -> np.ndarray:
         """Expected targets, in the units of y."""
-        # float32 would lose targets that are small beside their mean.
         found = output * self.scale + self.mean
+        if output.dtype == np.float32 and self._fits_float32:
+            found = found.astype(np.float32)
         return found[:, 0] if len(self.mean) == 1 else found
+
+    @property
+    def _fits_float32(self):
+        """Whether float32 tells targets apart that differ by a thousandth of their scale."""
+        limits, size = np.finfo(np.float32), np.abs(self.mean) + 100 * self.scale
+        resolves = np.abs(self.mean) * limits.eps < 1e-3 * self.scale
+        return bool((resolves & (size < limits.max) & (self.scale > 1e6 * limits.tiny)).all())
 
     def score(self, y, predicted: np.ndarray, sample_weight=None) -> float:
         """R^2 of each output on the rows whose number is known; their mean."""

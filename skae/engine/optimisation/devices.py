@@ -194,7 +194,9 @@ def bernoulli(probability, generator, out=None):
     out = torch.empty_like(probability) if out is None else out
     n_draws = probability.numel()
     if n_draws < _MANY:
-        return out.uniform_(generator=generator).lt_(probability)
+        # In float32 whatever the dtype, so that models of both draw alike.
+        numbers = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+        return out.copy_(numbers.uniform_(generator=generator) < probability)
     bits = torch.empty((n_draws + 1) // 2, dtype=torch.int64, device=probability.device)
     bits.random_(-(2**63), None, generator=generator)
     bits, n_bits = bits.view(torch.int32)[:n_draws].view(probability.shape), 32

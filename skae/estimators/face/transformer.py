@@ -172,8 +172,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         training = self._learn(data, weight, start, holds_out=self.early_stopping, bridge=bridge)
         self.n_iter_ = len(training.loss_curve)
-        self.loss_curve_ = training.loss_curve
-        self.validation_curve_ = training.validation_curve
+        self.loss_curve_, self.validation_curve_ = training.loss_curve, training.validation_curve
         report_collapse(self, some_rows(data, weight), training)
         bridge.finish()
         return self
@@ -333,6 +332,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         if model.objective is None:  # all is known already
             self.device_, self.stopping_reason_ = str(place.device), "given"
             self.__dict__.pop("_training_state", None)
+            if bridge is not None:
+                bridge.report("given", {})
             return Training([], [], {}, "given", 0)
         if start.weights is not None:
             check_same_weights(self, model, start.weights)

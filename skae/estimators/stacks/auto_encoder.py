@@ -157,14 +157,16 @@ class StackedAutoEncoder(StackParameters, Transformer):
         if goes_on and self.fine_tuning:
             vars(self).update(facts_of(layers) | {"n_iter_": 0})
         else:
+            tells = bridge if not self.fine_tuning or self.pretraining == "simultaneous" else None
             layers, training = pretrained(
-                self, layers, *rows, targets, goes_on=goes_on, bridge=bridge
+                self, layers, *rows, targets, goes_on=goes_on, bridge=tells
             )
             vars(self).update(facts_of(layers, training))
         self.__dict__.pop("_training_state", None)
         # Who interrupts the training of the last layer wants to wait no longer.
         if self.fine_tuning and (goes_on or not was_interrupted(self)):
             self.layers_ = [unrolled(layer) for layer in layers]
+            bridge.attributes_of = lambda weights: {"weights_": weights}
             was_learned = self.pretraining is not None and not goes_on
             start = Start(self.weights_, was_learned=was_learned)
             training = self._learn(

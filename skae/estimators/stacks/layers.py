@@ -149,7 +149,7 @@ def modes_of(stack, n_layers):
 def needs_targets(stack):
     """Whether a layer is pre-trained on targets."""
     modes = stack.pretraining
-    modes = [modes] if modes is None or isinstance(modes, str) else modes
+    modes = modes if isinstance(modes, list | tuple) else [modes]
     return "supervised" in modes or "partly_supervised" in modes
 
 

@@ -114,6 +114,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     task = make_task(model, read, seen, held_out, stack, n_tuned, output, is_fresh=is_fresh)
     criterion = model._criterion(task)
     weights, training = task.weights, Training([], [], {}, outcome, 0)
+    bridge.attributes_of = lambda weights: _learned(task, weights) | dict(criterion.facts)
     if n_tuned:
         settings = settings_of(model, max_iter=criterion.max_iter or model.max_iter)
         start = Start(weights, was_learned=model.pretraining is not None)
@@ -121,6 +122,8 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
         n_iter = len(training.loss_curve)
 
     _keep(model, task, weights, training.outcome)
+    if not n_tuned:
+        bridge.report("output", bridge.attributes_of(weights))
     vars(model).pop("_training_state", None)
     vars(model).update(criterion.facts)
     model.n_iter_, model.loss_curve_ = n_iter, training.loss_curve
@@ -290,12 +293,18 @@ def _train(model, task, criterion, settings, start, held_out=None, bridge=None):
 
 def _keep(model, task, weights, outcome):
     """Let a model have what layers and output have learned, in layers of its own."""
-    learned = with_weights(task.stack.layers_[task.first :], weights, task.first)
-    model.stack_ = copy.copy(task.stack)
-    model.stack_.layers_ = [*task.stack.layers_[: task.first], *learned]
-    model.output_weights_, model.output_bias_ = weights["output_weight"], weights["output_bias"]
+    vars(model).update(_learned(task, weights))
     model.device_ = str(task.place.device) if task.models else task.stack.device_
     model.stopping_reason_ = outcome
+
+
+def _learned(task, weights):
+    """What layers and output have learned, by the names of a model's attributes."""
+    layers, stack = task.stack.layers_, copy.copy(task.stack)
+    learned = with_weights(layers[task.first :], weights, task.first)
+    stack.layers_ = [*layers[: task.first], *learned]
+    output = {"output_weights_": weights["output_weight"], "output_bias_": weights["output_bias"]}
+    return {"stack_": stack, **output}
 
 
 # Penalty without which linear models of many columns have no unique solution.

@@ -161,6 +161,7 @@ class SupervisedStack(TrainedModel):
         Returns
         -------
         targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Numbers are float32 where X is, unless float32 would not tell the targets apart.
         """
         return self._targets().predicted(self._outputs(X))
 
@@ -393,6 +394,8 @@ class StackedClassifier(ClassifyingStack):
                 "The first call of partial_fit needs classes=, all classes that there will be."
             )
         if classes is not None and known is not None:
+            if len(known) > 1 and np.array_equal(classes, self.classes_):
+                classes = known  # the numbers of labels that are there or not
             given = [np.unique(names) for names in (classes if len(known) > 1 else [classes])]
             if len(given) != len(known) or not all(map(np.array_equal, given, known)):
                 raise ValueError(

@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import validate_data
 
-from skae._validation import HasMethods, Interval, check_is_fitted, random_numbers
+from skae._validation import HasMethods, Interval, check_is_fitted, hint_to_flatten, random_numbers
 from skae.engine.networks.normal import Normal, conditional_means, fit_normal
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
 from skae.estimators.face.frame_columns import library_of, read_columns
@@ -264,7 +264,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if library_of(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:
-            X = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+            with hint_to_flatten():
+                X = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
         features = self.categorical_features
         if isinstance(features, str):  # what has the dtype is so whatever the mask says
             features = np.zeros(X.shape[1], dtype=bool)

@@ -1100,3 +1100,11 @@ def test_structure_that_changes_while_learning_goes_on(digits, make, changes, me
     model.set_params(**{"layer_sizes": (6,), "layer": DenoisingAutoEncoder(max_iter=1)})
     getattr(model, method)(X, y)
     assert pickle.dumps(vars(model)) != before
+
+
+@pytest.mark.parametrize("pretraining", [3, "unsupervized", {"supervised": 1}])
+def test_partial_fit_names_a_parameter_that_is_wrong(digits, pretraining):
+    stack = StackedAutoEncoder((3,), pretraining=pretraining)
+    # The method is there; what is wrong with it is the parameter.
+    with pytest.raises(ValueError, match="'pretraining' parameter"):
+        stack.partial_fit(digits[0])

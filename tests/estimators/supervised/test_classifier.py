@@ -981,3 +981,30 @@ def test_a_wide_net_may_overshoot_in_its_first_epoch():
     assert model.fit(X, y).loss_curve_[0] > 1
     with pytest.raises(ValueError, match="diverged"):
         model.set_params(learning_rate=1.0).fit(X, y)
+
+
+def test_the_penalty_does_not_fade_in_repeated_passes(images, y):
+    layers = [AutoEncoder(6, **SMALL).fit(images)]
+    settings = {"layers": layers, "pretraining": "prefit", "n_fine_tuned_layers": 0}
+    best = StackedClassifier(**settings, output_penalty=10.0, output="linear").fit(images, y)
+    options = {"optimizer": "nesterov", "learning_rate": 0.3, "batch_size": 1000}
+    model = StackedClassifier(**settings, **options, output_penalty=10.0, random_state=0)
+    for _ in range(60):
+        model.partial_fit(images, y, classes=range(10))
+    # The same rows once more are no new ones: what they tell is what `fit` finds in them.
+    norms = [np.linalg.norm(m.output_weights_) for m in (model, best)]
+    assert norms[0] == pytest.approx(norms[1], rel=0.1)
+
+
+def test_classes_of_several_outputs_as_the_model_has_them(images, y):
+    both = np.stack([y % 2, y // 5], axis=1)
+    model = small_classifier().partial_fit(images, both, classes=np.arange(2))
+    assert_array_equal(model.classes_, [0, 1])
+    # Numbers of labels, as in scikit-learn's networks, or the classes of each.
+    model.partial_fit(images, both, classes=model.classes_)
+    model.partial_fit(images, both, classes=model.output_classes_)
+    three = np.stack([y % 3, y // 5], axis=1)
+    model = small_classifier().partial_fit(images, three, classes=[range(3), range(2)])
+    model.partial_fit(images, three, classes=model.classes_)
+    with pytest.raises(ValueError, match="cannot change"):
+        model.partial_fit(images, three, classes=[range(3), range(4)])

@@ -484,3 +484,14 @@ def test_a_target_that_does_not_vary_has_no_scale(value):
     # What varies is the rounding of its mean, which is nothing to divide by.
     assert kind.scale[0] == 1.0
     assert kind.scale[1] == pytest.approx(np.arange(30).std())
+
+
+@pytest.mark.parametrize(("offset", "dtype"), [(0.0, np.float32), (1e9, np.float64)])
+def test_predictions_have_the_precision_of_rows_and_targets(table, offset, dtype):
+    X, y = table
+    model = small_regressor(pretraining=None).fit(X.astype(np.float32), y + offset)
+    found = model.predict(X.astype(np.float32))
+    # As float32 as the rows are, unless the targets would all become one number.
+    assert found.dtype == dtype
+    assert len(np.unique(found)) > 100
+    assert model.predict(X).dtype == np.float64
