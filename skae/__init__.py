@@ -6,6 +6,7 @@ from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
+from skae.estimators.persistence import ModelFileError, load, save
 from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
@@ -31,6 +32,7 @@ __all__ = [
     "LabelledFolds",
     "LocalContrastNormalizer",
     "ManifoldTangentClassifier",
+    "ModelFileError",
     "OutlierDetector",
     "PatchFeatures",
     "PatchWhitener",
@@ -42,6 +44,8 @@ __all__ = [
     "StackedRegressor",
     "TableFeatures",
     "TangentDistanceClassifier",
+    "load",
+    "save",
 ]
 
 __version__ = "0.1.0"

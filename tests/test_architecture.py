@@ -51,6 +51,7 @@ ENGINE = {
 ESTIMATORS = {
     "face": set(),
     "labels": {"face"},
+    "persistence": set(),
     "targets": {"labels"},
     "auto_encoders": {"face"},
     "images": {"face", "auto_encoders"},

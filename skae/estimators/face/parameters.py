@@ -101,7 +101,7 @@ def _undisturbed_methods(cls: type[T]) -> type[T]:
         if inspect.isfunction(member):
             setattr(cls, name, undisturbed(member))
         elif getattr(member, "fn", None) is function:  # of scikit-learn's available_if
-            member.fn = undisturbed(function)
+            member.fn = undisturbed(member.fn)  # type: ignore[union-attr]
     return cls
 
 
