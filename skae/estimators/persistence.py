@@ -23,8 +23,6 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
-import skae
-
 _FORMAT = 1
 _ARRAY_KINDS = "biufcUMm"
 _CONTENT = "model.json"
@@ -70,7 +68,7 @@ def save(model: BaseEstimator, path) -> None:
     if not isinstance(model, BaseEstimator) or _name(type(model)) not in _classes():
         raise TypeError(f"{model!r} is no estimator of skae.")
     writer = _Writer()
-    content = {"format": _FORMAT, "skae": skae.__version__, "model": writer.written(model)}
+    content = {"format": _FORMAT, "skae": _version(), "model": writer.written(model)}
     text = json.dumps(content)
     path = Path(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or None)
@@ -209,7 +207,7 @@ class _Reader:
         if content["format"] != _FORMAT:
             raise ModelFileError(
                 f"The file has the format {content['format']!r} of skae {content['skae']}, but "
-                f"this is {skae.__version__}, which knows format {_FORMAT}. Use a later version."
+                f"this is {_version()}, which knows format {_FORMAT}. Use a later version."
             )
         model = self.read(content["model"])
         if not isinstance(model, BaseEstimator):
@@ -327,6 +325,10 @@ def _classes() -> dict[str, type]:
                 if isinstance(value, type) and value.__module__.startswith("skae."):
                     found[_name(value)] = value
     return found
+
+
+def _version():
+    return importlib.import_module("skae").__version__
 
 
 def _name(cls):
