@@ -60,6 +60,11 @@ def read_labels(y, unlabelled) -> Table:
     names, y = _output_names(y), as_array(y)
     options = {"ensure_2d": False, "ensure_all_finite": False, "input_name": "y"}
     values = _columns(check_array(y, dtype=None, **options))
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        raise ValueError(
+            f"Input y contains infinity or a value too large for dtype('{values.dtype}'), which is "
+            "no class."
+        )
     missing = is_missing(values)
     known = ~missing
     if unlabelled is None or unlabelled == unlabelled:
