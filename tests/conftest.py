@@ -7,11 +7,33 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 # Before torch is: many small problems, one process for each core. Threads would wait for others'.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from itertools import count
+
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from skae.engine.optimisation.parameters import Parameters
+
+
+def pytest_configure(config):
+    """Register the marker of the tests that are about fresh entropy."""
+    line = "fresh_entropy: random_state=None takes entropy here, not the tests' fixed sequence."
+    config.addinivalue_line("markers", line)
+
+
+@pytest.fixture(autouse=True)
+def no_entropy(request, monkeypatch):
+    """Let ``random_state=None`` take the seeds 2000, 2001, ... in each test.
+
+    So no result is a chance. Global generators, from which others may draw, start anew.
+    """
+    np.random.seed(0)  # noqa: NPY002
+    torch.default_generator.manual_seed(0)
+    if request.node.get_closest_marker("fresh_entropy") is None:
+        seeds = count(2000)
+        monkeypatch.setattr("skae._validation.fresh_seed", lambda: next(seeds))
 
 
 @pytest.fixture
