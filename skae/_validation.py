@@ -343,13 +343,18 @@ def computing_dtype(X, device):
     return torch.float32 if fits_float32(X.dtype) else torch.float64
 
 
-def make_generator(random_state, device):
-    """A torch generator on the device, seeded from any random_state of scikit-learn.
+def fresh_seed():
+    """A seed of 32 bits from the entropy of the system, for ``random_state=None``.
 
-    None takes fresh entropy: the global state of NumPy is neither read nor changed.
+    The global state of NumPy is neither read nor changed.
     """
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def make_generator(random_state, device):
+    """A torch generator on the device, seeded from any random_state of scikit-learn."""
     if random_state is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
+        seed = fresh_seed()
     elif isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(2**31 - 1))
     elif isinstance(random_state, Integral) and 0 <= random_state < 2**63:
@@ -363,8 +368,8 @@ def make_generator(random_state, device):
 
 
 def random_numbers(random_state):
-    """A RandomState of any random_state of scikit-learn; of fresh entropy for None."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
+    """A RandomState of any random_state of scikit-learn; of a fresh seed for None."""
+    return check_random_state(fresh_seed() if random_state is None else random_state)
 
 
 def column_indices(X, columns):

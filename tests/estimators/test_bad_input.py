@@ -763,7 +763,9 @@ def test_noise_of_the_objective_is_not_divergence(seed):
 
 def test_warning_points_at_the_call(X, explode):
     explode(30, np.nan)
-    model = AutoEncoder(3, batch_size=1000, learning_rate=0.05, optimizer="exploding", max_iter=40)
+    # All forty rows are one batch, so the step is in the thirtieth epoch: no stop may come before.
+    steps = {"batch_size": 1000, "learning_rate": 0.05, "optimizer": "exploding"}
+    model = AutoEncoder(3, **steps, max_iter=40, n_iter_no_change=None, random_state=0)
     with pytest.warns(ConvergenceWarning) as caught:
         model.fit(X)
     # The user's line, not one of the library's.
