@@ -48,13 +48,14 @@ class Registered(StrOptions):
         self.options = names
 
 
-def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
+def check_rows(estimator, X, *, reset, finite=True, sample_weight=None, lowest=None):
     """Two-dimensional numeric data, as an array or CSR matrix in its own dtype.
 
     Nothing is converted as a whole: a memory map stays one, integers stay integers;
     batches are converted where they are used. Only a data frame that is more than a table of
     numbers becomes an array, by the estimator's ``encoding_``, which it gets with ``reset``:
-    ``sample_weight`` tells then which rows count.
+    ``sample_weight`` tells then which rows count, and ``lowest`` is the estimator whose parameters
+    say how tables are read, where it is another one.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
             given = X if hasattr(X, "shape") else np.asarray(X)
             if len(given.shape) == 2:
                 validate_data(estimator, given, reset=False, skip_check_array=True)
-        rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
+        rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight, lowest=lowest)
         if rows is not X:
             if not is_frame and reset:
                 given = X if hasattr(X, "shape") else np.asarray(X)

@@ -1,13 +1,14 @@
 """How a stack that predicts is trained: its layers, the start of its output, and the whole.
 
-`fit_stack` reads from top to bottom. What differs from model to model are two values: the kind of
-targets (`skae.estimators.targets`), which ``_targets`` returns, and the criterion on
-which the whole descends, which ``_criterion`` returns for a `Task`.
+`fit_stack` reads from top to bottom. What differs from model to model are values: the kind of
+targets (`skae.estimators.targets`), which ``_targets`` returns, the stack, and the criterion on
+which the whole descends, which it makes of a `Task`.
 """
 
 import copy
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from skae._validation import column_names, make_generator
 from skae.engine.optimisation.models import FittedModel, Start, some_of
-from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.supervised import with_output
@@ -45,7 +45,10 @@ from skae.estimators.supervised.kernels import (
     layers_of_tables,
 )
 from skae.estimators.supervised.tasks import (
+    Criterion,
+    Task,
     held_out_rows,
+    labelled_criterion,
     make_task,
     read_rows,
     weights_with_output,
@@ -68,10 +71,23 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
     return stack
 
 
-def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
+def own_criterion(model, task: Task) -> Criterion:
+    """The loss of the rows with a target, and the layers' own with the weight of a parameter."""
+    return labelled_criterion(task, model.unsupervised_weight)
+
+
+def fit_stack(
+    model,
+    X,
+    y,
+    sample_weight,
+    make_stack: Callable = stack_of,
+    make_criterion: Callable[[Any, Task], Criterion] = own_criterion,
+):
     """Pre-train the layers of a model, then train them and the output on the targets.
 
-    ``make_stack(model, data)`` is the stack to be trained. Returned is the model, fitted.
+    ``make_stack(model, data)`` is the stack to be trained, and ``make_criterion(model, task)`` what
+    it then descends on together with the output. Returned is the model, fitted.
     """
     model._check_parameters()
     is_fresh = not (model.warm_start and hasattr(model, "stack_"))
@@ -110,7 +126,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
         output, n_iter = _start_of_output(model, stack, read.data, seen, is_final=n_tuned == 0)
 
     task = make_task(model, read, seen, held_out, stack, n_tuned, output, is_fresh=is_fresh)
-    criterion = model._criterion(task)
+    criterion = make_criterion(model, task)
     weights, training = task.weights, Training([], [], {}, outcome, 0)
     if n_tuned:
         settings = settings_of(model, max_iter=criterion.max_iter or model.max_iter)
@@ -164,7 +180,7 @@ def fit_part(model, X, y, sample_weight, **announced):
     task = make_task(model, read, targets, None, stack, n_tuned, output, is_fresh=is_fresh)
     settings = settings_of(model, resumes=True, max_iter=1)
     start = Start(task.weights, state, resumes=True)
-    fitted = _train(model, task, model._criterion(task), settings, start)
+    fitted = _train(model, task, own_criterion(model, task), settings, start)
     _keep(model, task, fitted.weights, fitted.training.outcome)
     model._training_state = fitted.state
     model.loss_curve_, model.validation_curve_ = earlier + fitted.training.loss_curve, []
@@ -179,8 +195,7 @@ def fitted_model(model, X) -> FittedModel:
     place, layers = usable_place(model, X), model.stack_.layers_
     units, n_outputs = model._targets().units(place.device), len(model.output_bias_)
     weights = weights_with_output(layers, (model.output_weights_, model.output_bias_))
-    theta = Parameters.from_numpy(weights, dtype=place.dtype, device=place.device)
-    return FittedModel(with_output(models_of(layers, place), units, n_outputs), theta)
+    return FittedModel.of(with_output(models_of(layers, place), units, n_outputs), weights, place)
 
 
 def _checked_layers(model, stack, X, data, learned):
@@ -224,7 +239,8 @@ def _pretrain_(stack, layers, X, read, sample_weight, targets):
     layers, training = pretrained(stack, layers, X, read.data, sample_weight, read.weight, targets)
     vars(stack).update(facts_of(layers, training))
     if training.loss_curve:
-        report_collapse(stack, some_rows(read.data, read.weight), training)
+        some = some_rows(read.data, read.weight)
+        report_collapse(stack, stack._fitted_model(some), some, training)
 
 
 def _start_of_output(model, stack, data, targets, *, is_final):

@@ -19,6 +19,7 @@ from skae.estimators.face.training import place_for
 from skae.estimators.face.transformer import of_encoded_rows
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of
+from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.targets import Targets
 
 _CPU = torch.device("cpu")
@@ -120,7 +121,8 @@ def read_rows(model, X, y, sample_weight, *, is_fresh, **announced):
         raise ValueError(
             f"This {type(model).__name__} requires y to be passed, but the target y is None."
         )
-    data = check_rows(model, X, reset=is_fresh, sample_weight=sample_weight)
+    options = {"sample_weight": sample_weight, "lowest": lowest_layer(model)}
+    data = check_rows(model, X, reset=is_fresh, **options)
     kind = model._targets()
     table = kind.checked(y)
     check_consistent_length(data, table)
