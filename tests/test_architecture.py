@@ -56,7 +56,7 @@ ESTIMATORS = {
     "stacks": {"face", "auto_encoders", "targets"},
     "boltzmann": {"face", "stacks"},
     "sparse": {"face", "images"},
-    "supervised": {"face", "auto_encoders", "stacks", "targets"},
+    "supervised": {"face", "auto_encoders", "stacks", "tables", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
     "tables": {"face", "auto_encoders", "stacks"},
 }

@@ -59,9 +59,10 @@ class SupervisedStack(TrainedModel):
           more than 5,000 labelled rows as many are drawn;
         - "auto": "kernel" where columns are a table's and at most 5,000 rows have a target. A
           table is a data frame of more than plain numbers, or numbers that are standardised, or
-          one-hot variables; columns that all lie in [0, 1], as of ink on paper, and sparse
-          matrices are none. Without a choice of ``layer_sizes``, ``layer`` or ``layers`` there is
-          one encoder of three layers below, which learns to undo swaps as
+          one-hot variables, dense or sparse. Columns that all lie in [0, 1], as of ink on paper or
+          of words, are none, nor many on one scale from 0, as pixels; nor those of more than 33
+          million numbers in up to 10,000 rows. Without a choice of ``layer_sizes``, ``layer`` or
+          ``layers`` there is one encoder of three layers below, which learns to undo swaps as
           :class:`TableFeatures`. Else "linear"; also where ``n_fine_tuned_layers``, ``dropout``,
           ``early_stopping``, ``unsupervised_weight`` or ``pretraining=None`` ask for a training
           of the whole, and in ``partial_fit``;

@@ -502,6 +502,20 @@ def test_bad_columns_are_named(column, match):
     refuses(match, pd.DataFrame({"n": NUMBERS, "bad": column}))
 
 
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+def test_two_columns_of_one_name(library):
+    for case in CASES:
+        names = ["a", "b", *(f"c{number}" for number in range(case.X.shape[1] - 2))]
+        frame = pd.DataFrame(case.X, columns=names)
+        if library == "pandas":
+            frame = frame.set_axis(["b", *names[1:]], axis=1)
+        else:
+            frame = pa.table(frame).rename_columns(["b", *names[1:]])
+        # Those of scikit-learn would tell it in words of another library, if at all.
+        with pytest.raises(ValueError, match=r"columns of X are named 'b', .*name of its own"):
+            case.fit(frame)
+
+
 @pytest.mark.parametrize("cell", [[1], {"a": 1}, (1, 2), np.ones(2)], ids=str)
 def test_containers_in_cells(cell):
     column = pd.Series([cell] * 40, dtype=object)
