@@ -49,8 +49,10 @@ class Linear:
         penalty = model.output_penalty if is_final else max(model.output_penalty, _START_PENALTY)
         penalty *= targets.labelled.sum() / model.n_labelled_
         codes = stack._codes(data)
-        found = fit_linear_output(codes, targets, penalty, max_iter, is_final=is_final)
-        return FittedOutput(*found, facts)
+        weights, bias, n_iter = fit_linear_output(
+            codes, targets, penalty, max_iter, is_final=is_final
+        )
+        return FittedOutput(weights, bias, n_iter, facts)
 
 
 def output_of(model, columns: Columns, n_rows: int, n_labelled: int) -> Linear | KernelRidge:

@@ -177,6 +177,7 @@ def a_table(kind):
             {f"c{k}": np.array(["a", "b", "c"])[(3 * u * 0.999).astype(int)]
              for k, u in enumerate(unit.T)}
         ),
+        "one-hot numbers": np.hstack([np.eye(3)[(3 * u * 0.999).astype(int)] for u in unit.T]),
         "two values": pd.DataFrame({"size": X[:, 0] > 13, "hue": X[:, 10] > 1}),
         "numbers and gaps": pd.DataFrame(np.where(unit < 0.02, np.nan, unit)),
     }  # fmt: skip
@@ -189,6 +190,7 @@ def a_table(kind):
         ("numbers", True),
         ("categories", True),
         ("many categories", True),
+        ("one-hot numbers", True),
         ("two values", True),
         ("numbers and gaps", True),
         ("images", False),
