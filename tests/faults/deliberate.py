@@ -545,9 +545,9 @@ FAULTS = [
         "source = torch.arange(n, device=x.device)",
     ),
     _features(
-        "layers together are longer than the columns",
-        "n_parts = 1 if self.include_columns and number == 0 else n_layers",
-        "n_parts = 1",
+        "blocks have the lengths that they happen to have",
+        "center, float(np.sqrt(square)) or 1.0))",
+        "center, 1.0))",
     ),
     _features(
         "gaps have no column",
