@@ -201,7 +201,7 @@ def test_predictions_point_where_optimal_codes_do(fitted, optimal, bars):
 
 @pytest.mark.parametrize("activation", ["shrinkage", "smooth_shrinkage"])
 def test_shrinkage_predicts_sparse_codes(activation, bars):
-    model = small(activation=activation, alpha=0.2, max_iter=30, padding="same").fit(bars)
+    model = small(activation=activation, alpha=0.2, max_iter=20, padding="same").fit(bars)
     codes = model.transform(bars)
     error = np.square(model.inverse_transform(codes) - bars).sum()
     # Either kind learns, also from encoders that start at zero ...
