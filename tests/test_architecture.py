@@ -32,10 +32,14 @@ FLOORS = {
     "engine": set(),
     "_documentation": set(),
     "_validation": {"engine"},
+    "_warnings": set(),
+    "frames": {"_validation", "_warnings"},
     "datasets": {"_validation"},
-    "diagnostics": {"engine", "_validation"},
+    "diagnostics": {"engine", "frames", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
-    "estimators": {"engine", "diagnostics", "_documentation", "_validation"},
+    "estimators": {
+        "engine", "frames", "diagnostics", "_documentation", "_validation", "_warnings",
+    },
 }
 # So may the families of the engine ...
 ENGINE = {

@@ -9,8 +9,8 @@ import torch
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
-from skae.estimators.face.frames import parts_of
 from skae.estimators.face.kinds import kinds_of
+from skae.frames.encoding import parts_of
 
 # Numbers by which padding may widen a row whatever its width: less than one more operation costs.
 _PADDING = 1000

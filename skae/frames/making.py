@@ -5,7 +5,7 @@ Optional packages are imported where a frame of theirs is asked for.
 
 import numpy as np
 
-from skae.estimators.face.frame_columns import MICROSECONDS
+from skae.frames.columns import MICROSECONDS
 
 
 def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: list):
