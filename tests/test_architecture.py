@@ -38,7 +38,12 @@ FLOORS = {
     "diagnostics": {"engine", "frames", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
     "estimators": {
-        "engine", "frames", "diagnostics", "_documentation", "_validation", "_warnings",
+        "engine",
+        "frames",
+        "diagnostics",
+        "_documentation",
+        "_validation",
+        "_warnings",
     },
 }
 # So may the families of the engine ...
@@ -276,8 +281,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 105
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 24_600
+    assert len(FILES) <= 115
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 26_500
 
 
 def test_signatures_are_short():

@@ -7,6 +7,7 @@ from skae.diagnostics.jacobians import (
     local_rank,
 )
 from skae.diagnostics.learning_rules import GradientAgreement, gradient_agreement
+from skae.diagnostics.samples import SampleComparison, compare_samples
 from skae.diagnostics.tangent_planes import (
     TangentDefects,
     Tangents,
@@ -19,10 +20,12 @@ from skae.diagnostics.units import active_units, chart_overlap, constant_units, 
 
 __all__ = [
     "GradientAgreement",
+    "SampleComparison",
     "TangentDefects",
     "Tangents",
     "active_units",
     "chart_overlap",
+    "compare_samples",
     "constant_units",
     "gradient_agreement",
     "jacobian_norms",
