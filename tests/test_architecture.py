@@ -55,6 +55,7 @@ ENGINE = {
     "images": set(),
     "stacks": {"networks", "optimisation"},
     "tangents": {"networks", "optimisation", "stacks"},
+    "posterior": {"optimisation"},
 }
 # ... and those of the estimators.
 ESTIMATORS = {
@@ -68,6 +69,7 @@ ESTIMATORS = {
     "supervised": {"face", "auto_encoders", "stacks", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
     "tables": {"face", "auto_encoders"},
+    "posterior": {"face", "supervised"},
 }
 # End of the arrows.
 

@@ -1,5 +1,6 @@
 """What a fitted model has become: functions on arrays and estimators that return arrays."""
 
+from skae.diagnostics.chains import effective_sample_size, potential_scale_reduction
 from skae.diagnostics.jacobians import (
     jacobian_norms,
     jacobian_products,
@@ -27,12 +28,14 @@ __all__ = [
     "chart_overlap",
     "compare_samples",
     "constant_units",
+    "effective_sample_size",
     "gradient_agreement",
     "jacobian_norms",
     "jacobian_products",
     "jacobian_spectrum",
     "local_pca_tangents",
     "local_rank",
+    "potential_scale_reduction",
     "principal_angles",
     "saturation",
     "tangent_defects",
