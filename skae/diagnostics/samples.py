@@ -357,7 +357,8 @@ class _Predictor:
         if self.target is None:
             return np.nan
         x, y = self._read(test)
-        return self._judged(y, self._predicted(*self._read(rows), x, np.unique(y)))
+        known, of_known = self._read(rows)
+        return self._judged(y, self._predicted(known, of_known, x, np.unique(y)))
 
     def of_data(self, rows, test) -> float:
         """The same of data, cross-fitted where there are none to test on."""

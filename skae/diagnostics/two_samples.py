@@ -33,7 +33,8 @@ def read_alike(data: list[Cells], samples: list[Cells]) -> tuple[Table, Table]:
     between the extremes of the data.
     """
     is_number = np.array([c.numbers is not None and c.holds != "booleans" for c in data])
-    numbers, codes = ([], []), ([], [])
+    numbers: tuple[list, list] = ([], [])
+    codes: tuple[list, list] = ([], [])
     for own, other, numeric in zip(data, samples, is_number, strict=True):
         if numeric:
             pair = [np.asarray(cells.numbers, dtype=np.float64) for cells in (own, other)]

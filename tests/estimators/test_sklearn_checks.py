@@ -25,6 +25,7 @@ from skae import (
     PatchFeatures,
     PatchWhitener,
     Pooling,
+    PosteriorEnsemble,
     Rectifier,
     SparseCoder,
     StackedAutoEncoder,
@@ -81,6 +82,12 @@ ESTIMATORS = [
     DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2, sample_posterior=True),
     OutlierDetector(AutoEncoder(2, max_iter=2), n_members=1),
     OutlierDetector(n_members=1),
+    PosteriorEnsemble(
+        StackedClassifier(
+            (3,), layer="auto", output="linear", n_fine_tuned_layers=0, unlabelled=None, max_iter=2
+        ),
+        n_members=20, n_chains=1, burn_in=30, thinning=3, n_steps=4,
+    ),
 ]  # fmt: skip
 
 DENSE, SPARSE = (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse"))

@@ -1,7 +1,7 @@
 """Averages over draws of a model's parameters from the law that its criterion is the energy of."""
 
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -47,7 +47,8 @@ def _has(name):
     """Whether the estimator of an ensemble has a method."""
 
     def check(self):
-        return hasattr(self._of_draws(), name)
+        model = self._of_draws()
+        return hasattr(model, name) or not hasattr(model, "fit")  # which `fit` refuses
 
     return check
 
@@ -106,14 +107,17 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.datasets import load_breast_cancer
     >>> from sklearn.metrics import log_loss
     >>> from skae import PosteriorEnsemble, StackedClassifier
-    >>> X, y = load_digits(return_X_y=True)
-    >>> model = StackedClassifier((32,), max_iter=30, n_fine_tuned_layers=0, output="linear")
-    >>> ensemble = PosteriorEnsemble(model, random_state=0).fit(X[:100] / 16, y[:100])
-    >>> of_draws = log_loss(y[100:], ensemble.predict_proba(X[100:] / 16))
-    >>> of_one = log_loss(y[100:], ensemble.estimator_.predict_proba(X[100:] / 16))
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = StackedClassifier(
+    ...     (32,), layer="auto", output="linear", n_fine_tuned_layers=0, output_penalty=0.01
+    ... )
+    >>> ensemble = PosteriorEnsemble(model, burn_in=40, thinning=3, random_state=0)
+    >>> ensemble = ensemble.fit(X[:30], y[:30])
+    >>> of_draws = log_loss(y[30:], ensemble.predict_proba(X[30:]))
+    >>> of_one = log_loss(y[30:], ensemble.estimator_.predict_proba(X[30:]))
     >>> bool(of_draws < of_one)
     True
     """
@@ -225,6 +229,10 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
     feature_names_in_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
+    encoding_: Any = attribute(
+        "Encoding or None", "What the columns of a table have become; None for plain numbers."
+    )
+    output_classes_: list[np.ndarray] = attribute("list of ndarray", "The classes of each output.")
     classes_: np.ndarray = attribute(
         "ndarray of shape (n_classes,), or list of them", "The classes, where these are predicted."
     )
@@ -397,8 +405,8 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
 
     def _draw(self, X, y, sample_weight, seed):
         """Draw the members, and tell how well the chains did."""
-        doubles = self.method != "sgld" and self._is_few(X)
-        problem = pose(self.estimator_, X, y, sample_weight, doubles=doubles)
+        n_doubles = {"auto": _FEW_ROWS, "sgld": 0}.get(self.method, inf)
+        problem = pose(self.estimator_, X, y, sample_weight, n_doubles=n_doubles)
         self.method_ = self._method_for(problem)
         plan = Plan(
             method=self.method_,
@@ -424,9 +432,6 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
         ]
         self.acceptance_, self.step_size_ = float(np.mean(found.acceptance)), found.step_size
         self._judge(found.traces)
-
-    def _is_few(self, X):
-        return (X.shape[0] if hasattr(X, "shape") else len(X)) <= _FEW_ROWS
 
     def _method_for(self, problem):
         is_noisy = problem.model.objective().is_noisy

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skae.engine.optimisation.models import Model, Start, rows_that_count
+from skae._validation import check_weights
+from skae.engine.optimisation.models import Model, rows_that_count
 from skae.engine.optimisation.training import Data
 from skae.estimators.face.training import place_for, rows_for, weights_at
 from skae.estimators.face.transformer import Transformer
@@ -19,8 +20,7 @@ class Problem(NamedTuple):
 
     ``n_rows`` is what the objective, a mean over rows, is multiplied by: their number, or the sum
     of their weights as the user passed them; of predictors, of the rows with a target.
-    ``keep(weights)`` is a fitted model of other weights. Rows that are posed in ``doubles`` have
-    energies whose small differences are not lost in rounding.
+    ``keep(weights)`` is a fitted model of other weights.
     """
 
     model: Model
@@ -30,17 +30,20 @@ class Problem(NamedTuple):
     keep: Callable[[dict[str, np.ndarray]], Any]
 
 
-def pose(model, X, y, sample_weight, *, doubles: bool) -> Problem:
+def pose(model, X, y, sample_weight, *, n_doubles: float) -> Problem:
     """The problem that a fitted model has solved.
+
+    Up to ``n_doubles`` rows are in double precision: small differences of their energies are not
+    lost in rounding.
 
     Raises a ValueError that says why, if its parameters have no energy.
     """
     name = type(model).__name__
     if isinstance(model, SupervisedStack):
-        problem = Problem(*pose_again(model, X, y, sample_weight, doubles=doubles))
+        problem = Problem(*pose_again(model, X, y, sample_weight, n_doubles=n_doubles))
     elif isinstance(model, Transformer):
         _refuse_layers_alone(model, name)
-        problem = _pose_transformer(model, X, sample_weight, doubles)
+        problem = _pose_transformer(model, X, sample_weight, n_doubles)
     else:
         raise ValueError(
             f"{name} is no model whose parameters can be drawn: auto-encoders, StackedAutoEncoder "
@@ -69,9 +72,10 @@ def _refuse_layers_alone(model, name):
         )
 
 
-def _pose_transformer(model, X, sample_weight, doubles):
-    rows, weight = model._read(X, sample_weight, Start(model.weights_))
-    if doubles:
+def _pose_transformer(model, X, sample_weight, n_doubles):
+    rows = model._checked(X)
+    weight = check_weights(sample_weight, rows)
+    if rows.shape[0] <= n_doubles:
         rows = rows.astype(np.float64)
     place = place_for(model, rows)
     engine = model._model(place)

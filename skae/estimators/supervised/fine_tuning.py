@@ -243,12 +243,12 @@ def _start_of_output(model, stack, data, targets, *, is_final):
     return (weights, bias), n_iter
 
 
-def pose_again(model, X, y, sample_weight, *, doubles: bool):
+def pose_again(model, X, y, sample_weight, *, n_doubles: float):
     """What the fine-tuning of a fitted model descends on, and how its result is kept.
 
     Returned are the engine's model, the data, the weights, how many rows have a target, each by its
-    weight, and a function that makes a fitted model of other weights. ``doubles`` is as of
-    `skae.estimators.posterior.problems.Problem`.
+    weight, and a function that makes a fitted model of other weights. Up to ``n_doubles`` rows are in double
+    precision.
     """
     if model.kernel_output_ is not None:
         raise ValueError(
@@ -256,7 +256,7 @@ def pose_again(model, X, y, sample_weight, *, doubles: bool):
             "form, which has no parameters to draw. Set output='linear'."
         )
     read = read_rows(model, X, y, sample_weight, is_fresh=False)
-    if doubles:
+    if read.data.shape[0] <= n_doubles:
         read = read._replace(data=read.data.astype(np.float64))
     output, n_tuned = (
         (model.output_weights_, model.output_bias_),
