@@ -247,8 +247,8 @@ def pose_again(model, X, y, sample_weight, *, n_doubles: float):
     """What the fine-tuning of a fitted model descends on, and how its result is kept.
 
     Returned are the engine's model, the data, the weights, how many rows have a target, each by its
-    weight, and a function that makes a fitted model of other weights. Up to ``n_doubles`` rows are in double
-    precision.
+    weight, and a function that makes a fitted model of other weights. Up to ``n_doubles`` rows are
+    in double precision.
     """
     if model.kernel_output_ is not None:
         raise ValueError(
