@@ -1,6 +1,5 @@
 """Averages over draws of a model's parameters from the law that its criterion is the energy of."""
 
-from functools import partial
 from math import ceil, inf
 from numbers import Integral, Real
 from typing import Any, Self
@@ -22,22 +21,17 @@ from skae._validation import (
     random_numbers,
 )
 from skae._warnings import warn
-from skae.diagnostics import effective_sample_size, potential_scale_reduction
 from skae.engine.posterior.chains import Plan, draw_parameters
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.scikit_learn import BaseEstimator, MetaEstimatorMixin
 from skae.estimators.posterior.problems import pose
+from skae.estimators.posterior.worth import trouble_of, watched, worth
 from skae.estimators.supervised.predictors import StackedClassifier
 from skae.frames.making import stack_rows
 
 # Rows up to which all of them are in every gradient, where the method is not chosen.
 _FEW_ROWS = 3000
-# Rows, and functions of them, by which chains are judged.
-_WATCHED_ROWS, _WATCHED = 20, 200
-# Averages are within a third of the spread of the draws from ten independent ones on.
-_FEWEST, _APART = 10.0, 1.1
-_REJECTS, _NEVER_REJECTS = 0.2, 0.995
 _ATTRIBUTES = (
     "n_features_in_", "feature_names_in_", "classes_", "output_classes_", "encoding_",
 )  # fmt: skip
@@ -420,10 +414,9 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
             batch_size=self.batch_size,
         )
         generator = make_generator(seed, problem.data.rows.place.device)
-        watched = partial(_outputs_of, problem.model, _some_rows(problem))
         found = draw_parameters(
             problem.model, problem.data, problem.weights, plan, problem.n_rows,
-            generator=generator, watched=watched,
+            generator=generator, watched=watched(problem),
         )  # fmt: skip
         kinds = {name: array.dtype for name, array in problem.weights.items()}
         self.estimators_ = [
@@ -431,7 +424,10 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
             for weights in found.weights[: self.n_members]
         ]
         self.acceptance_, self.step_size_ = float(np.mean(found.acceptance)), found.step_size
-        self._judge(found.traces)
+        self.effective_size_, self.r_hat_ = worth(found.traces)
+        trouble = trouble_of(self.acceptance_, self.effective_size_, self.r_hat_)
+        if trouble is not None:
+            warn(trouble, ConvergenceWarning)
 
     def _method_for(self, problem):
         is_noisy = problem.model.objective().is_noisy
@@ -444,47 +440,3 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
                 "Use method='sgld' or 'auto', or a model without noise."
             )
         return self.method
-
-    def _judge(self, traces):
-        """Note how chains agree and what they are worth; warn where that is too little."""
-        outputs = traces[:, :, 1:]
-        self.effective_size_ = float(np.median(effective_sample_size(outputs)))
-        self.r_hat_ = np.nan
-        if self.n_chains > 1:
-            self.r_hat_ = float(np.median(potential_scale_reduction(outputs)))
-        remedy = "Use a larger burn_in, thinning or n_members"
-        if not np.isfinite(outputs).all():
-            raise ValueError("Chains left all bounds. Use a smaller step_size, or method='hmc'.")
-        if self.acceptance_ < _REJECTS or self.acceptance_ > _NEVER_REJECTS:
-            size = "smaller" if self.acceptance_ < _REJECTS else "larger"
-            warn(
-                f"{self.acceptance_:.1%} of the proposals were accepted, so that chains hardly "
-                f"move. Use a {size} step_size, or 'auto' and a larger burn_in.",
-                ConvergenceWarning,
-            )
-        elif not self.effective_size_ >= _FEWEST:
-            warn(
-                f"The draws are worth {self.effective_size_:.3g} independent ones, too few to "
-                f"average over. {remedy}.",
-                ConvergenceWarning,
-            )
-        elif self.r_hat_ > _APART:
-            warn(
-                f"Chains have not come together (r_hat_ is {self.r_hat_:.3g}): averages depend on "
-                f"which of them are taken. {remedy}.",
-                ConvergenceWarning,
-            )
-
-
-def _some_rows(problem):
-    """Some of the training rows, as the model sees them, without gaps."""
-    index = problem.data.index
-    some = index[:: max(1, len(index) // _WATCHED_ROWS)]
-    batch, _ = problem.data.batch(some.to(problem.data.rows.place.device))
-    return problem.model.filled(getattr(batch, "x", batch)[:_WATCHED_ROWS])
-
-
-def _outputs_of(model, x, theta):
-    """What a model makes of some rows, as an array of one dimension."""
-    means = model.units.mean(model.reconstruct(theta, x)).reshape(-1)
-    return means[:: max(1, ceil(len(means) / _WATCHED))].cpu().numpy().astype(np.float64)
