@@ -27,6 +27,7 @@ from skae import (
     PatchFeatures,
     PatchWhitener,
     Pooling,
+    PosteriorEnsemble,
     Rectifier,
     SparseCoder,
     StackedAutoEncoder,
@@ -87,6 +88,12 @@ OTHER_WAYS = [
     StackedClassifier((6,), pretraining="supervised", unsupervised_weight=0.1, max_iter=2),
     DenoisingImputer(DenoisingAutoEncoder(4, max_iter=2), n_estimators=2, sample_posterior=True),
     OutlierDetector(n_members=1),
+    PosteriorEnsemble(
+        StackedClassifier(
+            (3,), layer="auto", output="linear", n_fine_tuned_layers=0, unlabelled=None, max_iter=2
+        ),
+        n_members=20, n_chains=1, burn_in=30, thinning=3, n_steps=4,
+    ),
 ]  # fmt: skip
 # What the checks of these are called. Those that are not here ask for names, arguments, tags,
 # and words of errors.

@@ -23,7 +23,6 @@ from skae.engine.optimisation.models import FittedModel
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import log_volume, machine_of, rows_of, sampling
-from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -52,6 +51,7 @@ from skae.estimators.stacks.layers import (
 )
 from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained
+from skae.frames.encoding import Encoding
 
 # Rows whose draws are made together: small blocks stay in the cache.
 _BLOCK = 1000

@@ -9,8 +9,8 @@ import torch
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
-from skae.estimators.face.frames import parts_of
 from skae.estimators.face.kinds import kinds_of
+from skae.frames.encoding import parts_of
 
 # Columns from which on they may be pixels, and the part of them that spans half of the scale.
 _PIXELS, _ON_ONE_SCALE = 32, 0.75

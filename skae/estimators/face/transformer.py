@@ -38,7 +38,6 @@ from skae.engine.optimisation.parameters import Registry
 from skae.engine.optimisation.rows import may_have_gaps
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
-from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.scikit_learn import (
@@ -56,6 +55,7 @@ from skae.estimators.face.training import (
     usable_place,
     weights_at,
 )
+from skae.frames.encoding import Encoding
 
 T = TypeVar("T", bound="Transformer")
 # Kinds of layers that a stack knows by a name: families add theirs where they are defined.

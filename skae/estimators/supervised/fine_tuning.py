@@ -236,8 +236,52 @@ def _pretrain_(stack, layers, X, read, sample_weight, targets):
         report_collapse(stack, stack._fitted_model(some), some, training)
 
 
+def pose_again(model, X, y, sample_weight, *, n_doubles: float):
+    """What the fine-tuning of a fitted model descends on, and how its result is kept.
+
+    Returned are the engine's model, the data, the weights, how many rows have a target, each by its
+    weight, and a function that makes a fitted model of other weights. Up to ``n_doubles`` rows are
+    in double precision.
+    """
+    if model.kernel_output_ is not None:
+        raise ValueError(
+            f"The output of this {type(model).__name__} is a regression with a kernel in closed "
+            "form, which has no parameters to draw. Set output='linear'."
+        )
+    read = read_rows(model, X, y, sample_weight, is_fresh=False)
+    if read.data.shape[0] <= n_doubles:
+        read = read._replace(data=read.data.astype(np.float64))
+    output, n_tuned = (
+        (model.output_weights_, model.output_bias_),
+        _n_tuned(model, model.stack_.layers_),
+    )
+    task = make_task(model, read, read.targets, None, model.stack_, n_tuned, output, is_fresh=False)
+
+    def keep(weights):
+        twin = copy.copy(model)
+        _keep(twin, task, weights, model.stopping_reason_)
+        return twin
+
+    engine, data = _posed(task, model._criterion(task))
+    return engine, data, task.weights, read.n_labelled, keep
+
+
 def _train(model, task, criterion, settings, start, held_out=None, bridge=None):
     """Train layers and output on a criterion."""
+    engine, data = _posed(task, criterion, held_out)
+    return run_training(
+        model,
+        engine,
+        data,
+        start,
+        generator=make_generator(model.random_state, task.place.device),
+        settings=settings,
+        bridge=bridge,
+    )
+
+
+def _posed(task, criterion, held_out=None):
+    """The engine's model of layers and output, and the rows that they are trained on."""
     engine = with_output(
         task.models,
         task.options["units"],
@@ -255,15 +299,7 @@ def _train(model, task, criterion, settings, start, held_out=None, bridge=None):
     probe = some_of(task.known if len(task.known) else criterion.index)
     held_out = None if held_out is None else torch.tensor(held_out)
     weight = weights_at(task.weight, task.place)
-    return run_training(
-        model,
-        engine,
-        Data(rows, criterion.index, probe, held_out, weight),
-        start,
-        generator=make_generator(model.random_state, task.place.device),
-        settings=settings,
-        bridge=bridge,
-    )
+    return engine, Data(rows, criterion.index, probe, held_out, weight)
 
 
 def _keep(model, task, weights, outcome):

@@ -23,13 +23,13 @@ from skae._validation import (
 )
 from skae.engine.networks.corruptions import GaussianNoise, Masking
 from skae.estimators.auto_encoders import AutoEncoder
-from skae.estimators.face.frames import Encoding, encode_rows
 from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.tables.scores import Surprise, score_of
+from skae.frames.encoding import Encoding, encode_rows
 
 # The kinds of members of the default ensemble, which take turns: their errors differ.
 _KINDS: tuple[dict[str, Any], ...] = (

@@ -20,7 +20,6 @@ from skae.engine.optimisation.rows import StreamedRows
 from skae.engine.tangents.distance import nearest_planes, orthonormal_bases
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.columns import describe_columns
-from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -35,6 +34,7 @@ from skae.estimators.face.training import TrainedModel
 from skae.estimators.supervised.predictors import ClassifyingStack
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
 from skae.estimators.targets import Classes, checked_classes, find_classes, is_known
+from skae.frames.encoding import Encoding
 
 _CPU = torch.device("cpu")
 _SIDES = {"one": 1, "two": 2}
