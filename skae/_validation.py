@@ -4,6 +4,7 @@ The only file that imports private names of scikit-learn.
 """
 
 import math
+from collections import Counter
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -19,30 +20,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
 
 __all__ = [
-    "HasMethods",
-    "Interval",
-    "Registered",
-    "StrOptions",
-    "as_array",
-    "check_choice",
-    "check_count",
-    "check_domain",
-    "check_finite",
-    "check_is_fitted",
-    "check_no_infinity",
-    "check_number",
-    "check_one_hot",
-    "check_pair",
-    "check_rows",
-    "check_weights",
-    "column_indices",
-    "column_names",
-    "computing_dtype",
-    "hint_to_flatten",
-    "is_missing",
-    "make_generator",
-    "random_numbers",
-]
+    "HasMethods", "Interval", "Registered", "StrOptions", "as_array", "check_choice",
+    "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
+    "check_no_infinity", "check_number", "check_one_hot", "check_pair", "check_rows",
+    "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
+    "is_missing", "make_generator", "random_numbers",
+]  # fmt: skip
 
 
 class Registered(StrOptions):
@@ -71,13 +54,14 @@ def is_missing(values: np.ndarray) -> np.ndarray:
     return np.reshape(np.array(found, dtype=bool), values.shape)
 
 
-def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
+def check_rows(estimator, X, *, reset, finite=True, sample_weight=None, lowest=None):
     """Two-dimensional numeric data, as an array or CSR matrix in its own dtype.
 
     Nothing is converted as a whole: a memory map stays one, integers stay integers;
     batches are converted where they are used. Only a data frame that is more than a table of
     numbers becomes an array, by the estimator's ``encoding_``, which it gets with ``reset``:
-    ``sample_weight`` tells then which rows count.
+    ``sample_weight`` tells then which rows count, and ``lowest`` is the estimator whose parameters
+    say how tables are read, where it is another one.
 
     Raises
     ------
@@ -86,10 +70,11 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         infinity; the message names the column and the remedy.
     """
     with hint_to_flatten():
-        return _checked_rows(estimator, as_array(X), reset, finite, sample_weight)
+        return _checked_rows(estimator, as_array(X), reset, finite, sample_weight, lowest)
 
 
-def _checked_rows(estimator, X, reset, finite, sample_weight):
+def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
+    check_names(X)
     if hasattr(estimator, "_encoded"):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
         if is_frame:  # names come first: columns are read by their places
@@ -98,7 +83,7 @@ def _checked_rows(estimator, X, reset, finite, sample_weight):
             given = X if hasattr(X, "shape") else np.asarray(X)
             if len(given.shape) == 2:
                 validate_data(estimator, given, reset=False, skip_check_array=True)
-        rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
+        rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight, lowest=lowest)
         if rows is not X:
             if not is_frame and reset:
                 given = X if hasattr(X, "shape") else np.asarray(X)
@@ -121,6 +106,18 @@ def _checked_rows(estimator, X, reset, finite, sample_weight):
         gaps = getattr(estimator, "_accepts_gaps", False)
         check_finite(X_checked, column_names(estimator), gaps=gaps)
     return X_checked
+
+
+def check_names(X):
+    """Raise a ValueError for a data frame of which several columns have one name."""
+    names = list(getattr(X, "column_names", getattr(X, "columns", ())))
+    if len(set(names)) < len(names):
+        twice = [repr(name) for name, count in Counter(names).items() if count > 1]
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        raise ValueError(
+            f"Several columns of X are named {', '.join(twice[:5])}{more}, so that names do not "
+            "tell them apart. Give each column a name of its own, or leave out what is there twice."
+        )
 
 
 def _check_encoded(rows, estimator):
@@ -383,13 +380,18 @@ def computing_dtype(X, device):
     return torch.float32 if fits_float32(X.dtype) else torch.float64
 
 
-def make_generator(random_state, device):
-    """A torch generator on the device, seeded from any random_state of scikit-learn.
+def fresh_seed():
+    """A seed of 32 bits from the entropy of the system, for ``random_state=None``.
 
-    None takes fresh entropy: the global state of NumPy is neither read nor changed.
+    The global state of NumPy is neither read nor changed.
     """
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def make_generator(random_state, device):
+    """A torch generator on the device, seeded from any random_state of scikit-learn."""
     if random_state is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
+        seed = fresh_seed()
     elif isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(2**31 - 1))
     elif isinstance(random_state, Integral) and 0 <= random_state < 2**63:
@@ -403,8 +405,8 @@ def make_generator(random_state, device):
 
 
 def random_numbers(random_state):
-    """A RandomState of any random_state of scikit-learn; of fresh entropy for None."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
+    """A RandomState of any random_state of scikit-learn; of a fresh seed for None."""
+    return check_random_state(fresh_seed() if random_state is None else random_state)
 
 
 def column_indices(X, columns):

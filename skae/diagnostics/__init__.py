@@ -1,5 +1,6 @@
 """What a fitted model has become: functions on arrays and estimators that return arrays."""
 
+from skae.diagnostics.chains import effective_sample_size, potential_scale_reduction
 from skae.diagnostics.jacobians import (
     jacobian_norms,
     jacobian_products,
@@ -7,6 +8,7 @@ from skae.diagnostics.jacobians import (
     local_rank,
 )
 from skae.diagnostics.learning_rules import GradientAgreement, gradient_agreement
+from skae.diagnostics.samples import SampleComparison, compare_samples
 from skae.diagnostics.tangent_planes import (
     TangentDefects,
     Tangents,
@@ -19,17 +21,21 @@ from skae.diagnostics.units import active_units, chart_overlap, constant_units, 
 
 __all__ = [
     "GradientAgreement",
+    "SampleComparison",
     "TangentDefects",
     "Tangents",
     "active_units",
     "chart_overlap",
+    "compare_samples",
     "constant_units",
+    "effective_sample_size",
     "gradient_agreement",
     "jacobian_norms",
     "jacobian_products",
     "jacobian_spectrum",
     "local_pca_tangents",
     "local_rank",
+    "potential_scale_reduction",
     "principal_angles",
     "saturation",
     "tangent_defects",

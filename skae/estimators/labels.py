@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 
 from skae._validation import as_array, check_weights, is_missing
-from skae.estimators.face.outcomes import warn
+from skae._warnings import warn
 
 
 @dataclass(frozen=True)
