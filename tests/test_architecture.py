@@ -60,7 +60,7 @@ ENGINE = {
 # ... and those of the estimators.
 ESTIMATORS = {
     "face": set(),
-    "labels": {"face"},
+    "labels": set(),
     "persistence": set(),
     "targets": {"labels"},
     "auto_encoders": {"face"},

@@ -279,7 +279,7 @@ def pose_again(model, X, y, sample_weight, *, n_doubles: float):
         _keep(twin, task, weights, model.stopping_reason_)
         return twin
 
-    engine, data = _posed(task, model._criterion(task))
+    engine, data = _posed(task, own_criterion(model, task))
     return engine, data, task.weights, read.targets.total, keep
 
 
