@@ -112,6 +112,7 @@ class AutoEncoder(Transformer):
         round, or one affine map however many layers there are. Of a deep encoder, that asks for
         codes that show linearly what the columns are.""",
     )
+    max_iter: int | str = preset(Transformer, "max_iter", default="auto")
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],

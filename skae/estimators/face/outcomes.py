@@ -111,12 +111,11 @@ def some_rows(X, weight, n_rows=1000):
     return X[rows[:: max(1, len(rows) // n_rows)]]
 
 
-def report_collapse(model, X, training):
+def report_collapse(model, fitted, X, training):
     """Warn if half of the units are constant over training rows, or only the mean was learned."""
     seen = summarize_columns(X)
     if training.outcome == "interrupted" or not (seen.minimum < seen.maximum).any():
         return  # the user knows, and waits; or there was nothing to learn
-    fitted = model._fitted_model(X)
     if report_vanished(model, X, fitted) or training.outcome == "given":
         return  # given units are the user's choice
     if report_constant_units(model, fitted.codes(X)):

@@ -182,13 +182,10 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         """
         return set_nested_params(self, params)
 
-    def _encoded(self, X, *, reset: bool, sample_weight=None):
-        """Rows of a table as an array; with ``reset``, ``encoding_`` is made."""
-        return encode_rows(self, self._lowest(), X, reset=reset, weight=sample_weight)
-
-    def _lowest(self) -> Any:
-        """The estimator that sees the data, and says how tables are encoded."""
-        return self
+    def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
+        """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
+        parameters = self if lowest is None else lowest
+        return encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""

@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import validate_data
 
-from skae._validation import HasMethods, Interval, check_is_fitted, random_numbers
+from skae._validation import HasMethods, Interval, check_is_fitted, check_names, random_numbers
 from skae._warnings import warn
 from skae.engine.networks.normal import Normal, conditional_means, fit_normal
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
@@ -262,6 +262,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _read(self, X, *, reset):
         """X as an array if it is no frame, and its rows as encoded."""
+        check_names(X)
         if library_of(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:

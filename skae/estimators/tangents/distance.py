@@ -208,7 +208,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"This {type(self).__name__} requires y to be passed, but the target y is None."
             )
-        data = check_rows(self, X, reset=True)
+        data = check_rows(self, X, reset=True, lowest=AutoEncoder())
         y = column_or_1d(checked_classes(y), warn=True)
         check_consistent_length(data, y)
         (self.classes_,) = find_classes(y[:, np.newaxis], self.unlabelled)
@@ -304,9 +304,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         return getattr(self.source_, "encoder", None)
 
     _encoded = TrainedModel._encoded
-
-    def _lowest(self):
-        return AutoEncoder()
 
     def _require_neighbours(self, n_neighbors):
         if n_neighbors > len(self.labelled_):
