@@ -42,6 +42,7 @@ ENGINE = {
     "optimisation": set(),
     "networks": {"optimisation"},
     "boltzmann": {"networks", "optimisation"},
+    "density": {"boltzmann", "networks", "optimisation"},
     "sparse": {"optimisation"},
     "images": set(),
     "stacks": {"networks", "optimisation"},
@@ -51,7 +52,8 @@ ENGINE = {
 ESTIMATORS = {
     "face": set(),
     "targets": set(),
-    "auto_encoders": {"face"},
+    "density": {"face"},
+    "auto_encoders": {"face", "density"},
     "images": {"face", "auto_encoders"},
     "stacks": {"face", "auto_encoders", "targets"},
     "boltzmann": {"face", "stacks"},

@@ -42,6 +42,8 @@ class _WithLevel:
 
     name: str
     most = math.inf
+    # Whether it adds independent Gaussian noise of standard deviation ``level``.
+    is_gaussian = False
 
     def __init__(self, level: Level):
         self.level: Level = level
@@ -201,6 +203,7 @@ class GaussianNoise(_WithLevel):
         "as standardised"
     )
     has_mask = False
+    is_gaussian = True
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and None: every component is touched."""
@@ -320,6 +323,17 @@ def corrupted(x: torch.Tensor, corruption, generator: torch.Generator) -> Corrup
             f"{tuple(x.shape)}, as the batch is, or None; not a {_described(mask)}."
         )
     return copy, mask
+
+
+def redrawn(x: torch.Tensor, output: torch.Tensor, units, generator: torch.Generator):
+    """Draws from P(x | r), where the model's own chain goes from corrupted rows.
+
+    Corrupted again they are inputs as well: walkback (Bengio, Yao, Alain & Vincent 2013). It pulls
+    in what a chain would else find far from the data. ``output`` is the pre-activation of the
+    units; real columns vary as much as rows ``x`` differ from their reconstructions.
+    """
+    variance = (x - units.mean(output)).square().mean(0)
+    return units.sample(output, generator, 1 / variance.clamp(min=1e-12))
 
 
 def _name(corruption):

@@ -41,7 +41,8 @@ class Activation(NamedTuple):
     argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in h, so the same
     lines serve autograd and the closed forms. ``function_`` works in place where torch can.
     ``gain`` scales the initial weights of one layer, ``deep_gain`` those of several. Outputs lie in
-    ``range``. Users choose it by its ``name``.
+    ``range``. Users choose it by its ``name``. ``antiderivative`` is S(p), S' = s, which energies
+    are made of; None where it has no closed form.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Activation(NamedTuple):
     gain: float = 1.0
     deep_gain: float = 1.0
     range: tuple[float, float] = (-math.inf, math.inf)
+    antiderivative: Callable | None = None
 
 
 ACTIVATIONS = Registry()
@@ -71,6 +73,7 @@ for _activation in (
         curvature=lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
         deep_gain=4.0,
         range=(0.0, 1.0),
+        antiderivative=softplus,
     ),
     Activation(
         "tanh",
@@ -80,6 +83,8 @@ for _activation in (
         slope=lambda h: 1 - h * h,
         curvature=lambda h, slope: -2 * h * slope,
         range=(-1.0, 1.0),
+        # log cosh p, which overflows nowhere
+        antiderivative=lambda p: p.abs() + softplus(-2 * p.abs()) - math.log(2.0),
     ),
     Activation(
         "relu",
@@ -91,6 +96,7 @@ for _activation in (
         gain=math.sqrt(2.0),
         deep_gain=math.sqrt(2.0),
         range=(0.0, math.inf),
+        antiderivative=lambda p: 0.5 * torch.relu(p).square(),
     ),
     Activation(
         "softplus",
@@ -110,6 +116,7 @@ for _activation in (
         lambda p: p,
         slope=torch.ones_like,
         curvature=lambda h, slope: torch.zeros_like(h),
+        antiderivative=lambda p: 0.5 * p.square(),
     ),
 ):
     activation(_activation)
@@ -122,13 +129,15 @@ class Network:
     Sizes go from the number of features to the number of components; the activation, a key of
     `ACTIVATIONS`, is that of every layer but the output; where weights are ``tied``, the decoder
     uses the encoder's, which a linear one of several layers cannot. The decoder is the encoder
-    mirrored, or one affine map from the code to the output if it is ``linear``.
+    mirrored, or one affine map from the code to the output if it is ``linear``. With a
+    ``potential``, a row is not reconstructed as decode(encode(x)), but as `output_of` says.
     """
 
     layer_sizes: tuple
     activation: str = "sigmoid"
     tied: bool = True
     linear: bool = False
+    potential: bool = False
 
     def __post_init__(self):
         if self.tied and len(self.decoder_sizes) < len(self.layer_sizes):
@@ -206,6 +215,19 @@ def decode(theta, code, network):
             return decoded, pre
         code = network.nonlinearity.function(pre)
         decoded.append(code)
+
+
+def output_of(theta, x, network):
+    """The output's pre-activation for rows, decode(encode(x)) or, with a potential, r(x).
+
+        r = r0 + J^T (x - r0),   J = dr0/dx,   r0 = decode(encode(x))
+
+    so that, of real columns, x - r is the gradient of |x - r0(x)|^2 / 2.
+    """
+    if not network.potential:
+        return decode(theta, encode(theta, x, network)[-1], network)[1]
+    plain, jacobian = linearized(theta, x, [m for maps in affine_chains(network) for m in maps])
+    return plain + jacobian.transposed_times((x - plain).unsqueeze(1))[:, 0]
 
 
 def initialize_(theta, network, output_bias, generator):
@@ -411,19 +433,27 @@ def jacobian_of(model, theta, x, of="encoder"):
     """
     if model.no_gradient is not None:
         raise ValueError(f"The code has no Jacobian: {model.no_gradient}.")
-    if of == "encoder" and model.encoder is not None:
-        return linearized(theta, x, model.encoder)[1]
-    activation = model.units.activation
-    if of == "reconstruction" and None not in (model.encoder, model.decoder, activation):
-        *inner, last = model.decoder
-        last = last._replace(activation=activation)
-        return linearized(theta, x, [*model.encoder, *inner, last])[1]
+    chain = model.encoder if of == "encoder" else _reconstruction_maps(model)
+    if chain is not None:
+        return linearized(theta, x, chain)[1]
 
     def function(x):
-        code = model.code(theta, x)
-        return code if of == "encoder" else model.units.mean(model.decode(theta, code))
+        if of == "encoder":
+            return model.code(theta, x)
+        if model.denoise is not None:
+            return model.units.mean(model.denoise(theta, x))
+        return model.units.mean(model.decode(theta, model.code(theta, x)))
 
     return DifferentiatedJacobian(function, x)
+
+
+def _reconstruction_maps(model):
+    """A model's reconstruction as affine maps, or None if it is none."""
+    activation = model.units.activation
+    if None in (model.encoder, model.decoder, activation) or model.denoise is not None:
+        return None
+    *inner, last = model.decoder
+    return [*model.encoder, *inner, last._replace(activation=activation)]
 
 
 def _prefixed(maps: Sequence[AffineMap], prefix: str) -> list[AffineMap]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skae.engine.networks.corruptions import corrupted
+from skae.engine.networks.corruptions import corrupted, redrawn
 from skae.engine.networks.gaps import missing_constant, observed, observed_loss
 from skae.engine.networks.layers import (
     AffineChain,
@@ -15,6 +15,7 @@ from skae.engine.networks.layers import (
     decode,
     encode,
     initialize_,
+    output_of,
 )
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
@@ -89,12 +90,21 @@ class Reconstruction(Objective):
 
     ``corruption`` is of `skae.engine.networks.corruptions`, or None; ``emphasis`` weighs corrupted
     and untouched components, None alike; ``penalties`` are of `skae.engine.networks.penalties`.
+    With ``walkback``, rows that so many steps of the model's own chain visit are inputs, too, each
+    with the clean row for its target.
     """
 
     def __init__(
-        self, network: Network, units, corruption=None, emphasis=None, penalties=(), fill=None
+        self,
+        network: Network,
+        units,
+        corruption=None,
+        emphasis=None,
+        penalties=(),
+        fill=None,
+        walkback=0,
     ):
-        self.state, self.fill = {}, fill
+        self.state, self.fill, self.walkback = {}, fill, walkback
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
         # The value of perfect reconstructions, and whether `value` depends on the generator.
@@ -104,7 +114,7 @@ class Reconstruction(Objective):
         )
         # Whether `gradient` needs no autograd: penalties of deep networks do.
         self.has_closed_form = all(hasattr(penalty, "add_gradient_") for penalty in penalties)
-        self.has_closed_form &= network.depth == 1 or not penalties
+        self.has_closed_form &= (network.depth == 1 or not penalties) and not network.potential
         self._chain = AffineChain([map for maps in affine_chains(network) for map in maps])
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 
@@ -112,10 +122,11 @@ class Reconstruction(Objective):
         """The criterion on one batch; the generator is of the corruption and the penalties'
         noise.
         """
-        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
-        noisy, column_weight = self._corrupt(x, mask, generator)
+        noisy, x, mask, column_weight, row_weight = self._inputs(theta, x, generator, row_weight)
         hidden = encode(theta, noisy, self.network)
         decoded, output = decode(theta, hidden[-1], self.network)
+        if self.network.potential:
+            output = output_of(theta, noisy, self.network)
         forward = Forward(
             self.network, self.units, noisy, row_weight, generator, hidden, decoded, output
         )
@@ -143,8 +154,7 @@ class Reconstruction(Objective):
 
         e is 0 where x was not observed.
         """
-        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
-        noisy, column_weight = self._corrupt(x, mask, generator)
+        noisy, x, mask, column_weight, row_weight = self._inputs(theta, x, generator, row_weight)
         if mask is not None:
             seen = mask.to(x.dtype)
             column_weight = seen if column_weight is None else column_weight.mul_(seen)
@@ -200,6 +210,27 @@ class Reconstruction(Objective):
         out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
         return value
 
+    def _inputs(self, theta, x, generator, row_weight):
+        """Corrupted rows, what they were, what of it was observed, and the weights of both."""
+        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
+        noisy, column_weight = self._corrupt(x, mask, generator)
+        if not self.walkback or self.corruption is None:
+            return noisy, x, mask, column_weight, row_weight
+        inputs, weights = [noisy], [column_weight]
+        for _ in range(self.walkback):
+            with torch.no_grad():
+                output = output_of(theta, noisy, self.network)
+                drawn = redrawn(x, output, self.units, generator)
+            noisy, column_weight = self._corrupt(drawn, mask, generator)
+            inputs.append(noisy)
+            weights.append(column_weight)
+        n = len(inputs)  # each visited row counts alike
+        x, mask, row_weight = (
+            None if part is None else torch.cat([part] * n) for part in (x, mask, row_weight)
+        )
+        weight = None if column_weight is None else torch.cat(weights)
+        return torch.cat(inputs), x, mask, weight, row_weight
+
     def _corrupt(self, x, seen, generator):
         if self.corruption is None:
             return x, None
@@ -237,6 +268,10 @@ def auto_encoder(
     ``fill`` is of the model and the same.
     """
     encoder, decoder = affine_chains(network)
+
+    def measure(theta, x, generator):
+        return {"residual_variance": residual_variance(theta, x, objective(), generator)}
+
     return Model(
         shapes=network.parameter_shapes,
         start_=lambda theta, rows, index, generator: initialize_(
@@ -251,8 +286,23 @@ def auto_encoder(
         shift=shift,
         scale=scale,
         fill=fill,
+        denoise=(lambda theta, x: output_of(theta, x, network)) if network.potential else None,
+        measure=measure,
         encoder=encoder,
         decoder=decoder,
         untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,
     )
+
+
+def residual_variance(theta, x, objective, generator):
+    """The mean of (x - r)^2 of each column, r of rows corrupted as in training."""
+    x, mask = observed(x, objective.fill)
+    noisy = x if objective.corruption is None else corrupted(x, objective.corruption, generator)[0]
+    if mask is not None:
+        noisy = torch.where(mask, noisy, x)
+    mean = objective.units.mean(output_of(theta, noisy, objective.network))
+    square = (x - mean).square()
+    if mask is None:
+        return square.mean(0)
+    return (square * mask).sum(0) / mask.sum(0).clamp(min=1)

@@ -37,6 +37,11 @@ class Model:
     - ``fill``, of shape (n_features,): what stands, as the model sees it, for what was not observed
       of a row, NaN. None: rows have no gaps.
     - ``differentiable(theta, x)``: the code as autograd can follow it. None: ``encode`` itself.
+    - ``denoise(theta, x)``: the pre-activation that training makes of a corrupted row, where that
+      is not the decoded code. None: it is.
+    - ``at_level(noise)``: the same model for rows with Gaussian noise of such a standard deviation.
+      None: it is not told of it.
+    - ``measure(theta, x, generator)``: what is known of the units after training, tensors by name.
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
@@ -65,6 +70,9 @@ class Model:
     scale: torch.Tensor | None = None
     fill: torch.Tensor | None = None
     differentiable: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    denoise: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    at_level: Callable[[float], "Model"] | None = None
+    measure: Callable[..., dict[str, torch.Tensor]] | None = None
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
     decoder: tuple[Any, ...] | None = None
@@ -82,7 +90,9 @@ class Model:
         return (self.differentiable or self.encode)(theta, x)
 
     def reconstruct(self, theta: Parameters, x: torch.Tensor) -> torch.Tensor:
-        """Pre-activation of the units of the input, from the code of a row."""
+        """Pre-activation of the units of the input, what training makes of a row."""
+        if self.denoise is not None:
+            return self.denoise(theta, x)
         return self.decode(theta, self.encode(theta, x))
 
     def filled(self, x: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,8 @@ from skae.engine.optimisation.models import FittedModel
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.rbm import RBM
-from skae.estimators.boltzmann.sampling import log_volume, machine_of, rows_of, sampling
+from skae.estimators.boltzmann.sampling import machine_of, rows_of, sampling
+from skae.estimators.face.densities import log_volume
 from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (

@@ -1,0 +1,116 @@
+"""A fitted auto-encoder as a `Denoiser`: its noise, its columns, its rows."""
+
+import math
+
+import numpy as np
+import torch
+
+from skae.engine.density.denoisers import Denoiser
+from skae.engine.networks.corruptions import make_corruption
+from skae.engine.networks.penalties import CONTRACTIONS
+from skae.engine.networks.units import UNITS
+from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.rows import make_rows
+from skae.estimators.density.grids import is_binary
+from skae.estimators.face.training import usable_place
+from skae.estimators.face.transformer import check_same_weights
+
+
+def level_of(model) -> float | tuple[float, float] | np.ndarray | None:
+    """The level of the Gaussian noise that a model was trained to remove, or None.
+
+    That of its corruption; or the one that a contraction of the reconstruction amounts to,
+    sigma^2 = 2 * contraction (Alain & Bengio 2014).
+    """
+    corruption = make_corruption(model.corruption, model.corruption_level)
+    if getattr(corruption, "is_gaussian", False):
+        level = corruption.level
+        if isinstance(level, torch.Tensor):
+            return level.numpy()
+        if isinstance(level, tuple):
+            return level if level[0] < level[1] else float(level[0])
+        return float(level)
+    if corruption is None and model.contraction > 0:
+        return noise_of_contraction(model)
+    return None
+
+
+def noise_of_contraction(model) -> float | None:
+    """The noise that contracting the reconstruction amounts to; None for the code's contraction."""
+    penalty = CONTRACTIONS[model.contraction_target](model.contraction)
+    return getattr(penalty, "noise", None)
+
+
+def place_of_model(model) -> Place:
+    """Where a fitted model computes without rows: in the precision of its weights."""
+    return usable_place(model, next(iter(model.weights_.values())))
+
+
+def denoiser_of(
+    estimator, place: Place | None = None, *, noise=None, level=None, like: Denoiser | None = None
+) -> Denoiser:
+    """The denoiser that a fitted auto-encoder is, for a level of Gaussian noise, if it has one.
+
+    ``level`` is another one of its corruption than that of training; ``like`` has columns that
+    chains keep.
+    """
+    place = place_of_model(estimator) if place is None else place
+    model = estimator._model(place)
+    check_same_weights(estimator, model, estimator.weights_)
+    theta = Parameters.from_numpy(estimator.weights_, dtype=place.dtype, device=place.device)
+    corrupt = model.objective().corruption
+    if level is not None:
+        corrupt = corruption_of(estimator, place, level)
+    drawn = np.zeros(model.n_features, dtype=bool)
+    binary = is_binary(estimator.grid_)
+    for name, columns in estimator.columns_.parts:
+        drawn[columns] = UNITS[name].is_discrete & binary[columns]
+        if UNITS[name].sums_to_one:
+            drawn[columns] = True
+    variance = getattr(estimator, "residual_variance_", None)
+    variance = np.ones(model.n_features) if variance is None else variance
+    own = math.nan if noise is None else noise
+    if isinstance(own, np.ndarray):
+        own = place.tensor(own)
+    return Denoiser(
+        model,
+        theta,
+        own,
+        corrupt,
+        torch.tensor(drawn, device=place.device),
+        place.tensor(variance),
+        None if like is None else like.clamp,
+    )
+
+
+def corruption_of(model, place: Place, level=None):
+    """The corruption of a model's training, told of its columns, or None."""
+    level = model.corruption_level if level is None else level
+    corruption = make_corruption(model.corruption, level)
+    if hasattr(corruption, "for_columns"):
+        columns = model.columns_
+        ends = [columns.standardized(end) for end in ("minimum", "maximum")]
+        fill = place.tensor(columns.fill)
+        return corruption.for_columns(*map(place.tensor, ends), columns.variables, fill)
+    return corruption
+
+
+def rows_of(model, X, place: Place):
+    """Rows as a fitted model sees them, NaN where they have gaps."""
+    shift, scale = model.columns_.standardization(place)
+    return make_rows(X, shift, scale, dtype=place.dtype, device=place.device)
+
+
+def spread_of(model, place: Place) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and about the standard deviation of every column, as the network sees them."""
+    columns = model.columns_
+    mean, low, high = map(columns.standardized, ("mean", "minimum", "maximum"))
+    # Where it is not known it is that of a law between the ends with this mean, or less.
+    spread = np.sqrt(np.clip((mean - low) * (high - mean), 0, None)) / 2
+    for name, part in columns.parts:
+        if UNITS[name].standardizes:
+            spread[part] = 1.0
+        elif UNITS[name].is_discrete:
+            spread[part] = np.sqrt(np.clip(mean[part] * (1 - mean[part]), 1e-12, None))
+    return place.tensor(mean), place.tensor(np.maximum(spread, 1e-6))
