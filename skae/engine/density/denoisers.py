@@ -64,9 +64,10 @@ class Denoiser:
 
     def at(self, noise: float | torch.Tensor) -> "Denoiser":
         """The same for another level of noise, of which the model is told, if it asks for it."""
-        tells = self.model.at_level is not None and isinstance(noise, float)
-        model = self.model.at_level(noise) if tells else self.model
-        return replace(self, model=model, noise=noise)
+        tell = self.model.at_level
+        if tell is None or isinstance(noise, torch.Tensor):
+            return replace(self, noise=noise)
+        return replace(self, model=tell(noise), noise=noise)
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
         """r(x), of the shape of x."""
@@ -86,7 +87,8 @@ class Denoiser:
 
     def covariance(self, x: torch.Tensor) -> "LocalCovariance":
         """sigma^2 J(x), the covariance of the clean row given a noisy one."""
-        return LocalCovariance(self.jacobian(x), self.noise)
+        is_symmetric = self.model.denoise is not None and not isinstance(self.noise, torch.Tensor)
+        return LocalCovariance(self.jacobian(x), self.noise, is_symmetric)
 
     def normal_draw(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws from N(0, sigma^2 J(x)), one for each row."""
@@ -121,16 +123,18 @@ class LocalCovariance:
     """C = (J S + S J^T) / 2 at some rows, S = diag(sigma^2), by products with J and J^T.
 
     Where the reconstruction is the mean, J S is symmetric and has no negative eigenvalue; here it
-    is made so.
+    is made so, unless J is known to be symmetric, as that of an energy is.
     """
 
-    def __init__(self, jacobian, noise: float | torch.Tensor):
-        self.jacobian, self.noise = jacobian, noise
+    def __init__(self, jacobian, noise: float | torch.Tensor, is_symmetric: bool = False):
+        self.jacobian, self.noise, self.is_symmetric = jacobian, noise, is_symmetric
         self.n_rows, self.n_columns = jacobian.n_rows, jacobian.n_in
 
     def times(self, vectors: torch.Tensor) -> torch.Tensor:
         """C v of each row: (n_rows, m, n_columns) to the same."""
         variance = self.noise**2
+        if self.is_symmetric:
+            return variance * self.jacobian.transposed_times(vectors)
         forwards = self.jacobian.times(vectors * variance)
         return 0.5 * (forwards + variance * self.jacobian.transposed_times(vectors))
 

@@ -59,8 +59,10 @@ class Energy:
 def tied_potential(theta, x: torch.Tensor, layer: AffineMap, visible_bias: str) -> torch.Tensor:
     """|x|^2 / 2 - c.x - sum_j S(W_j.x + b_j), whose gradient is x - r(x) for one tied layer."""
     inner = torch.addmm(theta[layer.bias], x, theta[layer.weight].t())
-    antiderivative = layer.activation.antiderivative(inner)
-    return 0.5 * x.square().sum(1) - x @ theta[visible_bias] - antiderivative.sum(1)
+    of_units = layer.activation.antiderivative
+    if of_units is None:
+        raise ValueError(f"{layer.activation.name!r} has no antiderivative in closed form")
+    return 0.5 * x.square().sum(1) - x @ theta[visible_bias] - of_units(inner).sum(1)
 
 
 def why_no_energy(denoiser: Denoiser) -> str | None:

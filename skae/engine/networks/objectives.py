@@ -270,7 +270,7 @@ def auto_encoder(
     encoder, decoder = affine_chains(network)
 
     def measure(theta, x, generator):
-        return {"residual_variance": residual_variance(theta, x, objective(), generator)}
+        return {"residual_variance_": residual_variance(theta, x, objective(), generator)}
 
     return Model(
         shapes=network.parameter_shapes,

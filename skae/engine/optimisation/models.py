@@ -41,7 +41,7 @@ class Model:
       is not the decoded code. None: it is.
     - ``at_level(noise)``: the same model for rows with Gaussian noise of such a standard deviation.
       None: it is not told of it.
-    - ``measure(theta, x, generator)``: what is known of the units after training, tensors by name.
+    - ``measure(theta, x, generator)``: what is known after training, tensors by name.
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
@@ -167,13 +167,15 @@ Listener = Callable[[Parameters, Epoch], Any]
 
 class Fitted(NamedTuple):
     """What `fit_model` returns: the learned ``weights``, arrays by name, how the training went, the
-    objective after the last step, and the ``state`` from which a later training can resume.
+    objective after the last step, the ``state`` from which a later training can resume, and what
+    the model was ``measured`` to be on some of the rows.
     """
 
     weights: dict[str, np.ndarray]
     training: Training
     objective: Any
     state: dict[str, Any]
+    measured: dict[str, np.ndarray]
 
 
 def fit_model(
@@ -230,7 +232,18 @@ def fit_model(
         "optimizer": _to_arrays(training.optimizer_state),
         "objective": _to_arrays(objective.state),
     }
-    return Fitted(theta.to_numpy(), training, objective, state)
+    return Fitted(theta.to_numpy(), training, objective, state, measured(model, theta, data))
+
+
+def measured(model: Model, theta: Parameters, data: Data) -> dict[str, np.ndarray]:
+    """What a model measures itself to be, on some of the rows, with noise of the measure's own."""
+    if model.measure is None:
+        return {}
+    n_rows = max(100, min(2000, 2_000_000 // model.n_features))
+    rows = data.rows.take(some_of(data.index, n_rows))
+    generator = torch.Generator(rows.device).manual_seed(0)
+    with torch.no_grad():
+        return _to_arrays(model.measure(theta, rows, generator))
 
 
 def parameters_at(start: Start, model: Model, data: Data, generator: torch.Generator) -> Parameters:

@@ -293,9 +293,9 @@ def _gaussian_denoiser(model, place, noise, purpose) -> Denoiser:
     if level is None:
         raise ValueError(
             f"{purpose} needs the level of the Gaussian noise that the reconstruction removes, "
-            f"but this {type(model).__name__} was trained on none. Train with corruption="
-            "'gaussian', or with contraction_target='reconstruction'; noise=... takes the reconstruction for one "
-            "that removes such noise."
+            f"but this {type(model).__name__} was trained on none. Train with "
+            "corruption='gaussian' or contraction_target='reconstruction'; noise=... takes the "
+            "reconstruction for one that removes such noise."
         )
     return denoiser.at(one_level(level, denoiser))
 

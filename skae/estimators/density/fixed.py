@@ -76,11 +76,13 @@ def _check_range(model, rows):
     slack = 1e-6 * np.maximum(np.abs(columns.minimum), np.abs(columns.maximum)) + 1e-12
     outside = (rows < columns.minimum - slack) | (rows > columns.maximum + slack)
     if outside.any():
-        row, column = np.argwhere(outside)[0]
-        names = column_names(model) if model.encoding_ is None else model.encoding_.names
+        _, column = np.argwhere(outside)[0]
+        ends, names = (columns.minimum[column], columns.maximum[column]), column_names(model)
         label = f"{column}" if names is None else f"{column} ({names[column]!r})"
+        if model.encoding_ is not None:
+            variable = model.encoding_.variables[model.encoding_.raw_columns[column]]
+            ends, label = (variable.minimum, variable.maximum), repr(variable.name)
         raise ValueError(
-            f"fixed has {rows[row, column]:.4g} in column {label}, outside of the "
-            f"[{columns.minimum[column]:.4g}, {columns.maximum[column]:.4g}] of the training rows: "
-            "of rows there the model knows nothing."
+            f"fixed has a value in column {label} that is outside of the [{ends[0]:.6g}, "
+            f"{ends[1]:.6g}] of the training rows: of rows there the model knows nothing."
         )

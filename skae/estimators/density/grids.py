@@ -6,11 +6,10 @@ import numpy as np
 from scipy import sparse
 
 from skae.engine.optimisation.rows import block_bounds
+from skae.estimators.face.variables import decimals_of
 
 # Values of a column up to which it is taken to have these and no others.
 _FEW_VALUES = 64
-# Decimals that are tried.
-_MOST_DECIMALS = 6
 # Entries that are looked at.
 _ENTRIES = 2_000_000
 
@@ -35,15 +34,9 @@ def _of_column(column):
     values = np.unique(column)
     if len(values) <= _FEW_VALUES and (2 * len(values) <= len(column) or len(values) <= 2):
         return values.astype(np.float64)
-    values = values.astype(np.float64)
-    size = max(1.0, float(np.abs(values).max(initial=0.0)))
-    rounding = 4 * size * (np.finfo(column.dtype).eps if column.dtype.kind == "f" else 0.0)
-    for decimals in range(_MOST_DECIMALS + 1):
-        if rounding > 0.1 * 10.0**-decimals:
-            return None
-        if np.abs(values - np.round(values, decimals)).max(initial=0.0) <= rounding:
-            return decimals
-    return None
+    if column.dtype.kind != "f":
+        return 0
+    return decimals_of(values)
 
 
 def is_binary(grid) -> np.ndarray:

@@ -176,7 +176,7 @@ def sample(
             line.finish()
         kept = kept.flatten(0, 1)[:n_samples]
         if not return_means:
-            kept = _with_values(denoiser, kept, generator)
+            kept = with_values(denoiser, kept, generator)
     if trouble:
         warn(f"{type(self).__name__}: {trouble}", ConvergenceWarning)
     return in_data_form(self, kept.cpu().numpy(), return_means)
@@ -189,7 +189,7 @@ def in_data_form(model, values: np.ndarray, are_means: bool):
     values = model.columns_.in_data_units(values)
     ends = model.columns_.minimum, model.columns_.maximum
     values = on_grid(values, model.grid_, *(end.astype(values.dtype) for end in ends))
-    return values if model.encoding_ is None else model.encoding_.decode(values)
+    return values if model.encoding_ is None else model.encoding_.decode(values, rounds=True)
 
 
 def _method_of(model, method):
@@ -341,7 +341,7 @@ def _trouble(model, denoiser, x, moved, place) -> str | None:
         return None
     x, spread = x[:, varies], spread[varies]
     low, high = ends[0][varies], ends[1][varies]
-    around = _AROUND * (high - low)
+    around = _AROUND * (high - low + spread.mean())
     outside = (x < low - around) | (x > high + around) | ~torch.isfinite(x)
     part = float(outside.any(1).float().mean())
     if part > _OUTSIDE:
@@ -368,7 +368,7 @@ def _trouble(model, denoiser, x, moved, place) -> str | None:
     return None
 
 
-def _with_values(denoiser, x, generator):
+def with_values(denoiser, x, generator):
     """Rows whose columns of 0 and 1 and one-hot ones are so, where a chain has only their means."""
     drawn = denoiser.is_drawn
     if not bool(drawn.any()) or bool(((x[:, drawn] == 0) | (x[:, drawn] == 1)).all()):

@@ -348,8 +348,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             self, model, data, start, generator=generator, settings=settings, bridge=bridge
         )
         self.weights_, self.device_ = fitted.weights, str(place.device)
-        if model.measure is not None:
-            vars(self).update(measured(model, data, self.weights_, self.random_state))
+        vars(self).update(fitted.measured)
         self.stopping_reason_ = fitted.training.outcome
         self.__dict__.pop("_training_state", None)
         if start.resumes or model.keeps_state:
@@ -420,22 +419,6 @@ def _without_gaps(X):
     X = X.copy()
     np.nan_to_num(X.data if sparse.issparse(X) else X, copy=False)
     return X
-
-
-def measured(model: Model, data: Data, weights: dict[str, np.ndarray], random_state) -> dict:
-    """What a trained model is measured to be on some of its rows, as attributes.
-
-    The noise of the measure is its own, and leaves that of a training that goes on as it is.
-    """
-    place = data.rows.place
-    seed = random_state if isinstance(random_state, Integral) else 0
-    generator = make_generator(int(seed), place.device)
-    theta = Parameters.from_numpy(weights, dtype=place.dtype, device=place.device)
-    n_rows = max(100, min(2000, 2_000_000 // model.n_features))
-    rows = data.rows.take(some_of(data.index, n_rows))
-    with torch.no_grad():
-        found = model.measure(theta, rows, generator)  # type: ignore[misc]
-    return {f"{name}_": value.cpu().numpy() for name, value in found.items()}
 
 
 def mean_score(scores: np.ndarray, sample_weight=None) -> float:
