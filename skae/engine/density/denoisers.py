@@ -179,7 +179,7 @@ def lanczos_root(times: Callable, vectors: torch.Tensor, n_steps: int) -> torch.
             break
         size = torch.linalg.vector_norm(product, dim=1, keepdim=True)
         # What is left where the space is exhausted is rounding, which would be amplified.
-        goes_on = size > 1e-5 * scale
+        goes_on = size > 100 * torch.finfo(vectors.dtype).eps * scale
         triangle[:, k, k + 1] = triangle[:, k + 1, k] = torch.where(goes_on, size, 0.0)[:, 0]
         basis[:, k + 1] = torch.where(goes_on, product / size.clamp(min=tiny), 0.0)
     values, inner = torch.linalg.eigh(triangle)
