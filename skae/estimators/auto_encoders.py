@@ -161,6 +161,14 @@ class AutoEncoder(Transformer):
         drawn anew, uniformly between the two. A list or an array: one for each column, or for
         each variable, where some of them are one-hot.""",
     )
+    level_as_input: bool = parameter(
+        default=False,
+        constraints=["boolean"],
+        doc="""Whether the network is told the level of a row's noise, one more input, for
+        ``corruption="gaussian"`` with a range of levels, of which the logarithm is then drawn
+        uniformly, and all count alike in the loss. For `sample` by annealing; encoder and decoder
+        have weights of their own then.""",
+    )
     walkback: int = parameter(
         default=0,
         constraints=[Interval(Integral, 0, None, closed="left")],
@@ -228,6 +236,10 @@ class AutoEncoder(Transformer):
         """Of each column, as encoded, the values that it has, where these are few; or a number of
         decimals; or None. Samples are on it.""",
     )
+    spread_: np.ndarray = attribute(
+        "ndarray of shape (n_features_in_,)",
+        "Standard deviation of each column, as the network sees it.",
+    )
     residual_variance_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)",
         """Mean square of what the reconstruction of a corrupted row misses, of each column as the
@@ -269,9 +281,10 @@ class AutoEncoder(Transformer):
     def _model(self, place):
         sizes = (len(self.columns_.mean), *_sizes(self.hidden_layer_sizes), self.n_components)
         linear = self.decoder == "linear"
-        tied = self.tied_weights and not (linear and len(sizes) > 2)
+        told = bool(self.level_as_input)
+        tied = self.tied_weights and not (linear and len(sizes) > 2) and not told
         potential = self.parametrization == "energy"
-        network = Network(tuple(map(int, sizes)), self.activation, tied, linear, potential)
+        network = Network(tuple(map(int, sizes)), self.activation, tied, linear, potential, told)
         units = self.columns_.units(place.device)
         if potential and not units.is_linear:
             raise ValueError(
@@ -289,6 +302,8 @@ class AutoEncoder(Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
+        if self.level_as_input:
+            self._check_levels()
         if self.walkback and self.corruption is None:
             raise ValueError(
                 f"walkback={self.walkback} goes on from corrupted rows: it needs a corruption."
@@ -314,6 +329,30 @@ class AutoEncoder(Transformer):
                 "0: of corrupted and of untouched components."
             )
         check_penalties(_penalties_of(self), ACTIVATIONS[self.activation].range)
+
+    def _check_levels(self):
+        """Raise a ValueError for parameters that do not go with a level as input."""
+        corruption = make_corruption(self.corruption, self.corruption_level)
+        low = lowest_level_of(corruption)
+        if low is None or not low > 0:
+            raise ValueError(
+                "level_as_input=True is for corruption='gaussian' with a corruption_level above 0, "
+                "a number or (low, high), which the network can be told."
+            )
+        for name, plain in (("walkback", 0), ("parametrization", "reconstruction")):
+            if getattr(self, name) != plain:
+                raise ValueError(f"level_as_input=True does not go with {name}.")
+        for name in ("contraction", "hessian"):
+            if getattr(self, name):
+                raise ValueError(f"level_as_input=True does not go with {name} > 0.")
+
+
+def lowest_level_of(corruption):
+    """The lowest level of Gaussian noise, or None where a corruption is another one."""
+    level = getattr(corruption, "level", None)
+    if not getattr(corruption, "is_gaussian", False) or not isinstance(level, tuple | Real):
+        return None
+    return level[0] if isinstance(level, tuple) else level
 
 
 def _sizes(sizes):

@@ -213,6 +213,21 @@ class GaussianNoise(_WithLevel):
             return torch.addcmul(x, noise, level.expand_as(x)), None
         return torch.add(x, noise, alpha=level), None
 
+    def leveled(self, x: torch.Tensor, generator: torch.Generator):
+        """The corrupted batch, each row's level and its weight, both of shape (n_samples, 1).
+
+        Of a range (low, high), log s is drawn uniformly. The weight makes the error of all levels
+        alike, (1 + s^2) / s^2, and is 1 on average.
+        """
+        low, high = self.level if isinstance(self.level, tuple) else (self.level, self.level)
+        level = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
+        level = low * (high / low) ** level
+        mean = 1.0 + 1 / low**2
+        if high > low:
+            mean = 1.0 + (1 / low**2 - 1 / high**2) / (2 * math.log(high / low))
+        noise = torch.empty_like(x).normal_(generator=generator)
+        return torch.addcmul(x, noise, level), level, (1 + level**-2) / mean
+
 
 @corruption
 class Swap(_OfComponents):

@@ -130,7 +130,8 @@ class Network:
     `ACTIVATIONS`, is that of every layer but the output; where weights are ``tied``, the decoder
     uses the encoder's, which a linear one of several layers cannot. The decoder is the encoder
     mirrored, or one affine map from the code to the output if it is ``linear``. With a
-    ``potential``, a row is not reconstructed as decode(encode(x)), but as `output_of` says.
+    ``potential``, a row is not reconstructed as decode(encode(x)), but as `output_of` says. One
+    that is ``told`` the noise of a row has one more input: see `told_of`.
     """
 
     layer_sizes: tuple
@@ -138,8 +139,11 @@ class Network:
     tied: bool = True
     linear: bool = False
     potential: bool = False
+    told: bool = False
 
     def __post_init__(self):
+        if self.told and (self.tied or self.potential):
+            raise ValueError("A network that is told the noise has weights of its own to decode.")
         if self.tied and len(self.decoder_sizes) < len(self.layer_sizes):
             raise ValueError("A linear decoder of several layers has weights of its own.")
 
@@ -168,7 +172,7 @@ class Network:
         """Name and shape of each parameter, as `Parameters` takes them."""
         shapes = {}
         for level, (below, above) in enumerate(pairwise(self.layer_sizes)):
-            shapes[f"weight_{level}"] = (above, below)
+            shapes[f"weight_{level}"] = (above, below + (self.told and level == 0))
             decodes = level < self.decoder_depth
             if decodes and not self.tied:
                 shapes[f"decoder_weight_{level}"] = (self.decoder_sizes[level + 1], below)
@@ -228,6 +232,16 @@ def output_of(theta, x, network):
         return decode(theta, encode(theta, x, network)[-1], network)[1]
     plain, jacobian = linearized(theta, x, [m for maps in affine_chains(network) for m in maps])
     return plain + jacobian.transposed_times((x - plain).unsqueeze(1))[:, 0]
+
+
+def told_of(x: torch.Tensor, level: float | torch.Tensor) -> torch.Tensor:
+    """What a network sees that is told the noise of rows: x / sqrt(1 + s^2), and log(s) / 2.
+
+    ``level`` is s, a number or of shape (n_samples, 1). Rows are about as large whatever their
+    noise (Karras et al. 2022).
+    """
+    level = torch.as_tensor(level, dtype=x.dtype, device=x.device).expand(len(x), 1)
+    return torch.cat([x * (1 + level.square()).rsqrt(), 0.5 * level.log()], 1)
 
 
 def initialize_(theta, network, output_bias, generator):

@@ -1,7 +1,7 @@
 """Training criteria of auto-encoders, built from units, corruptions and penalties."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from skae.engine.networks.layers import (
     encode,
     initialize_,
     output_of,
+    told_of,
 )
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
@@ -122,7 +123,7 @@ class Reconstruction(Objective):
         """The criterion on one batch; the generator is of the corruption and the penalties'
         noise.
         """
-        noisy, x, mask, column_weight, row_weight = self._inputs(theta, x, generator, row_weight)
+        noisy, x, mask, column_weight, row_weight = self.inputs(theta, x, generator, row_weight)
         hidden = encode(theta, noisy, self.network)
         decoded, output = decode(theta, hidden[-1], self.network)
         if self.network.potential:
@@ -154,7 +155,7 @@ class Reconstruction(Objective):
 
         e is 0 where x was not observed.
         """
-        noisy, x, mask, column_weight, row_weight = self._inputs(theta, x, generator, row_weight)
+        noisy, x, mask, column_weight, row_weight = self.inputs(theta, x, generator, row_weight)
         if mask is not None:
             seen = mask.to(x.dtype)
             column_weight = seen if column_weight is None else column_weight.mul_(seen)
@@ -210,9 +211,14 @@ class Reconstruction(Objective):
         out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
         return value
 
-    def _inputs(self, theta, x, generator, row_weight):
+    def inputs(self, theta, x, generator, row_weight=None):
         """Corrupted rows, what they were, what of it was observed, and the weights of both."""
         x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
+        if self.network.told:
+            noisy, level, weight = self.corruption.leveled(x, generator)
+            noisy = noisy if mask is None else torch.where(mask, noisy, x)
+            weight = weight[:, 0] if row_weight is None else weight[:, 0] * row_weight
+            return told_of(noisy, level), x, mask, None, weight
         noisy, column_weight = self._corrupt(x, mask, generator)
         if not self.walkback or self.corruption is None:
             return noisy, x, mask, column_weight, row_weight
@@ -270,9 +276,12 @@ def auto_encoder(
     encoder, decoder = affine_chains(network)
 
     def measure(theta, x, generator):
-        return {"residual_variance_": residual_variance(theta, x, objective(), generator)}
+        return measured_columns(theta, x, objective(), generator)
 
-    return Model(
+    def at_level(level):
+        return replace(model, encode=lambda theta, x: encode(theta, told_of(x, level), network)[-1])
+
+    model = Model(
         shapes=network.parameter_shapes,
         start_=lambda theta, rows, index, generator: initialize_(
             theta, network, output_bias, generator
@@ -288,21 +297,33 @@ def auto_encoder(
         fill=fill,
         denoise=(lambda theta, x: output_of(theta, x, network)) if network.potential else None,
         measure=measure,
-        encoder=encoder,
+        at_level=at_level if network.told else None,
+        encoder=None if network.told else encoder,
         decoder=decoder,
         untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,
     )
+    # Rows that are encoded are clean: they have as little noise as any that it was trained on.
+    return at_level(lowest_level(objective())) if network.told else model
 
 
-def residual_variance(theta, x, objective, generator):
-    """The mean of (x - r)^2 of each column, r of rows corrupted as in training."""
-    x, mask = observed(x, objective.fill)
-    noisy = x if objective.corruption is None else corrupted(x, objective.corruption, generator)[0]
-    if mask is not None:
-        noisy = torch.where(mask, noisy, x)
+def lowest_level(objective) -> float:
+    """The lowest level of noise of a training."""
+    level = objective.corruption.level
+    return float(level[0] if isinstance(level, tuple) else level)
+
+
+def measured_columns(theta, x, objective, generator):
+    """Of each column its standard deviation, ``spread_``, and the mean of (x - r)^2.
+
+    r is of rows corrupted as in training: ``residual_variance_``.
+    """
+    objective.has_gaps, objective.walkback = objective.fill is not None, 0
+    noisy, x, mask, _, _ = objective.inputs(theta, x, generator)
     mean = objective.units.mean(output_of(theta, noisy, objective.network))
-    square = (x - mean).square()
-    if mask is None:
-        return square.mean(0)
-    return (square * mask).sum(0) / mask.sum(0).clamp(min=1)
+    seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
+    count = seen.sum(0).clamp(min=1)
+    center = (x * seen).sum(0) / count
+    variance = ((x - center).square() * seen).sum(0) / count
+    residual = ((x - mean).square() * seen).sum(0) / count
+    return {"residual_variance_": residual, "spread_": variance.sqrt()}

@@ -103,14 +103,6 @@ def rows_of(model, X, place: Place):
 
 
 def spread_of(model, place: Place) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and about the standard deviation of every column, as the network sees them."""
-    columns = model.columns_
-    mean, low, high = map(columns.standardized, ("mean", "minimum", "maximum"))
-    # Where it is not known it is that of a law between the ends with this mean, or less.
-    spread = np.sqrt(np.clip((mean - low) * (high - mean), 0, None)) / 2
-    for name, part in columns.parts:
-        if UNITS[name].standardizes:
-            spread[part] = 1.0
-        elif UNITS[name].is_discrete:
-            spread[part] = np.sqrt(np.clip(mean[part] * (1 - mean[part]), 1e-12, None))
-    return place.tensor(mean), place.tensor(np.maximum(spread, 1e-6))
+    """Mean and standard deviation of every column, as the network sees them."""
+    mean = place.tensor(model.columns_.standardized("mean"))
+    return mean, place.tensor(model.spread_).clamp(min=1e-6)
