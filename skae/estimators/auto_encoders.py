@@ -21,7 +21,7 @@ from skae.engine.networks.penalties import (
 from skae.engine.networks.units import UNITS
 from skae.estimators.density import densities, sampling
 from skae.estimators.density.grids import grid_of
-from skae.estimators.density.models import corruption_of
+from skae.estimators.density.models import check_noise, corruption_of
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
@@ -281,16 +281,10 @@ class AutoEncoder(Transformer):
     def _model(self, place):
         sizes = (len(self.columns_.mean), *_sizes(self.hidden_layer_sizes), self.n_components)
         linear = self.decoder == "linear"
-        told = bool(self.level_as_input)
+        potential, told = self.parametrization == "energy", bool(self.level_as_input)
         tied = self.tied_weights and not (linear and len(sizes) > 2) and not told
-        potential = self.parametrization == "energy"
         network = Network(tuple(map(int, sizes)), self.activation, tied, linear, potential, told)
         units = self.columns_.units(place.device)
-        if potential and not units.is_linear:
-            raise ValueError(
-                "parametrization='energy' is for real columns only: use loss='gaussian' or "
-                "'squared_error', or parametrization='reconstruction'."
-            )
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
         fill = place.tensor(self.columns_.fill)
@@ -302,12 +296,7 @@ class AutoEncoder(Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
-        if self.level_as_input:
-            self._check_levels()
-        if self.walkback and self.corruption is None:
-            raise ValueError(
-                f"walkback={self.walkback} goes on from corrupted rows: it needs a corruption."
-            )
+        check_noise(self)
         if any(not isinstance(n, Integral) or n < 1 for n in _sizes(self.hidden_layer_sizes)):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
@@ -329,30 +318,6 @@ class AutoEncoder(Transformer):
                 "0: of corrupted and of untouched components."
             )
         check_penalties(_penalties_of(self), ACTIVATIONS[self.activation].range)
-
-    def _check_levels(self):
-        """Raise a ValueError for parameters that do not go with a level as input."""
-        corruption = make_corruption(self.corruption, self.corruption_level)
-        low = lowest_level_of(corruption)
-        if low is None or not low > 0:
-            raise ValueError(
-                "level_as_input=True is for corruption='gaussian' with a corruption_level above 0, "
-                "a number or (low, high), which the network can be told."
-            )
-        for name, plain in (("walkback", 0), ("parametrization", "reconstruction")):
-            if getattr(self, name) != plain:
-                raise ValueError(f"level_as_input=True does not go with {name}.")
-        for name in ("contraction", "hessian"):
-            if getattr(self, name):
-                raise ValueError(f"level_as_input=True does not go with {name} > 0.")
-
-
-def lowest_level_of(corruption):
-    """The lowest level of Gaussian noise, or None where a corruption is another one."""
-    level = getattr(corruption, "level", None)
-    if not getattr(corruption, "is_gaussian", False) or not isinstance(level, tuple | Real):
-        return None
-    return level[0] if isinstance(level, tuple) else level
 
 
 def _sizes(sizes):

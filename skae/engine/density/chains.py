@@ -24,7 +24,7 @@ from collections.abc import Callable
 import torch
 
 from skae.engine.density.denoisers import Denoiser
-from skae.engine.networks.layers import jacobian_of
+from skae.engine.networks.differentials import jacobian_of
 from skae.engine.optimisation.parameters import Registry
 
 CHAINS = Registry()

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.layers import jacobian_of, linearized
+from skae.engine.networks.differentials import jacobian_of
+from skae.engine.networks.layers import linearized
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 

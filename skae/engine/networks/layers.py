@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from skae.engine.networks.jacobians import DifferentiatedJacobian, LayeredJacobian
+from skae.engine.networks.jacobians import LayeredJacobian
 from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Registry
 
@@ -438,36 +438,6 @@ def linearized(theta, x, maps):
         slopes.append(step.activation.slope(x))
         weights.append(weight if step.gain is None else weight * step.gain)
     return x, LayeredJacobian(slopes, weights)
-
-
-def jacobian_of(model, theta, x, of="encoder"):
-    """The Jacobian of a model's "encoder", or "reconstruction", at rows as the model sees them.
-
-    Raises a ValueError if no gradient can go through the encoder.
-    """
-    if model.no_gradient is not None:
-        raise ValueError(f"The code has no Jacobian: {model.no_gradient}.")
-    chain = model.encoder if of == "encoder" else _reconstruction_maps(model)
-    if chain is not None:
-        return linearized(theta, x, chain)[1]
-
-    def function(x):
-        if of == "encoder":
-            return model.code(theta, x)
-        if model.denoise is not None:
-            return model.units.mean(model.denoise(theta, x))
-        return model.units.mean(model.decode(theta, model.code(theta, x)))
-
-    return DifferentiatedJacobian(function, x)
-
-
-def _reconstruction_maps(model):
-    """A model's reconstruction as affine maps, or None if it is none."""
-    activation = model.units.activation
-    if None in (model.encoder, model.decoder, activation) or model.denoise is not None:
-        return None
-    *inner, last = model.decoder
-    return [*model.encoder, *inner, last._replace(activation=activation)]
 
 
 def _prefixed(maps: Sequence[AffineMap], prefix: str) -> list[AffineMap]:

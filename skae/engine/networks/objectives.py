@@ -273,6 +273,11 @@ def auto_encoder(
     ``output_bias`` is that with which training begins; ``objective()`` is a new `Reconstruction`.
     ``fill`` is of the model and the same.
     """
+    if network.potential and not units.is_linear:
+        raise ValueError(
+            "parametrization='energy' is for real columns only: use loss='gaussian' or "
+            "'squared_error', or parametrization='reconstruction'."
+        )
     encoder, decoder = affine_chains(network)
 
     def measure(theta, x, generator):

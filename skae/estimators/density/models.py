@@ -1,6 +1,7 @@
 """A fitted auto-encoder as a `Denoiser`: its noise, its columns, its rows."""
 
 import math
+from numbers import Real
 
 import numpy as np
 import torch
@@ -15,6 +16,28 @@ from skae.engine.optimisation.rows import make_rows
 from skae.estimators.density.grids import is_binary
 from skae.estimators.face.training import usable_place
 from skae.estimators.face.transformer import check_same_weights
+
+
+def check_noise(model) -> None:
+    """Raise a ValueError for parameters that the noise of training does not go with."""
+    if model.walkback and model.corruption is None:
+        raise ValueError(
+            f"walkback={model.walkback} goes on from corrupted rows: it needs a corruption."
+        )
+    if not model.level_as_input:
+        return
+    corruption = make_corruption(model.corruption, model.corruption_level)
+    level = corruption.level if getattr(corruption, "is_gaussian", False) else None
+    low = level[0] if isinstance(level, tuple) else level
+    if not isinstance(low, Real) or low <= 0:
+        raise ValueError(
+            "level_as_input=True is for corruption='gaussian' with a corruption_level above 0, a "
+            "number or (low, high), which the network can be told."
+        )
+    given = [name for name in ("walkback", "contraction", "hessian") if getattr(model, name) > 0]
+    given += ["parametrization='energy'"] if model.parametrization == "energy" else []
+    if given:
+        raise ValueError(f"level_as_input=True does not go with {given[0]}.")
 
 
 def level_of(model) -> float | tuple[float, float] | np.ndarray | None:

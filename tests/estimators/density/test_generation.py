@@ -349,7 +349,7 @@ def test_levels_from_a_range():
         ({"corruption_level": (0.0, 1.0)}, "a corruption_level above 0"),
         ({"walkback": 1}, "does not go with walkback"),
         ({"parametrization": "energy"}, "does not go with parametrization"),
-        ({"contraction": 0.1}, "does not go with contraction > 0"),
+        ({"contraction": 0.1}, "does not go with contraction"),
     ],
 )
 def test_levels_that_cannot_be_told(options, match):
