@@ -19,8 +19,7 @@ from skae.engine.networks.penalties import (
     check_penalties,
 )
 from skae.engine.networks.units import UNITS
-from skae.estimators.density import densities, sampling
-from skae.estimators.density.grids import grid_of
+from skae.estimators.density import densities, grids, sampling
 from skae.estimators.density.models import check_noise, corruption_of
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
@@ -292,7 +291,7 @@ class AutoEncoder(Transformer):
         return auto_encoder(network, units, bias, objective, shift, scale, fill)
 
     def _facts(self, X, weight, columns, *, is_whole):
-        return {"grid_": grid_of(X)}
+        return {"grid_": grids.grid_of(X)}
 
     def _check_parameters(self):
         super()._check_parameters()

@@ -350,13 +350,11 @@ def _trouble(model, denoiser, x, moved, place) -> str | None:
             "the reconstruction leads chains away. Train with more noise, walkback or "
             "bounded hidden units (activation='sigmoid', 'tanh'), or use a smaller noise here."
         )
-    if moved is not None:
-        went = (moved[:, varies] / spread).square().mean(1).sqrt()
-        if float(went.median()) < _FROZEN:
-            return (
-                "chains hardly moved from where they started. Use a larger noise, more n_steps, or "
-                "train with more noise or a weaker contraction."
-            )
+    if moved is not None and _is_frozen(moved[:, varies] / spread, denoiser.is_drawn[varies], x):
+        return (
+            "chains hardly moved from where they started. Use a larger noise, more n_steps, or "
+            "train with more noise or a weaker contraction."
+        )
     if len(x) >= _FEWEST and denoiser.clamp is None:
         ratio = float((x.std(0) / spread).square().mean().sqrt())
         if ratio < _COLLAPSED:
@@ -366,6 +364,14 @@ def _trouble(model, denoiser, x, moved, place) -> str | None:
                 "method='local_covariance' keeps the spread that r alone takes away."
             )
     return None
+
+
+def _is_frozen(moved, is_drawn, x):
+    """Whether chains are where they were; of columns of 0 and 1 alone, in different states."""
+    if bool(is_drawn.all()):
+        return not bool(moved.any()) and not bool((x == x[0]).all())
+    went = moved[:, ~is_drawn].square().mean(1).sqrt()
+    return float(went.median()) < _FROZEN
 
 
 def with_values(denoiser, x, generator):
