@@ -274,8 +274,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 118
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 26_600
+    assert len(FILES) <= 120
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 27_000
 
 
 def test_signatures_are_short():

@@ -7,6 +7,7 @@ from skae.diagnostics.jacobians import (
     local_rank,
 )
 from skae.diagnostics.learning_rules import GradientAgreement, gradient_agreement
+from skae.diagnostics.likelihoods import ParzenLikelihood, parzen_log_likelihood
 from skae.diagnostics.tangent_planes import (
     TangentDefects,
     Tangents,
@@ -19,6 +20,7 @@ from skae.diagnostics.units import active_units, chart_overlap, constant_units, 
 
 __all__ = [
     "GradientAgreement",
+    "ParzenLikelihood",
     "TangentDefects",
     "Tangents",
     "active_units",
@@ -30,6 +32,7 @@ __all__ = [
     "jacobian_spectrum",
     "local_pca_tangents",
     "local_rank",
+    "parzen_log_likelihood",
     "principal_angles",
     "saturation",
     "tangent_defects",

@@ -253,6 +253,7 @@ class AutoEncoder(Transformer):
     energy = densities.energy
     log_partition_function = densities.log_partition_function
     score_samples = densities.score_samples
+    chain_log_likelihood = densities.chain_log_likelihood
 
     components_ = layer_weights(
         "weight_0",

@@ -22,10 +22,11 @@ from skae.engine.density.energies import (
     grid_points,
     log_partition_on_grid,
 )
+from skae.engine.density.likelihoods import transition_log_likelihood
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.models import FittedModel
 from skae.estimators.density.models import denoiser_of, level_of, spread_of
-from skae.estimators.density.sampling import one_level
+from skae.estimators.density.sampling import Request, chain_states, one_level
 from skae.estimators.face.densities import LogPartition, log_volume
 from skae.estimators.face.outcomes import warn
 from skae.estimators.face.training import StepLine, usable_place
@@ -279,6 +280,62 @@ def score_samples(self, X, *, log_partition=None, noise=None):
         return Transformer.score_samples(self, X)
     value = getattr(log_partition, "value", log_partition)
     return -self.energy(X, noise=noise) - check_number("log_partition", value)
+
+
+def chain_log_likelihood(self, X, *, n_states=1000, burn_in=200, noise=None, random_state=None):
+    r"""Log-likelihood of each row under the law of the chain "denoising", from below.
+
+    .. math:: \log \frac1m \sum_{k=1}^m P(x \mid r(\tilde s_k)), \qquad
+        \tilde s_k \text{ the corrupted states of the chain}
+
+    The chain's law is the mixture over all its states of what it may draw next; the mean over
+    finitely many is a bound that grows with their number. No width has to be chosen.
+
+    Parameters
+    ----------
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Rows without gaps.
+    n_states : int, default=1000
+        States of the chain, m.
+    burn_in : int, default=200
+        Steps before the first of them, see :meth:`sample`.
+    noise : float, default=None
+        Another level of the corruption than that of training.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_samples,)
+        In nats; for columns of real numbers, log-densities in the units of the data.
+
+    Raises
+    ------
+    ValueError
+        If the model was trained without corruption.
+
+    References
+    ----------
+    .. [1] Y. Bengio, L. Yao, K. Cho. Bounding the test log-likelihood of generative models. 2013.
+    """
+    X = self._checked(X)
+    check_count("n_states", n_states, 1)
+    request = Request("denoising", noise, burn_in=burn_in)
+    states = chain_states(self, n_states, request, random_state)
+    level = {} if noise is None else {"level": noise}
+    denoiser = denoiser_of(self, usable_place(self, X), **level)
+    place = place_of(denoiser.theta.flat)
+    seed = self.random_state if random_state is None else random_state
+    generator = make_generator(seed, place.device)
+    corrupted, _ = denoiser.corrupt(place.tensor(states), generator)  # type: ignore[misc]
+    output = denoiser.model.reconstruct(denoiser.theta, corrupted)
+
+    def scores(x):
+        if bool(torch.isnan(x).any()):
+            raise ValueError("X has gaps: the likelihood is of whole rows.")
+        return transition_log_likelihood(denoiser, x, output)
+
+    volume = float(np.log(self.columns_.scale[~denoiser.is_drawn.cpu().numpy()]).sum())
+    fitted = FittedModel(denoiser.model, denoiser.theta)
+    return fitted.map_rows(scores, X, gaps=True) - volume + self._log_derivative(X)
 
 
 def _gaussian_denoiser(model, place, noise, purpose) -> Denoiser:

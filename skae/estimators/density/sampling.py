@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,19 @@ _COLLAPSED, _FROZEN = 0.1, 0.02
 _AROUND, _OUTSIDE = 1.0, 0.05
 _FEWEST = 10
 _N_LEVELS = 40
+
+
+class Request(NamedTuple):
+    """The arguments of `sample` that say what is drawn."""
+
+    method: Any = "auto"
+    noise: Any = None
+    n_steps: int | None = None
+    burn_in: int = 200
+    init: Any = None
+    n_chains: int | None = None
+    fixed: Any = None
+    return_means: bool = False
 
 
 class Plan(NamedTuple):
@@ -112,15 +125,15 @@ def sample(
         data frame, if that is what the model was fitted on and it has more than numbers. The
         chains' first samples come first, then their second ones, and so on.
 
-    Warns
-    -----
-    ConvergenceWarning
-        If chains leave the range of the data, do not move, or collapse to few rows.
-
     Raises
     ------
     ValueError
         If the training is not what the method is for; the message names one that it is for.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If chains leave the range of the data, do not move, or collapse to few rows.
 
     References
     ----------
@@ -131,6 +144,14 @@ def sample(
     .. [3] G. Alain, Y. Bengio. What regularized auto-encoders learn from the data-generating
        distribution. Journal of Machine Learning Research 15, 2014.
     """
+    request = Request(method, noise, n_steps, burn_in, init, n_chains, fixed, return_means)
+    values = chain_states(self, n_samples, request, random_state)
+    return in_data_form(self, values, return_means)
+
+
+def chain_states(self, n_samples, request, random_state) -> np.ndarray:
+    """What `sample` draws for such a `Request`, as the network sees it."""
+    method, noise, n_steps, burn_in, init, n_chains, fixed, return_means = request
     check_is_fitted(self)
     check_count("n_samples", n_samples, 1)
     check_count("burn_in", burn_in, 0)
@@ -179,7 +200,7 @@ def sample(
             kept = with_values(denoiser, kept, generator)
     if trouble:
         warn(f"{type(self).__name__}: {trouble}", ConvergenceWarning)
-    return in_data_form(self, kept.cpu().numpy(), return_means)
+    return kept.cpu().numpy()
 
 
 def in_data_form(model, values: np.ndarray, are_means: bool):

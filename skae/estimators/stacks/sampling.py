@@ -51,15 +51,15 @@ def sample(
         in the order of :meth:`AutoEncoder.sample`; a data frame, if that is what the model was
         fitted on and it has more than numbers.
 
-    Warns
-    -----
-    ConvergenceWarning
-        If chains leave the range of the codes, do not move, or collapse.
-
     Raises
     ------
     ValueError
         If the top layer is no auto-encoder, or its training is not what the method is for.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If chains leave the range of the codes, do not move, or collapse.
     """
     check_is_fitted(self)
     layers = self.layers_[: number_of_code(self, len(self.layers_)) + 1]

@@ -83,6 +83,29 @@ def test_samples_of_normal_data_have_its_variances():
     assert (model.sample(10, burn_in=3, random_state=5) != again).any()
 
 
+def test_the_likelihood_of_a_chain():
+    # Columns that are drawn by themselves have the data's law here, which is normal with a diagonal
+    # covariance: the mixture over states is its density, from below.
+    model, (X, variances) = linear_denoiser(), normal_rows()
+    truth = -0.5 * (np.square(X[:200]) / variances + np.log(2 * np.pi * variances)).sum(axis=1)
+    few, many = (
+        model.chain_log_likelihood(X[:200], n_states=n, burn_in=50, random_state=0).mean()
+        for n in (5, 2000)
+    )
+    assert few < many
+    assert many == pytest.approx(truth.mean(), abs=0.15)
+    # Per unit of the data, and of categories a probability.
+    frame = table()
+    scores = table_denoiser("hiding").chain_log_likelihood(frame.head(50), n_states=200, burn_in=20)
+    shuffled = frame.head(50).assign(income=frame["income"].to_numpy()[-50:])
+    other = table_denoiser("hiding").chain_log_likelihood(shuffled, n_states=200, burn_in=20)
+    assert other.mean() < scores.mean() - 1
+    with pytest.raises(ValueError, match="X has gaps"):
+        model.chain_log_likelihood([[np.nan, 1.0]])
+    with pytest.raises(ValueError, match="trained without"):
+        fitted(ContractiveAutoEncoder).chain_log_likelihood(X)
+
+
 def test_units_of_the_data():
     X, _ = normal_rows()
     scale, shift = np.array([10.0, 0.1]), np.array([5.0, -3.0])
