@@ -19,8 +19,7 @@ from skae.engine.networks.penalties import (
     check_penalties,
 )
 from skae.engine.networks.units import UNITS
-from skae.estimators.density import densities, grids, sampling
-from skae.estimators.density.models import check_noise, corruption_of
+from skae.estimators.density import densities, grids, models, sampling
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
@@ -296,7 +295,7 @@ class AutoEncoder(Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
-        check_noise(self)
+        models.check_noise(self)
         if any(not isinstance(n, Integral) or n < 1 for n in _sizes(self.hidden_layer_sizes)):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
@@ -326,7 +325,7 @@ def _sizes(sizes):
 
 def _reconstruction(model, network, units, place):
     """The criterion that the parameters of an auto-encoder ask for."""
-    corruption = corruption_of(model, place)
+    corruption = models.corruption_of(model, place)
     fill = place.tensor(model.columns_.fill)
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
     parts = network, units, corruption, emphasis, _penalties_of(model), fill
