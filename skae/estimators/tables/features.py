@@ -1,7 +1,6 @@
 """Features of tables: the columns on good scales, and codes of how they depend on each other."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,7 +9,6 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from skae._validation import check_is_fitted, check_rows, check_weights, column_names
-from skae.engine.networks.layers import outputs_of
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
@@ -49,11 +47,11 @@ class TableFeatures(AutoEncoder):
         h_{l+1} = \max(W_l h_l + b_l, 0), \quad h_0 = \tilde x
 
     The features of a row, which is not corrupted then, are its columns as the network sees
-    them (numbers clipped and standardised, categories one-hot, and for each column with
-    gaps whether there is one) and the outputs of all layers. Each block, the columns as well as
-    the layers together, has mean 0 and rows of mean squared length 1, so that neighbours, kernels
-    and linear models can use them as they are. Of fewer than 5 variables there are no codes, which
-    would be worth less than the columns, unless ``include_columns=False``.
+    them (numbers clipped and standardised, categories one-hot, and for each variable with
+    gaps whether there is one) and its code, the output of the highest layer. Both blocks have
+    mean 0 and rows of mean squared length 1, so that neighbours, kernels and linear models can
+    use them as they are. Of fewer than 5 variables there is no code, which would be worth less
+    than the columns, unless ``include_columns=False``.
 
     What it gives and where it does not is in the :ref:`User Guide <table_features>`.
 
@@ -87,7 +85,7 @@ class TableFeatures(AutoEncoder):
     ... ).fit(table, age > 50)
     >>> features = model[0].transform(table)
     >>> features.shape
-    (300, 392)
+    (300, 136)
     >>> model[0].get_feature_names_out()[:4].tolist()
     ['age', 'income', 'town_Aix', 'town_Bern']
     """
@@ -95,7 +93,7 @@ class TableFeatures(AutoEncoder):
     include_columns: bool = parameter(
         default=True,
         constraints=["boolean"],
-        doc="Whether the columns are among the features, or the codes alone.",
+        doc="Whether the columns are among the features, or the code alone.",
     )
     n_components: int = preset(AutoEncoder, "n_components", default=128, kw_only=False)
     hidden_layer_sizes: int | Sequence[int] = preset(
@@ -117,12 +115,13 @@ class TableFeatures(AutoEncoder):
 
     blocks_: tuple[Block, ...] = attribute(
         "tuple of Block",
-        """The columns, if they are among the features, and each layer: ``names`` of the features,
+        """The columns, if they are among the features, and the code: ``names`` of the features,
         the ``center`` that is subtracted, the ``scale`` by which the block is divided.""",
     )
     columns_with_gaps_: np.ndarray = attribute(
         "ndarray of int",
-        "The columns that have a feature for their gaps, since training rows had some there.",
+        "The columns that have a feature for their gaps, since training rows had some there; of a "
+        "one-hot variable, its first.",
     )
 
     @all_or_nothing
@@ -165,8 +164,7 @@ class TableFeatures(AutoEncoder):
         Returns
         -------
         features : ndarray of shape (n_samples, n_features_out)
-            The columns, then the layers from the lowest to the highest; `get_feature_names_out`
-            names them.
+            The columns, then the code; `get_feature_names_out` names them.
         """
         check_is_fitted(self)
         features = self._features(check_rows(self, X, reset=False))
@@ -177,7 +175,7 @@ class TableFeatures(AutoEncoder):
         return features
 
     def inverse_transform(self, X):
-        """Rows of the data from features: from the code, the highest layer's.
+        """Rows of the data from features: from the code.
 
         Parameters
         ----------
@@ -187,8 +185,8 @@ class TableFeatures(AutoEncoder):
         Returns
         -------
         rows : ndarray or data frame of shape (n_samples, n_features)
-            As the data were: the mean of numbers, the most probable categories. Where there are no
-            codes, what the columns say.
+            As the data were: the mean of numbers, the most probable categories. Where there is no
+            code, what the columns say.
         """
         check_is_fitted(self)
         X = check_array(X, dtype=[np.float64, np.float32])
@@ -200,7 +198,7 @@ class TableFeatures(AutoEncoder):
             )
         block = self.blocks_[-1]
         code = X[:, -len(block.names) :] * X.dtype.type(block.scale) + block.center.astype(X.dtype)
-        if self._has_codes:
+        if self._has_code:
             return super().inverse_transform(code)
         return self._decoded(code[:, : len(self.columns_.mean)].copy())
 
@@ -216,7 +214,7 @@ class TableFeatures(AutoEncoder):
         -------
         names : ndarray of str objects
             Columns by their own names, or that of a column and "_" and the category; "_missing"
-            for its gaps; "tablefeatures0" and so on for the units of all layers.
+            for its gaps; "tablefeatures0" and so on for the units of the code.
         """
         check_is_fitted(self)
         return np.array([name for block in self.blocks_ for name in block.names], dtype=object)
@@ -229,8 +227,8 @@ class TableFeatures(AutoEncoder):
         return tags
 
     @property
-    def _has_codes(self):
-        """Whether there are codes among the features."""
+    def _has_code(self):
+        """Whether there is a code among the features."""
         return not self.include_columns or len(self.columns_.variables) >= _FEW_VARIABLES
 
     def _learn_blocks(self, X, sample_weight):
@@ -238,30 +236,25 @@ class TableFeatures(AutoEncoder):
         X = check_rows(self, X, reset=False)
         weight = check_weights(sample_weight, X)
         self.columns_with_gaps_ = self._with_gaps(X)
-        names = self._names()
-        n_layers, start, blocks = len(names) - self.include_columns, 0, []
-        features = self._features(X)
-        for number, of_block in enumerate(names):
-            part = features[:, start : start + len(of_block)].astype(np.float64)
+        features, start, blocks = self._features(X), 0, []
+        for names in self._names():
+            part = features[:, start : start + len(names)].astype(np.float64)
             center = np.average(part, axis=0, weights=weight)
             square = np.average(np.square(part - center).sum(axis=1), weights=weight)
-            # The layers together are as long as the columns.
-            n_parts = 1 if self.include_columns and number == 0 else n_layers
-            blocks.append(Block(tuple(of_block), center, float(np.sqrt(square * n_parts)) or 1.0))
-            start += len(of_block)
+            blocks.append(Block(tuple(names), center, float(np.sqrt(square)) or 1.0))
+            start += len(names)
         self.blocks_ = tuple(blocks)
 
     def _with_gaps(self, X):
-        """The columns of checked rows that have gaps, but for those of one-hot variables."""
+        """The columns of checked rows that have gaps; of a one-hot variable, its first."""
         has_gaps = np.zeros(X.shape[1], dtype=bool)
         if X.dtype.kind == "f":
             if sparse.issparse(X):
                 has_gaps[X.indices[np.isnan(X.data)]] = True
             else:
                 has_gaps |= np.isnan(X).any(axis=0)
-        # A row without any category is told by zeros.
         for columns in self.columns_.variables:
-            has_gaps[columns] &= len(columns) == 1
+            has_gaps[columns[1:]] = False
         return np.flatnonzero(has_gaps)
 
     def _names(self):
@@ -270,13 +263,18 @@ class TableFeatures(AutoEncoder):
         if self.include_columns:
             known = column_names(self)
             names = [f"x{k}" for k in range(len(self.columns_.mean))] if known is None else known
-            gaps = [f"{names[column]}_missing" for column in self.columns_with_gaps_]
-            blocks.append([*map(str, names), *gaps])
-        if self._has_codes:
-            biases = [b for name, b in self.weights_.items() if name.startswith("hidden_bias")]
-            bounds = np.cumsum([0, *map(len, biases)]).tolist()
-            blocks += [[f"tablefeatures{j}" for j in range(*ends)] for ends in pairwise(bounds)]
+            of_gaps = [f"{self._variable(c, names)}_missing" for c in self.columns_with_gaps_]
+            blocks.append([*map(str, names), *of_gaps])
+        if self._has_code:
+            blocks.append([f"tablefeatures{unit}" for unit in range(self._n_features_out)])
         return blocks
+
+    def _variable(self, column, names):
+        """The name of the variable that a column is of."""
+        encoding = self.encoding_
+        if encoding is None:
+            return names[column]
+        return encoding.variables[encoding.raw_columns[column]].name
 
     def _features(self, X):
         """Features of checked rows, neither centred nor scaled."""
@@ -286,9 +284,8 @@ class TableFeatures(AutoEncoder):
         def features(x):
             filled = model.filled(x)
             parts = [filled, torch.isnan(x[:, gaps]).to(x.dtype)] if self.include_columns else []
-            return torch.cat(parts + self._codes_of(filled, theta, model), dim=1)
+            if self._has_code:
+                parts.append(model.encode(theta, filled))
+            return torch.cat(parts, dim=1)
 
         return fitted.map_rows(features, X, (sum(map(len, self._names())),), gaps=True)
-
-    def _codes_of(self, x, theta, model):
-        return outputs_of(theta, x, model.encoder) if self._has_codes else []

@@ -41,27 +41,23 @@ def model(table):
     return TableFeatures(**QUICK).fit(table)
 
 
-def test_blocks_are_the_columns_and_every_layer(model, table):
+def test_blocks_are_the_columns_and_the_code(model, table):
     features = model.transform(table)
     names = model.get_feature_names_out().tolist()
     columns = ["age", "income", "town_Aix", "town_Bern", "town_Como", "member", "visits"]
-    # The columns as encoded; gaps of a number have a column, those of a text are a row of zeros.
-    assert names[:8] == [*columns, "age_missing"]
-    # Then the units of all layers, from the lowest up.
-    assert names[8:] == [f"tablefeatures{k}" for k in range(6 + 5 + 7)]
-    assert [len(block.names) for block in model.blocks_] == [8, 6, 5, 7]
-    assert features.shape == (200, 26)
+    # The columns as encoded, and one for the gaps of each variable that has some.
+    assert names[:9] == [*columns, "age_missing", "town_missing"]
+    # Then the units of the highest layer.
+    assert names[9:] == [f"tablefeatures{k}" for k in range(7)]
+    assert [len(block.names) for block in model.blocks_] == [9, 7]
+    assert features.shape == (200, 16)
     assert features.dtype == np.float32
 
 
-def test_layers_are_those_of_the_network(model, table):
-    features = model.transform(table)
-    block, weights = model.blocks_[-1], model.weights_
-    code = features[:, -7:] * block.scale + block.center
-    below = features[:, -12:-7] * model.blocks_[2].scale + model.blocks_[2].center
-    # h_3 = max(W h_2 + b, 0), once the scaling is undone.
-    expected = np.maximum(below @ weights["weight_2"].T + weights["hidden_bias_2"], 0)
-    assert_allclose(code, expected, atol=1e-5)
+def test_code_is_that_of_the_network(model, table):
+    block = model.blocks_[-1]
+    code = model.transform(table)[:, -7:] * block.scale + block.center
+    assert_allclose(code, AutoEncoder.transform(model, table), atol=1e-5)
 
 
 def test_every_block_has_its_length(model, table):
@@ -72,16 +68,17 @@ def test_every_block_has_its_length(model, table):
         assert_allclose(part.mean(axis=0), 0, atol=1e-6)
         lengths.append(np.square(part).sum(axis=1).mean())
         start += len(block.names)
-    # Columns count as much as all layers together, and these alike.
-    assert_allclose(lengths, [1, 1 / 3, 1 / 3, 1 / 3], rtol=1e-5)
+    # The columns count as much as the code.
+    assert_allclose(lengths, [1, 1], rtol=1e-5)
 
 
 def test_columns_are_what_the_network_sees(model, table):
     features, block = model.transform(table), model.blocks_[0]
-    columns = features[:, :8] * block.scale + block.center
+    columns = features[:, :9] * block.scale + block.center
     gaps = table["age"].isna().to_numpy()
     # A gap is told by its column, and has the mean of what is known in its place.
     assert_allclose(columns[:, 7], gaps, atol=1e-6)
+    assert_allclose(columns[:, 8], table["town"].isna(), atol=1e-6)
     assert_allclose(columns[gaps, 0], 0, atol=1e-5)
     # Numbers have variance 1, and the tail of incomes is clipped without changing their order.
     assert_allclose(columns[:, 1].std(), 1, rtol=1e-5)
@@ -95,25 +92,25 @@ def test_weights_count_in_the_scaling(table):
     weight = np.arange(200) % 3
     model = TableFeatures(**QUICK).fit(table, sample_weight=weight)
     features = model.transform(table).astype(np.float64)
-    # Weighted means are 0, and weighted mean squares 1 for the columns and 1 for the layers.
+    # Weighted means are 0, and weighted mean squares 1 for the columns and 1 for the code.
     assert_allclose(np.average(features, axis=0, weights=weight), 0, atol=1e-5)
     assert_allclose(np.average(np.square(features).sum(axis=1), weights=weight), 2, rtol=1e-5)
 
 
-def test_codes_alone(table):
+def test_code_alone(table):
     model = TableFeatures(include_columns=False, **QUICK).fit(table)
     features = model.transform(table).astype(np.float64)
-    assert features.shape == (200, 18)
+    assert features.shape == (200, 7)
     assert_allclose(np.square(features).sum(axis=1).mean(), 1, rtol=1e-5)
     assert model.get_feature_names_out()[0] == "tablefeatures0"
 
 
-def test_few_variables_have_no_codes(table):
+def test_few_variables_have_no_code(table):
     few = table[["age", "income", "town", "member"]]
     model = TableFeatures(**QUICK).fit(few)
-    # Four variables, though seven columns: the columns alone, unless codes are asked for.
-    assert model.transform(few).shape == (200, 7)
-    assert TableFeatures(include_columns=False, **QUICK).fit_transform(few).shape == (200, 18)
+    # Four variables, though eight columns: the columns alone, unless the code is asked for.
+    assert model.transform(few).shape == (200, 8)
+    assert TableFeatures(include_columns=False, **QUICK).fit_transform(few).shape == (200, 7)
     # What was one number in a row is found again from the columns.
     rows = model.inverse_transform(model.transform(few))
     assert_allclose(rows["income"], few["income"], rtol=1e-3)
@@ -130,7 +127,7 @@ def test_rows_from_features(model, table):
     assert not rows["age"].isna().any()
     plain = AutoEncoder.reconstruct(model, table)
     pd.testing.assert_frame_equal(rows, plain)
-    with pytest.raises(ValueError, match=r"8 columns.*have 26.*output of transform"):
+    with pytest.raises(ValueError, match=r"8 columns.*have 16.*output of transform"):
         model.inverse_transform(np.zeros((2, 8)))
 
 
