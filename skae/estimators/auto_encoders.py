@@ -179,8 +179,8 @@ class AutoEncoder(Transformer):
         constraints=[StrOptions({"reconstruction", "energy"})],
         kind='{{"reconstruction", "energy"}}',
         doc="""What the network is: "reconstruction", r itself, decode(encode(x)); "energy", of
-        real columns, r(x) = x - sigma^2 dE/dx with the energy E(x) = |x - r_0(x)|^2 / (2 sigma^2),
-        r_0 decode(encode(x)), so that at any depth there is an `energy`.""",
+        real columns, ``x - sigma^2 dE/dx`` with the energy ``|x - r_0(x)|^2 / (2 sigma^2)``, r_0
+        being decode(encode(x)), so that there is an `energy` at any depth.""",
     )
     emphasis: Sequence[float] | None = parameter(
         default=None,

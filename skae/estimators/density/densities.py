@@ -155,8 +155,8 @@ def energy(self, X, *, noise=None):
 
     With one layer, tied weights and real outputs it is
 
-    .. math:: E(x) = \frac{1}{\sigma^2} \Big( \tfrac{1}{2} |x|^2 - c \cdot x
-        - \sum_j S(W_j x + b_j) \Big), \qquad S' = s
+    .. math:: E(x) = \frac{1}{\sigma^2} \left( \tfrac{1}{2} |x|^2 - c \cdot x
+        - \sum_j S(W_j x + b_j) \right), \qquad S' = s
 
     and with ``parametrization="energy"``, of any number of layers,
     :math:`|x - r_0(x)|^2 / (2 \sigma^2)`.
