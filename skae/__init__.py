@@ -6,6 +6,7 @@ from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
+from skae.estimators.posterior.ensemble import PosteriorEnsemble
 from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
@@ -33,6 +34,7 @@ __all__ = [
     "PatchFeatures",
     "PatchWhitener",
     "Pooling",
+    "PosteriorEnsemble",
     "Rectifier",
     "SparseCoder",
     "StackedAutoEncoder",

@@ -4,6 +4,7 @@ The only file that imports private names of scikit-learn.
 """
 
 import math
+from collections import Counter
 from numbers import Integral, Real
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "check_domain",
     "check_finite",
     "check_is_fitted",
+    "check_names",
     "check_no_infinity",
     "check_number",
     "check_one_hot",
@@ -48,13 +50,14 @@ class Registered(StrOptions):
         self.options = names
 
 
-def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
+def check_rows(estimator, X, *, reset, finite=True, sample_weight=None, lowest=None):
     """Two-dimensional numeric data, as an array or CSR matrix in its own dtype.
 
     Nothing is converted as a whole: a memory map stays one, integers stay integers;
     batches are converted where they are used. Only a data frame that is more than a table of
     numbers becomes an array, by the estimator's ``encoding_``, which it gets with ``reset``:
-    ``sample_weight`` tells then which rows count.
+    ``sample_weight`` tells then which rows count, and ``lowest`` is the estimator whose parameters
+    say how tables are read, where it is another one.
 
     Raises
     ------
@@ -65,6 +68,7 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
     if isinstance(X, torch.Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    check_names(X)
     if hasattr(estimator, "_encoded"):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
         if is_frame:  # names come first: columns are read by their places
@@ -73,7 +77,7 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
             given = X if hasattr(X, "shape") else np.asarray(X)
             if len(given.shape) == 2:
                 validate_data(estimator, given, reset=False, skip_check_array=True)
-        rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight)
+        rows = estimator._encoded(X, reset=reset, sample_weight=sample_weight, lowest=lowest)
         if rows is not X:
             if not is_frame and reset:
                 given = X if hasattr(X, "shape") else np.asarray(X)
@@ -96,6 +100,18 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None):
         gaps = getattr(estimator, "_accepts_gaps", False)
         check_finite(X_checked, column_names(estimator), gaps=gaps)
     return X_checked
+
+
+def check_names(X):
+    """Raise a ValueError for a data frame of which several columns have one name."""
+    names = list(getattr(X, "column_names", getattr(X, "columns", ())))
+    if len(set(names)) < len(names):
+        twice = [repr(name) for name, count in Counter(names).items() if count > 1]
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        raise ValueError(
+            f"Several columns of X are named {', '.join(twice[:5])}{more}, so that names do not "
+            "tell them apart. Give each column a name of its own, or leave out what is there twice."
+        )
 
 
 def _check_encoded(rows, estimator):
@@ -343,13 +359,18 @@ def computing_dtype(X, device):
     return torch.float32 if fits_float32(X.dtype) else torch.float64
 
 
-def make_generator(random_state, device):
-    """A torch generator on the device, seeded from any random_state of scikit-learn.
+def fresh_seed():
+    """A seed of 32 bits from the entropy of the system, for ``random_state=None``.
 
-    None takes fresh entropy: the global state of NumPy is neither read nor changed.
+    The global state of NumPy is neither read nor changed.
     """
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def make_generator(random_state, device):
+    """A torch generator on the device, seeded from any random_state of scikit-learn."""
     if random_state is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
+        seed = fresh_seed()
     elif isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(2**31 - 1))
     elif isinstance(random_state, Integral) and 0 <= random_state < 2**63:
@@ -363,8 +384,8 @@ def make_generator(random_state, device):
 
 
 def random_numbers(random_state):
-    """A RandomState of any random_state of scikit-learn; of fresh entropy for None."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
+    """A RandomState of any random_state of scikit-learn; of a fresh seed for None."""
+    return check_random_state(fresh_seed() if random_state is None else random_state)
 
 
 def column_indices(X, columns):

@@ -7,11 +7,63 @@ os.environ["SCIPY_ARRAY_API"] = "1"
 # Before torch is: many small problems, one process for each core. Threads would wait for others'.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from itertools import count
+
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from skae.engine.optimisation.parameters import Parameters
+
+
+def pytest_addoption(parser):
+    """Let anybody ask whether claims hold for other draws."""
+    parser.addoption(
+        "--shift-seeds",
+        type=int,
+        default=0,
+        metavar="K",
+        help="Add 1000 K to every seed of torch's generators: what is claimed holds for all K.",
+    )
+
+
+def pytest_configure(config):
+    """Move the seeds, before anything draws, and register the markers."""
+    for line in (
+        "fresh_entropy: random_state=None takes entropy here, not the tests' fixed sequence.",
+        "one_draw(reason): is about fixed draws, so it is left out where seeds are moved.",
+    ):
+        config.addinivalue_line("markers", line)
+    shift = 1000 * config.getoption("shift_seeds")
+    if shift:
+
+        class Shifted(torch.Generator):
+            def manual_seed(self, seed):
+                return super().manual_seed(seed + shift)
+
+        torch.Generator = Shifted
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what moved seeds make meaningless."""
+    if config.getoption("shift_seeds"):
+        for item in items:
+            if mark := item.get_closest_marker("one_draw"):
+                item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
+
+
+@pytest.fixture(autouse=True)
+def no_entropy(request, monkeypatch):
+    """Let ``random_state=None`` take the seeds 2000, 2001, ... in each test.
+
+    So no result is a chance. Global generators, from which others may draw, start anew.
+    """
+    np.random.seed(0)  # noqa: NPY002
+    torch.default_generator.manual_seed(0)
+    if request.node.get_closest_marker("fresh_entropy") is None:
+        seeds = count(2000)
+        monkeypatch.setattr("skae._validation.fresh_seed", lambda: next(seeds))
 
 
 @pytest.fixture

@@ -33,7 +33,16 @@ SMALL = {
     "numbers": "auto",
 }
 # Three relu units may all be dead from the start.
-SMALL_OF = {"TableFeatures": {"activation": "tanh", "hidden_layer_sizes": ()}}
+SMALL_OF = {
+    "TableFeatures": {"activation": "tanh", "hidden_layer_sizes": ()},
+    # The output alone is drawn, so that few moves are enough.
+    "PosteriorEnsemble": {
+        "estimator": skae.StackedClassifier(
+            (3,), layer="auto", output="linear", n_fine_tuned_layers=0, max_iter=3, random_state=0
+        ),
+        "n_members": 20, "n_chains": 1, "burn_in": 30, "thinning": 2, "n_steps": 5,
+    },
+}  # fmt: skip
 
 
 def _columns():

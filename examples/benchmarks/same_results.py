@@ -26,6 +26,7 @@ import traceback
 import warnings
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine
@@ -59,6 +60,26 @@ TWO_TARGETS = np.column_stack([DIABETES_TARGETS, DIABETES[:, 0] ** 2])
 FEW_TARGETS = np.where(np.arange(150) % 3 == 0, DIABETES_TARGETS, np.nan)
 ATOMS = np.random.default_rng(0).standard_normal((20, 64))
 
+
+def _table():
+    """A data frame of 150 rows with numbers, a whole one with gaps, text and truth values."""
+    rng = np.random.default_rng(0)
+    age = rng.integers(18, 80, size=150).astype(float)
+    return pd.DataFrame(
+        {
+            "age": np.where(rng.random(150) < 0.1, np.nan, age),
+            "income": rng.lognormal(8, 1, size=150) * age,
+            "town": rng.choice(["Aix", "Bern", "Como", None], size=150, p=[0.5, 0.3, 0.1, 0.1]),
+            "member": age + 20 * rng.standard_normal(150) > 50,
+            "visits": rng.poisson(3, size=150),
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(900, size=150), "D"),
+        }
+    )
+
+
+TABLE = _table()
+TABLE_CLASSES = np.where(np.arange(150) % 3 == 0, TABLE["visits"].to_numpy() > 3, -1)
+
 # Parameters of nearly all cases.
 FEW = {"max_iter": 3, "batch_size": 25, "random_state": 0, "device": "cpu"}
 CODE = {"n_components": 12, **FEW}
@@ -84,6 +105,7 @@ METHODS = {
     "gibbs": lambda model, X, y: model.gibbs(X, 2, random_state=0),
     "sample": lambda model, X, y: model.sample(4, burn_in=20, random_state=0),
     "log_partition_function": lambda model, X, y: model.log_partition_function(),
+    "score_columns": lambda model, X, y: model.score_columns(X),
     "largest_alpha": lambda model, X, y: model.largest_alpha(X),
     "prediction_gap": lambda model, X, y: model.prediction_gap(X),
 }
@@ -726,6 +748,41 @@ CASES = {
     "contrast": lambda: fitted(skae.LocalContrastNormalizer(size=5, **IMAGE), DIGITS),
     "contrast.sigma": lambda: fitted(
         skae.LocalContrastNormalizer(size=3, sigma=2.0, **IMAGE), SINGLE
+    ),
+    # Tables.
+    "tables.auto_encoder": lambda: fitted_and_continued(DAE(**CODE), TABLE),
+    "tables.rbm": lambda: fitted(RBM(**CODE), TABLE.dropna()),
+    "tables.stack": lambda: fitted(Stack(fine_tuning=True, **STACK), TABLE),
+    "tables.simultaneous": lambda: fitted(Stack(pretraining="simultaneous", **STACK), TABLE),
+    "tables.features": lambda: fitted_and_continued(
+        skae.TableFeatures(12, hidden_layer_sizes=16, **FEW), TABLE
+    ),
+    "tables.features_of_numbers": lambda: fitted(skae.TableFeatures(**FEW), WINE),
+    "tables.imputer": lambda: fitted(skae.DenoisingImputer(n_estimators=2, random_state=0), TABLE),
+    "tables.outliers": lambda: fitted(skae.OutlierDetector(random_state=0), TABLE),
+    "tables.outliers_of_numbers": lambda: fitted(
+        skae.OutlierDetector(CAE(**CODE), random_state=0), WINE
+    ),
+    "tables.classifier": lambda: fitted(
+        skae.StackedClassifier(random_state=0, device="cpu"), TABLE, TABLE_CLASSES
+    ),
+    "tables.kernel": lambda: fitted(
+        skae.StackedClassifier(output="kernel", **STACK), WINE, WINE_CLASSES
+    ),
+    "tables.several_outputs": lambda: fitted(
+        skae.StackedClassifier(output="kernel", **STACK), DIGITS, TWO_CLASSES
+    ),
+    "tables.regressor": lambda: fitted_twice(
+        skae.StackedRegressor(**STACK), DIABETES, DIABETES_TARGETS
+    ),
+    "tables.tuned": lambda: fitted_twice(
+        skae.StackedClassifier(output="linear", **STACK), TABLE, TABLE_CLASSES
+    ),
+    "tables.parts": lambda: fitted_in_parts(
+        skae.StackedClassifier(**STACK), TABLE, TABLE_CLASSES, classes=[False, True]
+    ),
+    "tables.tangents": lambda: fitted(
+        Tangent((12, 8), output="linear", **FEW), TABLE, TABLE_CLASSES
     ),
     # Without models.
     "diagnostics": local_diagnostics,

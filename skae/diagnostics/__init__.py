@@ -1,5 +1,6 @@
 """What a fitted model has become: functions on arrays and estimators that return arrays."""
 
+from skae.diagnostics.chains import effective_sample_size, potential_scale_reduction
 from skae.diagnostics.jacobians import (
     jacobian_norms,
     jacobian_products,
@@ -8,6 +9,7 @@ from skae.diagnostics.jacobians import (
 )
 from skae.diagnostics.learning_rules import GradientAgreement, gradient_agreement
 from skae.diagnostics.likelihoods import ParzenLikelihood, parzen_log_likelihood
+from skae.diagnostics.samples import SampleComparison, compare_samples
 from skae.diagnostics.tangent_planes import (
     TangentDefects,
     Tangents,
@@ -21,11 +23,14 @@ from skae.diagnostics.units import active_units, chart_overlap, constant_units, 
 __all__ = [
     "GradientAgreement",
     "ParzenLikelihood",
+    "SampleComparison",
     "TangentDefects",
     "Tangents",
     "active_units",
     "chart_overlap",
+    "compare_samples",
     "constant_units",
+    "effective_sample_size",
     "gradient_agreement",
     "jacobian_norms",
     "jacobian_products",
@@ -33,6 +38,7 @@ __all__ = [
     "local_pca_tangents",
     "local_rank",
     "parzen_log_likelihood",
+    "potential_scale_reduction",
     "principal_angles",
     "saturation",
     "tangent_defects",

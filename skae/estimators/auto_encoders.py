@@ -115,6 +115,7 @@ class AutoEncoder(Transformer):
         round, or one affine map however many layers there are. Of a deep encoder, that asks for
         codes that show linearly what the columns are.""",
     )
+    max_iter: int | str = preset(Transformer, "max_iter", default="auto")
     weight_decay: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
@@ -325,11 +326,10 @@ def _sizes(sizes):
 
 def _reconstruction(model, network, units, place):
     """The criterion that the parameters of an auto-encoder ask for."""
-    corruption = models.corruption_of(model, place)
-    fill = place.tensor(model.columns_.fill)
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
-    parts = network, units, corruption, emphasis, _penalties_of(model), fill
-    return Reconstruction(*parts, walkback=int(model.walkback))
+    parts = models.corruption_of(model, place), emphasis, _penalties_of(model)
+    fill = place.tensor(model.columns_.fill)
+    return Reconstruction(network, units, *parts, fill, walkback=int(model.walkback))
 
 
 def _penalties_of(model):

@@ -13,6 +13,7 @@ from skae.plots.curves import (
 )
 from skae.plots.images import FilterDisplay, ReconstructionDisplay
 from skae.plots.outliers import OutlierDisplay
+from skae.plots.samples import SampleComparisonDisplay
 from skae.plots.tangents import TangentDisplay, TangentWalkDisplay
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LossCurveDisplay",
     "OutlierDisplay",
     "ReconstructionDisplay",
+    "SampleComparisonDisplay",
     "SaturationDisplay",
     "SpectrumDisplay",
     "TangentDisplay",

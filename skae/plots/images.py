@@ -43,6 +43,22 @@ def document_display(cls):
     return cls
 
 
+# What to do about rows that are no images.
+_NO_PIXELS = (
+    "The columns of a table are no pixels: compare X with estimator.reconstruct(X), column by "
+    "column, or draw which of them are odd, with skae.plots.OutlierDisplay."
+)
+
+
+def require_pixels(estimator):
+    """Raise a ValueError for a model of a table, whose columns became others."""
+    if getattr(estimator, "encoding_", None) is not None:
+        raise ValueError(
+            f"This {type(estimator).__name__} was fitted on a table, with text, categories, dates "
+            f"or gaps, whose rows are no images. {_NO_PIXELS}"
+        )
+
+
 def as_images(rows, image_shape):
     """Arrays of rows (..., n_features) as images (..., height, width), of squares for None."""
     n_features = rows.shape[-1]
@@ -50,7 +66,8 @@ def as_images(rows, image_shape):
         side = math.isqrt(n_features)
         if side * side != n_features:
             raise ValueError(
-                f"{n_features} features do not fill a square; pass image_shape=(height, width)."
+                f"{n_features} features do not fill a square. Where rows are images, pass "
+                f"image_shape=(height, width). {_NO_PIXELS}"
             )
         image_shape = (side, side)
     if len(image_shape) != 2 or math.prod(image_shape) != n_features:
@@ -162,6 +179,7 @@ class FilterDisplay:
             If the features do not fill the image.
         """
         check_is_fitted(estimator)
+        require_pixels(estimator)
         filters = as_images(np.asarray(estimator.components_)[:n_filters], image_shape)
         return cls(filters).plot(**options)
 
@@ -231,6 +249,7 @@ class ReconstructionDisplay:
             If the features do not fill the image.
         """
         check_is_fitted(estimator)
+        require_pixels(estimator)
         X = first_rows(X, n_images)
         reconstructions = np.asarray(estimator.inverse_transform(estimator.transform(X)))
         display = cls(as_images(as_dense(X), image_shape), as_images(reconstructions, image_shape))

@@ -11,6 +11,7 @@ from skae.plots.images import (
     document_display,
     draw_grid,
     first_rows,
+    require_pixels,
     scaled,
     tiled,
 )
@@ -143,6 +144,8 @@ class TangentDisplay:
         ValueError
             If a source has no tangents at these rows, or features do not fill the image.
         """
+        for source in sources.values():
+            require_pixels(source)
         rows = first_rows(X, n_images)
         inputs = as_images(as_dense(rows), image_shape)
         directions = {}
@@ -282,6 +285,7 @@ class TangentWalkDisplay:
             If directions do not fit the rows, or features do not fill the image.
         """
         check_is_fitted(estimator)
+        require_pixels(estimator)
         rows = first_rows(X, n_images)
         if directions is None:
             directions = tangents(estimator, rows, n_tangents).directions

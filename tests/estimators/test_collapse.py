@@ -94,8 +94,14 @@ def test_warning_points_at_the_call(counts):
     assert collapsed.filename == __file__
 
 
-@pytest.mark.parametrize("sizes", [(64,), (128, 64), (128, 64, 32)])
-@pytest.mark.parametrize(("load", "max_iter"), [(load_wine, 200), (load_digits, 40)])
+@pytest.mark.parametrize(
+    ("sizes", "load", "max_iter"),
+    [
+        ((64,), load_wine, 200),
+        ((128, 64, 32), load_wine, 200),
+        ((128, 64), load_digits, 40),
+    ],
+)
 def test_deep_defaults_learn_more_than_the_mean(sizes, load, max_iter):
     X = load().data
     # A few seeds begin with a plateau, on which training would end.

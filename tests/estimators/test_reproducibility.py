@@ -93,6 +93,7 @@ def test_random_state_instances(case):
     assert differ(second.fit(case.X, case.y), first, case)
 
 
+@pytest.mark.fresh_entropy
 @each_trained
 def test_no_seed_differs_from_fit_to_fit(case):
     models = []

@@ -27,12 +27,12 @@ def rows():
 
 
 def test_epochs_by_rows_and_columns(X):
-    settings = {"max_iter": "auto", "n_iter_no_change": None, "random_state": 0}
-    settings["learning_rate"] = 0.01
+    settings = {"n_iter_no_change": None, "random_state": 0, "learning_rate": 0.01}
     n_epochs = epochs_for(200, 6, 50)
-    # 400 + 100 sqrt(6) steps, four in an epoch; each layer of a stack has its own columns.
+    # 400 + 100 sqrt(6) steps, four in an epoch, are the default of auto-encoders; each layer of a
+    # stack has its own columns.
     assert AutoEncoder(3, batch_size=50, **settings).fit(X).n_iter_ == n_epochs == 162
-    assert RBM(3, batch_size=50, **settings).fit(X).n_iter_ == n_epochs
+    assert RBM(3, batch_size=50, max_iter="auto", **settings).fit(X).n_iter_ == n_epochs
     stack = StackedAutoEncoder(
         layers=[AutoEncoder(k, batch_size=50, **settings) for k in (4, 2)], random_state=0
     ).fit(X)

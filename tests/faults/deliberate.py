@@ -82,6 +82,13 @@ _columns = _in("estimators/face", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
+_frames = _in("estimators/face", f"{_FACE}/tables/test_frames.py")
+_gaps = _in("engine/networks", f"{_ENGINE}/networks/test_gaps.py")
+_features = _in("estimators/tables", f"{_FACE}/tables/test_features.py")
+_imputer = _in("estimators/tables", f"{_FACE}/tables/test_imputer.py")
+_outliers = _in("estimators/tables", f"{_FACE}/tables/test_outliers.py")
+_kernels = _in("engine/stacks", f"{_ENGINE}/stacks/test_kernel_output.py")
+_outputs = _in("estimators/supervised", f"{_FACE}/supervised/test_kernel_output.py")
 _machines = _in(
     "engine/boltzmann",
     f"{_ENGINE}/boltzmann/test_learning.py",
@@ -479,6 +486,133 @@ FAULTS = [
         "corruption = corruption.for_columns(*map(place.tensor, ends), variables, fill)",
         "pass",
         f"{_FACE}/test_composition.py::test_salt_and_pepper_are_the_ends_of_the_columns",
+    ),
+    # Tables
+    _frames(
+        "numbers are scaled by their tails",
+        "width = (high - low) / _QUARTILES or x.std()",
+        "width = x.std()",
+    ),
+    _frames(
+        "categories that were never seen are none of the others",
+        "out[place < 0] = np.nan",
+        "out[place < 0] = 0",
+    ),
+    _frames(
+        "columns of a category are independent",
+        'groups.append(("multinomial", np.array(columns)))',
+        'parts["bernoulli"] += columns',
+    ),
+    _frames(
+        "rows of weight zero choose the categories",
+        "        counted = weight > 0\n",
+        "        pass\n",
+    ),
+    _frames(
+        "rare categories come back by a name that no row had",
+        "options[-1] = self.pooled[0]",
+        "pass",
+    ),
+    _frames(
+        "numbers come back beyond those of the training rows",
+        "x = np.clip(z * self.width + self.center, self.minimum, self.maximum)",
+        "x = z * self.width + self.center",
+    ),
+    _frames(
+        "scores are of the clipped numbers",
+        "        return self.encoding_.log_derivative(X, np.concatenate([np.arange(0), *scaled]))",
+        "        return 0.0 * len(scaled)",
+    ),
+    _columns(
+        "a gap of a category is a bit of each",
+        "                fill[columns] = 0\n",
+        "                pass\n",
+        f"{_FACE}/test_gaps.py",
+    ),
+    _gaps(
+        "the constant of what was not observed counts",
+        "return loss - missing_constant(units, mask, a.dtype)",
+        "return loss",
+    ),
+    _corruptions(
+        "columns of a one-hot variable are swapped one by one",
+        "if variables is not None and len(variables) < len(minimum):",
+        "if False:",
+    ),
+    _corruptions(
+        "a row is swapped with itself",
+        "source = torch.arange(1, n + 1, device=x.device)",
+        "source = torch.arange(n, device=x.device)",
+    ),
+    _features(
+        "blocks have the lengths that they happen to have",
+        "center, float(np.sqrt(square)) or 1.0))",
+        "center, 1.0))",
+    ),
+    _features(
+        "gaps have no column",
+        "parts = [filled, torch.isnan(x[:, gaps]).to(x.dtype)]",
+        "parts = [filled, torch.isnan(filled[:, gaps]).to(x.dtype)]",
+    ),
+    _imputer(
+        "draws have no spread",
+        "return guess + rng.choice(self.residuals, size=guess.shape)",
+        "return guess",
+    ),
+    _imputer(
+        "both guesses count whole",
+        "return self._replace(network=network, normal=normal, residuals=residuals)",
+        "return self._replace(network=1.0, normal=1.0, residuals=residuals)",
+    ),
+    _imputer(
+        "fills stay standardised",
+        "filled[:, self._columns] = rows * self._scale + self._shift",
+        "filled[:, self._columns] = rows",
+    ),
+    _outliers(
+        "what is clipped is as usual as what is near",
+        "terms[:, self.scaled] += weight * derivatives[:, self.scaled]",
+        "pass",
+    ),
+    _outliers(
+        "what was not observed is odd",
+        "return terms if mask is None else terms * mask",
+        "return terms",
+    ),
+    _outliers(
+        "rows of weight zero place the fence",
+        "share = np.cumsum(weight[order])",
+        "share = np.cumsum(np.ones(len(order)))",
+    ),
+    _kernels(
+        "a row knows its own target when it is left out",
+        "without = torch.where(rest > 0, (total - unit.unsqueeze(1) * targets) / rest, offset)",
+        "without = offset.expand_as(targets)",
+    ),
+    _kernels(
+        "weights do not count in the distances",
+        "below = weight[order].cumsum(0)[:-1]",
+        "below = torch.full_like(x, 1 / len(x)).cumsum(0)[:-1]",
+    ),
+    _kernels(
+        "the slope of the log-odds is a logarithm",
+        "return Calibration(math.exp(found[0]),",
+        "return Calibration(found[0],",
+    ),
+    _outputs(
+        "tables of categories alone are taken for images",
+        "return model.encoding_ is not None or not columns.are_intensities",
+        "return not columns.are_intensities",
+    ),
+    _outputs(
+        "layers below a kernel are tuned all the same",
+        "is_tuned: ClassVar[bool] = False",
+        "is_tuned: ClassVar[bool] = True",
+    ),
+    _outputs(
+        "a kernel counts labels by their number, not by their weight",
+        "scale = model.n_labelled_ / np.mean(known or targets.labelled.sum())",
+        "scale = 1.0",
     ),
     # Boltzmann machines
     _machines(

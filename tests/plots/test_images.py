@@ -1,11 +1,17 @@
 """Filters and reconstructions are drawn exactly as they are stored."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
 from skae import AutoEncoder
-from skae.plots import FilterDisplay, ReconstructionDisplay
+from skae.plots import (
+    FilterDisplay,
+    ReconstructionDisplay,
+    TangentDisplay,
+    TangentWalkDisplay,
+)
 
 
 def test_filters_are_drawn_each_scaled_to_its_largest_weight(model):
@@ -46,8 +52,28 @@ def test_square_images_are_inferred():
 def test_image_shape_errors_name_the_remedy(model, X):
     with pytest.raises(ValueError, match=r"12 features.*image_shape=\(height, width\)"):
         FilterDisplay.from_estimator(model)
+    # So do they where rows are no images: of a table.
+    with pytest.raises(ValueError, match=r"no pixels: compare X with estimator.reconstruct"):
+        ReconstructionDisplay.from_estimator(model, X)
     with pytest.raises(ValueError, match="does not hold 12 features"):
         ReconstructionDisplay.from_estimator(model, X, image_shape=(4, 4))
+
+
+def test_tables_are_no_images():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"size": rng.random(20), "hue": rng.choice(["red", "blue"], size=20)})
+    table["kind"] = rng.choice(["a", "b"], size=20)
+    table["age"] = rng.random(20)
+    model = AutoEncoder(2, max_iter=1, random_state=0).fit(table)
+    # Four columns would fill a square.
+    for draw in (
+        lambda: FilterDisplay.from_estimator(model),
+        lambda: ReconstructionDisplay.from_estimator(model, table),
+        lambda: TangentDisplay.from_estimator(model, table),
+        lambda: TangentWalkDisplay.from_estimator(model, table),
+    ):
+        with pytest.raises(ValueError, match=r"AutoEncoder was fitted on a table.*OutlierDisplay"):
+            draw()
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])

@@ -115,6 +115,11 @@ class FittedModel(NamedTuple):
     model: Model
     theta: Parameters
 
+    @classmethod
+    def of(cls, model: Model, weights: dict[str, np.ndarray], place: Place) -> "FittedModel":
+        """A model with what it has learned, arrays by name, at a place."""
+        return cls(model, Parameters.from_numpy(weights, dtype=place.dtype, device=place.device))
+
     def map_rows(
         self, function: Function, X, shape: tuple[int, ...] = (), *, gaps: bool = False
     ) -> np.ndarray:

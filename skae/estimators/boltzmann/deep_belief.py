@@ -20,12 +20,10 @@ from skae._validation import (
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import sample_downwards, variational_bound
 from skae.engine.optimisation.models import FittedModel
-from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import machine_of, rows_of, sampling
 from skae.estimators.face.densities import log_volume
-from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -54,6 +52,7 @@ from skae.estimators.stacks.layers import (
 )
 from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.stacks.pretraining import facts_of, partly_trained, pretrained
+from skae.frames.encoding import Encoding
 
 # Rows whose draws are made together: small blocks stay in the cache.
 _BLOCK = 1000
@@ -410,7 +409,8 @@ class DeepBeliefNetwork(
     def _layers_for(self, X, sample_weight, *, goes_on, is_part=False):
         """Checked layers to train, with checked rows and weights."""
         validate_parameters(self)
-        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
+        options = {"sample_weight": sample_weight, "lowest": lowest_layer(self)}
+        data = check_rows(self, X, reset=not goes_on, **options)
         weight = check_weights(sample_weight, data)
         layers, models = make_layers(self, X, data)
         for number, (layer, model) in enumerate(zip(layers, models, strict=True)):
@@ -431,9 +431,6 @@ class DeepBeliefNetwork(
             layers = continued(self.layers_, layers, self.pretraining == "prefit")
         return layers, data, weight
 
-    def _lowest(self):
-        return lowest_layer(self)
-
     def _model(self, place, n_coding=None):
         """The layers as one `Model`, whose code is that of the first so many."""
         if n_coding is None:
@@ -443,8 +440,7 @@ class DeepBeliefNetwork(
     def _fitted_model(self, X, n_coding=None):
         """That model with its parameters, to compute with such rows as X."""
         place = usable_place(self, X)
-        theta = Parameters.from_numpy(self.weights_, dtype=place.dtype, device=place.device)
-        return FittedModel(self._model(place, n_coding), theta)
+        return FittedModel.of(self._model(place, n_coding), self.weights_, place)
 
     def _codes(self, X, n_coding=None):
         """Codes of checked rows."""

@@ -9,6 +9,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import check_choice, check_count, check_is_fitted, make_generator
+from skae._warnings import warn
 from skae.engine.boltzmann.energies import MAX_ENUMERATED, BipartiteMachine
 from skae.engine.boltzmann.samplers import (
     SAMPLERS,
@@ -25,7 +26,6 @@ from skae.engine.optimisation.devices import Place, place_of, require_memory, su
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
 from skae.estimators.face.densities import LogPartition, log_volume
-from skae.estimators.face.outcomes import warn
 from skae.estimators.face.parameters import document_methods
 from skae.estimators.face.training import StepLine, usable_place
 from skae.estimators.face.transformer import check_same_weights

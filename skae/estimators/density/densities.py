@@ -13,6 +13,7 @@ from skae._validation import (
     check_number,
     make_generator,
 )
+from skae._warnings import warn
 from skae.engine.boltzmann.samplers import annealed_importance_sampling, annealing_temperatures
 from skae.engine.density.denoisers import Denoiser
 from skae.engine.density.energies import (
@@ -28,7 +29,6 @@ from skae.engine.optimisation.models import FittedModel
 from skae.estimators.density.models import denoiser_of, level_of, spread_of
 from skae.estimators.density.sampling import Request, chain_states, one_level
 from skae.estimators.face.densities import LogPartition, log_volume
-from skae.estimators.face.outcomes import warn
 from skae.estimators.face.training import StepLine, usable_place
 from skae.estimators.face.transformer import Transformer
 

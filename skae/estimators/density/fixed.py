@@ -3,7 +3,7 @@
 import numpy as np
 
 from skae._validation import check_rows, column_names
-from skae.estimators.face.frame_columns import read_columns
+from skae.frames.columns import read_columns
 
 
 def fixed_rows(model, fixed) -> np.ndarray:

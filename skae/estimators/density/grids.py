@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from skae.engine.optimisation.rows import block_bounds
-from skae.estimators.face.variables import decimals_of
+from skae.frames.variables import decimals_of
 
 # Values of a column up to which it is taken to have these and no others.
 _FEW_VALUES = 64

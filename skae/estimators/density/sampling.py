@@ -16,6 +16,7 @@ from skae._validation import (
     check_number,
     make_generator,
 )
+from skae._warnings import warn
 from skae.engine.boltzmann.samplers import Schedule, run_chains
 from skae.engine.density.chains import CHAINS, annealed, levels_between
 from skae.engine.density.denoisers import Clamp, Denoiser
@@ -23,7 +24,6 @@ from skae.engine.optimisation.devices import place_of, require_memory, suitable_
 from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.grids import on_grid
 from skae.estimators.density.models import denoiser_of, level_of, rows_of, spread_of
-from skae.estimators.face.outcomes import warn
 from skae.estimators.face.training import StepLine
 
 METHODS = ("annealed", *(name for name in CHAINS if name != "isotropic_codes"))

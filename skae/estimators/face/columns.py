@@ -9,9 +9,11 @@ import torch
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.units import UNITS, Mixed
 from skae.engine.optimisation.rows import summarize_columns
-from skae.estimators.face.frames import parts_of
 from skae.estimators.face.kinds import kinds_of
+from skae.frames.encoding import parts_of
 
+# Columns from which on they may be pixels, and the part of them that spans half of the scale.
+_PIXELS, _ON_ONE_SCALE = 32, 0.75
 # Numbers by which padding may widen a row whatever its width: less than one more operation costs.
 _PADDING = 1000
 
@@ -74,6 +76,24 @@ class Columns(NamedTuple):
     def is_standardized(self):
         """Whether the network sees other numbers than the user's."""
         return bool(self.shift.any() or (self.scale != 1).any())
+
+    @property
+    def are_intensities(self):
+        """Whether all columns are amounts on one scale, as pixels of images and words of texts.
+
+        Those are as they are, not standardised and not one-hot; or many that share a scale from 0
+        upwards, whatever its end: most of them span half of it or more.
+        """
+        units = [UNITS[name] for name, _ in self.parts]
+        if any(unit.sums_to_one for unit in units):
+            return False
+        if not any(unit.standardizes for unit in units):
+            return True
+        span = self.maximum - self.minimum
+        span = span[span > 0]
+        if len(span) < _PIXELS or self.minimum.min() < 0:
+            return False
+        return bool(np.mean(span >= self.maximum.max() / 2) >= _ON_ONE_SCALE)
 
     def standardized(self, statistic):
         """One of the statistics by name, as the network sees it."""

@@ -1,10 +1,6 @@
 """How a fit can end other than well: exceptions, divergence, interruption, collapse."""
 
-import contextlib
-import contextvars
 import functools
-import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -12,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from skae._warnings import warn
 from skae.diagnostics import constant_units
 from skae.engine.networks.gaps import observed
 from skae.engine.optimisation.rows import summarize_columns
@@ -114,12 +111,11 @@ def some_rows(X, weight, n_rows=1000):
     return X[rows[:: max(1, len(rows) // n_rows)]]
 
 
-def report_collapse(model, X, training):
+def report_collapse(model, fitted, X, training):
     """Warn if half of the units are constant over training rows, or only the mean was learned."""
     seen = summarize_columns(X)
     if training.outcome == "interrupted" or not (seen.minimum < seen.maximum).any():
         return  # the user knows, and waits; or there was nothing to learn
-    fitted = model._fitted_model(X)
     if report_vanished(model, X, fitted) or training.outcome == "given":
         return  # given units are the user's choice
     if report_constant_units(model, fitted.codes(X)):
@@ -192,32 +188,3 @@ def report_unsolved(model, n_unsolved, n_rows, tol, max_iter, is_single):
             "tolerance, or use a larger alpha, which makes the problem easier.",
             ConvergenceWarning,
         )
-
-
-# Of which layer of a stack a warning is, in this thread or task.
-_LAYER = contextvars.ContextVar("layer", default="")
-
-
-@contextlib.contextmanager
-def of_layer(number):
-    """Say of which layer of a stack errors and warnings are."""
-    token = _LAYER.set(f"{_LAYER.get()}Layer {number}: ")
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"Layer {number}: {error}") from error
-    finally:
-        _LAYER.reset(token)
-
-
-def is_in_layer():
-    """Whether what happens is in a layer of a stack, whose rows the stack has read before."""
-    return bool(_LAYER.get())
-
-
-def warn(message, category):
-    """Warn, as seen from the line that called skae, however many decorators are between."""
-    frame, level = sys._getframe(), 0
-    while frame and frame.f_globals.get("__name__", "").startswith(("skae.", "sklearn.")):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(f"{_LAYER.get()}{message}", category, stacklevel=level + 1)

@@ -10,13 +10,13 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import Interval, Registered, StrOptions, computing_dtype
+from skae._warnings import warn
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.training import SCHEDULES, Data, Settings
-from skae.estimators.face.frames import Encoding, encode_rows
-from skae.estimators.face.outcomes import report_outcome, warn
+from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (
     attribute,
     estimator,
@@ -26,6 +26,7 @@ from skae.estimators.face.parameters import (
     validate_parameters,
 )
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
+from skae.frames.encoding import Encoding, encode_rows
 
 _CPU = torch.device("cpu")
 # Settings of training that are parameters as they are.
@@ -181,13 +182,10 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         """
         return set_nested_params(self, params)
 
-    def _encoded(self, X, *, reset: bool, sample_weight=None):
-        """Rows of a table as an array; with ``reset``, ``encoding_`` is made."""
-        return encode_rows(self, self._lowest(), X, reset=reset, weight=sample_weight)
-
-    def _lowest(self) -> Any:
-        """The estimator that sees the data, and says how tables are encoded."""
-        return self
+    def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
+        """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
+        parameters = self if lowest is None else lowest
+        return encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""

@@ -34,11 +34,10 @@ from skae.engine.optimisation.models import (
     some_of,
     split,
 )
-from skae.engine.optimisation.parameters import Parameters, Registry
+from skae.engine.optimisation.parameters import Registry
 from skae.engine.optimisation.rows import may_have_gaps
 from skae.engine.optimisation.training import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
-from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.scikit_learn import (
@@ -56,6 +55,7 @@ from skae.estimators.face.training import (
     usable_place,
     weights_at,
 )
+from skae.frames.encoding import Encoding
 
 T = TypeVar("T", bound="Transformer")
 # Kinds of layers that a stack knows by a name: families add theirs where they are defined.
@@ -169,11 +169,13 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         start = Start(self.weights_, self.__dict__.get("_training_state")) if goes_on else AFRESH
         data, weight = self._read(X, sample_weight, start)
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
-        training = self._learn(data, weight, start, holds_out=self.early_stopping, bridge=bridge)
+        training, fitted = self._learn(
+            data, weight, start, holds_out=self.early_stopping, bridge=bridge
+        )
         self.n_iter_ = len(training.loss_curve)
         self.loss_curve_ = training.loss_curve
         self.validation_curve_ = training.validation_curve
-        report_collapse(self, some_rows(data, weight), training)
+        report_collapse(self, fitted, some_rows(data, weight), training)
         bridge.finish()
         return self
 
@@ -191,7 +193,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         data, weight = self._read(X, sample_weight, start)
         if start.weights is None:
             self.columns_.check_first_part(data.shape[0])
-        training = self._learn(data, weight, start)
+        training, _ = self._learn(data, weight, start)
         earlier = self.loss_curve_ if start.weights is not None else []
         self.validation_curve_ = self.validation_curve_ if start.weights is not None else []
         self.loss_curve_ = earlier + training.loss_curve
@@ -325,14 +327,14 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         *,
         holds_out: bool = False,
         bridge: CallbackBridge | None = None,
-    ) -> Training:
+    ) -> tuple[Training, FittedModel]:
         """Train the model on checked rows, and keep what it learned."""
         place = place_for(self, X)
         model = self._model(place)
         if model.objective is None:  # all is known already
             self.device_, self.stopping_reason_ = str(place.device), "given"
             self.__dict__.pop("_training_state", None)
-            return Training([], [], {}, "given", 0)
+            return Training([], [], {}, "given", 0), FittedModel.of(model, self.weights_, place)
         if start.weights is not None:
             check_same_weights(self, model, start.weights)
         generator = make_generator(self.random_state, place.device)
@@ -353,15 +355,14 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         self.__dict__.pop("_training_state", None)
         if start.resumes or model.keeps_state:
             self._training_state = fitted.state
-        return fitted.training
+        return fitted.training, FittedModel.of(model, fitted.weights, place)
 
     def _fitted_model(self, X) -> FittedModel:
         """The engine's model with its parameters, to compute with such rows as X."""
         place = usable_place(self, X)
         model = self._model(place)
         check_same_weights(self, model, self.weights_)
-        theta = Parameters.from_numpy(self.weights_, dtype=place.dtype, device=place.device)
-        return FittedModel(model, theta)
+        return FittedModel.of(model, self.weights_, place)
 
     def _checked(self, X):
         """Rows of the user, in the domain of the units."""

@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
 from skae._validation import Interval, check_is_fitted, check_rows, column_names
+from skae._warnings import warn
 from skae.engine.optimisation.devices import place_of
 from skae.engine.sparse.groups import GroupL2, map_groups
 from skae.engine.sparse.problem import (
@@ -23,7 +24,7 @@ from skae.engine.sparse.problem import (
     largest_useful_alpha,
 )
 from skae.estimators.face.columns import describe_columns
-from skae.estimators.face.outcomes import report_unsolved, warn
+from skae.estimators.face.outcomes import report_unsolved
 from skae.estimators.face.parameters import estimator, parameter
 
 # What codes minimise is a squared error: of columns that are standardised, or as they are.

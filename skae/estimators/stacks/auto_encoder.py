@@ -151,8 +151,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         """
         self._check_parameters()
         goes_on = self.warm_start and hasattr(self, "layers_")
-        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
-        weight = check_weights(sample_weight, data)
+        data, weight = self._rows_for(X, sample_weight, goes_on)
         rows, layers = (X, data, sample_weight, weight), self._layers_for(X, data, goes_on)
         targets = self._targets(y, weight, data.shape[0]) if needs_targets(self) else None
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
@@ -169,14 +168,15 @@ class StackedAutoEncoder(StackParameters, Transformer):
             self.layers_ = [unrolled(layer) for layer in layers]
             was_learned = self.pretraining is not None and not goes_on
             start = Start(self.weights_, was_learned=was_learned)
-            training = self._learn(
+            training, _ = self._learn(
                 data, weight, start, holds_out=self.early_stopping, bridge=bridge
             )
             self.loss_curve_ = training.loss_curve
             self.validation_curve_ = training.validation_curve
             self.n_iter_ += len(training.loss_curve)
         if training.loss_curve:
-            report_collapse(self, some_rows(data, weight), training)
+            some = some_rows(data, weight)
+            report_collapse(self, self._fitted_model(some), some, training)
         bridge.finish()
         return self
 
@@ -200,8 +200,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         """
         self._check_parameters()
         goes_on = hasattr(self, "layers_")
-        data = check_rows(self, X, reset=not goes_on, sample_weight=sample_weight)
-        weight = check_weights(sample_weight, data)
+        data, weight = self._rows_for(X, sample_weight, goes_on)
         layers = self._layers_for(X, data, goes_on)
         curve, n_iter = (self.loss_curve_, self.n_iter_) if goes_on else ([], 0)
         # Once unrolled, the layers learn no more by themselves.
@@ -214,7 +213,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         if self.fine_tuning:
             self.layers_ = [unrolled(layer) for layer in layers]
             state = self.__dict__.get("_training_state")
-            training = self._learn(data, weight, Start(self.weights_, state, resumes=True))
+            training, _ = self._learn(data, weight, Start(self.weights_, state, resumes=True))
             curve, n_iter = curve + training.loss_curve, n_iter + 1
         self.loss_curve_, self.validation_curve_, self.n_iter_ = curve, [], n_iter
         return self
@@ -254,12 +253,15 @@ class StackedAutoEncoder(StackParameters, Transformer):
         tags.target_tags.required = needs_targets(self)
         return tags
 
-    def _lowest(self):
-        return lowest_layer(self)
-
     def _model(self, place):
         n_coding = number_of_code(self, len(self.layers_)) + 1
         return stacked(models_of(self.layers_, place), n_coding=n_coding)
+
+    def _rows_for(self, X, sample_weight, goes_on):
+        """Checked rows and weights, read as the lowest layer reads tables."""
+        options = {"sample_weight": sample_weight, "lowest": lowest_layer(self)}
+        data = check_rows(self, X, reset=not goes_on, **options)
+        return data, check_weights(sample_weight, data)
 
     def _layers_for(self, X, data, goes_on):
         """Checked layers to train: new ones, or those of before with the parameters of today."""

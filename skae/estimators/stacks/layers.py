@@ -10,10 +10,11 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from skae._validation import HasMethods, Interval, Registered, StrOptions, make_generator
+from skae._warnings import of_layer
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
 from skae.estimators.auto_encoders import AutoEncoder
-from skae.estimators.face.outcomes import of_layer, some_rows
+from skae.estimators.face.outcomes import some_rows
 from skae.estimators.face.parameters import estimator, parameter
 from skae.estimators.face.transformer import LAYERS, Transformer, as_if_fitted
 from skae.estimators.stacks.lowest_layer import shared_by_layers

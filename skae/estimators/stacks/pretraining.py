@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from skae._validation import make_generator
+from skae._warnings import of_layer
 from skae.engine.optimisation.models import (
     AFRESH,
     Start,
@@ -21,7 +22,7 @@ from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.stacking import Layerwise, layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
-from skae.estimators.face.outcomes import of_layer, report_constant_units, some_rows
+from skae.estimators.face.outcomes import report_constant_units, some_rows
 from skae.estimators.face.training import (
     place_for,
     rows_for,

@@ -1,22 +1,19 @@
 """How a stack that predicts is trained: its layers, the start of its output, and the whole.
 
-`fit_stack` reads from top to bottom. What differs from model to model are two values: the kind of
-targets (`skae.estimators.targets`), which ``_targets`` returns, and the criterion on
-which the whole descends, which ``_criterion`` returns for a `Task`.
+`fit_stack` reads from top to bottom. What differs from model to model are values: the kind of
+targets (`skae.estimators.targets`), which ``_targets`` returns, the stack, and the criterion on
+which the whole descends, which it makes of a `Task`.
 """
 
 import copy
-import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from skae._validation import column_names, make_generator
 from skae.engine.optimisation.models import FittedModel, Start, some_of
-from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.training import Data, Training
 from skae.engine.stacks.supervised import with_output
@@ -38,23 +35,17 @@ from skae.estimators.stacks.layers import (
     with_weights,
 )
 from skae.estimators.stacks.pretraining import facts_of, pretrained, was_interrupted
-from skae.estimators.supervised.kernels import (
-    columns_of,
-    fit_kernel_output,
-    kernel_of,
-    layers_of_tables,
-)
+from skae.estimators.supervised.outputs import Linear, columns_of, output_of
 from skae.estimators.supervised.tasks import (
+    Criterion,
+    FittedOutput,
+    Task,
     held_out_rows,
+    labelled_criterion,
     make_task,
     read_rows,
     weights_with_output,
 )
-
-# Steps of the linear model that the output starts from, and of one that is the result.
-_START_STEPS, _LINEAR_STEPS = 100, 1000
-# The least penalty on the weights of the first.
-_START_PENALTY = 1.0
 
 
 def stack_of(model, data, **changes) -> StackedAutoEncoder:
@@ -68,10 +59,23 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
     return stack
 
 
-def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
+def own_criterion(model, task: Task) -> Criterion:
+    """The loss of the rows with a target, and the layers' own with the weight of a parameter."""
+    return labelled_criterion(task, model.unsupervised_weight)
+
+
+def fit_stack(
+    model,
+    X,
+    y,
+    sample_weight,
+    make_stack: Callable = stack_of,
+    make_criterion: Callable[[Any, Task], Criterion] = own_criterion,
+):
     """Pre-train the layers of a model, then train them and the output on the targets.
 
-    ``make_stack(model, data)`` is the stack to be trained. Returned is the model, fitted.
+    ``make_stack(model, data)`` is the stack to be trained, and ``make_criterion(model, task)`` what
+    it then descends on together with the output. Returned is the model, fitted.
     """
     model._check_parameters()
     is_fresh = not (model.warm_start and hasattr(model, "stack_"))
@@ -79,38 +83,33 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
     stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
     model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
-    asks_for_kernel = model.output not in ("auto", "linear")
-    if model.early_stopping and model.n_fine_tuned_layers != 0 and not asks_for_kernel:
+    columns = columns_of(layers[0], stack, X, read.data) if is_fresh else model.stack_.columns_
+    n_rows, n_labelled = read.data.shape[0], int(seen.labelled.sum())
+    output = output_of(model, columns, n_rows, n_labelled)
+    if output.is_tuned and model.early_stopping and model.n_fine_tuned_layers != 0:
         index, held_out = held_out_rows(model, read.table, read.targets)
         seen = seen.restricted(index)
+    if is_fresh and (own_layers := output.layers(model, n_rows)):
+        stack.set_params(layers=own_layers, layer_sizes=None)
+        layers = _checked_layers(model, stack, X, read.data, None)
     bridge = CallbackBridge(model, model.max_iter, X, y, sample_weight)
 
-    n_seen = int(seen.labelled.sum())
-    columns = columns_of(layers[0], stack, X, read.data) if is_fresh else model.stack_.columns_
-    kernel = kernel_of(model, columns, read.data, n_seen)
-    if kernel and is_fresh and (of_tables := layers_of_tables(model, read.data.shape[0])):
-        stack.set_params(layers=of_tables, layer_sizes=None)
-        layers = _checked_layers(model, stack, X, read.data, None)
-
-    outcome, n_iter = "converged", 0
+    outcome = "converged"
     if is_fresh:
         _pretrain_(stack, layers, X, read, sample_weight, seen)
         outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
-        stack, output = model.stack_, (model.output_weights_, model.output_bias_)
-    was_linear = not is_fresh and model.kernel_output_ is None
-    model.kernel_output_ = None
+        stack = model.stack_
     # Who interrupts pre-training wants to wait no longer.
-    n_tuned = 0 if kernel or outcome == "interrupted" else _n_tuned(model, stack.layers_)
-    if kernel:
-        options = model, stack, read.data, read.weight, seen, kernel
-        model.kernel_output_, coefficients, offset = fit_kernel_output(*options)
-        output, n_iter = (coefficients, offset), 1
-    elif not was_linear or n_tuned == 0:
-        output, n_iter = _start_of_output(model, stack, read.data, seen, is_final=n_tuned == 0)
+    is_tuned = output.is_tuned and outcome != "interrupted"
+    n_tuned = _n_tuned(model, stack.layers_) if is_tuned else 0
+    fitted = None if is_fresh or n_tuned == 0 else _linear_output(model)
+    if fitted is None:
+        options = model, stack, read.data, read.weight, seen
+        fitted = output.fitted(*options, is_final=n_tuned == 0)
 
-    task = make_task(model, read, seen, held_out, stack, n_tuned, output, is_fresh=is_fresh)
-    criterion = model._criterion(task)
+    task = make_task(model, read, seen, held_out, stack, n_tuned, fitted, is_fresh=is_fresh)
+    criterion, n_iter = make_criterion(model, task), fitted.n_iter
     weights, training = task.weights, Training([], [], {}, outcome, 0)
     if n_tuned:
         settings = settings_of(model, max_iter=criterion.max_iter or model.max_iter)
@@ -120,7 +119,7 @@ def fit_stack(model, X, y, sample_weight, make_stack: Callable = stack_of):
 
     _keep(model, task, weights, training.outcome)
     vars(model).pop("_training_state", None)
-    vars(model).update(criterion.facts)
+    vars(model).update({**fitted.facts, **criterion.facts})
     model.n_iter_, model.loss_curve_ = n_iter, training.loss_curve
     model.validation_curve_ = np.round(training.validation_curve, 5).tolist()
     if n_tuned:
@@ -148,24 +147,23 @@ def fit_part(model, X, y, sample_weight, **announced):
     if not targets.labelled.any():
         _require_use_of_others(model, is_fresh)
     if is_fresh:
-        model.n_labelled_, earlier = read.n_labelled, []
+        model.n_labelled_, earlier, state = read.n_labelled, [], None
         _pretrain_(stack, layers, X, read, sample_weight, targets)
-        state, was_linear = None, False
     else:
         model.n_labelled_ += read.n_labelled
         earlier, state = model.loss_curve_, vars(model).get("_training_state")
-        stack, output = model.stack_, (model.output_weights_, model.output_bias_)
-        was_linear = model.kernel_output_ is None
-    model.kernel_output_ = None
-    if not was_linear:
-        is_final = model.n_fine_tuned_layers == 0
-        output, _ = _start_of_output(model, stack, read.data, targets, is_final=is_final)
+        stack = model.stack_
+    output = None if is_fresh else _linear_output(model)
+    if output is None:
+        options = model, stack, read.data, read.weight, targets
+        output = Linear().fitted(*options, is_final=model.n_fine_tuned_layers == 0)
     n_tuned = _n_tuned(model, stack.layers_)
     task = make_task(model, read, targets, None, stack, n_tuned, output, is_fresh=is_fresh)
     settings = settings_of(model, resumes=True, max_iter=1)
     start = Start(task.weights, state, resumes=True)
-    fitted = _train(model, task, model._criterion(task), settings, start)
+    fitted = _train(model, task, own_criterion(model, task), settings, start)
     _keep(model, task, fitted.weights, fitted.training.outcome)
+    vars(model).update(output.facts)
     model._training_state = fitted.state
     model.loss_curve_, model.validation_curve_ = earlier + fitted.training.loss_curve, []
     model.n_iter_ = len(model.loss_curve_)
@@ -178,9 +176,19 @@ def fitted_model(model, X) -> FittedModel:
     """The layers and the output of a fitted model, to compute with such rows as X."""
     place, layers = usable_place(model, X), model.stack_.layers_
     units, n_outputs = model._targets().units(place.device), len(model.output_bias_)
-    weights = weights_with_output(layers, (model.output_weights_, model.output_bias_))
-    theta = Parameters.from_numpy(weights, dtype=place.dtype, device=place.device)
-    return FittedModel(with_output(models_of(layers, place), units, n_outputs), theta)
+    weights = weights_with_output(layers, _output(model))
+    return FittedModel.of(with_output(models_of(layers, place), units, n_outputs), weights, place)
+
+
+def _output(model) -> FittedOutput:
+    """What the output of a fitted model has learned."""
+    facts = {"kernel_output_": model.kernel_output_}
+    return FittedOutput(model.output_weights_, model.output_bias_, 0, facts)
+
+
+def _linear_output(model) -> FittedOutput | None:
+    """The same, where training can go on from it: not from a kernel's."""
+    return _output(model) if model.kernel_output_ is None else None
 
 
 def _checked_layers(model, stack, X, data, learned):
@@ -224,27 +232,56 @@ def _pretrain_(stack, layers, X, read, sample_weight, targets):
     layers, training = pretrained(stack, layers, X, read.data, sample_weight, read.weight, targets)
     vars(stack).update(facts_of(layers, training))
     if training.loss_curve:
-        report_collapse(stack, some_rows(read.data, read.weight), training)
+        some = some_rows(read.data, read.weight)
+        report_collapse(stack, stack._fitted_model(some), some, training)
 
 
-def _start_of_output(model, stack, data, targets, *, is_final):
-    """The output to begin with, or the one to end with: weights and biases, and steps."""
-    if (model.pretraining is None and not is_final) or not targets.labelled.any():
-        # Random codes have no output that would be worth keeping.
-        bias = targets.start_bias().numpy()
-        return (np.zeros((len(bias), stack._n_features_out)), bias), 0
-    max_iter = _LINEAR_STEPS if is_final else _START_STEPS
-    # Large weights on top would tear the layers apart at the first steps.
-    penalty = model.output_penalty if is_final else max(model.output_penalty, _START_PENALTY)
-    penalty *= targets.labelled.sum() / model.n_labelled_
-    weights, bias, n_iter = fit_linear_output(
-        stack._codes(data), targets, penalty, max_iter, is_final=is_final
+def pose_again(model, X, y, sample_weight, *, n_doubles: float):
+    """What the fine-tuning of a fitted model descends on, and how its result is kept.
+
+    Returned are the engine's model, the data, the weights, how many rows have a target, each by its
+    weight, and a function that makes a fitted model of other weights. Up to ``n_doubles`` rows are
+    in double precision.
+    """
+    if model.kernel_output_ is not None:
+        raise ValueError(
+            f"The output of this {type(model).__name__} is a regression with a kernel in closed "
+            "form, which has no parameters to draw. Set output='linear'."
+        )
+    read = read_rows(model, X, y, sample_weight, is_fresh=False)
+    if read.data.shape[0] <= n_doubles:
+        read = read._replace(data=read.data.astype(np.float64))
+    output, n_tuned = (
+        (model.output_weights_, model.output_bias_),
+        _n_tuned(model, model.stack_.layers_),
     )
-    return (weights, bias), n_iter
+    task = make_task(model, read, read.targets, None, model.stack_, n_tuned, output, is_fresh=False)
+
+    def keep(weights):
+        twin = copy.copy(model)
+        _keep(twin, task, weights, model.stopping_reason_)
+        return twin
+
+    engine, data = _posed(task, model._criterion(task))
+    return engine, data, task.weights, read.n_labelled, keep
 
 
 def _train(model, task, criterion, settings, start, held_out=None, bridge=None):
     """Train layers and output on a criterion."""
+    engine, data = _posed(task, criterion, held_out)
+    return run_training(
+        model,
+        engine,
+        data,
+        start,
+        generator=make_generator(model.random_state, task.place.device),
+        settings=settings,
+        bridge=bridge,
+    )
+
+
+def _posed(task, criterion, held_out=None):
+    """The engine's model of layers and output, and the rows that they are trained on."""
     engine = with_output(
         task.models,
         task.options["units"],
@@ -262,15 +299,7 @@ def _train(model, task, criterion, settings, start, held_out=None, bridge=None):
     probe = some_of(task.known if len(task.known) else criterion.index)
     held_out = None if held_out is None else torch.tensor(held_out)
     weight = weights_at(task.weight, task.place)
-    return run_training(
-        model,
-        engine,
-        Data(rows, criterion.index, probe, held_out, weight),
-        start,
-        generator=make_generator(model.random_state, task.place.device),
-        settings=settings,
-        bridge=bridge,
-    )
+    return engine, Data(rows, criterion.index, probe, held_out, weight)
 
 
 def _keep(model, task, weights, outcome):
@@ -281,61 +310,3 @@ def _keep(model, task, weights, outcome):
     model.output_weights_, model.output_bias_ = weights["output_weight"], weights["output_bias"]
     model.device_ = str(task.place.device) if task.models else task.stack.device_
     model.stopping_reason_ = outcome
-
-
-# Penalty without which linear models of many columns have no unique solution.
-_LEAST = 1e-8
-
-
-def fit_linear_output(codes, targets, penalty, max_iter, *, is_final):
-    """Weights, biases and the steps of the output that is best on given codes, by scikit-learn.
-
-    It minimises the sum of -log P(y | U h + d) over labelled rows + penalty / 2 |U|^2, in at most
-    so many steps where there is no closed form. What ``is_final`` is a model, which should have
-    converged, and else a start.
-    """
-    rows = np.flatnonzero(targets.labelled)
-    if targets.kind.groups is None:
-        weight = None if targets.weight is None else targets.weight[rows]
-        model = Ridge(alpha=max(penalty, _LEAST))
-        model.fit(codes[rows].astype(np.float64), targets.values[rows], sample_weight=weight)
-        n_outputs = targets.values.shape[1]
-        return np.reshape(model.coef_, (n_outputs, -1)), np.ravel(model.intercept_), 1
-    parts = [
-        _fit_classes(codes, targets.values[:, columns], penalty, max_iter, is_final)
-        for columns in targets.kind.groups
-    ]
-    weights, biases, n_iter = zip(*parts, strict=True)
-    return np.vstack(weights), np.concatenate(biases), max(n_iter)
-
-
-def _fit_classes(codes, values, penalty, max_iter, is_final):
-    """The same for one output of classes, whose one-hot rows say how much they count."""
-    count = values.sum(1)
-    rows = np.flatnonzero(count > 0)
-    position, count = values[rows].argmax(1), count[rows]
-    seen = np.unique(position)
-    n_classes = values.shape[1]
-    weight, bias = np.zeros((n_classes, codes.shape[1])), np.zeros(n_classes)
-    if len(seen) < 2:
-        if len(seen):
-            bias[seen] = np.log(len(rows) + 1.0)
-        return weight, bias, 1
-    # Two classes have one logit, whose weight is the difference of the outputs'.
-    C = (2.0 if len(seen) == 2 else 1.0) / max(penalty, _LEAST)
-    model = LogisticRegression(C=C, max_iter=max_iter, tol=1e-6 if is_final else 1e-4)
-    with warnings.catch_warnings():
-        if not is_final:
-            warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(codes[rows], position, sample_weight=count)
-    if len(seen) == 2:
-        weight[seen] = np.vstack([-model.coef_, model.coef_]) / 2
-        bias[seen] = np.concatenate([-model.intercept_, model.intercept_]) / 2
-    else:
-        weight[seen], bias[seen] = model.coef_, model.intercept_
-        bias[seen] -= bias[seen].mean()
-    if len(seen) < n_classes:
-        # A class that is not there: as improbable as one row in all.
-        unseen = np.setdiff1d(np.arange(n_classes), seen)
-        bias[unseen] = (codes[rows] @ weight.T + bias)[:, seen].mean() - np.log(len(rows) + 1.0)
-    return weight, bias, int(np.max(model.n_iter_))

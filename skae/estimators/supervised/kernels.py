@@ -1,14 +1,14 @@
-"""Outputs that are ridge regressions with a kernel: of what they are, and when."""
+"""Outputs that are ridge regressions with a kernel, and the layers of tables below them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from skae._validation import make_generator
 from skae.engine.networks.layers import outputs_of
-from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place, place_of
 from skae.engine.optimisation.models import rows_that_count, some_of
 from skae.engine.stacks.kernel_output import (
@@ -24,10 +24,10 @@ from skae.engine.stacks.kernel_output import (
 from skae.engine.stacks.stacking import codes_of_layers
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
 from skae.estimators.face.columns import Columns
-from skae.estimators.face.outcomes import some_rows
-from skae.estimators.face.transformer import as_if_fitted
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of
+from skae.estimators.supervised.tasks import FittedOutput
+from skae.estimators.tables.features import TableFeatures
 from skae.estimators.targets import Targets
 
 _CPU = torch.device("cpu")
@@ -35,12 +35,12 @@ _CPU = torch.device("cpu")
 MOST_ROWS = 5000
 # Rows that tell how far rows are from each other.
 _ROWS_OF_DISTANCES = 10_000
+# Numbers of these rows, at most, for whose distances nobody who did not ask for them should wait.
+_MOST_NUMBERS = 2**25
 # The least penalty: a kernel of many rows could say anything of each of them.
 _LEAST_PENALTY = 1.0
-# Steps of the layers of tables: more of them, no better outputs. And rows of each.
-_STEPS, _BATCH = 400, 128
-# Columns from which on they may be pixels, and the part of them that spans half of the scale.
-_PIXELS, _ON_ONE_SCALE = 32, 0.75
+# Steps of the layers of tables: more of them, no better outputs.
+_STEPS = 400
 # Numbers of a block of the kernel.
 _BLOCK = 2**22
 
@@ -87,65 +87,51 @@ class KernelOutput:
         return log_odds if self.calibrations else outputs
 
 
-def kernel_of(model, columns: Columns, data, n_labelled: int) -> str | Kernel | None:
-    """The kernel of the output that a model will have; None where the output is linear.
+def suits(model, columns: Columns, n_rows: int, n_labelled: int) -> bool:
+    """Whether a kernel is the output of a model whose parameters leave that to the data.
 
-    ``columns`` are what its lowest layer knows of the data.
+    ``columns`` are what its lowest layer knows of them.
     """
-    if model.output != "auto":
-        is_kernel = callable(model.output) or model.output in KERNELS
-        return model.output if is_kernel else None
     asks_for_tuning = model.n_fine_tuned_layers is not None or model.pretraining is None
     asks_for_tuning |= model.early_stopping or np.max(model.dropout) > 0
     asks_for_tuning |= getattr(model, "unsupervised_weight", 0) > 0
-    if asks_for_tuning or n_labelled > MOST_ROWS or not isinstance(data, np.ndarray):
-        return None
-    units = [UNITS[name] for name, _ in columns.parts]
-    is_table = model.encoding_ is not None or any(u.standardizes or u.sums_to_one for u in units)
-    return next(iter(KERNELS)) if is_table and not _are_intensities(columns) else None
-
-
-def _are_intensities(columns: Columns) -> bool:
-    """Whether many columns share one scale from 0 upwards, as an image's pixels do."""
-    span = columns.maximum - columns.minimum
-    span = span[span > 0]
-    if len(span) < _PIXELS or columns.minimum.min() < 0:
+    fits = min(n_rows, _ROWS_OF_DISTANCES) * len(columns.mean) <= _MOST_NUMBERS
+    if asks_for_tuning or n_labelled > MOST_ROWS or not fits:
         return False
-    return bool(np.mean(span >= columns.maximum.max() / 2) >= _ON_ONE_SCALE)
+    return model.encoding_ is not None or not columns.are_intensities
 
 
-def columns_of(layer, stack: StackedAutoEncoder, X, data) -> Columns:
-    """What the lowest layer of a stack knows of the columns, or will know."""
-    if stack.pretraining == "prefit":
-        return layer.columns_
-    return as_if_fitted(layer, some_rows(data, None), X, stack.encoding_).columns_
+@dataclass(frozen=True)
+class KernelRidge:
+    """The output that is a ridge regression with a kernel, by its name or the function."""
 
+    kernel: str | Kernel
+    # Layers below it stay as they are.
+    is_tuned: ClassVar[bool] = False
 
-def layers_of_tables(model, n_rows: int) -> list | None:
-    """The layer below a kernel output; None where the model's parameters say what layers it has.
+    def layers(self, model, n_rows: int) -> list | None:
+        """The layer below it; None where the model's parameters say what layers it has.
 
-    Swapped variables, three layers and a linear decoder, as in `TableFeatures`.
-    """
-    default = model.layers is None and model.layer_sizes is None
-    default = default and model.layer == type(model).layer
-    if not default or model.pretraining != "unsupervised":
-        return None
-    return [
-        DenoisingAutoEncoder(
-            128,
-            hidden_layer_sizes=(128, 128),
-            activation="relu",
-            decoder="linear",
-            corruption="swap",
-            corruption_level=0.2,
-            batch_size=_BATCH,
-            learning_rate=2e-3,
-            learning_rate_schedule="warmup_cosine",
-            max_iter=max(2, round(_STEPS * _BATCH / max(n_rows, _BATCH))),
-            device=model.device,
-            verbose=model.verbose,
+        It is what `TableFeatures` is, for fewer steps.
+        """
+        default = model.layers is None and model.layer_sizes is None
+        default = default and model.layer == type(model).layer
+        if not default or model.pretraining != "unsupervised":
+            return None
+        names = DenoisingAutoEncoder().get_params().keys() - {"numbers", "max_iter"}
+        recipe = {n: value for n, value in TableFeatures().get_params().items() if n in names}
+        n_epochs = max(2, round(_STEPS * recipe["batch_size"] / max(n_rows, recipe["batch_size"])))
+        shown = {"device": model.device, "verbose": model.verbose}
+        return [DenoisingAutoEncoder(**recipe | shown, max_iter=n_epochs)]
+
+    def fitted(
+        self, model, stack: StackedAutoEncoder, data, weight, targets: Targets, *, is_final: bool
+    ) -> FittedOutput:
+        """The output for the codes of the rows of data that have a target."""
+        output, coefficients, offset = fit_kernel_output(
+            model, stack, data, weight, targets, self.kernel
         )
-    ]
+        return FittedOutput(coefficients, offset, 1, {"kernel_output_": output})
 
 
 def fit_kernel_output(

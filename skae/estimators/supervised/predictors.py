@@ -21,10 +21,9 @@ from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, w
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
-from skae.estimators.stacks.lowest_layer import accepts_gaps, lowest_layer
+from skae.estimators.stacks.lowest_layer import accepts_gaps
 from skae.estimators.supervised.fine_tuning import fit_part, fit_stack, fitted_model
 from skae.estimators.supervised.kernels import KernelOutput, kernel_outputs
-from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion
 from skae.estimators.targets import Classes, Numbers
 
 _RATE = Interval(Real, 0, 1, closed="left")
@@ -34,8 +33,7 @@ _RATE = Interval(Real, 0, 1, closed="left")
 class SupervisedStack(TrainedModel):
     """Layers that are pre-trained, an output on top, and the training of both on targets.
 
-    A subclass says what its targets are (`_targets`) and what the training descends on
-    (`_criterion`).
+    A subclass says what its targets are (`_targets`).
     """
 
     layer_sizes: Sequence[int] | int | None = preset(
@@ -61,9 +59,10 @@ class SupervisedStack(TrainedModel):
           more than 5,000 labelled rows as many are drawn;
         - "auto": "kernel" where columns are a table's and at most 5,000 rows have a target. A
           table is a data frame of more than plain numbers, or numbers that are standardised, or
-          one-hot variables; columns that all lie in [0, 1], as of ink on paper, and sparse
-          matrices are none. Without a choice of ``layer_sizes``, ``layer`` or ``layers`` there is
-          one encoder of three layers below, which learns to undo swaps as
+          one-hot variables, dense or sparse. Columns that all lie in [0, 1], as of ink on paper or
+          of words, are none, nor many on one scale from 0, as pixels; nor those of more than 33
+          million numbers in up to 10,000 rows. Without a choice of ``layer_sizes``, ``layer`` or
+          ``layers`` there is one encoder of three layers below, which learns to undo swaps as
           :class:`TableFeatures`. Else "linear"; also where ``n_fine_tuned_layers``, ``dropout``,
           ``early_stopping``, ``unsupervised_weight`` or ``pretraining=None`` ask for a training
           of the whole, and in ``partial_fit``;
@@ -191,13 +190,6 @@ class SupervisedStack(TrainedModel):
     def _targets(self) -> Classes | Numbers:
         """The kind of the targets, with what is known of them."""
         raise NotImplementedError
-
-    def _criterion(self, task: Task) -> Criterion:
-        """What training descends on, and which rows it needs."""
-        raise NotImplementedError
-
-    def _lowest(self):
-        return lowest_layer(self)
 
     def _check_parameters(self):
         super()._check_parameters()
@@ -397,9 +389,6 @@ class StackedClassifier(ClassifyingStack):
                 )
         return fit_part(self, X, y, sample_weight, classes=classes)
 
-    def _criterion(self, task):
-        return labelled_criterion(task, self.unsupervised_weight)
-
 
 @estimator
 class StackedRegressor(RegressorMixin, SupervisedStack):
@@ -474,6 +463,3 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
     def _targets(self):
         known = getattr(self, "target_mean_", None), getattr(self, "target_scale_", None)
         return Numbers(*known)
-
-    def _criterion(self, task):
-        return labelled_criterion(task, self.unsupervised_weight)

@@ -19,6 +19,7 @@ from skae.estimators.face.training import place_for
 from skae.estimators.face.transformer import of_encoded_rows
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of
+from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.targets import Targets
 
 _CPU = torch.device("cpu")
@@ -96,6 +97,18 @@ class Criterion(NamedTuple):
     facts: Mapping = MappingProxyType({})
 
 
+class FittedOutput(NamedTuple):
+    """What an output has learned: ``weights`` of shape (n_outputs, n_codes), ``bias`` of shape
+    (n_outputs,), ``n_iter``, the steps that it took, and ``facts``, what else the model shows, by
+    attributes' names.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    n_iter: int
+    facts: Mapping = MappingProxyType({})
+
+
 def labelled_criterion(task: Task, unsupervised_weight: float) -> Criterion:
     """The loss of the rows with a target, and the layers' own criteria of all rows."""
     keeps_own = unsupervised_weight > 0 and len(task.models) > 0
@@ -120,7 +133,8 @@ def read_rows(model, X, y, sample_weight, *, is_fresh, **announced):
         raise ValueError(
             f"This {type(model).__name__} requires y to be passed, but the target y is None."
         )
-    data = check_rows(model, X, reset=is_fresh, sample_weight=sample_weight)
+    options = {"sample_weight": sample_weight, "lowest": lowest_layer(model)}
+    data = check_rows(model, X, reset=is_fresh, **options)
     kind = model._targets()
     table = kind.checked(y)
     check_consistent_length(data, table)
@@ -160,14 +174,14 @@ def make_task(
     held_out: np.ndarray | None,
     stack: StackedAutoEncoder,
     n_tuned: int,
-    output: tuple[np.ndarray, np.ndarray],
+    output: FittedOutput,
     *,
     is_fresh: bool,
 ) -> Task:
     """The task of fine-tuning the top ``n_tuned`` layers of a stack, and its output.
 
     ``seen`` are the targets that are learned from, ``held_out`` positions of the rows by which
-    training is judged, or None, and ``output`` the weights and biases with which it begins.
+    training is judged, or None, and ``output`` the one with which it begins.
     """
     first = len(stack.layers_) - n_tuned
     layers = stack.layers_[first:]
@@ -214,8 +228,8 @@ def layers_below(stack: StackedAutoEncoder, number: int) -> StackedAutoEncoder:
 
 def weights_with_output(layers, output, first=0):
     """What layers and the output have learned, by the names of the engine."""
-    weights, bias = output
-    return weights_of(layers, first) | {"output_weight": weights, "output_bias": bias}
+    own = {"output_weight": output.weights, "output_bias": output.bias}
+    return weights_of(layers, first) | own
 
 
 def _loss_of_nothing(read, rows, validation_loss):

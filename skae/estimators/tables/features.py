@@ -111,7 +111,6 @@ class TableFeatures(AutoEncoder):
     learning_rate_schedule: str = preset(
         AutoEncoder, "learning_rate_schedule", default="warmup_cosine"
     )
-    max_iter: int | str = preset(AutoEncoder, "max_iter", default="auto")
 
     blocks_: tuple[Block, ...] = attribute(
         "tuple of Block",

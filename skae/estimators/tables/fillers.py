@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from skae.estimators.face.frames import Variable
+from skae.frames.encoding import Variable
 
 # That half of each guess is best is believed as if so many cells had told.
 _PRIOR = 10

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skae.engine.optimisation.rows import fits_float32
-from skae.estimators.face.frame_columns import library_of, names_of
+from skae.frames.columns import library_of, names_of
 
 
 def fill_cells(X, gaps: np.ndarray, values):

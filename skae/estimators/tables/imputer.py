@@ -13,12 +13,11 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import validate_data
 
-from skae._validation import HasMethods, Interval, check_is_fitted, random_numbers
+from skae._validation import HasMethods, Interval, check_is_fitted, check_names, random_numbers
+from skae._warnings import warn
 from skae.engine.networks.normal import Normal, conditional_means, fit_normal
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
-from skae.estimators.face.frame_columns import library_of, read_columns
-from skae.estimators.face.frames import Encoding, encode_rows
-from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing, warn
+from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
     estimator,
@@ -30,6 +29,8 @@ from skae.estimators.face.scikit_learn import BaseEstimator, OneToOneFeatureMixi
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.tables.fillers import Filler
 from skae.estimators.tables.filling import append_marks, fill_cells, select_columns
+from skae.frames.columns import library_of, read_columns
+from skae.frames.encoding import Encoding, encode_rows
 
 # Part of the cells that members are tested on.
 _HIDDEN = 0.2
@@ -261,6 +262,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _read(self, X, *, reset):
         """X as an array if it is no frame, and its rows as encoded."""
+        check_names(X)
         if library_of(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:

@@ -23,12 +23,13 @@ from skae._validation import (
 )
 from skae.engine.networks.corruptions import GaussianNoise, Masking
 from skae.estimators.auto_encoders import AutoEncoder
-from skae.estimators.face.frames import Encoding, encode_rows
 from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
+from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.tables.scores import Surprise, score_of
+from skae.frames.encoding import Encoding, encode_rows
 
 # The kinds of members of the default ensemble, which take turns: their errors differ.
 _KINDS: tuple[dict[str, Any], ...] = (
@@ -244,13 +245,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
     def _accepts_gaps(self):
         return self.__sklearn_tags__().input_tags.allow_nan
 
-    def _encoded(self, X, *, reset: bool, sample_weight=None):
+    def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array, by the encoding that all members have."""
-        lowest = self._members(sparse.issparse(X))[0]
-        if not isinstance(lowest, TrainedModel):
+        member = self._members(sparse.issparse(X))[0]
+        if not isinstance(member, TrainedModel):
             self.encoding_ = None
             return X
-        return encode_rows(self, lowest._lowest(), X, reset=reset, weight=sample_weight)
+        lowest = lowest_layer(member) if hasattr(member, "layers") else member
+        return encode_rows(self, lowest, X, reset=reset, weight=sample_weight)
 
     def _checked(self, X):
         check_is_fitted(self)

@@ -430,10 +430,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
             asked for than there are columns or units, layers do not fit each other, X is not
             finite, or y has no labels or one class.
         """
-        return fit_stack(self, X, y, sample_weight, tangent_stack)
-
-    def _criterion(self, task):
-        return tangent_criterion(self, task)
+        return fit_stack(self, X, y, sample_weight, tangent_stack, tangent_criterion)
 
     def _check_parameters(self):
         super()._check_parameters()

@@ -20,7 +20,6 @@ from skae.engine.optimisation.rows import StreamedRows
 from skae.engine.tangents.distance import nearest_planes, orthonormal_bases
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.columns import describe_columns
-from skae.estimators.face.frames import Encoding
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
@@ -35,6 +34,7 @@ from skae.estimators.face.training import TrainedModel
 from skae.estimators.supervised.predictors import ClassifyingStack
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
 from skae.estimators.targets import Classes, checked_classes, find_classes, is_known
+from skae.frames.encoding import Encoding
 
 _CPU = torch.device("cpu")
 _SIDES = {"one": 1, "two": 2}
@@ -208,7 +208,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"This {type(self).__name__} requires y to be passed, but the target y is None."
             )
-        data = check_rows(self, X, reset=True)
+        data = check_rows(self, X, reset=True, lowest=AutoEncoder())
         y = column_or_1d(checked_classes(y), warn=True)
         check_consistent_length(data, y)
         (self.classes_,) = find_classes(y[:, np.newaxis], self.unlabelled)
@@ -304,9 +304,6 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         return getattr(self.source_, "encoder", None)
 
     _encoded = TrainedModel._encoded
-
-    def _lowest(self):
-        return AutoEncoder()
 
     def _require_neighbours(self, n_neighbors):
         if n_neighbors > len(self.labelled_):

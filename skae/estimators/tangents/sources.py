@@ -17,12 +17,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from skae._validation import HasMethods, StrOptions, check_is_fitted
+from skae._warnings import warn
 from skae.diagnostics import local_pca_tangents, tangent_defects
 from skae.diagnostics.jacobians import map_jacobians, map_parts
 from skae.diagnostics.tangent_planes import leading_directions
 from skae.engine.networks.singular_vectors import leading_singular_vectors
 from skae.engine.optimisation.devices import Place
-from skae.estimators.face.outcomes import CollapsedCodeWarning, some_rows, warn
+from skae.estimators.face.outcomes import CollapsedCodeWarning, some_rows
 from skae.estimators.face.transformer import Transformer, as_if_fitted
 
 # What `tangent_source` may be, where there is no encoder of the model's own.

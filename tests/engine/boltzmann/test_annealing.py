@@ -30,15 +30,22 @@ def estimate(path, n_temperatures=300, n_chains=100, seed=0, **settings):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [(1, 1), (8, 5), (5, 8), (12, 12)])
+# Every kind of units, and every size of the layers.
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [
+        *(((8, 5), kind) for kind in KINDS),
+        *((size, KINDS[0]) for size in [(1, 1), (5, 8), (12, 12)]),
+    ],
+)
 def test_estimates_are_within_their_error_bars(size, kind, make_machine):
     # With Gaussian units of larger weights a few chains carry the estimate, unless there are many
     # more temperatures.
     machine = make_machine(*size, kind, spread=0.5 if kind == "bernoulli" else 0.2)
     exact, path = float(machine.log_partition()), make_path(machine, base=0.3)
-    n = 20
-    estimates = [estimate(path, 100, 100, seed) for seed in range(n)]
+    # Of fewer chains the error bar varies, and with it the ratio, beyond a normal law's tails.
+    n, n_chains = 20, 400
+    estimates = [estimate(path, 100, n_chains, seed) for seed in range(n)]
     z = torch.tensor([(e.log_partition - exact) / e.standard_error for e in estimates])
     # Each estimate is log Z give or take its standard error: all of them are within 4 ...
     assert z.abs().max() < 4

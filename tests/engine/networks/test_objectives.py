@@ -117,29 +117,29 @@ def _name(case):
     return "-".join(map(str, case.values()))
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: _name(CASES[number]))
-def test_closed_form_matches_autograd(number, weighted, random_theta, generator):
-    # Weighted or not, every second case is tied: all four pairs meet every kind of part.
-    case, tied = CASES[number], (number + weighted) % 2 == 0
-    objective = make_objective(tied=tied, **case)
-    theta = random_theta(objective.network)
-    x = make_data(case.get("units", "bernoulli"), generator)
-    weight = torch.rand(N_ROWS, dtype=x.dtype, generator=generator) * 2 if weighted else None
-    expected_value, expected = autograd(objective, theta, x, seeded(), weight)
+def test_closed_form_matches_autograd(number, random_theta, generator):
+    case = CASES[number]
+    for weighted in (False, True):
+        # Weighted or not, every second case is tied: all four pairs meet every kind of part.
+        objective = make_objective(tied=(number + weighted) % 2 == 0, **case)
+        theta = random_theta(objective.network)
+        x = make_data(case.get("units", "bernoulli"), generator)
+        weight = torch.rand(N_ROWS, dtype=x.dtype, generator=generator) * 2 if weighted else None
+        expected_value, expected = autograd(objective, theta, x, seeded(), weight)
 
-    out = theta.empty_like()
-    out.flat.fill_(torch.nan)
-    before = theta.flat.clone(), x.clone()
-    with torch.no_grad():
-        value = objective.value_and_gradient(theta, x, seeded(), out, weight)
-    # Two ways to the same number: the formula, and the formula from shared intermediates.
-    torch.testing.assert_close(value, expected_value)
-    # The closed form is the derivative of ``value``; what was in ``out`` (here NaN) is gone.
-    torch.testing.assert_close(out.flat, expected)
-    # A gradient is an observation: neither the parameters nor the batch may change.
-    assert torch.equal(theta.flat, before[0])
-    assert torch.equal(x, before[1])
+        out = theta.empty_like()
+        out.flat.fill_(torch.nan)
+        before = theta.flat.clone(), x.clone()
+        with torch.no_grad():
+            value = objective.value_and_gradient(theta, x, seeded(), out, weight)
+        # Two ways to the same number: the formula, and the formula from shared intermediates.
+        torch.testing.assert_close(value, expected_value)
+        # The closed form is the derivative of ``value``; what was in ``out`` (here NaN) is gone.
+        torch.testing.assert_close(out.flat, expected)
+        # A gradient is an observation: neither the parameters nor the batch may change.
+        assert torch.equal(theta.flat, before[0])
+        assert torch.equal(x, before[1])
 
 
 def test_buffers_of_one_batch_do_not_leak_into_the_next(random_theta, generator):

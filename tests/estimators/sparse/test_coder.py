@@ -261,28 +261,29 @@ def test_the_array_that_was_given_stays_the_users(rows, atoms):
 @pytest.mark.parametrize("optimizer", ["block", "adam"])
 def test_a_planted_dictionary_is_found(optimizer):
     rng = np.random.default_rng(0)
-    D = unit_rows(rng.normal(size=(15, 20)))
-    code = rng.normal(size=(1500, 15)) * (rng.random((1500, 15)) < 0.15)
-    X = code @ D + 0.01 * rng.normal(size=(1500, 20))
+    D = unit_rows(rng.normal(size=(8, 16)))
+    code = rng.normal(size=(800, 8)) * (rng.random((800, 8)) < 0.15)
+    X = code @ D + 0.01 * rng.normal(size=(800, 16))
     coder = SparseCoder(
-        20, alpha=0.1, loss="squared_error", optimizer=optimizer, learning_rate=1e-2,
-        batch_size=100, max_iter=40, n_iter_no_change=None, random_state=0,
+        12, alpha=0.1, loss="squared_error", optimizer=optimizer, learning_rate=1e-2,
+        batch_size=100, max_iter=30, n_iter_no_change=None, random_state=0,
     ).fit(X)  # fmt: skip
     cosine = np.abs(D @ coder.components_.T)
     # Sparse factors of random signs are identified up to order and sign. With no atom to spare,
-    # two that share two factors are a local minimum; with five, all factors are found.
+    # two that share two factors are a local minimum; with four, all factors are found.
     assert (cosine.max(axis=1) > 0.95).all()
     np.testing.assert_allclose(np.linalg.norm(coder.components_, axis=1), 1, rtol=1e-6)
 
 
 def test_learning_is_not_worse_than_scikit_learns(standardized):
-    alpha, options = 1.0, {"max_iter": 8, "batch_size": 64, "random_state": 0}
+    standardized, alpha = standardized[:600], 1.0
+    options = {"max_iter": 8, "batch_size": 64, "random_state": 0}
     ours = SparseCoder(16, alpha=alpha, loss="squared_error", **options).fit(standardized)
     theirs = MiniBatchDictionaryLearning(16, alpha=alpha, fit_algorithm="cd", **options)
     reached = objective(standardized, ours.components_, alpha)
     reference = objective(standardized, theirs.fit(standardized).components_, alpha)
-    # Both descend on the same objective; 2% is what seeds make of it.
-    assert reached < 1.02 * reference
+    # Both descend on the same objective: over seeds it is 0.9 of scikit-learn's.
+    assert reached < reference
     # Every atom has rows that it is for.
     assert used(ours.transform(standardized)).all()
     # The curve is the objective: it falls.

@@ -144,13 +144,12 @@ def test_shifted_images_have_shifted_codes(fitted):
     np.testing.assert_allclose(there[:, 3:7], here[:, 2:6], atol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1 / 255, 1.0, 1000.0])
-def test_units_and_offset_of_pixels_do_not_matter(scale, fitted, bars):
-    model = clone(fitted).fit(scale * bars + 7.0)
-    # One shift and one scale are taken off before: the same codes up to rounding.
-    np.testing.assert_allclose(
-        model.transform(scale * bars + 7.0), fitted.transform(bars), atol=1e-6
-    )
+def test_units_and_offset_of_pixels_do_not_matter(bars):
+    model = small(alpha=0.2, max_iter=3)
+    codes = model.fit_transform(bars)
+    for scale in (1 / 255, 1.0, 1000.0):
+        # One shift and one scale are taken off before: the same codes up to rounding.
+        np.testing.assert_allclose(model.fit_transform(scale * bars + 7.0), codes, atol=1e-6)
 
 
 def test_channels_have_their_own_means_and_one_scale():
@@ -202,7 +201,7 @@ def test_predictions_point_where_optimal_codes_do(fitted, optimal, bars):
 
 @pytest.mark.parametrize("activation", ["shrinkage", "smooth_shrinkage"])
 def test_shrinkage_predicts_sparse_codes(activation, bars):
-    model = small(activation=activation, alpha=0.2, max_iter=30, padding="same").fit(bars)
+    model = small(activation=activation, alpha=0.2, max_iter=20, padding="same").fit(bars)
     codes = model.transform(bars)
     error = np.square(model.inverse_transform(codes) - bars).sum()
     # Either kind learns, also from encoders that start at zero ...

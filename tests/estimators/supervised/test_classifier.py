@@ -29,7 +29,7 @@ from skae import (
     StackedAutoEncoder,
     StackedClassifier,
 )
-from skae.estimators.face.outcomes import of_layer, warn
+from skae._warnings import of_layer, warn
 from skae.estimators.supervised.tasks import held_out_rows
 from skae.estimators.targets import Classes
 

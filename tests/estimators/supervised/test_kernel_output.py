@@ -173,6 +173,11 @@ def a_table(kind):
             "size": np.where(X[:, 0] > 13, "large", "small"),
             "kind": np.select([X[:, 1] < 1.5, X[:, 1] < 3], ["a", "b"], "c"),
         }),
+        "many categories": pd.DataFrame(
+            {f"c{k}": np.array(["a", "b", "c"])[(3 * u * 0.999).astype(int)]
+             for k, u in enumerate(unit.T)}
+        ),
+        "one-hot numbers": np.hstack([np.eye(3)[(3 * u * 0.999).astype(int)] for u in unit.T]),
         "two values": pd.DataFrame({"size": X[:, 0] > 13, "hue": X[:, 10] > 1}),
         "numbers and gaps": pd.DataFrame(np.where(unit < 0.02, np.nan, unit)),
     }  # fmt: skip
@@ -184,11 +189,13 @@ def a_table(kind):
     [
         ("numbers", True),
         ("categories", True),
+        ("many categories", True),
+        ("one-hot numbers", True),
         ("two values", True),
         ("numbers and gaps", True),
         ("images", False),
         ("words", False),
-        ("sparse numbers", False),
+        ("sparse numbers", True),
     ],
 )
 def test_auto_is_for_tables(kind, is_kernel):
@@ -237,6 +244,10 @@ def test_auto_is_linear_where_labels_are_many(wine, monkeypatch):
     assert classifier().fit(X, y).kernel_output_ is None
     some = np.where(np.arange(178) < 100, y, -1)
     assert classifier().fit(X, some).kernel_output_ is not None
+    # Columns may be too many to wait for their distances, and a kernel is not asked for.
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "_MOST_NUMBERS", X.size - 1)
+        assert classifier().fit(X, some).kernel_output_ is None
     # Who wants the kernel gets one of as many rows as there is room for.
     model = classifier(output="kernel").fit(X, y)
     positions = model.kernel_output_.positions

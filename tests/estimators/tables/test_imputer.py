@@ -71,10 +71,13 @@ def test_a_frame_comes_back_as_it_is_but_for_its_gaps(table, imputer):
 def test_fills_are_what_the_other_columns_tell(table, imputer):
     gaps = remove(table, seed=2)
     filled = imputer.transform(gaps)
-    missing = gaps["x"].isna()
-    left = (filled["x"] - table["x"])[missing].std() / table["x"].std()
-    # Dates and counts are x but for rounding; the mean would leave 1.
-    assert left < 0.4
+    for name in ("x", "count", "day"):
+        missing = gaps[name].isna()
+        kind = "int64" if name == "day" else float
+        true, guess = (part[name].astype(kind).astype(float) for part in (table, filled))
+        left = np.sqrt(np.square((guess - true)[missing]).mean()) / true.std()
+        # Dates and counts are x but for rounding; the mean would leave 1.
+        assert left < 0.4, name
     for name in ("level", "text", "flag"):
         missing = gaps[name].isna()
         wrong = (filled[name] != table[name])[missing].mean()
@@ -87,10 +90,11 @@ def test_fills_are_what_the_other_columns_tell(table, imputer):
 
 
 def test_one_model_alone_is_no_better_than_both(imputer):
-    weights = {filler.variable.name: filler for filler in imputer.fillers_}
-    assert weights["x"].network + weights["x"].normal == pytest.approx(1, abs=0.15)
-    # Where columns tell nothing, neither guess counts for much.
-    assert weights["noise"].network + weights["noise"].normal < 0.7
+    filler = next(filler for filler in imputer.fillers_ if filler.variable.name == "x")
+    # Two good guesses of one number share its weight: 1.04 to 1.13 over ten seeds.
+    assert 0.9 < filler.network + filler.normal < 1.3
+    # Normal columns in a line: the normal distribution knows more than twenty epochs (0.85 to 0.2).
+    assert filler.normal > 2 * filler.network > 0
 
 
 def test_draws_have_the_spread_of_the_data(table, imputer):

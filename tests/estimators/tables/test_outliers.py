@@ -72,7 +72,7 @@ def test_few_usual_rows_are_outliers_by_default(detector):
     assert (detector.predict(X)[is_odd] == -1).mean() > 0.2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_rows_of_odd_company_are_found_where_they_are_no_part_of_training(seed):
     X, is_odd = with_odd_rows(60, seed=seed + 20)
     train = correlated(seed=seed)
@@ -84,7 +84,7 @@ def test_rows_of_odd_company_are_found_where_they_are_no_part_of_training(seed):
     assert area > roc_auc_score(is_odd, -forest) + 0.1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_tenth_of_odd_training_rows_does_little_harm(seed):
     X, is_odd = with_odd_rows(40, seed=seed)
     dirty = OutlierDetector(random_state=0).fit(X).score_samples(X)
@@ -146,10 +146,15 @@ def table(n_rows=300, seed=0):
     return frame
 
 
+@pytest.fixture(scope="module")
+def of_table():
+    """A default one of the frame."""
+    return OutlierDetector(random_state=0).fit(table())
+
+
 @pytest.mark.parametrize(("column", "value"), [("kind", "long"), ("is_long", True)])
-def test_a_category_that_does_not_go_with_the_rest_is_named(column, value):
-    frame = table()
-    fitted = OutlierDetector(random_state=0).fit(frame)
+def test_a_category_that_does_not_go_with_the_rest_is_named(column, value, of_table):
+    frame, fitted = table(), of_table
     rows = frame[frame["length"] < 7].dropna().iloc[:10].copy()
     usual = fitted.score_samples(rows)
     rows[column] = value
@@ -160,9 +165,9 @@ def test_a_category_that_does_not_go_with_the_rest_is_named(column, value):
     assert (fitted.score_samples(rows) < usual).mean() >= 0.9
 
 
-def test_what_was_not_observed_contributes_nothing():
+def test_what_was_not_observed_contributes_nothing(of_table):
     frame = table()
-    contributions = OutlierDetector(random_state=0).fit(frame).score_columns(frame)
+    contributions = of_table.score_columns(frame)
     assert (contributions[frame.isna().to_numpy()] == 0).all()
 
 
@@ -244,6 +249,7 @@ def test_columns_of_one_value_say_nothing_until_they_change():
 
 def test_weights_of_zero_leave_rows_out_of_the_offset():
     X, is_odd = with_odd_rows(40)
+    X[is_odd] *= 30  # had they a part in it, they would be the tenth that is left out
     model = OutlierDetector(AutoEncoder(3, max_iter=3), contamination=0.1, random_state=0)
     weighted = model.fit(X, sample_weight=np.where(is_odd, 0.0, 1.0))
     share = (weighted.predict(X[~is_odd]) == -1).mean()

@@ -13,10 +13,10 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from skae._validation import check_no_infinity, column_indices
-from skae.estimators.face.frame_columns import is_plain, library_of, names_of, read_columns
-from skae.estimators.face.frame_making import make_frame
-from skae.estimators.face.outcomes import is_in_layer, warn
-from skae.estimators.face.variables import (
+from skae._warnings import is_in_layer, warn
+from skae.frames.columns import is_plain, library_of, names_of, read_columns
+from skae.frames.making import make_frame
+from skae.frames.variables import (
     BEND,
     VECTORIZER,
     Variable,

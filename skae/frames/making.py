@@ -5,7 +5,7 @@ Optional packages are imported where a frame of theirs is asked for.
 
 import numpy as np
 
-from skae.estimators.face.frame_columns import MICROSECONDS
+from skae.frames.columns import MICROSECONDS, library_of
 
 
 def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: list):
@@ -30,6 +30,24 @@ def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: l
     import pyarrow as pa
 
     return pa.table(dict(zip(labels, (_to_arrow(*part) for part in parts), strict=True)))
+
+
+def stack_rows(parts: list):
+    """Tables of one kind, arrays or frames, as one: those of the first, then those of the next."""
+    library = library_of(parts[0])
+    if library == "pandas":
+        import pandas as pd
+
+        return pd.concat(parts, ignore_index=True)
+    if library == "polars":
+        import polars as pl
+
+        return pl.concat(parts)
+    if library == "pyarrow":
+        import pyarrow as pa
+
+        return pa.concat_tables(parts)
+    return np.concatenate(parts)
 
 
 def _ticks(days):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skae.estimators.face.frame_columns import Cells
+from skae.frames.columns import Cells
 
 # Where the smooth clip bends: z / sqrt(1 + (z / 3)^2) lies between -3 and 3.
 BEND = 3.0

@@ -1,0 +1,192 @@
+"""
+Synthetic rows of tables
+========================
+
+Question: how good are rows that models of this package draw, beside baselines that need no network,
+by the measures of the literature on tables (:func:`~skae.diagnostics.compare_samples`)?
+
+Each of eight tables, with its target as a column, is split into rows to learn from (70 %) and
+held-out rows. As many rows as were learned from are drawn by
+
+- independent columns: each column of the training rows in an order of its own;
+- interpolation: between a row and one of its five nearest neighbours, as SMOTE does; categories of
+  either of the two;
+- a Gaussian mixture of 20 components on the encoded columns;
+- ``RBM(visible="auto")`` with numbers, truth values and categories as visible units;
+- ``DenoisingAutoEncoder``, where it has ``sample``.
+
+Models see gaps as columns that mark them. Shown are errors of columns and pairs in percent, the
+AUC of a forest that tells samples from rows, energy distance, the percentage of near-copies, the
+AUC (R^2 of numbers) on held-out rows of trees that learned the target from samples, and seconds of
+the CPU. The line "held-out rows" is what perfect samples would have; its utility is that of the
+training rows.
+
+Published for all of Adult: columns 1.8, pairs 3.0, utility 0.907 of TabDDPM; 16.8, 20.2, 0.886 of
+CTGAN; 1.6, 3.3, 0.899 of SMOTE; utility of real rows 0.927.
+
+RESULTS
+
+Run ``SKAE_DATA=... python examples/reproductions/tables_samples.py`` (``--rows 5000`` at most of
+each table, ``--tables adult``).
+"""
+
+import argparse
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+from real_tables import load_table, table_names
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import NearestNeighbors
+
+from skae import RBM, AutoEncoder, DenoisingAutoEncoder
+from skae.diagnostics import compare_samples
+
+TABLES = (
+    "adult", "bank_marketing", "house_prices", "telco_churn", "german_credit", "framingham",
+    "diamonds", "card_default",
+)  # fmt: skip
+TARGET, MARK = "the target", " is missing"
+
+
+def whole_table(name, n_rows):
+    """Some rows of a table, with the target as a column."""
+    frame, y = load_table(name)
+    target = pd.Series(y, index=frame.index)
+    if name in table_names("classification"):
+        target = target.map({0: "no", 1: "yes"})
+    frame = frame.assign(**{TARGET: target})
+    return frame.sample(min(n_rows, len(frame)), random_state=0).reset_index(drop=True)
+
+
+def with_marks(frame):
+    """Gaps filled by medians and most frequent values, and truth values that mark them."""
+    filled, marks = frame.copy(), {}
+    for name in frame:
+        gap = frame[name].isna()
+        if gap.any():
+            known = frame[name].dropna()
+            numeric = pd.api.types.is_numeric_dtype(known) or known.dtype.kind == "M"
+            filled[name] = frame[name].fillna(known.median() if numeric else known.mode()[0])
+            marks[f"{name}{MARK}"] = gap
+    return pd.concat([filled, pd.DataFrame(marks, index=frame.index)], axis=1)
+
+
+def without_marks(samples):
+    """Gaps again where samples are marked."""
+    marks = [name for name in samples if str(name).endswith(MARK)]
+    found = samples.drop(columns=marks)
+    for mark in marks:
+        name = mark.removesuffix(MARK)
+        found[name] = found[name].mask(samples[mark].astype(bool))
+    return found
+
+
+def independent(train, rng):
+    """Columns in orders of their own."""
+    return pd.DataFrame({name: train[name].array[rng.permutation(len(train))] for name in train})
+
+
+def encoding_of(frame):
+    """How networks see a frame: numbers clipped, categories one-hot."""
+    return AutoEncoder(1, max_iter=1, numbers="clipped", random_state=0).fit(frame).encoding_
+
+
+def interpolated(train, rng):
+    """Rows on the way to a neighbour."""
+    marked = with_marks(train)
+    encoding = encoding_of(marked)
+    rows = encoding.encode(marked)
+    search = NearestNeighbors(n_neighbors=6).fit(rows)
+    near = search.kneighbors(rows)[1][:, 1:]
+    other = rows[near[np.arange(len(rows)), rng.integers(5, size=len(rows))]]
+    part = rng.random((len(rows), 1))
+    whole = rng.random((len(rows), len(encoding.variables))) < part
+    found = rows + part * (other - rows)
+    for number, variable in enumerate(encoding.variables):
+        if not variable.is_numeric:
+            own = variable.columns
+            found[:, own] = np.where(whole[:, [number]], other[:, own], rows[:, own])
+    return without_marks(encoding.decode(found.astype(np.float32)))
+
+
+def mixture(train, rng):
+    """Samples of a Gaussian mixture of the encoded columns."""
+    marked = with_marks(train)
+    encoding = encoding_of(marked)
+    seed = int(rng.integers(2**31 - 1))
+    model = GaussianMixture(20, reg_covar=1e-3, random_state=seed).fit(encoding.encode(marked))
+    rows = rng.permutation(model.sample(len(train))[0])
+    return without_marks(encoding.decode(rows.astype(np.float32)))
+
+
+def drawn_by(model):
+    """A function that fits a model and draws as many rows."""
+
+    def draw(train, rng):
+        seed = int(rng.integers(2**31 - 1))
+        fitted = model.set_params(random_state=seed).fit(with_marks(train))
+        return without_marks(fitted.sample(len(train), random_state=seed))
+
+    return draw
+
+
+def contenders():
+    """Functions of training rows and a generator, by name."""
+    found = {
+        "independent columns": independent,
+        "interpolation": interpolated,
+        "Gaussian mixture": mixture,
+        "RBM": drawn_by(RBM(128, max_iter=100, persistent=True, learning_rate_schedule="linear")),
+    }
+    if hasattr(DenoisingAutoEncoder, "sample"):
+        model = DenoisingAutoEncoder(
+            128, hidden_layer_sizes=(256,), activation="relu", tied_weights=False,
+            corruption="gaussian", corruption_level=(0.05, 1.0), numbers="clipped",
+            max_iter=100, learning_rate_schedule="warmup_cosine", learning_rate=3e-3,
+        )  # fmt: skip
+        found["denoising"] = drawn_by(model)
+    return found
+
+
+def as_dtypes_of(samples, train):
+    """Samples with the dtypes of the training rows, where these can hold them."""
+    return samples[list(train)].astype(
+        {name: "float64" if t.kind in "iu" else t for name, t in train.dtypes.items()}
+    )
+
+
+def main():
+    """Print a row for each table and contender."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--tables", nargs="+", default=TABLES)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(f"{'table':<15}{'samples':<22}columns  pairs  detected  energy  copies  utility  seconds")
+    for table in options.tables:
+        frame = whole_table(table, options.rows)
+        train, held_out = train_test_split(frame, test_size=0.3, random_state=0)
+        train, sets, seconds = train.reset_index(drop=True), {}, {}
+        for name, draw in contenders().items():
+            start = time.process_time()
+            try:
+                sets[name] = as_dtypes_of(draw(train, np.random.default_rng(0)), train)
+            except ValueError as error:
+                print(f"{table:<15}{name:<22}{str(error)[:60]}")
+            seconds[name] = time.process_time() - start
+        found = compare_samples(train, sets, target=TARGET, held_out=held_out, random_state=0)
+        for number, name in enumerate(found.names):
+            print(
+                f"{table:<15}{name:<22}{100 * found.column_error[number]:>7.1f}"
+                f"{100 * found.pair_error[number]:>7.1f}{found.detection_auc[number]:>10.3f}"
+                f"{found.energy_distance[number]:>8.3f}{100 * found.near_copies[number]:>8.1f}"
+                f"{found.utility[number]:>9.3f}{seconds.get(name, 0):>9.1f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

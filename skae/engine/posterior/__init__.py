@@ -1,0 +1,1 @@
+"""Parameters drawn from the law that an objective is the energy of."""

@@ -1,0 +1,1 @@
+"""Models as averages over draws of their parameters."""

@@ -1,0 +1,1 @@
+"""Data frames read, encoded as rows of numbers, and made again; knows no estimator."""
