@@ -75,7 +75,7 @@ def read_labels(y, unlabelled) -> Table:
             )
         if unlabelled is not None:
             _refuse_cut_mark(values, unlabelled)
-            known = np.logical_not(_is_mark(values, unlabelled))
+            known = np.asarray(~_is_mark(values, unlabelled))
     labels = _of_one_kind(values[known])
     if len(labels):
         check_classification_targets(labels)

@@ -19,7 +19,7 @@ from skae._validation import (
     column_names,
 )
 from skae.diagnostics import jacobian_products
-from skae.engine.networks.layers import jacobian_of
+from skae.engine.networks.differentials import jacobian_of
 from skae.engine.optimisation.devices import require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows, summarize_columns
