@@ -75,7 +75,7 @@ def read_labels(y, unlabelled) -> Table:
             )
         if unlabelled is not None:
             _refuse_cut_mark(values, unlabelled)
-            known = np.asarray(~_is_mark(values, unlabelled))
+            known = np.asarray(~_is_mark(values, unlabelled), dtype=bool)
     labels = _of_one_kind(values[known])
     if len(labels):
         check_classification_targets(labels)
@@ -91,8 +91,8 @@ def known_rows(y, unlabelled) -> tuple[np.ndarray, np.ndarray]:
     values = _columns(check_array(y, dtype=None, **options))
     known = ~is_missing(values)
     if unlabelled is not None and unlabelled == unlabelled:
-        known &= ~_is_mark(values, unlabelled)
-    known = known.all(axis=1)
+        known = known & ~_is_mark(values, unlabelled)
+    known = np.asarray(known.all(axis=1))
     if values.dtype.kind == "O":
         labels = _of_one_kind(values[known])
         values = np.zeros(values.shape, labels.dtype)
@@ -195,7 +195,7 @@ def _texts(mark):
     return {str(mark), f"{mark:g}", f"{float(mark)}"}
 
 
-def _is_mark(values, unlabelled):
+def _is_mark(values, unlabelled) -> np.ndarray:
     """Which labels stand for an unknown class."""
     if values.dtype == object:
         texts = {unlabelled} if isinstance(unlabelled, str) else _texts(unlabelled)
@@ -206,7 +206,7 @@ def _is_mark(values, unlabelled):
         return np.isin(values, sorted(texts))
     if isinstance(unlabelled, str):
         return np.zeros(values.shape, dtype=bool)
-    return values == unlabelled
+    return np.asarray(values == unlabelled)
 
 
 def _refuse_cut_mark(values, unlabelled):

@@ -343,15 +343,16 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         index, held_out = rows_that_count(X.shape[0], weight), None
         if holds_out:
             index, held_out = split(index, self.validation_fraction, generator)
-        rows = rows_for(model, X, place)
-        data = Data(rows, index, some_of(index), held_out, weights_at(weight, place))
-        changes = {"max_iter": 1} if start.resumes else {}
-        settings = settings_of(self, resumes=start.resumes, **changes)
+        data = Data(
+            rows_for(model, X, place), index, some_of(index), held_out, weights_at(weight, place)
+        )
+        passes = {"max_iter": 1} if start.resumes else {}
+        settings = settings_of(self, resumes=start.resumes, **passes)
         fitted = run_training(
             self, model, data, start, generator=generator, settings=settings, bridge=bridge
         )
-        self.weights_, self.device_ = fitted.weights, str(place.device)
         vars(self).update(fitted.measured)
+        self.weights_, self.device_ = fitted.weights, str(place.device)
         self.stopping_reason_ = fitted.training.outcome
         self.__dict__.pop("_training_state", None)
         if start.resumes or model.keeps_state:
