@@ -331,9 +331,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """Train the model on checked rows, and keep what it learned."""
         place = place_for(self, X)
         model = self._model(place)
+        self.__dict__.pop("_training_state", None)
         if model.objective is None:  # all is known already
             self.device_, self.stopping_reason_ = str(place.device), "given"
-            self.__dict__.pop("_training_state", None)
             if bridge is not None:
                 bridge.report("given", {})
             return Training([], [], {}, "given", 0), FittedModel.of(model, self.weights_, place)
@@ -343,9 +343,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         index, held_out = rows_that_count(X.shape[0], weight), None
         if holds_out:
             index, held_out = split(index, self.validation_fraction, generator)
-        data = Data(
-            rows_for(model, X, place), index, some_of(index), held_out, weights_at(weight, place)
-        )
+        rows, weights = rows_for(model, X, place), weights_at(weight, place)
+        data = Data(rows, index, some_of(index), held_out, weights)
         passes = {"max_iter": 1} if start.resumes else {}
         settings = settings_of(self, resumes=start.resumes, **passes)
         fitted = run_training(
@@ -354,7 +353,6 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         vars(self).update(fitted.measured)
         self.weights_, self.device_ = fitted.weights, str(place.device)
         self.stopping_reason_ = fitted.training.outcome
-        self.__dict__.pop("_training_state", None)
         if start.resumes or model.keeps_state:
             self._training_state = fitted.state
         return fitted.training, FittedModel.of(model, fitted.weights, place)
