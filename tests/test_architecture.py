@@ -69,7 +69,7 @@ ESTIMATORS = {
     "supervised": {"face", "auto_encoders", "stacks", "tables", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
     "tables": {"face", "auto_encoders", "stacks"},
-    "posterior": {"face", "supervised"},
+    "posterior": {"face", "supervised", "tangents"},
 }
 # End of the arrows.
 

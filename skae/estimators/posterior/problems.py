@@ -11,8 +11,9 @@ from skae.engine.optimisation.models import Model, rows_that_count
 from skae.engine.optimisation.training import Data
 from skae.estimators.face.training import place_for, rows_for, weights_at
 from skae.estimators.face.transformer import Transformer
-from skae.estimators.supervised.fine_tuning import pose_again
+from skae.estimators.supervised.fine_tuning import own_criterion, pose_again
 from skae.estimators.supervised.predictors import SupervisedStack
+from skae.estimators.tangents.classifier import ManifoldTangentClassifier, tangent_criterion
 
 
 class Problem(NamedTuple):
@@ -40,7 +41,10 @@ def pose(model, X, y, sample_weight, *, n_doubles: float) -> Problem:
     """
     name = type(model).__name__
     if isinstance(model, SupervisedStack):
-        problem = Problem(*pose_again(model, X, y, sample_weight, n_doubles=n_doubles))
+        has_tangents = isinstance(model, ManifoldTangentClassifier)
+        criterion = tangent_criterion if has_tangents else own_criterion
+        options = {"n_doubles": n_doubles}
+        problem = Problem(*pose_again(model, X, y, sample_weight, criterion, **options))
     elif isinstance(model, Transformer):
         _refuse_layers_alone(model, name)
         problem = _pose_transformer(model, X, sample_weight, n_doubles)

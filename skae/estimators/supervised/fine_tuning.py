@@ -236,12 +236,20 @@ def _pretrain_(stack, layers, X, read, sample_weight, targets):
         report_collapse(stack, stack._fitted_model(some), some, training)
 
 
-def pose_again(model, X, y, sample_weight, *, n_doubles: float):
+def pose_again(
+    model,
+    X,
+    y,
+    sample_weight,
+    make_criterion: Callable[[Any, Task], Criterion] = own_criterion,
+    *,
+    n_doubles: float,
+):
     """What the fine-tuning of a fitted model descends on, and how its result is kept.
 
-    Returned are the engine's model, the data, the weights, how many rows have a target, each by its
-    weight, and a function that makes a fitted model of other weights. Up to ``n_doubles`` rows are
-    in double precision.
+    ``make_criterion`` is that of `fit_stack`. Returned are the engine's model, the data, the
+    weights, how many rows have a target, each by its weight, and a function that makes a fitted
+    model of other weights. Up to ``n_doubles`` rows are in double precision.
     """
     if model.kernel_output_ is not None:
         raise ValueError(
@@ -251,10 +259,7 @@ def pose_again(model, X, y, sample_weight, *, n_doubles: float):
     read = read_rows(model, X, y, sample_weight, is_fresh=False)
     if read.data.shape[0] <= n_doubles:
         read = read._replace(data=read.data.astype(np.float64))
-    output, n_tuned = (
-        (model.output_weights_, model.output_bias_),
-        _n_tuned(model, model.stack_.layers_),
-    )
+    output, n_tuned = _output(model), _n_tuned(model, model.stack_.layers_)
     task = make_task(model, read, read.targets, None, model.stack_, n_tuned, output, is_fresh=False)
 
     def keep(weights):
@@ -262,7 +267,7 @@ def pose_again(model, X, y, sample_weight, *, n_doubles: float):
         _keep(twin, task, weights, model.stopping_reason_)
         return twin
 
-    engine, data = _posed(task, model._criterion(task))
+    engine, data = _posed(task, make_criterion(model, task))
     return engine, data, task.weights, read.n_labelled, keep
 
 
