@@ -24,7 +24,8 @@ import torch
 from measuring import interleave, print_machine, print_table, spread
 
 import skae
-from skae.engine.networks.layers import Network, jacobian_of
+from skae.engine.networks.differentials import jacobian_of
+from skae.engine.networks.layers import Network
 from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Multinomial
 from skae.engine.optimisation.parameters import Parameters

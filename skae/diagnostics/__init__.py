@@ -8,6 +8,7 @@ from skae.diagnostics.jacobians import (
     local_rank,
 )
 from skae.diagnostics.learning_rules import GradientAgreement, gradient_agreement
+from skae.diagnostics.likelihoods import ParzenLikelihood, parzen_log_likelihood
 from skae.diagnostics.samples import SampleComparison, compare_samples
 from skae.diagnostics.tangent_planes import (
     TangentDefects,
@@ -21,6 +22,7 @@ from skae.diagnostics.units import active_units, chart_overlap, constant_units, 
 
 __all__ = [
     "GradientAgreement",
+    "ParzenLikelihood",
     "SampleComparison",
     "TangentDefects",
     "Tangents",
@@ -35,6 +37,7 @@ __all__ = [
     "jacobian_spectrum",
     "local_pca_tangents",
     "local_rank",
+    "parzen_log_likelihood",
     "potential_scale_reduction",
     "principal_angles",
     "saturation",

@@ -5,7 +5,7 @@ import torch
 from sklearn.utils import check_array
 
 from skae._validation import check_choice, check_count, check_is_fitted, check_number, check_rows
-from skae.engine.networks.layers import jacobian_of
+from skae.engine.networks.differentials import jacobian_of
 from skae.engine.networks.singular_vectors import leading_singular_vectors, spectrum
 from skae.engine.optimisation.devices import place_of
 

@@ -5,6 +5,8 @@ from functools import partial
 from math import inf
 from numbers import Integral, Real
 
+import numpy as np
+
 from skae._validation import Interval, Registered, StrOptions
 from skae.engine.networks.corruptions import CORRUPTIONS, has_mask, make_corruption
 from skae.engine.networks.layers import ACTIVATIONS, Network
@@ -17,7 +19,8 @@ from skae.engine.networks.penalties import (
     check_penalties,
 )
 from skae.engine.networks.units import UNITS
-from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.density import densities, grids, models, sampling
+from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
@@ -157,6 +160,29 @@ class AutoEncoder(Transformer):
         drawn anew, uniformly between the two. A list or an array: one for each column, or for
         each variable, where some of them are one-hot.""",
     )
+    level_as_input: bool = parameter(
+        default=False,
+        constraints=["boolean"],
+        doc="""Whether the network is told the level of a row's noise, one more input, for
+        ``corruption="gaussian"`` with a range of levels, of which the logarithm is then drawn
+        uniformly, and all count alike in the loss. For `sample` by annealing; encoder and decoder
+        have weights of their own then.""",
+    )
+    walkback: int = parameter(
+        default=0,
+        constraints=[Interval(Integral, 0, None, closed="left")],
+        doc="""Steps that the model's own chain goes on from each corrupted row in training: what
+        it visits is reconstructed as the same clean row, so that no chain finds rows of its own.
+        For `sample`; each costs as much as a plain training.""",
+    )
+    parametrization: str = parameter(
+        default="reconstruction",
+        constraints=[StrOptions({"reconstruction", "energy"})],
+        kind='{{"reconstruction", "energy"}}',
+        doc="""What the network is: "reconstruction", r itself, decode(encode(x)); "energy", of
+        real columns, ``x - sigma^2 dE/dx`` with the energy ``|x - r_0(x)|^2 / (2 sigma^2)``, r_0
+        being decode(encode(x)), so that there is an `energy` at any depth.""",
+    )
     emphasis: Sequence[float] | None = parameter(
         default=None,
         constraints=["array-like", None],
@@ -204,7 +230,30 @@ class AutoEncoder(Transformer):
         `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
+    grid_: tuple = attribute(
+        "tuple",
+        """Of each column, as encoded, the values that it has, where these are few; or a number of
+        decimals; or None. Samples are on it.""",
+    )
+    spread_: np.ndarray = attribute(
+        "ndarray of shape (n_features_in_,)",
+        "Standard deviation of each column, as the network sees it.",
+    )
+    residual_variance_: np.ndarray = attribute(
+        "ndarray of shape (n_features_in_,)",
+        """Mean square of what the reconstruction of a corrupted row misses, of each column as the
+        network sees it.""",
+    )
+
     _accepts_gaps = True
+
+    sample = sampling.sample
+    score_field = densities.score_field
+    local_moments = densities.local_moments
+    energy = densities.energy
+    log_partition_function = densities.log_partition_function
+    score_samples = densities.score_samples
+    chain_log_likelihood = densities.chain_log_likelihood
 
     components_ = layer_weights(
         "weight_0",
@@ -232,8 +281,9 @@ class AutoEncoder(Transformer):
     def _model(self, place):
         sizes = (len(self.columns_.mean), *_sizes(self.hidden_layer_sizes), self.n_components)
         linear = self.decoder == "linear"
-        tied = self.tied_weights and not (linear and len(sizes) > 2)
-        network = Network(tuple(map(int, sizes)), self.activation, tied, linear)
+        potential, told = self.parametrization == "energy", bool(self.level_as_input)
+        tied = self.tied_weights and not (linear and len(sizes) > 2) and not told
+        network = Network(tuple(map(int, sizes)), self.activation, tied, linear, potential, told)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
@@ -241,8 +291,12 @@ class AutoEncoder(Transformer):
         objective = partial(_reconstruction, self, network, units, place)
         return auto_encoder(network, units, bias, objective, shift, scale, fill)
 
+    def _facts(self, X, weight, columns, *, is_whole):
+        return {"grid_": grids.grid_of(X)}
+
     def _check_parameters(self):
         super()._check_parameters()
+        models.check_noise(self)
         if any(not isinstance(n, Integral) or n < 1 for n in _sizes(self.hidden_layer_sizes)):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
@@ -272,14 +326,10 @@ def _sizes(sizes):
 
 def _reconstruction(model, network, units, place):
     """The criterion that the parameters of an auto-encoder ask for."""
-    corruption = make_corruption(model.corruption, model.corruption_level)
-    fill = place.tensor(model.columns_.fill)
-    if hasattr(corruption, "for_columns"):
-        ends = [model.columns_.standardized(end) for end in ("minimum", "maximum")]
-        variables = model.columns_.variables
-        corruption = corruption.for_columns(*map(place.tensor, ends), variables, fill)
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
-    return Reconstruction(network, units, corruption, emphasis, _penalties_of(model), fill)
+    parts = models.corruption_of(model, place), emphasis, _penalties_of(model)
+    fill = place.tensor(model.columns_.fill)
+    return Reconstruction(network, units, *parts, fill, walkback=int(model.walkback))
 
 
 def _penalties_of(model):

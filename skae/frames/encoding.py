@@ -87,13 +87,17 @@ class Encoding:
             variable.encode(column, rows[:, variable.columns])
         return rows
 
-    def decode(self, values: np.ndarray):
+    def decode(self, values: np.ndarray, *, rounds: bool = False):
         """A table of encoded rows, as the user's: a frame with its names and dtypes, or an array.
 
         Categories are the most probable ones (of those that are pooled, the most frequent one),
-        whole numbers are whole, and no number is outside of what was seen in training.
+        whole numbers are whole, and no number is outside of what was seen in training. With
+        ``rounds``, numbers have no more decimals than there.
         """
-        columns = [variable.decode(values[:, variable.columns]) for variable in self.variables]
+        columns = [
+            variable.decode(values[:, variable.columns], rounds=rounds)
+            for variable in self.variables
+        ]
         if self.library is None:
             if all(isinstance(column, np.ndarray) for column in columns):
                 return np.column_stack(columns).astype(values.dtype)

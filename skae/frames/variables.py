@@ -11,6 +11,7 @@ from skae.frames.columns import Cells
 
 # Where the smooth clip bends: z / sqrt(1 + (z / 3)^2) lies between -3 and 3.
 BEND = 3.0
+_MOST_DECIMALS = 6
 _MOST = np.nextafter(np.float32(BEND), np.float32(0))
 # The interquartile range of a normal distribution, in standard deviations.
 _QUARTILES = 1.349
@@ -32,7 +33,8 @@ class Variable:
       one that is 1; ``pooled``: rare values that share the last column, the most frequent first.
     - ``center``, ``width``, ``clips``: a number is z = (x - center) / width and, if it is clipped,
       z / sqrt(1 + (z / 3)^2).
-    - ``minimum``, ``maximum``, ``is_whole``: of the training rows.
+    - ``minimum``, ``maximum``, ``is_whole``: of the training rows; ``decimals``, that all have at
+      most, or None.
     - ``holds``, ``dtype``: what `Cells` say of the column.
     """
 
@@ -49,6 +51,7 @@ class Variable:
     minimum: float = np.nan
     maximum: float = np.nan
     is_whole: bool = False
+    decimals: int | None = None
 
     @property
     def is_numeric(self) -> bool:
@@ -104,14 +107,19 @@ class Variable:
                 out[np.arange(len(place)), place] = 1
             out[place < 0] = np.nan
 
-    def decode(self, values: np.ndarray) -> Any:
-        """Numbers, or a list of values, of encoded columns: what they are nearest to."""
+    def decode(self, values: np.ndarray, *, rounds: bool = False) -> Any:
+        """Numbers, or a list of values, of encoded columns: what they are nearest to.
+
+        With ``rounds``, numbers have the decimals of the training rows at most.
+        """
         if self.is_numeric:
             z = values[:, 0].astype(np.float64)
             if self.clips:
                 z = np.clip(z, -_MOST, _MOST)
                 z = z / np.sqrt(1 - np.square(z / BEND))
             x = np.clip(z * self.width + self.center, self.minimum, self.maximum)
+            if rounds and self.decimals is not None:
+                return np.round(x, self.decimals)
             return np.round(x) if self.is_whole else x
         if self.kind == "binary":
             place = (values[:, 0] >= 0.5).astype(int) if len(self.categories) > 1 else None
@@ -149,6 +157,18 @@ class Variable:
             )
 
 
+def decimals_of(x: np.ndarray) -> int | None:
+    """The decimals that all of some numbers have at most; None if some have more than six."""
+    size = max(1.0, float(np.abs(x).max(initial=0.0)))
+    rounding = 4 * size * float(np.finfo(x.dtype).eps)
+    for decimals in range(_MOST_DECIMALS + 1):
+        if rounding > 0.1 * 10.0**-decimals:
+            return None
+        if np.abs(x - np.round(x, decimals)).max(initial=0.0) <= rounding:
+            return decimals
+    return None
+
+
 def number_variable(column, name, counted, clips):
     """The variable of a column of numbers, truth values, dates or durations."""
     kind = "date" if column.holds in ("dates", "durations") else "number"
@@ -181,6 +201,7 @@ def number_variable(column, name, counted, clips):
         minimum=float(minimum),
         maximum=float(maximum),
         is_whole=whole,
+        decimals=decimals_of(x[:: max(1, len(x) // 10_000)]),
     )
 
 

@@ -82,7 +82,7 @@ _columns = _in("estimators/face", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
-_frames = _in("estimators/face", f"{_FACE}/tables/test_frames.py")
+_frames = _in("frames", f"{_FACE}/tables/test_frames.py")
 _gaps = _in("engine/networks", f"{_ENGINE}/networks/test_gaps.py")
 _features = _in("estimators/tables", f"{_FACE}/tables/test_features.py")
 _imputer = _in("estimators/tables", f"{_FACE}/tables/test_imputer.py")
@@ -518,10 +518,11 @@ FAULTS = [
         "x = np.clip(z * self.width + self.center, self.minimum, self.maximum)",
         "x = z * self.width + self.center",
     ),
-    _frames(
+    _transformer(
         "scores are of the clipped numbers",
         "        return self.encoding_.log_derivative(X, np.concatenate([np.arange(0), *scaled]))",
         "        return 0.0 * len(scaled)",
+        f"{_FACE}/tables/test_frames.py",
     ),
     _columns(
         "a gap of a category is a bit of each",

@@ -42,6 +42,8 @@ class _WithLevel:
 
     name: str
     most = math.inf
+    # Whether it adds independent Gaussian noise of standard deviation ``level``.
+    is_gaussian = False
 
     def __init__(self, level: Level):
         self.level: Level = level
@@ -201,6 +203,7 @@ class GaussianNoise(_WithLevel):
         "as standardised"
     )
     has_mask = False
+    is_gaussian = True
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> Corrupted:
         """The corrupted batch and None: every component is touched."""
@@ -209,6 +212,21 @@ class GaussianNoise(_WithLevel):
         if isinstance(level, torch.Tensor):
             return torch.addcmul(x, noise, level.expand_as(x)), None
         return torch.add(x, noise, alpha=level), None
+
+    def leveled(self, x: torch.Tensor, generator: torch.Generator):
+        """The corrupted batch, each row's level and its weight, both of shape (n_samples, 1).
+
+        Of a range (low, high), log s is drawn uniformly. The weight makes the error of all levels
+        alike, (1 + s^2) / s^2, and is 1 on average.
+        """
+        low, high = self.level if isinstance(self.level, tuple) else (self.level, self.level)
+        level = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
+        level = low * (high / low) ** level
+        mean = 1.0 + 1 / low**2
+        if high > low:
+            mean = 1.0 + (1 / low**2 - 1 / high**2) / (2 * math.log(high / low))
+        noise = torch.empty_like(x).normal_(generator=generator)
+        return torch.addcmul(x, noise, level), level, (1 + level**-2) / mean
 
 
 @corruption
@@ -320,6 +338,17 @@ def corrupted(x: torch.Tensor, corruption, generator: torch.Generator) -> Corrup
             f"{tuple(x.shape)}, as the batch is, or None; not a {_described(mask)}."
         )
     return copy, mask
+
+
+def redrawn(x: torch.Tensor, output: torch.Tensor, units, generator: torch.Generator):
+    """Draws from P(x | r), where the model's own chain goes from corrupted rows.
+
+    Corrupted again they are inputs as well: walkback (Bengio, Yao, Alain & Vincent 2013). It pulls
+    in what a chain would else find far from the data. ``output`` is the pre-activation of the
+    units; real columns vary as much as rows ``x`` differ from their reconstructions.
+    """
+    variance = (x - units.mean(output)).square().mean(0)
+    return units.sample(output, generator, 1 / variance.clamp(min=1e-12))
 
 
 def _name(corruption):

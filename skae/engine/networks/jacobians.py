@@ -155,6 +155,50 @@ class LayeredJacobian:
         return product
 
 
+class OutputJacobian:
+    """U J of each row, J a `LayeredJacobian` and U that of units' means, which is symmetric.
+
+    ``output``, of shape (n_rows, n_out), is the units' pre-activation.
+    """
+
+    def __init__(self, inner: LayeredJacobian, units, output: torch.Tensor):
+        self.inner, self.units, self.output = inner, units, output
+        self.n_rows, self.n_out, self.n_in = inner.n_rows, inner.n_out, inner.n_in
+
+    @property
+    def like(self):
+        """A tensor of the dtype and on the device of the products."""
+        return self.output
+
+    def rows(self, index):
+        """The Jacobian at some of the rows, by a slice or an index tensor."""
+        return OutputJacobian(self.inner.rows(index), self.units, self.output[index])
+
+    def times(self, directions):
+        """U J u of each row: (n_rows, m, n_in) -> (n_rows, m, n_out)."""
+        return self._of_units(self.inner.times(directions))
+
+    def transposed_times(self, codirections):
+        """J^T U v of each row: (n_rows, m, n_out) -> (n_rows, m, n_in)."""
+        return self.inner.transposed_times(self._of_units(codirections))
+
+    def gram_times(self, codirections):
+        """U J J^T U v of each row."""
+        return self._of_units(self.inner.gram_times(self._of_units(codirections)))
+
+    def dense(self):
+        """U J itself, of shape (n_rows, n_out, n_in)."""
+        return self.units.jacobian_product(self.output, self.inner.dense())
+
+    def squared_norm(self):
+        """|U J|_F^2 of each row, of shape (n_rows,)."""
+        return self.dense().square().sum((1, 2))
+
+    def _of_units(self, vectors):
+        product = self.units.jacobian_product(self.output, vectors.transpose(1, 2))
+        return product.transpose(1, 2)
+
+
 class DifferentiatedJacobian:
     """The Jacobian of any differentiable function at rows x, by automatic differentiation.
 

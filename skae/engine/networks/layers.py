@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from skae.engine.networks.jacobians import DifferentiatedJacobian, LayeredJacobian
+from skae.engine.networks.jacobians import LayeredJacobian
 from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Registry
 
@@ -41,7 +41,8 @@ class Activation(NamedTuple):
     argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in h, so the same
     lines serve autograd and the closed forms. ``function_`` works in place where torch can.
     ``gain`` scales the initial weights of one layer, ``deep_gain`` those of several. Outputs lie in
-    ``range``. Users choose it by its ``name``.
+    ``range``. Users choose it by its ``name``. ``antiderivative`` is S(p), S' = s, which energies
+    are made of; None where it has no closed form.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Activation(NamedTuple):
     gain: float = 1.0
     deep_gain: float = 1.0
     range: tuple[float, float] = (-math.inf, math.inf)
+    antiderivative: Callable | None = None
 
 
 ACTIVATIONS = Registry()
@@ -71,6 +73,7 @@ for _activation in (
         curvature=lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
         deep_gain=4.0,
         range=(0.0, 1.0),
+        antiderivative=softplus,
     ),
     Activation(
         "tanh",
@@ -80,6 +83,8 @@ for _activation in (
         slope=lambda h: 1 - h * h,
         curvature=lambda h, slope: -2 * h * slope,
         range=(-1.0, 1.0),
+        # log cosh p, which overflows nowhere
+        antiderivative=lambda p: p.abs() + softplus(-2 * p.abs()) - math.log(2.0),
     ),
     Activation(
         "relu",
@@ -91,6 +96,7 @@ for _activation in (
         gain=math.sqrt(2.0),
         deep_gain=math.sqrt(2.0),
         range=(0.0, math.inf),
+        antiderivative=lambda p: 0.5 * torch.relu(p).square(),
     ),
     Activation(
         "softplus",
@@ -110,6 +116,7 @@ for _activation in (
         lambda p: p,
         slope=torch.ones_like,
         curvature=lambda h, slope: torch.zeros_like(h),
+        antiderivative=lambda p: 0.5 * p.square(),
     ),
 ):
     activation(_activation)
@@ -122,15 +129,21 @@ class Network:
     Sizes go from the number of features to the number of components; the activation, a key of
     `ACTIVATIONS`, is that of every layer but the output; where weights are ``tied``, the decoder
     uses the encoder's, which a linear one of several layers cannot. The decoder is the encoder
-    mirrored, or one affine map from the code to the output if it is ``linear``.
+    mirrored, or one affine map from the code to the output if it is ``linear``. With a
+    ``potential``, a row is not reconstructed as decode(encode(x)), but as `output_of` says. One
+    that is ``told`` the noise of a row has one more input: see `told_of`.
     """
 
     layer_sizes: tuple
     activation: str = "sigmoid"
     tied: bool = True
     linear: bool = False
+    potential: bool = False
+    told: bool = False
 
     def __post_init__(self):
+        if self.told and (self.tied or self.potential):
+            raise ValueError("A network that is told the noise has weights of its own to decode.")
         if self.tied and len(self.decoder_sizes) < len(self.layer_sizes):
             raise ValueError("A linear decoder of several layers has weights of its own.")
 
@@ -159,7 +172,7 @@ class Network:
         """Name and shape of each parameter, as `Parameters` takes them."""
         shapes = {}
         for level, (below, above) in enumerate(pairwise(self.layer_sizes)):
-            shapes[f"weight_{level}"] = (above, below)
+            shapes[f"weight_{level}"] = (above, below + (self.told and level == 0))
             decodes = level < self.decoder_depth
             if decodes and not self.tied:
                 shapes[f"decoder_weight_{level}"] = (self.decoder_sizes[level + 1], below)
@@ -206,6 +219,29 @@ def decode(theta, code, network):
             return decoded, pre
         code = network.nonlinearity.function(pre)
         decoded.append(code)
+
+
+def output_of(theta, x, network):
+    """The output's pre-activation for rows, decode(encode(x)) or, with a potential, r(x).
+
+        r = r0 + J^T (x - r0),   J = dr0/dx,   r0 = decode(encode(x))
+
+    so that, of real columns, x - r is the gradient of |x - r0(x)|^2 / 2.
+    """
+    if not network.potential:
+        return decode(theta, encode(theta, x, network)[-1], network)[1]
+    plain, jacobian = linearized(theta, x, [m for maps in affine_chains(network) for m in maps])
+    return plain + jacobian.transposed_times((x - plain).unsqueeze(1))[:, 0]
+
+
+def told_of(x: torch.Tensor, level: float | torch.Tensor) -> torch.Tensor:
+    """What a network sees that is told the noise of rows: x / sqrt(1 + s^2), and log(s) / 2.
+
+    ``level`` is s, a number or of shape (n_samples, 1). Rows are about as large whatever their
+    noise (Karras et al. 2022).
+    """
+    level = torch.as_tensor(level, dtype=x.dtype, device=x.device).expand(len(x), 1)
+    return torch.cat([x * (1 + level.square()).rsqrt(), 0.5 * level.log()], 1)
 
 
 def initialize_(theta, network, output_bias, generator):
@@ -402,28 +438,6 @@ def linearized(theta, x, maps):
         slopes.append(step.activation.slope(x))
         weights.append(weight if step.gain is None else weight * step.gain)
     return x, LayeredJacobian(slopes, weights)
-
-
-def jacobian_of(model, theta, x, of="encoder"):
-    """The Jacobian of a model's "encoder", or "reconstruction", at rows as the model sees them.
-
-    Raises a ValueError if no gradient can go through the encoder.
-    """
-    if model.no_gradient is not None:
-        raise ValueError(f"The code has no Jacobian: {model.no_gradient}.")
-    if of == "encoder" and model.encoder is not None:
-        return linearized(theta, x, model.encoder)[1]
-    activation = model.units.activation
-    if of == "reconstruction" and None not in (model.encoder, model.decoder, activation):
-        *inner, last = model.decoder
-        last = last._replace(activation=activation)
-        return linearized(theta, x, [*model.encoder, *inner, last])[1]
-
-    def function(x):
-        code = model.code(theta, x)
-        return code if of == "encoder" else model.units.mean(model.decode(theta, code))
-
-    return DifferentiatedJacobian(function, x)
 
 
 def _prefixed(maps: Sequence[AffineMap], prefix: str) -> list[AffineMap]:

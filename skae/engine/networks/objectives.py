@@ -1,12 +1,12 @@
 """Training criteria of auto-encoders, built from units, corruptions and penalties."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
-from skae.engine.networks.corruptions import corrupted
+from skae.engine.networks.corruptions import corrupted, redrawn
 from skae.engine.networks.gaps import missing_constant, observed, observed_loss
 from skae.engine.networks.layers import (
     AffineChain,
@@ -15,6 +15,8 @@ from skae.engine.networks.layers import (
     decode,
     encode,
     initialize_,
+    output_of,
+    told_of,
 )
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
@@ -89,12 +91,21 @@ class Reconstruction(Objective):
 
     ``corruption`` is of `skae.engine.networks.corruptions`, or None; ``emphasis`` weighs corrupted
     and untouched components, None alike; ``penalties`` are of `skae.engine.networks.penalties`.
+    With ``walkback``, rows that so many steps of the model's own chain visit are inputs, too, each
+    with the clean row for its target.
     """
 
     def __init__(
-        self, network: Network, units, corruption=None, emphasis=None, penalties=(), fill=None
+        self,
+        network: Network,
+        units,
+        corruption=None,
+        emphasis=None,
+        penalties=(),
+        fill=None,
+        walkback=0,
     ):
-        self.state, self.fill = {}, fill
+        self.state, self.fill, self.walkback = {}, fill, walkback
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
         # The value of perfect reconstructions, and whether `value` depends on the generator.
@@ -104,7 +115,7 @@ class Reconstruction(Objective):
         )
         # Whether `gradient` needs no autograd: penalties of deep networks do.
         self.has_closed_form = all(hasattr(penalty, "add_gradient_") for penalty in penalties)
-        self.has_closed_form &= network.depth == 1 or not penalties
+        self.has_closed_form &= (network.depth == 1 or not penalties) and not network.potential
         self._chain = AffineChain([map for maps in affine_chains(network) for map in maps])
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 
@@ -112,10 +123,11 @@ class Reconstruction(Objective):
         """The criterion on one batch; the generator is of the corruption and the penalties'
         noise.
         """
-        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
-        noisy, column_weight = self._corrupt(x, mask, generator)
+        noisy, x, mask, column_weight, row_weight = self.inputs(theta, x, generator, row_weight)
         hidden = encode(theta, noisy, self.network)
         decoded, output = decode(theta, hidden[-1], self.network)
+        if self.network.potential:
+            output = output_of(theta, noisy, self.network)
         forward = Forward(
             self.network, self.units, noisy, row_weight, generator, hidden, decoded, output
         )
@@ -143,8 +155,7 @@ class Reconstruction(Objective):
 
         e is 0 where x was not observed.
         """
-        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
-        noisy, column_weight = self._corrupt(x, mask, generator)
+        noisy, x, mask, column_weight, row_weight = self.inputs(theta, x, generator, row_weight)
         if mask is not None:
             seen = mask.to(x.dtype)
             column_weight = seen if column_weight is None else column_weight.mul_(seen)
@@ -200,6 +211,32 @@ class Reconstruction(Objective):
         out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
         return value
 
+    def inputs(self, theta, x, generator, row_weight=None):
+        """Corrupted rows, what they were, what of it was observed, and the weights of both."""
+        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
+        if self.network.told:
+            noisy, level, weight = self.corruption.leveled(x, generator)
+            noisy = noisy if mask is None else torch.where(mask, noisy, x)
+            weight = weight[:, 0] if row_weight is None else weight[:, 0] * row_weight
+            return told_of(noisy, level), x, mask, None, weight
+        noisy, column_weight = self._corrupt(x, mask, generator)
+        if not self.walkback or self.corruption is None:
+            return noisy, x, mask, column_weight, row_weight
+        inputs, weights = [noisy], [column_weight]
+        for _ in range(self.walkback):
+            with torch.no_grad():
+                output = output_of(theta, noisy, self.network)
+                drawn = redrawn(x, output, self.units, generator)
+            noisy, column_weight = self._corrupt(drawn, mask, generator)
+            inputs.append(noisy)
+            weights.append(column_weight)
+        n = len(inputs)  # each visited row counts alike
+        x, mask, row_weight = (
+            None if part is None else torch.cat([part] * n) for part in (x, mask, row_weight)
+        )
+        weight = None if column_weight is None else torch.cat(weights)
+        return torch.cat(inputs), x, mask, weight, row_weight
+
     def _corrupt(self, x, seen, generator):
         if self.corruption is None:
             return x, None
@@ -236,8 +273,20 @@ def auto_encoder(
     ``output_bias`` is that with which training begins; ``objective()`` is a new `Reconstruction`.
     ``fill`` is of the model and the same.
     """
+    if network.potential and not units.is_linear:
+        raise ValueError(
+            "parametrization='energy' is for real columns only: use loss='gaussian' or "
+            "'squared_error', or parametrization='reconstruction'."
+        )
     encoder, decoder = affine_chains(network)
-    return Model(
+
+    def measure(theta, x, generator):
+        return measured_columns(theta, x, objective(), generator)
+
+    def at_level(level):
+        return replace(model, encode=lambda theta, x: encode(theta, told_of(x, level), network)[-1])
+
+    model = Model(
         shapes=network.parameter_shapes,
         start_=lambda theta, rows, index, generator: initialize_(
             theta, network, output_bias, generator
@@ -251,8 +300,35 @@ def auto_encoder(
         shift=shift,
         scale=scale,
         fill=fill,
-        encoder=encoder,
+        denoise=(lambda theta, x: output_of(theta, x, network)) if network.potential else None,
+        measure=measure,
+        at_level=at_level if network.told else None,
+        encoder=None if network.told else encoder,
         decoder=decoder,
         untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,
     )
+    # Rows that are encoded are clean: they have as little noise as any that it was trained on.
+    return at_level(lowest_level(objective())) if network.told else model
+
+
+def lowest_level(objective) -> float:
+    """The lowest level of noise of a training."""
+    level = objective.corruption.level
+    return float(level[0] if isinstance(level, tuple) else level)
+
+
+def measured_columns(theta, x, objective, generator):
+    """Of each column its standard deviation, ``spread_``, and the mean of (x - r)^2.
+
+    r is of rows corrupted as in training: ``residual_variance_``.
+    """
+    objective.has_gaps, objective.walkback = objective.fill is not None, 0
+    noisy, x, mask, _, _ = objective.inputs(theta, x, generator)
+    mean = objective.units.mean(output_of(theta, noisy, objective.network))
+    seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
+    count = seen.sum(0).clamp(min=1)
+    center = (x * seen).sum(0) / count
+    variance = ((x - center).square() * seen).sum(0) / count
+    residual = ((x - mean).square() * seen).sum(0) / count
+    return {"residual_variance_": residual, "spread_": variance.sqrt()}

@@ -169,6 +169,8 @@ class ReconstructionContraction:
 
     def __init__(self, weight: float):
         self.weight = weight
+        # The standard deviation of that noise.
+        self.noise = math.sqrt(2 * weight)
 
     def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""

@@ -37,6 +37,11 @@ class Model:
     - ``fill``, of shape (n_features,): what stands, as the model sees it, for what was not observed
       of a row, NaN. None: rows have no gaps.
     - ``differentiable(theta, x)``: the code as autograd can follow it. None: ``encode`` itself.
+    - ``denoise(theta, x)``: the pre-activation that training makes of a corrupted row, where that
+      is not the decoded code. None: it is.
+    - ``at_level(noise)``: the same model for rows with Gaussian noise of such a standard deviation.
+      None: it is not told of it.
+    - ``measure(theta, x, generator)``: what is known after training, tensors by name.
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
@@ -65,6 +70,9 @@ class Model:
     scale: torch.Tensor | None = None
     fill: torch.Tensor | None = None
     differentiable: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    denoise: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    at_level: Callable[[float], "Model"] | None = None
+    measure: Callable[..., dict[str, torch.Tensor]] | None = None
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
     decoder: tuple[Any, ...] | None = None
@@ -82,7 +90,9 @@ class Model:
         return (self.differentiable or self.encode)(theta, x)
 
     def reconstruct(self, theta: Parameters, x: torch.Tensor) -> torch.Tensor:
-        """Pre-activation of the units of the input, from the code of a row."""
+        """Pre-activation of the units of the input, what training makes of a row."""
+        if self.denoise is not None:
+            return self.denoise(theta, x)
         return self.decode(theta, self.encode(theta, x))
 
     def filled(self, x: torch.Tensor) -> torch.Tensor:
@@ -162,13 +172,15 @@ Listener = Callable[[Parameters, Epoch], Any]
 
 class Fitted(NamedTuple):
     """What `fit_model` returns: the learned ``weights``, arrays by name, how the training went, the
-    objective after the last step, and the ``state`` from which a later training can resume.
+    objective after the last step, the ``state`` from which a later training can resume, and what
+    the model was ``measured`` to be on some of the rows.
     """
 
     weights: dict[str, np.ndarray]
     training: Training
     objective: Any
     state: dict[str, Any]
+    measured: dict[str, np.ndarray]
 
 
 def fit_model(
@@ -225,7 +237,18 @@ def fit_model(
         "optimizer": _to_arrays(training.optimizer_state),
         "objective": _to_arrays(objective.state),
     }
-    return Fitted(theta.to_numpy(), training, objective, state)
+    return Fitted(theta.to_numpy(), training, objective, state, measured(model, theta, data))
+
+
+def measured(model: Model, theta: Parameters, data: Data) -> dict[str, np.ndarray]:
+    """What a model measures itself to be, on some of the rows, with noise of the measure's own."""
+    if model.measure is None:
+        return {}
+    n_rows = max(100, min(2000, 2_000_000 // model.n_features))
+    rows = data.rows.take(some_of(data.index, n_rows))
+    generator = torch.Generator(rows.device).manual_seed(0)
+    with torch.no_grad():
+        return _to_arrays(model.measure(theta, rows, generator))
 
 
 def parameters_at(start: Start, model: Model, data: Data, generator: torch.Generator) -> Parameters:

@@ -15,9 +15,9 @@ from skae.engine.networks.units import UNITS
 from skae.estimators.boltzmann.sampling import (
     BoltzmannSampling,
     base_bias,
-    log_volume,
     report_stuck,
 )
+from skae.estimators.face.densities import log_volume
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.training import TrainedModel, decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score

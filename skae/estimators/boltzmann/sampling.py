@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from skae.engine.boltzmann.samplers import (
 from skae.engine.optimisation.devices import Place, place_of, require_memory, suitable_threads
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
+from skae.estimators.face.densities import LogPartition, log_volume
 from skae.estimators.face.parameters import document_methods
 from skae.estimators.face.training import StepLine, usable_place
 from skae.estimators.face.transformer import check_same_weights
@@ -37,25 +37,6 @@ _TIME_TO_MOVE = 20
 _SWAPPED = 0.01
 # Annealed estimates are trusted if at least this fraction of the chains carries them.
 _TRUSTED = 0.1
-
-
-class LogPartition(NamedTuple):
-    """log Z of a Boltzmann machine, in nats.
-
-    Attributes
-    ----------
-    value : float
-        log of the sum (for Gaussian units: integral in the units of the data) of
-        exp(-F(x)) over all x.
-    standard_error : float
-        0 where it is exact.
-    method : str
-        "exact" or "ais".
-    """
-
-    value: float
-    standard_error: float
-    method: str
 
 
 def machine_of(model, place: Place | None = None) -> BipartiteMachine:
@@ -75,11 +56,6 @@ def rows_of(model, X, place: Place):
 def base_bias(columns, place: Place) -> torch.Tensor:
     """Biases of visible units that are independent and have the data's means."""
     return columns.units(place.device).bias_for_mean(place.tensor(columns.standardized("mean")))
-
-
-def log_volume(columns) -> float:
-    """What a log-density of standardised columns exceeds that of the data by."""
-    return float(np.log(columns.scale).sum())
 
 
 @contextlib.contextmanager

@@ -350,6 +350,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             self, model, data, start, generator=generator, settings=settings, bridge=bridge
         )
         self.weights_, self.device_ = fitted.weights, str(place.device)
+        vars(self).update(fitted.measured)
         self.stopping_reason_ = fitted.training.outcome
         self.__dict__.pop("_training_state", None)
         if start.resumes or model.keeps_state:

@@ -112,11 +112,11 @@ class ConvolutionalPSD(Transformer):
     >>> from sklearn.datasets import load_digits
     >>> from skae import ConvolutionalPSD
     >>> X, _ = load_digits(return_X_y=True)
-    >>> psd = ConvolutionalPSD(8, image_shape=(8, 8), max_iter=5, random_state=0).fit(X)
+    >>> psd = ConvolutionalPSD(8, image_shape=(8, 8), max_iter=5, random_state=0).fit(X[:300])
     >>> psd.output_shape_
     (8, 8, 8)
-    >>> psd.transform(X).shape
-    (1797, 512)
+    >>> psd.transform(X[:300]).shape
+    (300, 512)
     """
 
     n_components: int = parameter(

@@ -18,6 +18,7 @@ from skae.estimators.face.parameters import attribute, estimator, fitted_propert
 from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
+from skae.estimators.stacks import sampling
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,
@@ -126,6 +127,8 @@ class StackedAutoEncoder(StackParameters, Transformer):
         "Look at layers_ for the first one whose codes do not vary; try weaker penalties, a "
         "smaller learning_rate or another kind of layer."
     )
+
+    sample = sampling.sample
 
     @with_callbacks
     @all_or_nothing

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, StrOptions, check_is_fitted, check_pair, check_rows
 from skae.diagnostics import jacobian_products
-from skae.engine.networks.layers import jacobian_of
+from skae.engine.networks.differentials import jacobian_of
 from skae.engine.optimisation.devices import require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows, summarize_columns

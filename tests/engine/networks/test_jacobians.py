@@ -3,10 +3,18 @@
 import pytest
 import torch
 from torch.func import jacrev, vmap
+from torch.testing import assert_close
 
 from skae.engine.networks import jacobians
-from skae.engine.networks.jacobians import DifferentiatedJacobian, LayeredJacobian
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode
+from skae.engine.networks.jacobians import DifferentiatedJacobian, LayeredJacobian, OutputJacobian
+from skae.engine.networks.layers import (
+    ACTIVATIONS,
+    Network,
+    affine_chains,
+    decode,
+    encode,
+    linearized,
+)
 from skae.engine.networks.objectives import Forward
 from skae.engine.networks.penalties import ReconstructionContraction, encoder_layers
 from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
@@ -210,3 +218,30 @@ def test_average_of_one_layer_is_the_mean_of_the_squares(random_theta, x):
     # A linear output stays linear.
     two_layers = LayeredJacobian([*jacobian.slopes, None], [*jacobian.weights, torch.eye(4)])
     assert two_layers.average().slopes[1] is None
+
+
+def test_units_that_are_no_elementwise_function(random_theta, generator):
+    # A one-hot variable of three columns, a binary and a real one.
+    units = Mixed(
+        [(Multinomial(), slice(0, 3)), (Bernoulli(), slice(3, 4)), (Gaussian(), slice(4, 5))]
+    )
+    network = Network((5, 4), "tanh")
+    theta = random_theta(network)
+    x = torch.randn(6, 5, dtype=torch.float64, generator=generator)
+    maps = [step for chain in affine_chains(network) for step in chain]
+    output, inner = linearized(theta, x, maps)
+    jacobian = OutputJacobian(inner, units, output)
+
+    def mean(x):
+        return units.mean(linearized(theta, x, maps)[0])
+
+    other = DifferentiatedJacobian(mean, x)
+    vectors = torch.randn(6, 2, 5, dtype=torch.float64, generator=generator)
+    assert_close(jacobian.dense(), other.dense())
+    assert_close(jacobian.times(vectors), other.times(vectors))
+    assert_close(jacobian.transposed_times(vectors), other.transposed_times(vectors))
+    assert_close(jacobian.gram_times(vectors), other.gram_times(vectors))
+    assert_close(jacobian.squared_norm(), other.squared_norm())
+    assert_close(jacobian.rows(slice(2)).dense(), other.dense()[:2])
+    assert (jacobian.n_rows, jacobian.n_out, jacobian.n_in) == (6, 5, 5)
+    assert jacobian.like.dtype == torch.float64

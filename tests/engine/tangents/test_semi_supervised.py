@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skae.engine.networks.layers import Network, jacobian_of
+from skae.engine.networks.differentials import jacobian_of
+from skae.engine.networks.layers import Network
 from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Multinomial
 from skae.engine.optimisation.parameters import Parameters

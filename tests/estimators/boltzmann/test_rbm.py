@@ -171,7 +171,7 @@ def test_learned_variances():
 # A single bit needs one of the four units; peaks of hardly any width are hard to hold.
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
 @pytest.mark.filterwarnings("ignore:RBM lost more than half")
-@pytest.mark.parametrize("minimum_variance", [0.05, 0.4, 1.0])
+@pytest.mark.parametrize("minimum_variance", [0.05, 1.0])
 def test_learned_variances_have_a_lower_bound(minimum_variance):
     rng = np.random.default_rng(0)
     data = 1000 * ((rng.random((500, 1)) < 0.5) + 0.01 * rng.normal(size=(500, 1)))
@@ -584,8 +584,7 @@ def test_samples_along_a_chain_have_the_same_law():
     assert p_value(frequencies(samples), law_of(model, 4)) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "learned"])
-@pytest.mark.parametrize("n_temperatures", [1, 4])
+@pytest.mark.parametrize(("kind", "n_temperatures"), [("gaussian", 1), ("learned", 4)])
 def test_moments_of_gaussian_samples(kind, n_temperatures):
     model, _ = machine(kind, n_visible=3, n_hidden=3, spread=0.7)
     n = 20_000

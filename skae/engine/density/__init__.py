@@ -1,0 +1,1 @@
+"""What auto-encoders know of the density of their data: moments, energies, chains."""

@@ -1,0 +1,1 @@
+"""The density that auto-encoders know: samples, local moments, energies."""
