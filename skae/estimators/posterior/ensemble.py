@@ -170,8 +170,8 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
         constraints=[StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         kind='float or "auto"',
         doc="""Size of a step, in units in which the energy curves about as much along all
-        parameters. "auto" is adapted to an acceptance of 0.8 for "hmc" and 0.6 for "mala", and a quarter
-        of the width of the narrowest direction for "sgld".""",
+        parameters. "auto" is adapted to an acceptance of 0.8 for "hmc" and 0.6 for "mala", and a
+        quarter of the width of the narrowest direction for "sgld".""",
     )
     temperature: float = parameter(
         default=1.0,
