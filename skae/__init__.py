@@ -6,11 +6,13 @@ from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
+from skae.estimators.persistence import ModelFileError, load, save
 from skae.estimators.posterior.ensemble import PosteriorEnsemble
 from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.supervised.folds import LabelledFolds
 from skae.estimators.supervised.predictors import StackedClassifier, StackedRegressor
 from skae.estimators.tables.features import TableFeatures
 from skae.estimators.tables.imputer import DenoisingImputer
@@ -28,8 +30,10 @@ __all__ = [
     "DeepBeliefNetwork",
     "DenoisingAutoEncoder",
     "DenoisingImputer",
+    "LabelledFolds",
     "LocalContrastNormalizer",
     "ManifoldTangentClassifier",
+    "ModelFileError",
     "OutlierDetector",
     "PatchFeatures",
     "PatchWhitener",
@@ -42,6 +46,8 @@ __all__ = [
     "StackedRegressor",
     "TableFeatures",
     "TangentDistanceClassifier",
+    "load",
+    "save",
 ]
 
 __version__ = "0.1.0"

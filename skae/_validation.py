@@ -5,6 +5,7 @@ The only file that imports private names of scikit-learn.
 
 import math
 from collections import Counter
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,34 +13,19 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
+from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
 
 __all__ = [
-    "HasMethods",
-    "Interval",
-    "Registered",
-    "StrOptions",
-    "check_choice",
-    "check_count",
-    "check_domain",
-    "check_finite",
-    "check_is_fitted",
-    "check_names",
-    "check_no_infinity",
-    "check_number",
-    "check_one_hot",
-    "check_pair",
-    "check_rows",
-    "check_weights",
-    "column_indices",
-    "column_names",
-    "computing_dtype",
-    "make_generator",
-    "random_numbers",
-]
+    "HasMethods", "Interval", "Registered", "StrOptions", "as_array", "check_choice",
+    "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
+    "check_no_infinity", "check_number", "check_one_hot", "check_pair", "check_rows",
+    "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
+    "is_missing", "make_generator", "random_numbers",
+]  # fmt: skip
 
 
 class Registered(StrOptions):
@@ -48,6 +34,24 @@ class Registered(StrOptions):
     def __init__(self, names):
         super().__init__(set(names))
         self.options = names
+
+
+def as_array(values):
+    """A tensor of any device, dtype or history as an array; anything else as it is."""
+    if not isinstance(values, torch.Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).resolve_neg().numpy()
+
+
+def is_missing(values: np.ndarray) -> np.ndarray:
+    """Which entries of an array are NaN, None or NA, whatever its dtype."""
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    if values.dtype != object:
+        return np.zeros(values.shape, dtype=bool)
+    found = [v is None or is_pandas_na(v) or v != v for v in values.flat]
+    return np.reshape(np.array(found, dtype=bool), values.shape)
 
 
 def check_rows(estimator, X, *, reset, finite=True, sample_weight=None, lowest=None):
@@ -65,9 +69,11 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None, lowest=N
         Wrong shape or number of features, columns that are not what they were in `fit`, NaN or
         infinity; the message names the column and the remedy.
     """
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    with hint_to_flatten():
+        return _checked_rows(estimator, as_array(X), reset, finite, sample_weight, lowest)
+
+
+def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
     check_names(X)
     if hasattr(estimator, "_encoded"):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
@@ -139,6 +145,20 @@ _ENCODE = (
     "first, for example with sklearn.preprocessing.OneHotEncoder inside a ColumnTransformer, and "
     "dates and durations as counts of days or seconds."
 )
+
+
+@contextmanager
+def hint_to_flatten():
+    """Add to the error of an array of too many axes what is to be done with images."""
+    try:
+        yield
+    except ValueError as error:
+        if "Found array with dim" in str(error):
+            raise ValueError(
+                f"{error} Here images are rows, too: pass X.reshape(len(X), -1); what is for "
+                "images takes their image_shape."
+            ) from error
+        raise
 
 
 def _torch_dtype(dtype):
@@ -274,7 +294,8 @@ def check_weights(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight = as_array(sample_weight)
+    weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError(
             "Sample weights are all zero, so that no row would count; "

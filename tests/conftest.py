@@ -15,6 +15,13 @@ import torch
 from sklearn.datasets import load_digits
 
 from skae.engine.optimisation.parameters import Parameters
+from skae.estimators.face.interruption import forget_interruption
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_interruption():
+    """Each test's first Ctrl-C is the first."""
+    forget_interruption()
 
 
 def pytest_addoption(parser):

@@ -402,7 +402,8 @@ def _warp(images, linear, shift=None, field=None):
     if field is not None:
         source += torch.from_numpy(field)
     # grid_sample's unit is half the side.
-    source = source.view(n, 2, height, width) * torch.tensor([2 / width, 2 / height]).view(2, 1, 1)
+    half = torch.tensor([2 / width, 2 / height], dtype=source.dtype).view(2, 1, 1)
+    source = source.view(n, 2, height, width) * half
     # A copy, because torch warns of arrays that are read-only.
     warped = functional.grid_sample(
         torch.from_numpy(np.array(images)).unsqueeze(1),

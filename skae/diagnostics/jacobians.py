@@ -4,10 +4,17 @@ import numpy as np
 import torch
 from sklearn.utils import check_array
 
-from skae._validation import check_choice, check_count, check_is_fitted, check_number, check_rows
+from skae._validation import (
+    as_array,
+    check_choice,
+    check_count,
+    check_is_fitted,
+    check_number,
+    check_rows,
+)
 from skae.engine.networks.differentials import jacobian_of
 from skae.engine.networks.singular_vectors import leading_singular_vectors, spectrum
-from skae.engine.optimisation.devices import place_of
+from skae.engine.optimisation.devices import place_of, undisturbed
 
 # Entries of the Jacobians' row-dependent factors that are held at a time.
 _FACTOR_ENTRIES = 2**22
@@ -64,6 +71,7 @@ def is_single_layer(jacobian):
     return len(getattr(jacobian, "weights", ())) == 1
 
 
+@undisturbed
 def jacobian_norms(estimator, X, *, of="encoder"):
     r"""Frobenius norm of the code's Jacobian dh/dx at each row.
 
@@ -130,6 +138,7 @@ def jacobian_norms(estimator, X, *, of="encoder"):
     return map_jacobians(estimator, X, norms, (), of)
 
 
+@undisturbed
 def jacobian_products(estimator, X, directions, *, of="encoder"):
     r"""Derivatives of the code along directions of input space, at each row.
 
@@ -187,7 +196,7 @@ def jacobian_products(estimator, X, directions, *, of="encoder"):
     """
     X = check_differentiable(estimator, X, of)
     form = dict(dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True)
-    directions = check_array(directions, input_name="directions", **form)
+    directions = check_array(as_array(directions), input_name="directions", **form)
     n_samples, n_features = X.shape
     if directions.ndim not in (2, 3) or (directions.shape[0], directions.shape[-1]) != X.shape:
         raise ValueError(
@@ -208,6 +217,7 @@ def jacobian_products(estimator, X, directions, *, of="encoder"):
     return result.reshape(*directions.shape[:-1], n_out)
 
 
+@undisturbed
 def jacobian_spectrum(estimator, X, n_values=None, *, of="encoder"):
     r"""Singular values of the code's Jacobian dh/dx at each row.
 

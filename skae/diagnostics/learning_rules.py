@@ -12,6 +12,7 @@ from skae._validation import check_count, check_is_fitted, make_generator
 from skae.engine.boltzmann import learning as exact_gradients
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import gibbs_state, gibbs_step
+from skae.engine.optimisation.devices import undisturbed
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -43,6 +44,7 @@ class GradientAgreement(NamedTuple):
     sign_agreement: np.ndarray
 
 
+@undisturbed
 def gradient_agreement(
     rbm,
     X,

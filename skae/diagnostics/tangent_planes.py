@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skae._validation import check_count, check_number, computing_dtype
+from skae._validation import as_array, check_count, check_number, computing_dtype
 from skae.diagnostics.jacobians import (
     check_differentiable,
     check_spectra,
@@ -15,6 +15,7 @@ from skae.diagnostics.jacobians import (
     scale_like,
 )
 from skae.engine.networks import singular_vectors
+from skae.engine.optimisation.devices import undisturbed
 from skae.engine.optimisation.rows import block_bounds, fits_float32
 
 
@@ -48,6 +49,7 @@ class Tangents(NamedTuple):
     singular_values: np.ndarray
 
 
+@undisturbed
 def tangents(estimator, X, n_tangents, *, of="encoder"):
     r"""Directions of input space to which the code responds most, at each row.
 
@@ -187,6 +189,7 @@ def tangent_defects(singular_values, *, scale=None, tol=1e-5, fall=0.1):
     return TangentDefects(zero, ~zero & (values.shape[1] > 1) & (last > (1 - fall) * first))
 
 
+@undisturbed
 def local_pca_tangents(X, n_tangents, *, n_neighbors=20, query=None):
     r"""Principal directions of the nearest neighbours of each row.
 
@@ -290,10 +293,11 @@ def _check_neighbourhood(X, n_tangents, n_neighbors):
 
 def _as_floats(array, name):
     """A checked array or CSR matrix, in float32 where that holds all of its numbers."""
-    array = check_array(array, accept_sparse="csr", dtype="numeric", input_name=name)
+    array = check_array(as_array(array), accept_sparse="csr", dtype="numeric", input_name=name)
     return array.astype(np.float32 if fits_float32(array.dtype) else np.float64, copy=False)
 
 
+@undisturbed
 def principal_angles(first, second):
     r"""Angles between two planes of directions, at each row.
 
@@ -329,7 +333,7 @@ def principal_angles(first, second):
     array([[ 0., 45.]])
     """
     first, second = (
-        check_array(array, dtype=[np.float64, np.float32], allow_nd=True, input_name=name)
+        check_array(as_array(array), dtype=[np.float64, np.float32], allow_nd=True, input_name=name)
         for array, name in ((first, "first"), (second, "second"))
     )
     shapes = first.shape, second.shape

@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 
-from skae._validation import check_number
+from skae._validation import as_array, check_number
 from skae.diagnostics.jacobians import (
     check_differentiable,
     is_single_layer,
     map_jacobians,
     map_parts,
 )
+from skae.engine.optimisation.devices import undisturbed
 
 
 def constant_units(codes, tol=1e-5):
@@ -26,7 +27,7 @@ def constant_units(codes, tol=1e-5):
     -------
     constant : ndarray of bool of shape (n_components,)
     """
-    codes = np.asarray(codes)
+    codes = np.asarray(as_array(codes))
     largest = np.abs(codes).max(initial=0.0)
     return np.ptp(codes, axis=0) <= tol * largest
 
@@ -45,10 +46,11 @@ def saturation(codes, margin=0.05):
     -------
     saturated : ndarray of shape (n_samples,)
     """
-    codes = np.asarray(codes)
+    codes = np.asarray(as_array(codes))
     return ((codes < margin) | (codes > 1 - margin)).mean(axis=1)
 
 
+@undisturbed
 def active_units(estimator, X, *, threshold=0.1):
     r"""Which code units respond to small changes of the input, at each row.
 
@@ -152,7 +154,7 @@ def chart_overlap(first, second):
     >>> chart_overlap(active[:-1], active[1:]).round(2)
     array([0.33, 0.  ])
     """
-    first, second = np.asarray(first), np.asarray(second)
+    first, second = np.asarray(as_array(first)), np.asarray(as_array(second))
     if first.dtype != bool or second.dtype != bool:
         raise ValueError(
             f"chart_overlap compares sets of units, not numbers of dtype {first.dtype} and "

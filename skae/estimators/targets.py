@@ -11,18 +11,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.metrics import r2_score
-from sklearn.utils import check_array
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from skae._validation import as_array, is_missing
 from skae.engine.networks.units import Gaussian, Mixed, Multinomial
 from skae.engine.optimisation.devices import Place
 from skae.engine.stacks.supervised import classification_error
 from skae.engine.tangents.semi_supervised import shrunken_frequencies
+from skae.estimators.labels import (
+    Table,
+    find_classes,
+    read_labels,
+    read_numbers,
+    require_outputs,
+    require_same_kind,
+    require_same_rows,
+)
 
 _CPU = torch.device("cpu")
 # Held-out rows are judged by their error rate and so much of their loss, up to so many nats.
 _TIE, _MOST_NATS = 1e-6, 5.0
+# Numbers beyond which sums and differences of two overflow.
+_LARGEST = np.finfo(np.float64).max / 1e3
 
 
 class Targets(NamedTuple):
@@ -31,8 +40,10 @@ class Targets(NamedTuple):
     ``values``, of shape (n_samples, n_outputs), are standardised numbers, or one-hot rows for
     classes, times how much they count and zero where the class is not known. ``weight`` is how
     much each row counts, where values do not say so; on average 1 over labelled rows, as the sums
-    of one-hot rows are. ``labelled`` are rows with a target, and ``total`` is the sum of their
-    weights, where those of all rows are 1 on average.
+    of one-hot rows are; of shape (n_samples, n_outputs) where some rows miss one number of several.
+    ``labelled`` are rows with a target, and ``total`` is the sum of their weights, where those of
+    all rows are 1 on average; ``class_totals``, one for each class, those without the weights of
+    classes, or None for numbers.
     """
 
     values: np.ndarray
@@ -40,11 +51,17 @@ class Targets(NamedTuple):
     labelled: np.ndarray
     total: float
     kind: "Classes | Numbers"
+    class_totals: np.ndarray | None = None
 
     def tensors(self, place: Place) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Values and weights as tensors."""
         weight = None if self.weight is None else place.tensor(self.weight)
         return place.tensor(self.values), weight
+
+    def times(self, factor: float) -> "Targets":
+        """The same with totals of weights that are so many times as large."""
+        totals = None if self.class_totals is None else self.class_totals * factor
+        return self._replace(total=self.total * factor, class_totals=totals)
 
     def restricted(self, rows: np.ndarray) -> "Targets":
         """The same with the targets of the given rows alone."""
@@ -55,6 +72,7 @@ class Targets(NamedTuple):
         )
         if self.kind.groups is not None:
             return restricted
+        keep = keep if self.weight is None or self.weight.ndim == 1 else keep[:, None]
         weight = keep.astype(float) if self.weight is None else self.weight * keep
         return restricted._replace(weight=weight)
 
@@ -69,31 +87,22 @@ class Targets(NamedTuple):
             total[columns] /= total[columns].sum().clamp(min=1e-30)
         return self.kind.units(_CPU).bias_for_mean(total)
 
-    def class_frequencies(self, n_labels: float) -> torch.Tensor:
-        """How often the classes of each output occur, as so many labels tell, as float64."""
-        counts = torch.tensor(self.values[self.labelled].sum(0), dtype=torch.float64)
-        # Values are 1 on average: that weights are repetitions, they do not say.
-        counts *= n_labels / self.labelled.sum()
+    def class_frequencies(self) -> torch.Tensor:
+        """How often the classes of each output occur, as so many labels tell, as float64.
+
+        Weights of classes are about the loss, not about how often they occur.
+        """
+        counts = torch.tensor(self.class_totals, dtype=torch.float64)
         for columns in self.kind.groups:
             counts[columns] = shrunken_frequencies(counts[columns])
         return counts
 
 
-def _table(y):
-    """One column for each output."""
-    return y.reshape(len(y), -1)
-
-
-def _require_outputs(table, n_outputs):
-    if table.shape[1] != n_outputs:
-        raise ValueError(f"y has {table.shape[1]} outputs, but this model has {n_outputs}.")
-
-
-def _of_known(known, sample_weight):
+def _of_known(known, weight):
     """The weights of the rows to judge by."""
     if not known.any():
         raise ValueError("No row is labelled, so there is nothing to judge by.")
-    return None if sample_weight is None else np.asarray(sample_weight)[known]
+    return None if weight is None else weight[known]
 
 
 @dataclass(frozen=True)
@@ -108,27 +117,30 @@ class Classes:
     class_weight: dict | list | str | None = None
     classes: list[np.ndarray] | None = None
 
-    def checked(self, y) -> np.ndarray:
-        """Labels of shape (n_samples, n_outputs), if they can be classes."""
-        return _table(checked_classes(y))
+    def checked(self, y) -> Table:
+        """Labels, if they can be classes."""
+        return read_labels(y, self.unlabelled)
 
     def described(self, table, weight=None, classes=None) -> "Classes":
         """The same kind with the classes of a table, or those that were announced."""
-        check_class_weight(self.class_weight, table.shape[1])
+        check_class_weight(self.class_weight, table.n_outputs)
         if classes is None:
-            counted = table if weight is None else table[weight > 0]
-            return replace(self, classes=find_classes(counted, self.unlabelled))
-        several = table.shape[1] > 1
-        found = [np.unique(names) for names in (classes if several else [classes])]
-        if any(not is_known(names, self.unlabelled).all() for names in found):
+            counts = None if weight is None else weight > 0
+            return replace(self, classes=find_classes(table, self.unlabelled, counts))
+        announced = classes if table.n_outputs > 1 else [classes]
+        if table.n_outputs > 1 and np.array_equal(classes, np.arange(table.n_outputs)):
+            announced = [[0, 1]] * table.n_outputs  # the numbers of labels that are there or not
+        tables = [read_labels(np.unique(as_array(names)), self.unlabelled) for names in announced]
+        found = [np.unique(names.values[names.known]) for names in tables]
+        if any(not names.known.all() for names in tables):
             raise ValueError(
                 f"classes={classes!r} contains {self.unlabelled}, which stands for an unknown "
                 "class. If it is one of the classes, set unlabelled=None."
             )
-        if len(found) != table.shape[1] or any(len(names) < 2 for names in found):
+        if len(found) != table.n_outputs or any(len(names) < 2 for names in found):
             raise ValueError(
                 f"classes={classes!r} must have at least two classes for each of the "
-                f"{table.shape[1]} outputs."
+                f"{table.n_outputs} outputs."
             )
         return replace(self, classes=found)
 
@@ -145,10 +157,11 @@ class Classes:
 
         A ValueError tells of a class that is none of the known ones.
         """
-        _require_outputs(table, len(self.classes))
-        counts, positions = [], []
-        for number, (column, names) in enumerate(zip(table.T, self.classes, strict=True)):
-            known = is_known(column, self.unlabelled)
+        require_outputs(table, len(self.classes))
+        counts, positions, totals = [], [], []
+        for number, names in enumerate(self.classes):
+            column, known = table.values[:, number], table.known[:, number].copy()
+            require_same_kind(column[known], names)
             if row_weight is not None:
                 known &= row_weight > 0
             position = np.searchsorted(names, np.where(known, column, names[0]))
@@ -161,18 +174,19 @@ class Classes:
                     "partial_fit as classes=, or call fit with warm_start=False."
                 )
             count = known.astype(np.float64) if row_weight is None else known * row_weight
-            counts.append(self._weighed(number, count, known, column, names, position))
+            totals.append(np.bincount(position, count, len(names)))
+            counts.append(count * self._weights(number, totals[-1])[position])
             positions.append(position)
         labelled = np.any([count > 0 for count in counts], axis=0)
         values = []
         for names, count, position in zip(self.classes, counts, positions, strict=True):
-            one_hot = np.zeros((len(table), len(names)))
+            one_hot = np.zeros((len(labelled), len(names)))
             # On average 1 over the labelled rows.
             part = labelled.sum() / count.sum() if count.any() else 0.0
-            one_hot[np.arange(len(table)), position] = count * part
+            one_hot[np.arange(len(labelled)), position] = count * part
             values.append(one_hot)
         total = float(np.sum(counts)) / len(counts)
-        return Targets(np.hstack(values), None, labelled, total, self)
+        return Targets(np.hstack(values), None, labelled, total, self, np.concatenate(totals))
 
     @property
     def groups(self) -> list[np.ndarray]:
@@ -189,11 +203,12 @@ class Classes:
         parts = [(Multinomial(), torch.tensor(group, device=device)) for group in self.groups]
         return Mixed(parts)
 
-    def strata(self, table, n_held_out: int) -> np.ndarray | None:
+    def strata(self, table, rows, n_held_out: int) -> np.ndarray | None:
         """Classes that both parts of some rows should have alike, where they can."""
-        _, counts = np.unique(table[:, 0], return_counts=True)
-        few = min(n_held_out, len(table) - n_held_out) < len(counts) or counts.min() < 2
-        return None if few or table.shape[1] > 1 else table[:, 0]
+        labels = table.values[rows, 0]
+        _, counts = np.unique(labels, return_counts=True)
+        few = min(n_held_out, len(labels) - n_held_out) < len(counts) or counts.min() < 2
+        return None if few or table.n_outputs > 1 else labels
 
     def validation_loss(self) -> Callable:
         """(output, target) -> the loss of each row by which held-out rows are judged."""
@@ -242,20 +257,25 @@ class Classes:
     def score(self, y, predicted: np.ndarray, sample_weight=None) -> float:
         """The part of the rows all of whose classes are known, and predicted."""
         table = self.checked(y)
-        known = np.all([is_known(column, self.unlabelled) for column in table.T], axis=0)
-        right = (np.reshape(predicted, table.shape) == table).all(1)
-        return float(np.average(right[known], weights=_of_known(known, sample_weight)))
+        weight = require_same_rows(table, predicted, sample_weight, len(self.classes))
+        for column, known, names in zip(table.values.T, table.known.T, self.classes, strict=True):
+            require_same_kind(column[known], names)
+        known = table.known.all(axis=1)
+        right = (predicted.reshape(table.values.shape) == table.values).all(1)
+        return float(np.average(right[known], weights=_of_known(known, weight)))
 
-    def _weighed(self, number, count, known, column, names, position):
-        """How much the rows count for one output, by the weights of their classes."""
+    def _weights(self, number, totals):
+        """Weights of the classes of one output, from how often they occur.
+
+        "balanced" weighs them as scikit-learn does, by the rows' weights too.
+        """
         several = isinstance(self.class_weight, list)
         one = self.class_weight[number] if several else self.class_weight
-        if one is None or not known.any():
-            return count
         if isinstance(one, dict):
-            return count * _weights_of(names.tolist(), one)[position]
-        count[known] *= compute_sample_weight(one, column[known])
-        return count
+            return _weights_of(self.classes[number].tolist(), one)
+        if one is None or not totals.any():
+            return np.ones(len(totals))
+        return totals.sum() / (np.sum(totals > 0) * np.where(totals > 0, totals, 1.0))
 
 
 @dataclass(frozen=True)
@@ -269,30 +289,37 @@ class Numbers:
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
 
-    def checked(self, y) -> np.ndarray:
-        """Numbers of shape (n_samples, n_outputs)."""
-        return _table(
-            check_array(
-                y, ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y"
-            )
-        )
+    def checked(self, y) -> Table:
+        """Numbers, if they can be such."""
+        return read_numbers(y)
 
     def described(self, table, weight=None) -> "Numbers":
-        """The same kind with mean and scale of a table."""
-        known = ~np.isnan(table).any(1)
-        if weight is not None:
-            known &= weight > 0
-        if not known.any():
-            raise ValueError(
-                "All rows that count have a NaN among their targets, which stands for an unknown "
-                "one, so there is nothing to predict. Pass the targets of some rows, or learn "
-                "features without any."
-            )
-        y, weight = table[known], None if weight is None else weight[known]
-        mean = np.average(y, axis=0, weights=weight)
-        scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
-        varies = scale > 10 * np.finfo(np.float64).eps * np.abs(y).max(0)
-        return Numbers(mean, np.where(varies, scale, 1.0))
+        """The same kind with mean and scale of a table, of each output over its known numbers."""
+        mean, scale = np.zeros(table.n_outputs), np.ones(table.n_outputs)
+        for number, (column, known) in enumerate(zip(table.values.T, table.known.T, strict=True)):
+            known = known if weight is None else known & (weight > 0)
+            if not known.any():
+                raise ValueError(
+                    f"All rows that count have NaN among their targets{table.label(number)}, which "
+                    "stands for an unknown target, so there is nothing to predict. Pass the "
+                    "targets of some rows, or learn features without any."
+                )
+            y = column[known]
+            size = np.abs(y).max()
+            if size > _LARGEST:
+                raise ValueError(
+                    f"y has numbers of {size:.3g}{table.label(number)}, of which differences "
+                    "overflow. Rescale it."
+                )
+            # By their size first: squares of large ones overflow, those of small ones vanish.
+            y = y / (size or 1.0)
+            of_known = None if weight is None else weight[known]
+            centre = np.average(y, weights=of_known)
+            spread = np.sqrt(np.average((y - centre) ** 2, weights=of_known))
+            varies = spread > 10 * np.finfo(np.float64).eps and y.min() < y.max()
+            mean[number] = centre * size
+            scale[number] = spread * size if varies and spread * size > 0 else 1.0
+        return Numbers(mean, scale)
 
     @property
     def facts(self) -> dict:
@@ -301,18 +328,19 @@ class Numbers:
 
     def encoded(self, table, row_weight=None) -> Targets:
         """A table as targets, with row weights of mean 1 over the rows that count."""
-        _require_outputs(table, len(self.mean))
-        labelled = ~np.isnan(table).any(1)
-        values = np.where(labelled[:, None], (table - self.mean) / self.scale, 0.0)
-        weight = labelled.astype(np.float64) if row_weight is None else labelled * row_weight
-        total = float(weight.sum())
+        require_outputs(table, len(self.mean))
+        known = table.known if row_weight is None else table.known & (row_weight > 0)[:, None]
+        values = np.where(known, (table.values - self.mean) / self.scale, 0.0)
+        labelled, misses_some = known.any(axis=1), not np.array_equal(known.any(1), known.all(1))
+        count = known if misses_some else labelled
         if row_weight is not None:
-            labelled = labelled & (row_weight > 0)
-        if weight.all() and (weight == weight[0]).all():
-            weight = None
-        elif total > 0:
-            weight = weight * (labelled.sum() / total)
-        return Targets(values, weight, labelled, total, self)
+            count = (count.T * row_weight).T
+        total = float(count.sum()) / (known.shape[1] if misses_some else 1)
+        if count.all() and (count == count.flat[0]).all():
+            return Targets(values, None, labelled, total, self)
+        # On average 1 over the labelled rows, in every output.
+        sums = np.maximum(count.sum(axis=0), np.finfo(np.float64).tiny)
+        return Targets(values, count * (labelled.sum() / sums), labelled, total, self)
 
     groups = None
 
@@ -320,7 +348,7 @@ class Numbers:
         """Output units, of numbers that were divided by the scale."""
         return Gaussian.of_columns(torch.tensor(self.scale))
 
-    def strata(self, table, n_held_out: int) -> None:
+    def strata(self, table, rows, n_held_out: int) -> None:
         """Numbers have no classes that two parts of the rows could have alike."""
 
     def validation_loss(self) -> None:
@@ -328,64 +356,30 @@ class Numbers:
 
     def predicted(self, output: np.ndarray) -> np.ndarray:
         """Expected targets, in the units of y."""
-        # float32 would lose targets that are small beside their mean.
         found = output * self.scale + self.mean
+        if output.dtype == np.float32 and self._fits_float32:
+            found = found.astype(np.float32)
         return found[:, 0] if len(self.mean) == 1 else found
 
+    @property
+    def _fits_float32(self):
+        """Whether float32 tells targets apart that differ by a thousandth of their scale."""
+        limits, size = np.finfo(np.float32), np.abs(self.mean) + 100 * self.scale
+        resolves = np.abs(self.mean) * limits.eps < 1e-3 * self.scale
+        return bool((resolves & (size < limits.max) & (self.scale > 1e6 * limits.tiny)).all())
+
     def score(self, y, predicted: np.ndarray, sample_weight=None) -> float:
-        """R^2 of the rows all of whose targets are known."""
+        """R^2 of each output on the rows whose number is known; their mean."""
         table = self.checked(y)
-        known = ~np.isnan(table).any(1)
-        weight = _of_known(known, sample_weight)
-        return r2_score(
-            table[known], np.reshape(predicted, table.shape)[known], sample_weight=weight
-        )
-
-
-def checked_classes(y):
-    """The labels as an array, if they can be classes."""
-    y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
-    if y.dtype == object and len({isinstance(label, str) for label in y.flat}) > 1:
-        raise ValueError(
-            "y mixes strings with other values. Where classes are strings, let a string stand "
-            "for the unknown class, such as unlabelled='?'."
-        )
-    check_classification_targets(y)
-    return y
-
-
-def find_classes(y, unlabelled):
-    """The classes of every output, from labels of shape (n_samples, n_outputs).
-
-    A ValueError tells of an output without labels, or with one class alone.
-    """
-    classes = []
-    for column in y.T:
-        names = np.unique(column[is_known(column, unlabelled)])
-        if len(names) == 0:
-            raise ValueError(
-                f"All labels are {unlabelled}, which stands for an unknown class, so there is "
-                "nothing to predict. Pass the labels of some rows, or learn features without "
-                "labels with StackedAutoEncoder."
-            )
-        if len(names) == 1:
-            hint = (
-                f" {unlabelled} stands for an unknown class: if it is one of the classes, set "
-                "unlabelled=None."
-            )
-            raise ValueError(
-                f"y has one class only, {names.tolist()[0]!r}; a classifier needs at least two."
-                + ("" if is_known(column, unlabelled).all() else hint)
-            )
-        classes.append(names)
-    return classes
-
-
-def is_known(column, unlabelled):
-    """Which labels are classes."""
-    if unlabelled is None or isinstance(unlabelled, str) != (column.dtype.kind in "OUST"):
-        return np.ones(len(column), dtype=bool)
-    return column != unlabelled
+        weight = require_same_rows(table, predicted, sample_weight, len(self.mean))
+        found = []
+        for column, known, own in zip(
+            table.values.T, table.known.T, predicted.reshape(table.values.shape).T, strict=True
+        ):
+            of_known = _of_known(known, weight)
+            size = np.abs(column[known]).max() or 1.0  # squares may overflow or vanish
+            found.append(r2_score(column[known] / size, own[known] / size, sample_weight=of_known))
+        return float(np.mean(found))
 
 
 def check_class_weight(class_weight, n_outputs):
@@ -418,15 +412,16 @@ def _weights_of(names, class_weight):
 
 
 def infer_targets(y, row_weight: np.ndarray | None = None, unlabelled=-1) -> Targets:
-    """Targets of an estimator that is neither classifier nor regressor, by the look of y.
+    """Targets of an estimator that is neither classifier nor regressor, by the type of y.
 
-    Integers, booleans and strings are classes, other numbers are numbers.
+    Integers, booleans and strings are classes. Floats are numbers, whole or not: counts and prices
+    are no classes unless the user says so.
     """
-    table = _table(y := np.asarray(y))
-    has_gaps = table.dtype.kind == "f" and np.isnan(table).any()
-    if has_gaps or type_of_target(y).startswith("continuous"):
-        kind: Numbers | Classes = Numbers()
-    else:
-        check_classification_targets(y)
-        kind = Classes(unlabelled)
+    given = np.asarray(as_array(y))
+    is_float = given.dtype.kind == "f"
+    if given.dtype.kind == "O":
+        is_float = any(isinstance(label, float | np.floating) for label in given.flat)
+        unlabelled = np.nan if is_missing(given).any() else unlabelled
+    kind: Numbers | Classes = Numbers() if is_float else Classes(unlabelled)
+    table = kind.checked(y)
     return kind.described(table, row_weight).encoded(table, row_weight)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skae._validation import check_no_infinity, column_indices
+from skae._validation import as_array, check_no_infinity, column_indices, hint_to_flatten
 from skae._warnings import is_in_layer, warn
 from skae.frames.columns import is_plain, library_of, names_of, read_columns
 from skae.frames.making import make_frame
@@ -166,7 +166,7 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
             check_no_infinity(column.numbers, number, name)
         return np.column_stack([column.numbers for column in cells])
     counted = np.ones(len(cells[0].observed), dtype=bool)
-    weight = np.asarray(weight)  # it is checked later
+    weight = np.asarray(as_array(weight))  # it is checked later
     if weight.shape == counted.shape and weight.dtype.kind in "fiub":
         counted = weight > 0
     labels = tuple(names_of(X)) if library else None
@@ -180,7 +180,8 @@ def _as_array(X):
             "X is sparse, which neither categorical_features nor numbers='clipped' is for. Pass a "
             "data frame or an array, or use numbers='auto' and encoded columns."
         )
-    return check_array(X, dtype=None, ensure_all_finite=False)
+    with hint_to_flatten():
+        return check_array(X, dtype=None, ensure_all_finite=False)
 
 
 def _check_size(cells):

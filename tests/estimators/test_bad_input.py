@@ -828,3 +828,10 @@ def test_interruption_before_training_is_passed_on(X):
         model.fit(X + 1)
     # Nothing was learned that could be kept.
     assert state_of(model) == before
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_images_that_are_not_flat(case):
+    images = np.zeros((40, 6, 6))
+    with pytest.raises(ValueError, match=r"dim 3.*X\.reshape\(len\(X\), -1\)"):
+        case.make().fit(images, case.y)

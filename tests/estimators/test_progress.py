@@ -12,7 +12,15 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skae import AutoEncoder
+from skae import (
+    AutoEncoder,
+    DeepBeliefNetwork,
+    ManifoldTangentClassifier,
+    SparseCoder,
+    StackedAutoEncoder,
+    StackedClassifier,
+    StackedRegressor,
+)
 from skae.estimators.face.training import ProgressLine
 
 LINE = re.compile(
@@ -268,3 +276,37 @@ def test_callback_of_a_searched_model(X):
     assert len(rows) == (2 * 2 + 1) * 2
     assert np.isfinite([row["score"] for row in rows]).all()
     assert search.best_estimator_.n_iter_ == 2
+
+
+def stacks():
+    """Models without epochs of their own in `fit`, and those that predict."""
+    return {
+        "layer-wise": StackedAutoEncoder((3, 2), layer="auto", max_iter=2, random_state=0),
+        "simultaneous": StackedAutoEncoder(
+            (3, 2), layer="auto", pretraining="simultaneous", max_iter=2, random_state=0
+        ),
+        "unrolled": StackedAutoEncoder((3,), fine_tuning=True, max_iter=2, random_state=0),
+        "machines": DeepBeliefNetwork((3, 2), max_iter=2, random_state=0),
+        "given": SparseCoder(dictionary=np.eye(4)),
+        "classifier": StackedClassifier((3,), max_iter=2, output="linear", random_state=0),
+        "output": StackedClassifier((3,), max_iter=2, n_fine_tuned_layers=0, random_state=0),
+        "regressor": StackedRegressor((3,), max_iter=2, output="linear", random_state=0),
+        "tangents": ManifoldTangentClassifier(
+            (3,), layer="auto", max_iter=2, output="linear", random_state=0
+        ),
+    }
+
+
+@needs_callbacks
+@pytest.mark.filterwarnings("ignore")  # of models that are hardly trained
+@pytest.mark.parametrize("kind", stacks())
+def test_callbacks_of_stacks_and_predictors(X, kind):
+    data = (X.mean(0) < X).astype(float) if kind == "machines" else X
+    y = (X[:, 0] > 0).astype(int)
+    monitor = ScoringMonitor(scoring={"score": lambda model, X, y: model.score(X, y)})
+    model = stacks()[kind].set_callbacks(monitor).fit(data, y * (1.0 if kind == "regressor" else 1))
+    rows = [row for row in monitor.get_logs().data if row["task_name"] != "fit"]
+    # A layer, the output or a lent dictionary is one task; epochs of the whole are tasks each.
+    assert len(rows) == (1 if kind in ("given", "output") else 2)
+    # Scored is what has learned so far, the last time the result; not the start.
+    assert rows[-1]["score"] == pytest.approx(model.score(data, y), rel=1e-6)

@@ -298,7 +298,7 @@ def boltzmann_machine(
 
     least = base_bias.new_ones(n_visible)
     if learns_variance:
-        least *= torch.as_tensor(least_variance).to(least)
+        least *= torch.as_tensor(least_variance, dtype=least.dtype, device=least.device)
     least_log = torch.log(least)
 
     def project(theta):

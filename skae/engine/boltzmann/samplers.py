@@ -157,7 +157,7 @@ class ParallelTempering:
 
     def __init__(self, path, betas: torch.Tensor, generator: torch.Generator):
         self.path, self.betas, self.generator = path, betas, generator
-        self._tried = torch.zeros(len(betas) - 1, device=betas.device)
+        self._tried = torch.zeros(len(betas) - 1, dtype=torch.float32, device=betas.device)
         self._accepted = torch.zeros_like(self._tried)
         self._parity = 0
 
@@ -209,7 +209,7 @@ def parallel_tempering(machine, generator, base_bias, n_temperatures) -> Paralle
     """Parallel tempering at so many temperatures, equally far apart from 1 to 0."""
     if n_temperatures < 2:
         raise ValueError(f"Tempering needs n_temperatures of at least 2, not {n_temperatures}.")
-    betas = torch.linspace(1, 0, n_temperatures).to(base_bias)
+    betas = torch.linspace(1, 0, n_temperatures, dtype=torch.float32).to(base_bias)
     return ParallelTempering(machine.tempered(base_bias), betas, generator)
 
 

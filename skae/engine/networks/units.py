@@ -297,7 +297,7 @@ class OneHotGroups(Units):
         self.size = sizes[self.group]
         # Where padded columns come from, what is added to padding, and where columns are there.
         self.source = (start + within).masked_fill(is_padding, 0).view(-1)
-        self.bias = torch.zeros(is_padding.shape, device=device)
+        self.bias = torch.zeros(is_padding.shape, dtype=torch.float32, device=device)
         self.bias = self.bias.masked_fill_(is_padding, -math.inf).view(-1)
         position = torch.arange(int(sizes.sum()), device=device) - start[self.group]
         self.place = position * n_groups + self.group

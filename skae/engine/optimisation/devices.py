@@ -1,8 +1,10 @@
 """Where a model computes: devices, their memory and threads, and draws that cost little there."""
 
+import functools
 import os
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -107,6 +109,56 @@ def suitable_threads(device, multiply_adds):
     if device.type != "cpu" or n_threads == 1 or multiply_adds > _SINGLE_THREAD_PRODUCT:
         yield
         return
+    with _one_thread():
+        yield
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+# Whether this process is a fork of one that may have had threads, which it has not.
+_fork = {"is_child": False}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _fork.update(is_child=True))
+
+
+def undisturbed(function: F) -> F:
+    """Decorate a function so that the modes of torch that its caller has set do not reach it.
+
+    Inference mode, disabled gradients, autocast and the default device are the caller's; what is
+    computed here does not depend on them. In a forked child there is one thread, since those of
+    torch's pool stayed in the parent and would be waited for without end.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args, **kwargs):
+        guards = list(_guards())
+        if not guards:
+            return function(*args, **kwargs)
+        with ExitStack() as stack:
+            for guard in guards:
+                stack.enter_context(guard)
+            return function(*args, **kwargs)
+
+    return cast(F, guarded)
+
+
+def _guards():
+    """Contexts in which the caller's modes have no effect; mostly none."""
+    if torch.is_inference_mode_enabled():
+        yield torch.inference_mode(False)
+    elif not torch.is_grad_enabled():
+        yield torch.enable_grad()
+    for kind in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(kind):
+            yield torch.autocast(kind, enabled=False)
+    if torch.empty(0).device.type != "cpu":  # torch.get_default_device takes ten times as long
+        yield torch.device("cpu")
+    if _fork["is_child"] and torch.get_num_threads() > 1:
+        yield _one_thread()
+
+
+@contextmanager
+def _one_thread():
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
@@ -142,7 +194,9 @@ def bernoulli(probability, generator, out=None):
     out = torch.empty_like(probability) if out is None else out
     n_draws = probability.numel()
     if n_draws < _MANY:
-        return out.uniform_(generator=generator).lt_(probability)
+        # In float32 whatever the dtype, so that models of both draw alike.
+        numbers = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+        return out.copy_(numbers.uniform_(generator=generator) < probability)
     bits = torch.empty((n_draws + 1) // 2, dtype=torch.int64, device=probability.device)
     bits.random_(-(2**63), None, generator=generator)
     bits, n_bits = bits.view(torch.int32)[:n_draws].view(probability.shape), 32

@@ -326,7 +326,10 @@ def _moments(state: dict, optimizer: Any, theta: Parameters) -> dict[str, torch.
 
 def _to_arrays(state: dict) -> dict[str, np.ndarray]:
     """A state of tensors and counts as arrays."""
-    return {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
+    return {
+        name: value.cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        for name, value in state.items()
+    }
 
 
 def _to_tensors(arrays: dict[str, np.ndarray], place: Place) -> dict[str, torch.Tensor]:

@@ -164,5 +164,8 @@ def initial_state(optimizer, theta: torch.Tensor) -> dict[str, torch.Tensor]:
     for slot in optimizer.slots:
         # torch counts steps in a scalar tensor, on the device if its kernel is fused.
         is_count = slot.endswith("step")
-        state[slot] = torch.zeros((), device=theta.device) if is_count else torch.zeros_like(theta)
+        if is_count:
+            state[slot] = torch.zeros((), dtype=torch.float32, device=theta.device)
+        else:
+            state[slot] = torch.zeros_like(theta)
     return state

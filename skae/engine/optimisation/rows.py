@@ -84,7 +84,8 @@ class Labelled(NamedTuple):
     """A batch of rows with what is to be said of each.
 
     - ``x``, of shape (n_samples, n_features), and ``target``, (n_samples, n_outputs).
-    - ``weight``, (n_samples,): how much each row's target counts. None: all alike.
+    - ``weight``, (n_samples,) or (n_samples, n_outputs): how much each row's target, or each
+      number of it, counts. None: all alike.
     - ``directions``, (n_directed, n_directions, n_features): in which rows may move without their
       target changing; or None.
     - ``position``, (n_samples,): where those of each row are in ``directions``. None: in order.

@@ -23,6 +23,9 @@ _PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
 _PROBE_SHARE, _FEWEST_PROBED = 0.1, 32
 # A rise of the criterion below this part of what it was at the start may be noise.
 _NOTABLE = 0.1
+# How far the end may be above the start, as a part of how far that is above the floor; after so few
+# epochs as may overshoot, and after more.
+_WORSE, _MUCH_WORSE, _OVERSHOOTS = 0.5, 2.0, 2
 
 SCHEDULES = Registry()
 schedule = SCHEDULES.register
@@ -197,10 +200,9 @@ class Training(NamedTuple):
     ``outcome`` is "max_iter", "converged" (no progress for ``n_iter_no_change`` epochs), "stopped"
     (by the listener), "interrupted" (Ctrl-C) or "diverged". ``kept_epoch`` is the number of epochs
     behind the weights that were kept. ``unfinished`` is the part of the loss's whole fall that the
-    last tenth of the epochs brought, where neither a schedule nor a lack of progress had ended
-    it. ``setback`` is the part of the criterion's fall that was
-    lost again by the end, where that is notable and the steps do not descend on the criterion
-    itself; else 0.
+    last tenth of the epochs brought, where neither a schedule nor a lack of progress had ended it.
+    ``setback`` is the part of the criterion's fall that was lost again by the end, where that is
+    notable and the steps do not descend on the criterion itself; else 0.
     """
 
     loss_curve: list[float]
@@ -451,8 +453,10 @@ class Watch:
         """Whether a criterion is worse than that of the start by more than chance."""
         if math.isnan(self.start_loss):
             return False
-        # Half as far again from what no parameters could undercut.
-        worst = self.start_loss + 0.5 * abs(self.start_loss - self.objective.floor)
+        # Half as far again from what no parameters could undercut; the first steps of a wide net
+        # overshoot, and the loss falls from the next epoch on.
+        factor = _WORSE if len(self.judgements) > _OVERSHOOTS else _MUCH_WORSE
+        worst = self.start_loss + factor * abs(self.start_loss - self.objective.floor)
         # From a start that is nearly perfect, half as far again is next to nothing.
         return not loss <= max(worst, self.objective.baseline)
 
@@ -464,7 +468,8 @@ def _affordable(data, objective):
     most = max(_FEWEST_PROBED, int(_PROBE_SHARE * len(data.index) / objective.criterion_cost))
     if most >= len(data.probe):
         return data.probe
-    return data.probe[torch.linspace(0, len(data.probe) - 1, most).round().long()]
+    places = torch.linspace(0, len(data.probe) - 1, most, dtype=torch.float64)
+    return data.probe[places.round().long()]
 
 
 def evaluate(

@@ -178,8 +178,8 @@ class Supervised(Objective):
         With `supervised_gradient`, what a subclass with other terms of the output replaces.
         """
         output = self.output(theta, self.filled(batch.x), generator)
-        loss = self.units.negative_log_likelihood(output, batch.target)
-        return self.weight / self.labelled_fraction * _mean(loss, batch.weight)
+        loss = mean_loss(self.units, output, batch.target, batch.weight)
+        return self.weight / self.labelled_fraction * loss
 
     def criterion(self, theta, batch, generator, row_weight=None):
         """The loss of the output: without dropout, penalties and the layers' own criteria.
@@ -187,10 +187,8 @@ class Supervised(Objective):
         A mean over the given rows, all of which should have a target.
         """
         output = self.output(theta, self.filled(batch.x))
-        if self.validation_loss is not None:
-            return _mean(self.validation_loss(output, batch.target), batch.weight)
-        loss = self.units.negative_log_likelihood(output, batch.target)
-        return self.weight * _mean(loss, batch.weight)
+        of_rows, weight = self.validation_loss, 1.0 if self.validation_loss else self.weight
+        return weight * mean_loss(self.units, output, batch.target, batch.weight, of_rows)
 
     def gradient(self, theta, batch, generator, out, row_weight=None):
         """Write the gradient of `value` into ``out``.
@@ -221,12 +219,11 @@ class Supervised(Objective):
         scale = self.weight / (self.labelled_fraction * len(batch.x))
         output = self._chain.forward(theta, self.filled(batch.x), generator)
         weight = batch.weight
-        column_weight = None if weight is None else weight.unsqueeze(1).expand_as(output)
+        column_weight = None if weight is None else _by_column(weight).expand_as(output)
         value, residual = self.units.value_and_residual_(output, batch.target, column_weight, scale)
         self._chain.backward_(theta, residual, out, scale)
         if self.units.constant:
-            constant = self.weight / self.labelled_fraction * self.units.constant
-            value += constant if weight is None else constant * weight.mean()
+            value += self.weight / self.labelled_fraction * _mean_constant(self.units, weight)
         return value
 
 
@@ -241,5 +238,25 @@ def classification_error(output: list[torch.Tensor], target: list[torch.Tensor])
     ) / len(output)
 
 
-def _mean(values, weight):
-    return values.mean() if weight is None else (values * weight).mean()
+def mean_loss(units, output, target, weight=None, of_rows: Callable | None = None):
+    """The mean over rows of -log P(target | output), or of ``of_rows(output, target)``, a scalar.
+
+    ``weight`` is of shape (n_samples,) or, where targets of a row count differently, (n_samples,
+    n_outputs); the units are then numbers.
+    """
+    if weight is None or weight.ndim == 1:
+        loss = (of_rows or units.negative_log_likelihood)(output, target)
+        return loss.mean() if weight is None else (loss * weight).mean()
+    losses = units.column_losses(output, target, weight).sum(1).mean()
+    return losses + _mean_constant(units, weight)
+
+
+def _mean_constant(units, weight):
+    """The mean over rows of the constant of -log P."""
+    if weight is None or weight.ndim == 1:
+        return units.constant * (1.0 if weight is None else weight.mean())
+    return weight.mean(0) @ units.column_constant.to(weight)
+
+
+def _by_column(weight):
+    return weight.unsqueeze(1) if weight.ndim == 1 else weight

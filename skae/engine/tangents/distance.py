@@ -107,16 +107,43 @@ def nearest_planes(
     x, the nearest ones to x itself, are looked at (None: all). Returned are distances and indices
     of shape (n_x, n_neighbors).
     """
-    n_rows, n_features = rows.shape
+    n_rows = len(rows)
     if x_bases is None:
         n_candidates = n_neighbors
     if n_candidates is None or n_candidates >= n_rows:
         index = torch.arange(n_rows, device=x.device).expand(len(x), n_rows)
     else:
-        squared = squared_distances_to_planes(x, rows, bases)
-        index = squared.topk(n_candidates, largest=False).indices.sort().values
+        index = candidates(x, rows, bases, n_candidates)
+        if x_bases is not None and index.shape[1] > n_candidates:
+            nearest = _distances(x, rows, bases, index).argsort(stable=True)[:, :n_candidates]
+            index = index.gather(1, nearest).sort().values
+    distances, order = _distances(x, rows, bases, index, x_bases).sort(stable=True)
+    return distances[:, :n_neighbors], index.gather(1, order)[:, :n_neighbors]
+
+
+def candidates(
+    x: torch.Tensor, rows: torch.Tensor, bases: torch.Tensor, n_nearest: int
+) -> torch.Tensor:
+    """Planes of each x that may be among the ``n_nearest``, whatever the rounding; in order.
+
+    A squared distance is known up to about 4 eps sqrt(n_features) (|x|^2 + |y|^2). Where rows are
+    far from the mean of all, as those of clusters far apart, that is more than how distances
+    differ, and more planes have to be looked at than are wanted. Of shape (n_x, n_candidates).
+    """
+    squared = squared_distances_to_planes(x, rows, bases)
+    rounding = 4 * torch.finfo(x.dtype).eps * (1 + rows.shape[1]) ** 0.5
+    error = x.square().sum(1, keepdim=True) + rows.square().sum(1)
+    error.mul_(rounding)
+    most = (squared + error).topk(n_nearest, largest=False).values[:, -1:]
+    least = squared.sub_(error)
+    n_candidates = int((least <= most).sum(1).max())
+    return least.topk(n_candidates, largest=False).indices.sort().values
+
+
+def _distances(x, rows, bases, index, x_bases=None):
+    """Distances of each x, or of the plane at it, to planes of its own."""
     distances = x.new_empty(index.shape)
-    size = n_features * (bases.shape[1] + 1)
+    size = rows.shape[1] * (bases.shape[1] + 1)
     width = min(index.shape[1], max(1, _ENTRIES // size))
     height = max(1, _ENTRIES // (size * width))
     for top in range(0, len(x), height):
@@ -127,5 +154,4 @@ def nearest_planes(
             distances[some, left : left + width] = distances_between_planes(
                 x[some], rows[chosen], bases[chosen], planes
             )
-    distances, order = distances.sort(stable=True)
-    return distances[:, :n_neighbors], index.gather(1, order)[:, :n_neighbors]
+    return distances

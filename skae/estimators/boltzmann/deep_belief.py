@@ -228,7 +228,9 @@ class DeepBeliefNetwork(
         goes_on = self.warm_start and hasattr(self, "layers_")
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on)
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
-        layers, _ = pretrained(self, layers, X, data, sample_weight, weight, goes_on=goes_on)
+        layers, _ = pretrained(
+            self, layers, X, data, sample_weight, weight, goes_on=goes_on, bridge=bridge
+        )
         vars(self).update(facts_of(layers))
         bridge.finish()
         return self

@@ -1,10 +1,11 @@
 """From the ``loss`` parameter and the data to output units and standardised columns."""
 
 import warnings
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.units import UNITS, Mixed
@@ -16,9 +17,12 @@ from skae.frames.encoding import parts_of
 _PIXELS, _ON_ONE_SCALE = 32, 0.75
 # Numbers by which padding may widen a row whatever its width: less than one more operation costs.
 _PADDING = 1000
+# Numbers whose squares lose digits, or all of themselves.
+_SMALL = 1e-140
 
 
-class Columns(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Columns:
     """What a model knows of its input's columns; fitted state of an estimator.
 
     - ``parts``: losses and the positions of the columns they are for; every column once.
@@ -37,6 +41,10 @@ class Columns(NamedTuple):
     maximum: np.ndarray
     parameter: str = "loss"
     has_gaps: bool = False
+
+    def replaced(self, **changes):
+        """The same with other values of some."""
+        return replace(self, **changes)
 
     def check(self, X, feature_names=None):
         """Raise a ValueError where data leave the domain of their loss."""
@@ -206,13 +214,37 @@ def describe_columns(
     for name, columns in parts:
         if UNITS[name].standardizes:
             shift[columns] = summary.mean[columns]
-            # A constant column has nothing to standardise, beyond its rounding errors.
+            # A constant column has nothing to standardise, beyond its rounding errors: what was
+            # computed in float64 varies by some of them, what is stored in float32 by one.
             size = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
-            rounding = 10 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps * size
-            constant = (summary.minimum == summary.maximum) | (summary.std <= rounding)
-            scale[columns] = np.where(constant, 1.0, summary.std)[columns]
+            is_single = X.dtype.kind == "f" and X.dtype.itemsize <= 4
+            rounding = size * (np.finfo(np.float32).eps if is_single else 1e-14)
+            std = _spread(X, summary, row_weight, size)
+            constant = (summary.minimum == summary.maximum) | (std <= rounding)
+            scale[columns] = np.where(constant, 1.0, std)[columns]
     statistics = summary.mean, summary.minimum, summary.maximum
     return Columns(parts, shift, scale, *statistics, parameter, has_gaps)
+
+
+def require_same_columns(what, learned, names):
+    """Raise a ValueError if what was fitted on named columns is for others, or in another order."""
+    if learned is not None and names is not None and [*learned] != [*names]:
+        raise ValueError(
+            f"{what} was fitted on the columns {[*learned][:10]}, but X has {[*names][:10]}. Bring "
+            "them into the same order."
+        )
+
+
+def _spread(X, summary, row_weight, size):
+    """Standard deviations, also of numbers so small that their squares vanish."""
+    small = np.flatnonzero((size < _SMALL) & (summary.minimum < summary.maximum))
+    if not len(small):
+        return summary.std
+    std, factor = summary.std.copy(), 1 / np.maximum(size[small], np.finfo(np.float64).tiny)
+    scaled = X[:, small].astype(np.float64)
+    scaled = scaled.multiply(factor).tocsr() if sparse.issparse(scaled) else scaled * factor
+    std[small] = summarize_columns(scaled, row_weight).std / factor
+    return std
 
 
 def _check_observed(summary, feature_names):

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 
 from skae._documentation import complete, entries, joined, public_functions, sections
 from skae._validation import Registered
+from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
 T = TypeVar("T")
@@ -89,7 +90,19 @@ def estimator(cls: type[T]) -> type[T]:
         first = {"": found.pop(""), "Parameters": "\n".join(parameters)}
         first["Attributes"] = "\n".join(filter(None, attributes))
         cls.__doc__ = joined(first | found)
-    return document_methods(cls)
+    return _undisturbed_methods(document_methods(cls))
+
+
+def _undisturbed_methods(cls: type[T]) -> type[T]:
+    """Let what the methods of a class compute not depend on the modes of its caller."""
+    for name, member, function in list(public_functions(cls)):
+        if name in ("get_params", "set_params", "get_feature_names_out"):
+            continue
+        if inspect.isfunction(member):
+            setattr(cls, name, undisturbed(member))
+        elif getattr(member, "fn", None) is function:  # of scikit-learn's available_if
+            member.fn = undisturbed(member.fn)  # type: ignore[union-attr]
+    return cls
 
 
 # What arguments of methods are where a docstring does not say it; first those of learning.

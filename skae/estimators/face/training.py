@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.training import SCHEDULES, Data, Settings
+from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (
     attribute,
@@ -148,7 +150,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     stopping_reason_: str = attribute(
         "str",
         """"max_iter", "converged", "stopped" (by a callback), "interrupted" (Ctrl-C: the model so
-        far was kept) or "diverged" (the best finite weights were kept).""",
+        far was kept; pressed again in a fit that follows at once, it stops a search) or "diverged"
+        (the best finite weights were kept).""",
     )
     device_: str = attribute("str", "Where the model was trained.")
 
@@ -260,6 +263,8 @@ class Line:
     def write(self, text):
         """Show a text."""
         stream = sys.stdout if self.stream is None else self.stream
+        if stream is None:  # a process without a console
+            return
         line = f"[{self.name}] {text}"
         live = hasattr(stream, "isatty") and stream.isatty()
         stream.write(f"\r\x1b[2K{line}" if live else f"{line}\n")
@@ -305,14 +310,15 @@ class StepLine(Line):
 class CallbackBridge:
     """Reports epochs to the scikit-learn callbacks that were set on an estimator.
 
-    X, y and the weights are as the user passed them. ``fitted_attributes()`` returns what makes a
-    copy of the model usable at this epoch.
+    X, y and the weights are as the user passed them. ``attributes_of(weights)`` returns what makes
+    a copy of the model usable, by attributes' names, from arrays by the names of the engine.
     """
 
     def __init__(self, model, max_iter, X, y, sample_weight):
         # A number that depends on the rows is not known yet.
         max_iter = None if isinstance(max_iter, str) else max_iter
         self.model, self.fitted_attributes = model, None
+        self.attributes_of: Callable[[dict], dict] = lambda weights: {"weights_": weights}
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.data = {"X": X, "y": y, "metadata": metadata}
         self.active = bool(getattr(model, "_skl_callbacks", ()))
@@ -321,9 +327,9 @@ class CallbackBridge:
             self.root = model._init_callback_context(max_subtasks=max_iter)
             self.root.call_on_fit_task_begin(estimator=model, **self.data)
 
-    def __call__(self, epoch):
-        """Run the callbacks' hooks around this epoch; true if one asks to stop."""
-        task = self.root.subcontext(task_name="epoch")
+    def __call__(self, name):
+        """Run the callbacks' hooks around a task that is done; true if one asks to stop."""
+        task = self.root.subcontext(task_name=name)
         task.call_on_fit_task_begin(estimator=self.model, **self.data)
         return task.call_on_fit_task_end(
             estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
@@ -331,8 +337,14 @@ class CallbackBridge:
 
     def listen(self, theta, epoch):
         """The same, with the weights that a copy of the model would have."""
-        self.fitted_attributes = lambda: {"weights_": theta.to_numpy()}
-        return self(epoch)
+        self.fitted_attributes = lambda: self.attributes_of(theta.to_numpy())
+        return self("epoch")
+
+    def report(self, name, attributes):
+        """Tell of a task without epochs, such as a layer, after which a copy is usable."""
+        if self.active:
+            self.fitted_attributes = lambda: attributes
+            self(name)
 
     def finish(self):
         """Tell the callbacks that the fit has ended."""
@@ -371,9 +383,12 @@ def run_training(
     if listener is not None:
         listeners.append(listener)
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
+    follows = follows_on_interrupted()
     fitted = fit_model(model, data, settings, start, generator=generator, listener=tell, name=name)
     if line is not None:
         line.finish()
+    if fitted.training.outcome == "interrupted":
+        note_interruption(follows)
     report_outcome(estimator, fitted.training, settings.max_iter, start.was_learned, rate)
     trouble = None if model.report is None else model.report(fitted.objective)
     if trouble is not None:

@@ -16,6 +16,7 @@ from sklearn.utils import check_array
 from skae._validation import (
     Interval,
     StrOptions,
+    as_array,
     check_is_fitted,
     check_rows,
     check_weights,
@@ -173,8 +174,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             data, weight, start, holds_out=self.early_stopping, bridge=bridge
         )
         self.n_iter_ = len(training.loss_curve)
-        self.loss_curve_ = training.loss_curve
-        self.validation_curve_ = training.validation_curve
+        self.loss_curve_, self.validation_curve_ = training.loss_curve, training.validation_curve
         report_collapse(self, fitted, some_rows(data, weight), training)
         bridge.finish()
         return self
@@ -225,7 +225,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             Mean of the output units, in the units of the data.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=[np.float64, np.float32], accept_sparse="csr")
+        X = check_array(as_array(X), dtype=[np.float64, np.float32], accept_sparse="csr")
         if X.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {X.shape[1]} columns, but codes of this {type(self).__name__} have "
@@ -334,12 +334,13 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         if model.objective is None:  # all is known already
             self.device_, self.stopping_reason_ = str(place.device), "given"
             self.__dict__.pop("_training_state", None)
+            if bridge is not None:
+                bridge.report("given", {})
             return Training([], [], {}, "given", 0), FittedModel.of(model, self.weights_, place)
         if start.weights is not None:
             check_same_weights(self, model, start.weights)
         generator = make_generator(self.random_state, place.device)
-        index = rows_that_count(X.shape[0], weight)
-        held_out = None
+        index, held_out = rows_that_count(X.shape[0], weight), None
         if holds_out:
             index, held_out = split(index, self.validation_fraction, generator)
         rows = rows_for(model, X, place)

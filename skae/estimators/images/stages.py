@@ -9,7 +9,7 @@ from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
 from torch.nn import functional
 
-from skae._validation import Interval, StrOptions, computing_dtype
+from skae._validation import Interval, StrOptions, as_array, computing_dtype
 from skae.engine.images import (
     Stage,
     learn_whitening,
@@ -390,7 +390,7 @@ class PatchWhitener(PatchSampling, ImageTransformer):
         Only for ``patch_shape=None``: a convolution is not undone.
         """
         require_fitted_parameters(self)
-        X = check_array(X, dtype=[np.float64, np.float32])
+        X = check_array(as_array(X), dtype=[np.float64, np.float32])
         if X.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {X.shape[1]} columns, but whitened patches have {self.n_features_in_}; "

@@ -51,7 +51,7 @@ class ImageColumns(Columns):
         Columns that each had a scale of their own would look different at every position, so
         that no filter would fit all of them.
         """
-        images = cls(*columns)
+        images = cls(**vars(columns))
         if not images._is_scaled:
             return images
         mean = columns.mean.reshape(-1, image_shape[-1])
@@ -63,7 +63,7 @@ class ImageColumns(Columns):
             scale = 1.0  # nothing but rounding errors to standardise
         else:
             scale = largest * math.sqrt(2 * np.mean(np.square(deviation / largest)))
-        return images._replace(shift=shift, scale=np.full_like(shift, scale))
+        return images.replaced(shift=shift, scale=np.full_like(shift, scale))
 
 
 @estimator

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
-from skae._validation import Interval, check_is_fitted, check_rows, column_names
+from skae._validation import Interval, as_array, check_is_fitted, check_rows, column_names
 from skae._warnings import warn
 from skae.engine.optimisation.devices import place_of
 from skae.engine.sparse.groups import GroupL2, map_groups
@@ -23,7 +23,7 @@ from skae.engine.sparse.problem import (
     is_solved,
     largest_useful_alpha,
 )
-from skae.estimators.face.columns import describe_columns
+from skae.estimators.face.columns import describe_columns, require_same_columns
 from skae.estimators.face.outcomes import report_unsolved
 from skae.estimators.face.parameters import estimator, parameter
 
@@ -172,12 +172,7 @@ def find_dictionary(dictionary, X, columns, positive=False, labels=None):
         atoms = atoms.T if names[0] == "mixing_" else atoms
         norm = np.linalg.norm(atoms, axis=1, keepdims=True)
         atoms = atoms / np.where(norm > 0, norm, 1)
-        learned = column_names(model)
-        if labels is not None and learned is not None and [*learned] != [*labels]:
-            raise ValueError(
-                f"The dictionary was fitted on the columns {[*learned][:10]}, but X has "
-                f"{[*labels][:10]}. Bring them into the same order."
-            )
+        require_same_columns("The dictionary", column_names(model), labels)
         if hasattr(model, "columns_"):
             shift, scale = model.columns_.shift, model.columns_.scale
         elif hasattr(model, "mean_"):
@@ -191,16 +186,15 @@ def find_dictionary(dictionary, X, columns, positive=False, labels=None):
             "shape has to be (n_components, n_features): one atom per row."
         )
     _warn_of_degenerate(atoms, positive)
-    return atoms, columns if shift is None else columns._replace(shift=shift, scale=scale)
+    return atoms, columns if shift is None else columns.replaced(shift=shift, scale=scale)
 
 
 def _as_atoms(array):
     array = array.toarray() if sparse.issparse(array) else array
     try:
         # A copy: what the user does to the array does not change the model.
-        return check_array(
-            array, dtype=[np.float64, np.float32], copy=True, input_name="dictionary"
-        )
+        options = {"dtype": [np.float64, np.float32], "input_name": "dictionary"}
+        return check_array(as_array(array), copy=True, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(
             "dictionary has to be a finite array of shape (n_components, n_features), one atom "

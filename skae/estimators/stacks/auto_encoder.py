@@ -3,11 +3,11 @@
 import copy
 from numbers import Integral
 
-import numpy as np
 import torch
+from sklearn.utils import check_consistent_length
 from sklearn.utils.metaestimators import available_if
 
-from skae._validation import Interval, Registered, check_rows, check_weights
+from skae._validation import Interval, Registered, as_array, check_rows, check_weights
 from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Start
@@ -19,9 +19,9 @@ from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks import sampling
+from skae.estimators.stacks.continuing import continued
 from skae.estimators.stacks.layers import (
     StackParameters,
-    continued,
     make_layers,
     models_of,
     needs_targets,
@@ -140,8 +140,9 @@ class StackedAutoEncoder(StackParameters, Transformer):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Only for supervised pre-training: classes (integers, of which -1 stands for an
-            unknown one, booleans or strings) or numbers (NaN for unknown ones).
+            Only for supervised pre-training: classes (integers or strings, of which -1 stands
+            for an unknown one, or booleans) or numbers (floats, whole or not; NaN for unknown
+            ones).
 
         Raises
         ------
@@ -153,19 +154,21 @@ class StackedAutoEncoder(StackParameters, Transformer):
         goes_on = self.warm_start and hasattr(self, "layers_")
         data, weight = self._rows_for(X, sample_weight, goes_on)
         rows, layers = (X, data, sample_weight, weight), self._layers_for(X, data, goes_on)
-        targets = self._targets(y, weight, data.shape[0]) if needs_targets(self) else None
+        targets = self._targets(y, weight, data) if needs_targets(self) else None
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
         if goes_on and self.fine_tuning:
             vars(self).update(facts_of(layers) | {"n_iter_": 0})
         else:
+            tells = bridge if not self.fine_tuning or self.pretraining == "simultaneous" else None
             layers, training = pretrained(
-                self, layers, *rows, targets, goes_on=goes_on, bridge=bridge
+                self, layers, *rows, targets, goes_on=goes_on, bridge=tells
             )
             vars(self).update(facts_of(layers, training))
         self.__dict__.pop("_training_state", None)
         # Who interrupts the training of the last layer wants to wait no longer.
         if self.fine_tuning and (goes_on or not was_interrupted(self)):
             self.layers_ = [unrolled(layer) for layer in layers]
+            bridge.attributes_of = lambda weights: {"weights_": weights}
             was_learned = self.pretraining is not None and not goes_on
             start = Start(self.weights_, was_learned=was_learned)
             training, _ = self._learn(
@@ -272,15 +275,13 @@ class StackedAutoEncoder(StackParameters, Transformer):
             require_gradients(layers, models, range(len(layers)), "fine-tuning")
         return continued(self.layers_, layers, self.pretraining == "prefit") if goes_on else layers
 
-    def _targets(self, y, weight, n_rows):
+    def _targets(self, y, weight, data):
         if y is None:
             raise ValueError(
                 f"With pretraining={self.pretraining!r} this {type(self).__name__} requires y to "
                 "be passed, but the target y is None. Pass it, or use pretraining='unsupervised'."
             )
-        y = np.atleast_1d(np.asarray(y))
-        if len(y) != n_rows:
-            raise ValueError(f"y has {len(y)} entries, but X has {n_rows} rows.")
+        check_consistent_length(data, as_array(y))
         return infer_targets(y, weight)
 
 
@@ -299,6 +300,7 @@ def unrolled(layer):
     else:
         twin = AutoEncoder(model.n_codes, tied_weights=False, **shared_by_layers(layer))
         vars(twin).update({name: value for name, value in vars(layer).items() if name[-1] == "_"})
-        twin.columns_ = layer.columns_._replace(parameter=twin._loss_parameter)
+        twin.columns_ = layer.columns_.replaced(parameter=twin._loss_parameter)
     twin.weights_ = model.untied(layer.weights_)
+    twin.unrolled_from_ = getattr(layer, "unrolled_from_", type(layer).__name__)
     return twin

@@ -16,7 +16,12 @@ from skae.engine.optimisation.devices import Place
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import some_rows
 from skae.estimators.face.parameters import estimator, parameter
-from skae.estimators.face.transformer import LAYERS, Transformer, as_if_fitted
+from skae.estimators.face.transformer import (
+    LAYERS,
+    Transformer,
+    as_if_fitted,
+)
+from skae.estimators.stacks.continuing import choice_of, continued, sizes_of
 from skae.estimators.stacks.lowest_layer import shared_by_layers
 
 _DEFAULT_SIZES = (256, 256)
@@ -145,7 +150,7 @@ def modes_of(stack, n_layers):
 def needs_targets(stack):
     """Whether a layer is pre-trained on targets."""
     modes = stack.pretraining
-    modes = [modes] if modes is None or isinstance(modes, str) else modes
+    modes = modes if isinstance(modes, list | tuple) else [modes]
     return "supervised" in modes or "partly_supervised" in modes
 
 
@@ -170,31 +175,6 @@ def number_of_code(stack, n_layers):
             f"{n_layers - 1}."
         )
     return stack.code_layer % n_layers
-
-
-def continued(layers, new, is_prefit):
-    """Copies of fitted layers that go on with the parameters of the new ones.
-
-    If the latter are fitted themselves, they say nothing. A ValueError tells of other numbers of
-    layers or of units than before.
-    """
-    layers = [copy.copy(layer) for layer in layers]
-    if is_prefit:
-        return layers
-    before, now = [*_sizes_of(layers)], [*_sizes_of(new)]
-    if before != now:
-        raise ValueError(
-            f"The layers of this stack have {before} components, but its parameters ask for {now} "
-            "now. Set them back, or call fit with warm_start=False."
-        )
-    for layer, other in zip(layers, new, strict=True):
-        if type(layer) is type(other):
-            # What a fit has settled stays: units, and whether weights are tied.
-            settled = ("random_state", "tied_weights", "warm_start", layer._loss_parameter)
-            for name, value in other.get_params(deep=False).items():
-                if name not in settled:
-                    setattr(layer, name, value)
-    return layers
 
 
 def models_of(layers, place):
@@ -233,9 +213,9 @@ def _given_layers(stack, top_activation):
     layers = [_unfrozen(layer, f"layers[{number}]") for number, layer in enumerate(stack.layers)]
     if not layers:
         raise ValueError("layers=[] has no layer: a stack needs at least one.")
-    if stack.layer_sizes is not None and _sizes_of(layers) != _sizes(stack):
+    if stack.layer_sizes is not None and sizes_of(layers) != _sizes(stack):
         raise ValueError(
-            f"layer_sizes={_sizes(stack)} contradicts layers, which have {_sizes_of(layers)} "
+            f"layer_sizes={_sizes(stack)} contradicts layers, which have {sizes_of(layers)} "
             "components. Leave layer_sizes at None where layers are given."
         )
     return layers if stack.pretraining == "prefit" else [clone(layer) for layer in layers]
@@ -292,10 +272,6 @@ def _kinds_of(layers):
     return [(type(layer), layer.n_components) for layer in layers]
 
 
-def _sizes_of(layers):
-    return tuple(layer.n_components for layer in layers)
-
-
 def _models_of_fitted(layers):
     models = []
     for number, layer in enumerate(layers):
@@ -307,7 +283,7 @@ def _models_of_fitted(layers):
             )
         if number > 0:
             _check_choice(layer, number)
-            if _choice(layer) != "auto" and not _takes_codes_of(models[-1], layer.columns_):
+            if choice_of(layer) != "auto" and not _takes_codes_of(models[-1], layer.columns_):
                 raise _misfit(layers, number)
             if layer.n_features_in_ != models[-1].n_codes:
                 raise ValueError(
@@ -334,12 +310,12 @@ def _models_to_be(stack, layers, X, data):
         with of_layer(number):
             trial = as_if_fitted(layer, rows, original, encoding)
         if number > 0 and not _takes_codes_of(models[-1], trial.columns_):
-            if _choice(layer) != "auto":
+            if choice_of(layer) != "auto":
                 raise _misfit(layers, number)
             # Codes that happen to lie in [0, 1] today need not do so tomorrow.
             setattr(layer, layer._loss_parameter, "gaussian")
             trial = as_if_fitted(layer, rows, original, encoding)
-        elif number > 0 and _choice(layer) == "auto":
+        elif number > 0 and choice_of(layer) == "auto":
             # Codes are what a layer below makes, whatever numbers they are: where these decide,
             # they are of the units that they can be of.
             with of_layer(number):
@@ -352,7 +328,7 @@ def _models_to_be(stack, layers, X, data):
 
 def _check_choice(layer, number):
     """Raise a ValueError for units that codes cannot be of."""
-    choice, parameter_name = _choice(layer), layer._loss_parameter
+    choice, parameter_name = choice_of(layer), layer._loss_parameter
     if not isinstance(choice, str) or (choice in UNITS and UNITS[choice].sums_to_one):
         raise ValueError(
             f"Layer {number} ({type(layer).__name__}) has {parameter_name}={choice!r}, which is "
@@ -375,12 +351,7 @@ def _misfit(layers, number):
     layer, below = layers[number], layers[number - 1]
     name = layer._loss_parameter
     return ValueError(
-        f"Layer {number} ({type(layer).__name__}) has {name}={_choice(layer)!r}, but the codes of "
-        f"layer {number - 1} ({below}) are not bound to [0, 1]. Choose {name}='gaussian' for "
+        f"Layer {number} ({type(layer).__name__}) has {name}={choice_of(layer)!r}, but the codes "
+        f"of layer {number - 1} ({below}) are not bound to [0, 1]. Choose {name}='gaussian' for "
         f"layer {number}, or a layer {number - 1} of sigmoid units."
     )
-
-
-def _choice(layer):
-    """The units that a layer was told to have."""
-    return getattr(layer, layer._loss_parameter)

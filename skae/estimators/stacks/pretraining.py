@@ -45,7 +45,8 @@ def pretrained(
     `make_layers`, or fitted ones that begin with what they have learned before (``goes_on``).
     ``X`` and ``sample_weight`` are as the user passed them, for the lowest layer, which may know
     columns by their names; ``data`` and ``weight`` are the same, checked. ``targets`` are there if
-    layers are pre-trained on some, and ``bridge`` is of a training of all layers together.
+    layers are pre-trained on some, and ``bridge`` is told of epochs in which all layers are trained
+    together, or of each layer.
     """
     if stack.pretraining == "prefit":
         if not goes_on:
@@ -77,6 +78,8 @@ def pretrained(
                 # The layers above have learned nothing: half a stack is no model.
                 raise KeyboardInterrupt
             codes = layers[number]._codes(codes)
+        if bridge is not None:
+            bridge.report("layer", {"layers_": layers[: number + 1]})
     return layers, UNTRAINED
 
 
@@ -236,6 +239,8 @@ def _trained_together(stack, layers, X, weight, bridge):
             curve.append(float(loss))
         return False
 
+    if bridge is not None:
+        bridge.attributes_of = lambda weights: {"layers_": with_weights(layers, weights)}
     fitted = run_training(
         stack,
         whole,

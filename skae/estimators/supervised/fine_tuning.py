@@ -27,6 +27,7 @@ from skae.estimators.face.training import (
     weights_at,
 )
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
+from skae.estimators.stacks.continuing import continued
 from skae.estimators.stacks.layers import (
     make_layers,
     models_of,
@@ -35,6 +36,7 @@ from skae.estimators.stacks.layers import (
     with_weights,
 )
 from skae.estimators.stacks.pretraining import facts_of, pretrained, was_interrupted
+from skae.estimators.supervised.kernels import KernelRidge
 from skae.estimators.supervised.outputs import Linear, columns_of, output_of
 from skae.estimators.supervised.tasks import (
     Criterion,
@@ -82,7 +84,8 @@ def fit_stack(
     read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh)
     stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
-    model.n_labelled_, seen, held_out = read.n_labelled, read.targets, None
+    model.n_labelled_, model.labelled_weight_ = int(read.targets.labelled.sum()), read.targets.total
+    seen, held_out = read.targets, None
     columns = columns_of(layers[0], stack, X, read.data) if is_fresh else model.stack_.columns_
     n_rows, n_labelled = read.data.shape[0], int(seen.labelled.sum())
     output = output_of(model, columns, n_rows, n_labelled)
@@ -99,7 +102,7 @@ def fit_stack(
         _pretrain_(stack, layers, X, read, sample_weight, seen)
         outcome = "interrupted" if was_interrupted(stack) else outcome
     else:
-        stack = model.stack_
+        stack = _going_on(model, layers)
     # Who interrupts pre-training wants to wait no longer.
     is_tuned = output.is_tuned and outcome != "interrupted"
     n_tuned = _n_tuned(model, stack.layers_) if is_tuned else 0
@@ -111,6 +114,8 @@ def fit_stack(
     task = make_task(model, read, seen, held_out, stack, n_tuned, fitted, is_fresh=is_fresh)
     criterion, n_iter = make_criterion(model, task), fitted.n_iter
     weights, training = task.weights, Training([], [], {}, outcome, 0)
+    facts = {**fitted.facts, **criterion.facts}
+    bridge.attributes_of = lambda weights: _learned(task, weights) | facts
     if n_tuned:
         settings = settings_of(model, max_iter=criterion.max_iter or model.max_iter)
         start = Start(weights, was_learned=model.pretraining is not None)
@@ -118,8 +123,10 @@ def fit_stack(
         n_iter = len(training.loss_curve)
 
     _keep(model, task, weights, training.outcome)
+    if not n_tuned:
+        bridge.report("output", bridge.attributes_of(weights))
     vars(model).pop("_training_state", None)
-    vars(model).update({**fitted.facts, **criterion.facts})
+    vars(model).update(facts)
     model.n_iter_, model.loss_curve_ = n_iter, training.loss_curve
     model.validation_curve_ = np.round(training.validation_curve, 5).tolist()
     if n_tuned:
@@ -146,13 +153,16 @@ def fit_part(model, X, y, sample_weight, **announced):
     targets = read.targets
     if not targets.labelled.any():
         _require_use_of_others(model, is_fresh)
+    n_labelled, weight = (0, 1.0) if is_fresh else (model.n_labelled_, model.labelled_weight_)
+    model.n_labelled_ = n_labelled + int(targets.labelled.sum())
+    # Of this call alone: passes over the same rows are no new ones, and no penalty fades.
+    model.labelled_weight_ = targets.total or weight
     if is_fresh:
-        model.n_labelled_, earlier, state = read.n_labelled, [], None
+        earlier, state = [], None
         _pretrain_(stack, layers, X, read, sample_weight, targets)
     else:
-        model.n_labelled_ += read.n_labelled
         earlier, state = model.loss_curve_, vars(model).get("_training_state")
-        stack = model.stack_
+        stack = _going_on(model, layers)
     output = None if is_fresh else _linear_output(model)
     if output is None:
         options = model, stack, read.data, read.weight, targets
@@ -193,6 +203,9 @@ def _linear_output(model) -> FittedOutput | None:
 
 def _checked_layers(model, stack, X, data, learned):
     """New layers of a stack, which can be trained as the model's parameters say."""
+    are_given = learned is not None and learned.layers is not None
+    if are_given and (of_tables := KernelRidge(model.output).layers(model, data.shape[0])):
+        stack.set_params(layers=of_tables, layer_sizes=None)
     layers, models = make_layers(stack, X, data, learned=getattr(learned, "layers_", None))
     chosen = getattr(layers[0], layers[0]._loss_parameter) != "auto"
     if learned is not None and chosen and model.pretraining != "prefit":
@@ -205,6 +218,13 @@ def _checked_layers(model, stack, X, data, learned):
     tuned = range(n_layers - _n_tuned(model, layers), n_layers)
     require_gradients(layers, models, tuned, "fine-tuning")
     return layers
+
+
+def _going_on(model, layers):
+    """The stack of a fitted model, whose layers go on with the parameters of new ones."""
+    stack = copy.copy(model.stack_)
+    stack.layers_ = continued(stack.layers_, layers, model.pretraining == "prefit")
+    return stack
 
 
 def _n_tuned(model, layers):
@@ -268,7 +288,7 @@ def pose_again(
         return twin
 
     engine, data = _posed(task, make_criterion(model, task))
-    return engine, data, task.weights, read.n_labelled, keep
+    return engine, data, task.weights, read.targets.total, keep
 
 
 def _train(model, task, criterion, settings, start, held_out=None, bridge=None):
@@ -309,9 +329,15 @@ def _posed(task, criterion, held_out=None):
 
 def _keep(model, task, weights, outcome):
     """Let a model have what layers and output have learned, in layers of its own."""
-    learned = with_weights(task.stack.layers_[task.first :], weights, task.first)
-    model.stack_ = copy.copy(task.stack)
-    model.stack_.layers_ = [*task.stack.layers_[: task.first], *learned]
-    model.output_weights_, model.output_bias_ = weights["output_weight"], weights["output_bias"]
+    vars(model).update(_learned(task, weights))
     model.device_ = str(task.place.device) if task.models else task.stack.device_
     model.stopping_reason_ = outcome
+
+
+def _learned(task, weights):
+    """What layers and output have learned, by the names of a model's attributes."""
+    layers, stack = task.stack.layers_, copy.copy(task.stack)
+    learned = with_weights(layers[task.first :], weights, task.first)
+    stack.layers_ = [*layers[: task.first], *learned]
+    output = {"output_weights_": weights["output_weight"], "output_bias_": weights["output_bias"]}
+    return {"stack_": stack, **output}

@@ -163,13 +163,14 @@ def fit_kernel_output(
     # Weights count as the user passed them.
     groups = targets.kind.groups
     known = [(targets.values[:, columns].sum(1) > 0).sum() for columns in groups or ()]
-    scale = model.n_labelled_ / np.mean(known or targets.labelled.sum())
+    if groups is None and targets.weight is not None and targets.weight.ndim == 2:
+        known = list((targets.weight > 0).sum(axis=0))
+    scale = model.labelled_weight_ / np.mean(known or targets.labelled.sum())
     penalty = max(model.output_penalty, _LEAST_PENALTY)
     calibrations: list[Calibration] = []
     if groups is None:
         given = np.ones(len(positions)) if targets.weight is None else targets.weight[positions]
-        ridge = kernel_ridge(matrix, values, torch.tensor(given * scale), penalty)
-        weights, bias, left_out = (part.numpy() for part in ridge)
+        weights, bias, left_out = _of_numbers(matrix, values, given, scale, penalty)
     else:
         weights, left_out = np.zeros(values.shape), np.full(values.shape, np.nan)
         bias = np.zeros(values.shape[1])
@@ -193,6 +194,24 @@ def fit_kernel_output(
         tuple(calibrations),
     )
     return output, np.ascontiguousarray(weights.T), bias
+
+
+def _of_numbers(matrix, values, weight, scale, penalty):
+    """Coefficients, offset and left-out outputs of numbers; one by one, where rows miss some."""
+    if weight.ndim == 1:
+        ridge = kernel_ridge(matrix, values, torch.tensor(weight * scale), penalty)
+        return tuple(part.numpy() for part in ridge)
+    weights, left_out = np.zeros(weight.shape), np.full(weight.shape, np.nan)
+    bias = np.zeros(weight.shape[1])
+    for number, own in enumerate(weight.T):
+        known = np.flatnonzero(own)
+        y = values[known, number : number + 1]
+        of_known = torch.tensor(own[known] * (scale / own[known].mean()))
+        ridge = kernel_ridge(matrix[known][:, known], y, of_known, penalty)
+        weights[known, number] = ridge.coefficients[:, 0].numpy()
+        left_out[known, number] = ridge.left_out[:, 0].numpy()
+        bias[number] = float(ridge.offset)
+    return weights, bias, left_out
 
 
 def views_of(stack: StackedAutoEncoder, X) -> list[torch.Tensor]:

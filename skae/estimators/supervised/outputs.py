@@ -47,7 +47,7 @@ class Linear:
         max_iter = _LINEAR_STEPS if is_final else _START_STEPS
         # Large weights on top would tear the layers apart at the first steps.
         penalty = model.output_penalty if is_final else max(model.output_penalty, _START_PENALTY)
-        penalty *= targets.labelled.sum() / model.n_labelled_
+        penalty *= targets.labelled.sum() / model.labelled_weight_
         codes = stack._codes(data)
         weights, bias, n_iter = fit_linear_output(
             codes, targets, penalty, max_iter, is_final=is_final
@@ -81,17 +81,30 @@ def fit_linear_output(codes, targets, penalty, max_iter, *, is_final):
     """
     rows = np.flatnonzero(targets.labelled)
     if targets.kind.groups is None:
+        codes, values = codes[rows].astype(np.float64), targets.values[rows]
         weight = None if targets.weight is None else targets.weight[rows]
-        model = Ridge(alpha=max(penalty, _LEAST))
-        model.fit(codes[rows].astype(np.float64), targets.values[rows], sample_weight=weight)
-        n_outputs = targets.values.shape[1]
-        return np.reshape(model.coef_, (n_outputs, -1)), np.ravel(model.intercept_), 1
+        return *_fit_numbers(codes, values, weight, penalty), 1
     parts = [
         _fit_classes(codes, targets.values[:, columns], penalty, max_iter, is_final)
         for columns in targets.kind.groups
     ]
     weights, biases, n_iter = zip(*parts, strict=True)
     return np.vstack(weights), np.concatenate(biases), max(n_iter)
+
+
+def _fit_numbers(codes, values, weight, penalty):
+    """Weights and biases of numbers; one by one, where rows miss some."""
+    if weight is None or weight.ndim == 1:
+        model = Ridge(alpha=max(penalty, _LEAST)).fit(codes, values, weight)
+        return np.reshape(model.coef_, (values.shape[1], -1)), np.ravel(model.intercept_)
+    known, weights, biases = weight > 0, [], []
+    penalty *= known.mean()  # it is compared with the rows that each output has
+    for number, own in enumerate(known.T):
+        of_own = weight[own, number] / weight[own, number].mean()
+        model = Ridge(alpha=max(penalty, _LEAST)).fit(codes[own], values[own, number], of_own)
+        weights.append(model.coef_)
+        biases.append(model.intercept_)
+    return np.array(weights), np.array(biases)
 
 
 def _fit_classes(codes, values, penalty, max_iter, is_final):

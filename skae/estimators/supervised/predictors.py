@@ -126,8 +126,11 @@ class SupervisedStack(TrainedModel):
     n_iter_: int = attribute(
         "int", "Epochs of fine-tuning; where no layer is fine-tuned, steps of the linear model."
     )
-    n_labelled_: float = attribute(
-        "float", "Rows with a target that were seen so far, each counted by its weight."
+    n_labelled_: int = attribute("int", "Rows with a target that were seen so far.")
+    labelled_weight_: float = attribute(
+        "float",
+        """The sum of the weights of the labelled rows of `fit`, or of the last call of
+        `partial_fit` that had some: the loss that ``output_penalty`` is compared with.""",
     )
 
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
@@ -157,18 +160,20 @@ class SupervisedStack(TrainedModel):
         Returns
         -------
         targets : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Numbers are float32 where X is, unless float32 would not tell the targets apart.
         """
         return self._targets().predicted(self._outputs(X))
 
     def score(self, X, y, sample_weight=None):
-        """Mean accuracy of classes, or R^2 of numbers, for the rows all of whose targets are known.
+        """Mean accuracy of classes, or R^2 of numbers, of what is known.
 
-        With several outputs, a row is right if all its classes are predicted.
+        With several outputs, a row is right if all its classes are predicted, and rows with an
+        unknown one are left out; of numbers it is the mean of each output's R^2.
 
         Parameters
         ----------
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True targets; rows with an unknown one are left out.
+            True targets, of the rows of X and as in `fit`.
 
         Returns
         -------
@@ -381,6 +386,8 @@ class StackedClassifier(ClassifyingStack):
                 "The first call of partial_fit needs classes=, all classes that there will be."
             )
         if classes is not None and known is not None:
+            if len(known) > 1 and np.array_equal(classes, self.classes_):
+                classes = known  # the numbers of labels that are there or not
             given = [np.unique(names) for names in (classes if len(known) > 1 else [classes])]
             if len(given) != len(known) or not all(map(np.array_equal, given, known)):
                 raise ValueError(

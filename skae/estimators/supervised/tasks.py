@@ -10,13 +10,14 @@ import torch
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 
-from skae._validation import check_rows, check_weights, make_generator
+from skae._validation import as_array, check_rows, check_weights, make_generator
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Model, rows_that_count, split
 from skae.engine.stacks.stacking import Layerwise
-from skae.engine.stacks.supervised import Supervised
+from skae.engine.stacks.supervised import Supervised, mean_loss
 from skae.estimators.face.training import place_for
 from skae.estimators.face.transformer import of_encoded_rows
+from skae.estimators.labels import Table
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of
 from skae.estimators.stacks.lowest_layer import lowest_layer
@@ -28,16 +29,15 @@ _CPU = torch.device("cpu")
 class Read(NamedTuple):
     """What the user passed, checked.
 
-    ``data`` is an ndarray or CSR matrix, ``weight`` of mean 1, ``table`` y of shape (n_samples,
-    n_outputs), perhaps with gaps, and ``targets`` the table as the engine sees it. ``n_labelled``
-    counts rows with a target, each by its weight as the user passed it.
+    ``data`` is an ndarray or CSR matrix, ``weight`` of mean 1, ``table`` y with a column for each
+    output, and ``targets`` the table as the engine sees it, whose totals are of weights as the user
+    passed them.
     """
 
     data: Any
     weight: np.ndarray | None
-    table: np.ndarray
+    table: Table
     targets: Targets
-    n_labelled: float
 
 
 class Task(NamedTuple):
@@ -137,27 +137,26 @@ def read_rows(model, X, y, sample_weight, *, is_fresh, **announced):
     data = check_rows(model, X, reset=is_fresh, **options)
     kind = model._targets()
     table = kind.checked(y)
-    check_consistent_length(data, table)
+    check_consistent_length(data, table.values)
     weight = check_weights(sample_weight, data)
     if is_fresh:
         kind = kind.described(table, weight, **announced)
         vars(model).update(kind.facts)
     targets = kind.encoded(table, weight)
-    n_labelled = targets.total
     if sample_weight is not None:
         # Weights count as the user passed them, which are not 1 on average.
-        given = np.ravel(np.asarray(sample_weight, dtype=np.float64))
-        n_labelled *= given[given > 0].mean()
-    return Read(data, weight, table, targets, float(n_labelled))
+        given = np.ravel(np.asarray(as_array(sample_weight), dtype=np.float64))
+        targets = targets.times(given[given > 0].mean())
+    return Read(data, weight, table, targets)
 
 
-def held_out_rows(model, table: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+def held_out_rows(model, table: Table, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     """Labelled rows to train on, and those to hold out, with like parts of every class."""
     generator = make_generator(model.random_state, _CPU)
     labelled = torch.tensor(np.flatnonzero(targets.labelled))
     index, held_out = split(labelled, model.validation_fraction, generator)
     both, n_held_out = torch.cat([index, held_out]).numpy(), len(held_out)
-    strata = targets.kind.strata(table[both], n_held_out)
+    strata = targets.kind.strata(table, both, n_held_out)
     if strata is None:
         return index.numpy(), held_out.numpy()
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
@@ -197,7 +196,7 @@ def make_task(
     options = {
         "units": kind.units(place.device),
         "first": first,
-        "weight_decay": model.output_penalty / (model.n_labelled_ or 1.0),
+        "weight_decay": model.output_penalty / model.labelled_weight_,
         "dropout": (dropout[min(first, 1)], dropout[1]),
         "validation_loss": validation_loss,
         "baseline": _loss_of_nothing(read, judged, validation_loss),
@@ -239,6 +238,6 @@ def _loss_of_nothing(read, rows, validation_loss):
     values, weight = values[rows], None if weight is None else weight[rows]
     if not len(values):
         return -math.inf
-    judge = validation_loss or read.targets.kind.units(_CPU).negative_log_likelihood
-    loss = judge(read.targets.start_bias().expand_as(values), values)
-    return float((loss if weight is None else loss * weight).mean())
+    output = read.targets.start_bias().expand_as(values)
+    units = read.targets.kind.units(_CPU)
+    return float(mean_loss(units, output, values, weight, validation_loss))

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skae._validation import check_is_fitted, check_rows, check_weights, column_names
+from skae._validation import as_array, check_is_fitted, check_rows, check_weights, column_names
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
@@ -188,7 +188,7 @@ class TableFeatures(AutoEncoder):
             code, what the columns say.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=[np.float64, np.float32])
+        X = check_array(as_array(X), dtype=[np.float64, np.float32])
         n_features = sum(len(block.names) for block in self.blocks_)
         if X.shape[1] != n_features:
             raise ValueError(

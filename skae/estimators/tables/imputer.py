@@ -13,7 +13,14 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import validate_data
 
-from skae._validation import HasMethods, Interval, check_is_fitted, check_names, random_numbers
+from skae._validation import (
+    HasMethods,
+    Interval,
+    check_is_fitted,
+    check_names,
+    hint_to_flatten,
+    random_numbers,
+)
 from skae._warnings import warn
 from skae.engine.networks.normal import Normal, conditional_means, fit_normal
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
@@ -266,7 +273,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if library_of(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:
-            X = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+            with hint_to_flatten():
+                X = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
         features = self.categorical_features
         if isinstance(features, str):  # what has the dtype is so whatever the mask says
             features = np.zeros(X.shape[1], dtype=bool)
@@ -314,7 +322,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._shift = np.where(is_number, mean, 0.0)
         self._scale = np.where(is_number & (scale > 1e-12 * np.abs(mean)), scale, 1.0)
         starts = np.cumsum([0, *(len(np.r_[v.columns]) for v in observed)])
-        slices = [slice(a, b) for a, b in pairwise(starts)]
+        slices = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         self.fillers_ = tuple(
             Filler(v, s, np.where(is_number[s], 0.0, mean[s]), 0.0, 0.0, np.zeros(1))
             for v, s in zip(observed, slices, strict=True)

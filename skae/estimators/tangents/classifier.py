@@ -10,7 +10,14 @@ import torch
 from sklearn.utils import gen_even_slices
 from sklearn.utils.metaestimators import available_if
 
-from skae._validation import Interval, StrOptions, check_is_fitted, check_pair, check_rows
+from skae._validation import (
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    check_pair,
+    check_rows,
+    column_names,
+)
 from skae.diagnostics import jacobian_products
 from skae.engine.networks.differentials import jacobian_of
 from skae.engine.optimisation.devices import require_memory
@@ -28,10 +35,12 @@ from skae.estimators.supervised.fine_tuning import fit_stack, stack_of
 from skae.estimators.supervised.predictors import ClassifyingStack, StackedClassifier
 from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion, layers_below
 from skae.estimators.tangents.sources import (
+    N_NEIGHBORS,
     SOURCES,
     EncoderTangents,
     SourceChoice,
     check_source,
+    is_of_choice,
     learned_source,
 )
 
@@ -55,8 +64,6 @@ _LABELLED_FRACTION = 1 / 3
 _LENGTH = 0.1
 # Rows whose tangents are found at a time.
 _ROWS = 5000
-# Neighbours of each row in local PCA.
-N_NEIGHBORS = 30
 
 
 def pair(value: float | tuple[float, float]) -> tuple[float, float]:
@@ -103,7 +110,8 @@ def tangent_stack(model, data) -> StackedAutoEncoder:
                 "make the layers larger."
             )
     else:
-        check_source(model.tangent_source, model.n_tangents, data, N_NEIGHBORS)
+        source = model.tangent_source, model.n_tangents
+        check_source(*source, data, N_NEIGHBORS, column_names(model))
     return stack
 
 
@@ -111,7 +119,7 @@ def tangent_criterion(model, task: Task) -> Criterion:
     """What the whole of a tangent classifier descends on."""
     encoder, source = (task.stack, None) if task.is_fresh else (model.encoder_, model.source_)
     own = model.tangent_source == "encoder"
-    if source is None:
+    if source is None or not is_of_choice(source, model.tangent_source, model.n_tangents, encoder):
         counted = task.data if task.weight is None else task.data[task.weight > 0]
         if own:
             source = EncoderTangents(encoder, model.n_tangents, counted)
@@ -135,7 +143,7 @@ def tangent_criterion(model, task: Task) -> Criterion:
     needed = task.labelled & (model.tangent_penalty > 0)
     if planes is not None and not own:
         needed |= ~task.labelled
-    prior = task.targets.class_frequencies(model.n_labelled_)
+    prior = task.targets.class_frequencies()
 
     def objective():
         return SemiSupervised(

@@ -9,10 +9,11 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from skae._validation import (
     Interval,
     StrOptions,
+    as_array,
     check_count,
     check_is_fitted,
     check_rows,
-    check_weights,
+    column_names,
     computing_dtype,
 )
 from skae.engine.optimisation.devices import require_memory, resolve_device
@@ -33,7 +34,7 @@ from skae.estimators.face.scikit_learn import BaseEstimator, ClassifierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.supervised.predictors import ClassifyingStack
 from skae.estimators.tangents.sources import SOURCES, SourceChoice, check_source, learned_source
-from skae.estimators.targets import Classes, checked_classes, find_classes, is_known
+from skae.estimators.targets import Classes
 from skae.frames.encoding import Encoding
 
 _CPU = torch.device("cpu")
@@ -209,15 +210,17 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
                 f"This {type(self).__name__} requires y to be passed, but the target y is None."
             )
         data = check_rows(self, X, reset=True, lowest=AutoEncoder())
-        y = column_or_1d(checked_classes(y), warn=True)
-        check_consistent_length(data, y)
-        (self.classes_,) = find_classes(y[:, np.newaxis], self.unlabelled)
-        self.labelled_ = np.flatnonzero(is_known(y, self.unlabelled))
+        kind = Classes(self.unlabelled)
+        table = kind.checked(column_or_1d(as_array(y), warn=True))
+        check_consistent_length(data, table.values)
+        (self.classes_,) = kind.described(table).classes
+        self.labelled_ = np.flatnonzero(table.known)
         self._require_neighbours(self.n_neighbors)
         # With more directions at each of them, the planes of any two rows meet.
         self.source_ = self._learned_source(data, (data.shape[1] - 1) // _SIDES[self.sides])
         self.n_tangents_ = 0 if self.source_ is None else self.source_.n_tangents
-        self.row_classes_ = np.searchsorted(self.classes_, y[self.labelled_])
+        labels = table.values[self.labelled_, 0]
+        self.row_classes_ = np.searchsorted(self.classes_, labels)
         self._keep_rows(data, device)
         return self
 
@@ -287,9 +290,9 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         score : float
         """
         check_is_fitted(self)
-        y = column_or_1d(checked_classes(y), warn=True)
         kind = Classes(self.unlabelled, classes=[self.classes_])
-        return kind.score(y, self.predict(X), check_weights(sample_weight, y[:, np.newaxis]))
+        y = column_or_1d(as_array(y), warn=True)
+        return kind.score(y, self.predict(X), sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -331,7 +334,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
                 f"more than {most} dimensions meet, so that all distances would be 0. Use fewer "
                 "tangents, or sides='one'."
             )
-        check_source(choice, n_tangents, data, _N_NEIGHBORS)
+        check_source(choice, n_tangents, data, _N_NEIGHBORS, column_names(self))
         # In the units of the data.
         columns = describe_columns(data, "squared_error", None, data)
         source = learned_source(choice, n_tangents, data, _N_NEIGHBORS, columns)

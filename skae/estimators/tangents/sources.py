@@ -16,13 +16,15 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from skae._validation import HasMethods, StrOptions, check_is_fitted
+from skae._validation import HasMethods, StrOptions, check_is_fitted, column_names
 from skae._warnings import warn
 from skae.diagnostics import local_pca_tangents, tangent_defects
 from skae.diagnostics.jacobians import map_jacobians, map_parts
 from skae.diagnostics.tangent_planes import leading_directions
 from skae.engine.networks.singular_vectors import leading_singular_vectors
 from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.rows import fits_float32
+from skae.estimators.face.columns import require_same_columns
 from skae.estimators.face.outcomes import CollapsedCodeWarning, some_rows
 from skae.estimators.face.transformer import Transformer, as_if_fitted
 
@@ -39,6 +41,8 @@ _LOCAL_PCA = 10
 _MANY = 0.5
 # A row's response, as a fraction of that of others, which is none.
 _NOTHING = 1e-5
+# Neighbours of each row in local PCA, for classifiers that are trained.
+N_NEIGHBORS = 30
 _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 
 
@@ -117,11 +121,11 @@ class LocalTangents:
         )
 
     def _standardized(self, X):
-        X = X.toarray() if sparse.issparse(X) else X
+        X = _as_floats(X)
         if self.columns.is_standardized:
-            shift, scale = (a.astype(X.dtype) for a in (self.columns.shift, self.columns.scale))
-            X = (X - shift) / scale
-        if X.dtype.kind == "f" and (gaps := np.isnan(X)).any():
+            # In float64: what varies may be small beside the shift.
+            X = ((X - self.columns.shift) / self.columns.scale).astype(X.dtype)
+        if (gaps := np.isnan(X)).any():
             X = np.where(gaps, self.columns.fill.astype(X.dtype), X)
         return X
 
@@ -134,7 +138,7 @@ class GivenTangents:
 
     def __init__(self, function, n_tangents, X):
         self.function = function
-        n_given = self._given(X[:2].astype(np.float64)).shape[1]
+        n_given = self._given(X[:2]).shape[1]
         if n_tangents != "auto" and n_tangents > n_given:
             raise ValueError(
                 f"n_tangents={n_tangents}, but tangent_source returns {n_given} directions for "
@@ -147,7 +151,7 @@ class GivenTangents:
         return self._given(X)[:, : self.n_tangents]
 
     def _given(self, X):
-        dense = X.toarray() if sparse.issparse(X) else X
+        dense = _as_floats(X)
         found = np.asarray(self.function(dense))
         if found.ndim != 3 or found.shape[::2] != dense.shape or found.dtype.kind not in "fiu":
             raise ValueError(
@@ -157,7 +161,13 @@ class GivenTangents:
             )
         if not np.isfinite(found).all():
             raise ValueError("tangent_source returned NaN or infinity for some rows.")
-        return found.astype(dense.dtype if dense.dtype.kind == "f" else np.float32, copy=False)
+        return found.astype(dense.dtype, copy=False)
+
+
+def _as_floats(X):
+    """Checked rows as a dense array, in float32 where that holds all of their numbers."""
+    X = X.toarray() if sparse.issparse(X) else X
+    return X.astype(np.float32 if fits_float32(X.dtype) else np.float64, copy=False)
 
 
 def _sufficient_values(encoder, X, most):
@@ -193,10 +203,12 @@ def n_neighbors_of(choice: SourceChoice, default: int) -> int | None:
     return choice[1] if isinstance(choice, tuple) else None
 
 
-def check_source(choice: SourceChoice, n_tangents: int | str, X, n_neighbors: int) -> None:
+def check_source(
+    choice: SourceChoice, n_tangents: int | str, X, n_neighbors: int, names=None
+) -> None:
     """Raise a ValueError, before any work, for a choice that can give no such tangents at rows.
 
-    ``n_neighbors`` is of local PCA where the choice does not say.
+    ``n_neighbors`` is of local PCA where the choice does not say; ``names`` are of the columns.
     """
     if isinstance(choice, type):
         raise ValueError(f"tangent_source={choice!r} is a class: pass an instance of it.")
@@ -212,7 +224,7 @@ def check_source(choice: SourceChoice, n_tangents: int | str, X, n_neighbors: in
     if n_neighbors is not None:
         _check_neighbourhood(n_tangents, n_neighbors, *X.shape)
     elif hasattr(choice, "fit"):
-        _check_encoder(choice, n_tangents, X)
+        _check_encoder(choice, n_tangents, X, names)
     else:
         GivenTangents(choice, n_tangents, X)
 
@@ -234,6 +246,19 @@ def learned_source(choice: SourceChoice, n_tangents: int | str, X, n_neighbors: 
     return EncoderTangents(encoder, n_tangents, X)
 
 
+def is_of_choice(source, choice: SourceChoice | str, n_tangents: int | str, encoder) -> bool:
+    """Whether a source is what a choice asks for, "encoder" being the given one."""
+    if n_tangents not in ("auto", source.n_tangents):
+        return False
+    if isinstance(source, LocalTangents):
+        return n_neighbors_of(choice, N_NEIGHBORS) == source.n_neighbors
+    if isinstance(source, GivenTangents):
+        return source.function is choice
+    if isinstance(choice, str):
+        return choice == "encoder" and source.encoder is encoder
+    return isinstance(source.encoder, type(getattr(choice, "estimator", choice)))
+
+
 def _check_neighbourhood(n_tangents, n_neighbors, n_samples, n_features):
     found = min(n_neighbors, n_samples)
     spanned = min(found - 1, n_features)
@@ -246,7 +271,7 @@ def _check_neighbourhood(n_tangents, n_neighbors, n_samples, n_features):
         )
 
 
-def _check_encoder(choice, n_tangents, X):
+def _check_encoder(choice, n_tangents, X, names):
     encoder = choice.estimator if isinstance(choice, FrozenEstimator) else choice
     if not isinstance(encoder, Transformer):
         raise ValueError(
@@ -261,6 +286,7 @@ def _check_encoder(choice, n_tangents, X):
                 f"tangent_source is a frozen {type(encoder).__name__} that is not fitted. Fit it "
                 "first, or pass it as it is: a clone of it is fitted then."
             ) from error
+        require_same_columns("tangent_source", column_names(encoder), names)
         n_columns = len(encoder.columns_.mean)
         if n_columns != X.shape[1]:
             raise ValueError(

@@ -173,3 +173,14 @@ def test_random_mask_is_exact_at_the_ends(monkeypatch, generator):
     assert random_mask(x, 1.0, generator).all()
     # ... and k / 65536 takes k.
     assert random_mask(x, 12345 / 2**16, generator).sum() == 12345
+
+
+@pytest.mark.parametrize("n", [7, 1000, 50_000])
+def test_both_precisions_draw_alike(n):
+    probability = torch.linspace(0.01, 0.99, n, dtype=torch.float64)
+    found = [
+        bernoulli(probability.to(dtype), torch.Generator().manual_seed(0)).double()
+        for dtype in (torch.float32, torch.float64)
+    ]
+    # But for draws within rounding of their probability, which are none or very few.
+    assert (found[0] != found[1]).double().mean() < 1e-4

@@ -225,3 +225,22 @@ def test_indices_and_types_are_those_of_the_input(generator):
     assert distances.dtype == torch.float32
     # A row is on its own plane, and on no other one.
     assert torch.equal(index[:, 0], torch.arange(N_ROWS))
+
+
+@pytest.mark.parametrize(("dtype", "gap"), [(torch.float64, 1e8), (torch.float32, 1e4)])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_clusters_far_apart_do_not_hide_who_is_near(generator, dtype, gap, sides):
+    rows, x = normal(generator, 40, N_FEATURES), normal(generator, 10, N_FEATURES)
+    bases = orthonormal_bases(normal(generator, 40, 2, N_FEATURES))
+    x_bases = orthonormal_bases(normal(generator, 10, 1, N_FEATURES)) if sides == 2 else None
+    # Moves within the planes' common complement are exact: only the ranking is tried.
+    rows[::2, 0], x[::2, 0] = gap, gap
+    bases[..., 0] = 0
+    if x_bases is not None:
+        x_bases[..., 0] = 0
+    parts = [part if part is None else part.to(dtype) for part in (x, rows, bases, x_bases)]
+    every = torch.arange(40).expand(10, 40)
+    exact = distances_between_planes(parts[0], parts[1][every], parts[2][every], parts[3])
+    found = nearest_planes(*parts[:3], 3, x_bases=parts[3], n_candidates=20)
+    # The squares are lost in the rounding of gap^2; the distances are not.
+    assert_close(found[0], exact.sort(stable=True).values[:, :3])

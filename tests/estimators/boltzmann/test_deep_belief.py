@@ -340,7 +340,7 @@ def test_densities_change_with_the_unit_of_a_column():
     scale = np.array([1, 1e3, 1, 1e-2])
     other, _ = tiny("learned", (4, 3, 3))
     columns = other.layers_[0].columns_
-    other.layers_[0].columns_ = columns._replace(
+    other.layers_[0].columns_ = columns.replaced(
         shift=columns.shift * scale, scale=columns.scale * scale
     )
     # A density in metres is a thousandth of one in kilometres.

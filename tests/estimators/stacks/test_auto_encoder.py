@@ -26,6 +26,7 @@ from skae import (
     DenoisingAutoEncoder,
     SparseCoder,
     StackedAutoEncoder,
+    StackedClassifier,
 )
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.estimators.stacks.auto_encoder import unrolled
@@ -859,7 +860,10 @@ REFUSED = [
     ({"supervision": 0.0}, "'supervision' parameter"),
     ({"pretraining": "supervised"}, "requires y to be passed, but the target y is None"),
     ({"pretraining": ["supervised", None]}, "the target y is None"),
-    ({"pretraining": "supervised", "y": np.zeros(3)}, "y has 3 entries, but X has 200 rows"),
+    (
+        {"pretraining": "supervised", "y": np.zeros(3)},
+        "inconsistent numbers of samples",
+    ),
     ({"pretraining": "supervised", "y": np.full(200, -1)}, "All labels are -1"),
     ({"pretraining": "supervised", "y": np.full(200, 2)}, "one class only"),
     ({"code_activation": "linear", "layer": AutoEncoder(sparsity=0.1)}, "sparsity_penalty='l1'"),
@@ -1069,3 +1073,38 @@ def test_errors_of_parts_name_the_layer(images):
     # The units of the lowest layer were chosen for pixels in [0, 1].
     with pytest.raises(ValueError, match=r"^Layer 0: loss='bernoulli' needs values in \[0, 1\]"):
         stack.partial_fit(3 * images)
+
+
+CHANGES = {
+    "sizes": {"layer_sizes": (7,)},
+    "number": {"layer_sizes": (6, 6)},
+    "kind": {"layer": "rbm"},
+    "depth": {"layer__hidden_layer_sizes": (5,)},
+    "units": {"layer__loss": "gaussian"},
+    "ties": {"layer__tied_weights": False},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("make", [StackedAutoEncoder, StackedClassifier])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_structure_that_changes_while_learning_goes_on(digits, make, changes, method):
+    X, y = digits[0][:50], digits[1][:50] % 3
+    layer = DenoisingAutoEncoder(max_iter=1)
+    model = make((6,), layer=layer, max_iter=1, warm_start=True, random_state=0).fit(X, y)
+    before = pickle.dumps(vars(model))
+    model.set_params(**changes)
+    with pytest.raises(ValueError, match="warm_start=False"):
+        # Nothing is ignored in silence, in stacks as in single layers.
+        getattr(model, method)(X, y)
+    model.set_params(**{"layer_sizes": (6,), "layer": DenoisingAutoEncoder(max_iter=1)})
+    getattr(model, method)(X, y)
+    assert pickle.dumps(vars(model)) != before
+
+
+@pytest.mark.parametrize("pretraining", [3, "unsupervized", {"supervised": 1}])
+def test_partial_fit_names_a_parameter_that_is_wrong(digits, pretraining):
+    stack = StackedAutoEncoder((3,), pretraining=pretraining)
+    # The method is there; what is wrong with it is the parameter.
+    with pytest.raises(ValueError, match="'pretraining' parameter"):
+        stack.partial_fit(digits[0])

@@ -274,12 +274,12 @@ def test_several_outputs_are_several_models(wine):
     X, y = wine
     other = (X[:, 0] > 13).astype(int)
     both = np.stack([y, other], axis=1)
-    both[1::3, 0] = -1
-    both[::5, 1] = -1
-    model = classifier(output="kernel").fit(X, both)
+    both[1::3, 0] = -2
+    both[::5, 1] = -2
+    model = classifier(output="kernel", unlabelled=-2).fit(X, both)
     layers = model.stack_.layers_
     for number in range(2):
-        one = StackedClassifier(layers=layers, pretraining="prefit", output="kernel")
+        one = StackedClassifier(layers=layers, pretraining="prefit", output="kernel", unlabelled=-2)
         one.fit(X, both[:, number])
         assert_allclose(model.predict_proba(X)[number], one.predict_proba(X), rtol=1e-6)
     assert model.predict(X).shape == (178, 2)
@@ -291,6 +291,11 @@ def test_several_numbers_are_several_models(diabetes):
     model = regressor().fit(X, both)
     assert_allclose(model.predict(X)[:, 0], regressor().fit(X, y).predict(X), rtol=1e-9)
     assert model.score(X, both) > 0.5
+    # A row that misses one number teaches the other.
+    both[::3, 1] = np.nan
+    with_gaps = regressor().fit(X, both)
+    assert_allclose(with_gaps.predict(X)[:, 0], model.predict(X)[:, 0], rtol=1e-9)
+    assert with_gaps.score(X, both) > 0.5
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])

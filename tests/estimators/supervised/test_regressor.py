@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
@@ -86,8 +87,6 @@ def test_gradient_steps_tend_to_ridge_regression(table):
         np.ones_like(model.output_bias_),
     )
     for _ in range(300):
-        # The penalty is one part in the number of rows seen: the same rows are no new ones.
-        model.n_labelled_ = 0.0
         model.partial_fit(X, y)
     # From elsewhere, by another way, to the optimum of the same criterion.
     assert_allclose(model.predict(X), best.predict(X), atol=0.02 * y.std())
@@ -228,12 +227,20 @@ def test_unknown_targets_in_the_layers_own_criteria(table):
 
 def test_a_row_with_one_unknown_target_of_two(table):
     X, y = table
-    both = np.stack([y, y], axis=1)
+    both = np.stack([y, -2 * y], axis=1)
     both[100:, 1] = np.nan
     model = small_regressor(n_fine_tuned_layers=0, pretraining=None).fit(X, both)
-    # As documented: a row counts if all of its targets are known.
-    assert model.n_labelled_ == 100
-    assert_allclose(model.predict(X)[:, 0], model.predict(X)[:, 1])
+    assert model.n_labelled_ == 200
+    # Each output learns from all rows whose target it has, as if it were alone.
+    first = clone(model).fit(X, y)
+    assert_allclose(model.predict(X)[:, 0], first.predict(X), rtol=1e-9)
+    second = clone(model).fit(X[:100], -2 * y[:100])
+    halves = np.stack([model.predict(X[:100])[:, 1], second.predict(X[:100])])
+    assert np.corrcoef(halves)[0, 1] > 0.9  # columns are standardised by other rows
+    scores = [first.score(X, y), model.set_params(output="linear").score(X, both)]
+    assert scores[1] == pytest.approx(
+        (scores[0] + r2_score(both[:100, 1], model.predict(X)[:100, 1])) / 2
+    )
 
 
 # Weights
@@ -247,7 +254,7 @@ def test_weights_are_repetitions(table, n_tuned):
     weighted = small_regressor(**settings).fit(X, y, sample_weight=weight)
     repeated = small_regressor(**settings).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
     assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-6)
-    assert weighted.n_labelled_ == repeated.n_labelled_ == weight.sum()
+    assert weighted.labelled_weight_ == repeated.labelled_weight_ == weight.sum()
     # Rows of weight 0 do not matter, whatever they hold.
     other_X, other_y = X.copy(), y.copy()
     other_X[weight == 0], other_y[weight == 0] = 1e3, -1e9
@@ -347,8 +354,7 @@ def test_float32(table):
     X, y = table[0].astype(np.float32), table[1].astype(np.float32)
     for parameters in ({}, {"n_fine_tuned_layers": 0}, {"pretraining": None}):
         model = small_regressor(**parameters).fit(X, y)
-        # float32 could not hold targets that vary little about a large mean.
-        assert model.predict(X).dtype == np.float64
+        assert model.predict(X).dtype == np.float32
         assert model.stack_.transform(X).dtype == np.float32
 
 
@@ -471,7 +477,20 @@ def test_rows_without_a_target_judge_nothing(table):
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e9])
 def test_a_target_that_does_not_vary_has_no_scale(value):
-    kind = Numbers().described(np.column_stack([np.full(30, value), np.arange(30.0)]))
+    kind = Numbers()
+    y = np.column_stack([np.full(30, value), np.arange(30.0)])
+    kind = kind.described(kind.checked(y))
     # What varies is the rounding of its mean, which is nothing to divide by.
     assert kind.scale[0] == 1.0
     assert kind.scale[1] == pytest.approx(np.arange(30).std())
+
+
+@pytest.mark.parametrize(("offset", "dtype"), [(0.0, np.float32), (1e9, np.float64)])
+def test_predictions_have_the_precision_of_rows_and_targets(table, offset, dtype):
+    X, y = table
+    model = small_regressor(pretraining=None).fit(X.astype(np.float32), y + offset)
+    found = model.predict(X.astype(np.float32))
+    # As float32 as the rows are, unless the targets would all become one number.
+    assert found.dtype == dtype
+    assert len(np.unique(found)) > 100
+    assert model.predict(X).dtype == np.float64

@@ -297,9 +297,9 @@ def test_frequencies_of_classes_take_weights_as_repetitions():
     y = np.repeat([0, 1, -1], [6, 14, 280])
 
     def frequency(y, weight=1.0):
-        kind, table = Classes(), y[:, np.newaxis]
-        targets = kind.described(table).encoded(table)
-        return targets.class_frequencies(weight * targets.total)[0]
+        kind = Classes()
+        table = kind.checked(y)
+        return kind.described(table).encoded(table).times(weight).class_frequencies()[0]
 
     once, weighted, repeated = frequency(y), frequency(y, 5.0), frequency(np.tile(y, 5))
     assert weighted == pytest.approx(repeated)

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
@@ -19,7 +20,7 @@ from skae import (
     StackedAutoEncoder,
     TangentDistanceClassifier,
 )
-from skae.diagnostics import local_pca_tangents, tangents
+from skae.diagnostics import local_pca_tangents, principal_angles, tangents
 
 N_FEATURES = 6
 
@@ -326,7 +327,7 @@ def test_bad_classes_name_the_remedy(X, y):
         model.fit(X, np.where(y < 0, -1, 1))
     with pytest.raises(ValueError, match="mixes strings"):
         # What is unknown has to be told from what is known.
-        model.fit(X, np.where(y < 0, -1, y.astype(str).astype(object)))
+        model.fit(X, np.where(y < 0, -2, y.astype(str).astype(object)))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         # One class for each row.
         model.fit(X, y[:-1])
@@ -356,3 +357,28 @@ def test_memory_is_checked_before_it_is_taken(X, y, monkeypatch):
     # The planes of all labelled rows are kept: 40 * 3 * 6 * 8 bytes.
     with pytest.raises(MemoryError, match=r"tangents of the labelled rows.*Use fewer tangents"):
         TangentDistanceClassifier(n_tangents=2).fit(X, y)
+
+
+def test_a_frozen_encoder_sees_the_columns_that_it_knows(X, y):
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    encoder = AutoEncoder(4, max_iter=1, random_state=0).fit(frame)
+    model = TangentDistanceClassifier(1, tangent_source=FrozenEstimator(encoder), n_tangents=2)
+    with pytest.raises(ValueError, match=r"fitted on the columns.*same order"):
+        # Their tangents would be those of other columns.
+        model.fit(frame[list("fedcba")], y)
+    model.fit(frame, y)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("source", ["local_pca", known_directions])
+def test_integers_have_the_tangents_of_floats(y, dtype, source):
+    X = np.random.default_rng(0).integers(0, 200, size=(80, N_FEATURES))
+    settings = {"tangent_source": source, "n_tangents": 2}
+    model = TangentDistanceClassifier(3, **settings).fit(X.astype(dtype), y)
+    exact = TangentDistanceClassifier(3, **settings).fit(X.astype(np.float64), y)
+    # Small integers compute in float32, which holds all of them; none are cast to integers.
+    assert model.rows_.dtype == (np.float64 if dtype == np.int64 else np.float32)
+    rows = X[:5].astype(dtype)
+    found, expected = model.source_.directions(rows), exact.source_.directions(X[:5] * 1.0)
+    assert np.degrees(principal_angles(found, expected)).max() < 0.1
+    assert_array_equal(model.predict(X.astype(dtype)), exact.predict(X * 1.0))

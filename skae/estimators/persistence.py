@@ -1,0 +1,341 @@
+"""Models as files of numbers: arrays and JSON, with nothing in them that could run.
+
+A file is a zip archive. ``model.json`` says what the model is made of, ``0.npy`` and so on are its
+arrays, which `numpy.load` reads as well. Classes are those of this package alone, found by name
+among what it has itself; an instance gets its state, and no constructor or method of it is called.
+"""
+
+import importlib
+import io
+import json
+import math
+import os
+import pkgutil
+import tempfile
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+
+_FORMAT = 1
+_ARRAY_KINDS = "biufcUMm"
+_CONTENT = "model.json"
+
+
+class ModelFileError(ValueError):
+    """A file that holds no model of this package, or not a whole one."""
+
+
+def save(model: BaseEstimator, path) -> None:
+    """Write an estimator, fitted or not, to a file that holds nothing but numbers and text.
+
+    The file is written beside its place and moved there when it is whole: whatever happens, there
+    is the earlier file or the new one.
+
+    Parameters
+    ----------
+    model : estimator
+        Any estimator of this package.
+    path : str or path-like
+        Where to.
+
+    Raises
+    ------
+    TypeError
+        If the model holds something that is no data, such as a function or an estimator of
+        another package: skops or pickle can store it.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import skae
+    >>> X = np.random.default_rng(0).random((50, 4))
+    >>> model = skae.AutoEncoder(2, max_iter=5, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.skae")
+    ...     skae.save(model, path)
+    ...     again = skae.load(path)
+    >>> bool((again.transform(X) == model.transform(X)).all())
+    True
+    """
+    if not isinstance(model, BaseEstimator) or _name(type(model)) not in _classes():
+        raise TypeError(f"{model!r} is no estimator of skae.")
+    writer = _Writer()
+    content = {"format": _FORMAT, "skae": _version(), "model": writer.written(model)}
+    text = json.dumps(content)
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or None)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr(_CONTENT, text)
+                for number, array in enumerate(writer.arrays):
+                    archive.writestr(f"{number}.npy", _npy(array))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path) -> Any:
+    """Read an estimator that `save` wrote. Nothing of the file is executed.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where from.
+
+    Returns
+    -------
+    model : estimator
+
+    Raises
+    ------
+    ModelFileError
+        If the file is no such file, is damaged, or was written by a later version.
+    """
+    return from_bytes(Path(path).read_bytes(), path)
+
+
+def from_bytes(data: bytes, path="The file") -> Any:
+    """The model of a file's bytes; ``path`` is what errors call it."""
+    try:
+        return _Reader(zipfile.ZipFile(io.BytesIO(data)), len(data)).model()
+    except ModelFileError:
+        raise
+    except (MemoryError, RecursionError, Exception) as error:
+        raise ModelFileError(f"{path} is damaged, or no model of skae: {error}") from error
+
+
+class _Writer:
+    """Turns a model into what JSON knows, and a list of arrays."""
+
+    def __init__(self):
+        self.arrays, self._kept, self._open = [], {}, set()
+
+    def written(self, value):
+        """What stands for a value in JSON."""
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else ["float", repr(value)]
+        if isinstance(value, np.generic):
+            return ["scalar", self._place(np.asarray(value))]
+        if id(value) in self._open:
+            raise TypeError("A model that holds itself cannot be saved.")
+        self._open.add(id(value))
+        try:
+            return self._compound(value)
+        finally:
+            self._open.remove(id(value))
+
+    def _compound(self, value):
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind == "O":
+                return ["objects", value.shape, [self.written(part) for part in value.flat]]
+            return ["array", self._place(value)]
+        if sparse.issparse(value):
+            csr = value.tocsr()
+            return ["csr", csr.shape, *map(self._place, (csr.data, csr.indices, csr.indptr))]
+        if isinstance(value, dict):
+            pairs = [[self.written(key), self.written(part)] for key, part in value.items()]
+            return ["dict", pairs]
+        if type(value) in (list, tuple):
+            return [type(value).__name__, [self.written(part) for part in value]]
+        if isinstance(value, slice):
+            return ["slice", *map(self.written, (value.start, value.stop, value.step))]
+        if isinstance(value, range):
+            return ["range", value.start, value.stop, value.step]
+        if isinstance(value, torch.device):
+            return ["device", str(value)]
+        if isinstance(value, np.random.RandomState):
+            return ["random", self.written(list(value.get_state()))]
+        if isinstance(value, FrozenEstimator):
+            return ["frozen", self.written(value.estimator)]
+        if isinstance(value, np.dtype):
+            return ["dtype", value.str]
+        return self._pandas(value) or self._instance(value)
+
+    def _pandas(self, value):
+        if not type(value).__module__.startswith("pandas"):
+            return None
+        if hasattr(value, "categories"):
+            return ["categories", [self.written(c) for c in value.categories], value.ordered]
+        return ["pandas", str(value)] if hasattr(value, "na_value") else None
+
+    def _instance(self, value):
+        name = _name(type(value))
+        if name not in _classes():
+            raise TypeError(
+                f"{value!r} is of a kind that is not saved: only models of skae are, whose "
+                "parameters are numbers, text and models. Use skops or pickle for others."
+            )
+        if isinstance(value, tuple):
+            return ["tuple of", name, [self.written(part) for part in value]]
+        return ["object", name, self.written(dict(vars(value)))]
+
+    def _place(self, array):
+        """The number of an array's entry in the file."""
+        if array.dtype.kind not in _ARRAY_KINDS:
+            raise TypeError(f"Arrays of dtype {array.dtype} are not saved.")
+        if id(array) not in self._kept:
+            self._kept[id(array)] = len(self.arrays), array
+            self.arrays.append(np.asarray(array))
+        return self._kept[id(array)][0]
+
+
+class _Reader:
+    """Makes a model of an archive."""
+
+    def __init__(self, archive, n_bytes):
+        self.archive, self.n_bytes = archive, n_bytes
+
+    def model(self):
+        """The model, if the archive holds one that this version knows."""
+        content = json.loads(self._entry(_CONTENT))
+        if content["format"] != _FORMAT:
+            raise ModelFileError(
+                f"The file has the format {content['format']!r} of skae {content['skae']}, but "
+                f"this is {_version()}, which knows format {_FORMAT}. Use a later version."
+            )
+        model = self.read(content["model"])
+        if not isinstance(model, BaseEstimator):
+            raise ModelFileError("The file holds no estimator.")
+        return model
+
+    def read(self, written):
+        """The value for which something stands in JSON."""
+        if not isinstance(written, list):
+            return written
+        kind, *parts = written
+        return getattr(self, f"_{kind.replace(' ', '_')}" if kind in _KINDS else "_unknown")(*parts)
+
+    def _entry(self, name):
+        info = self.archive.getinfo(name)
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self.n_bytes:
+            raise ModelFileError(f"The entry {name} is not stored as it should be.")
+        return self.archive.read(info)  # which compares a checksum
+
+    def _float(self, text):
+        return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[text]
+
+    def _array(self, number):
+        stored = io.BytesIO(self._entry(f"{int(number)}.npy"))
+        version = np.lib.format.read_magic(stored)
+        if version != (1, 0):
+            raise ModelFileError("An array has a header of another kind.")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stored)
+        n_bytes = len(stored.getvalue()) - stored.tell()
+        if dtype.kind not in _ARRAY_KINDS or math.prod(shape) * dtype.itemsize != n_bytes:
+            raise ModelFileError("An array is not as long as its header says.")
+        stored.seek(0)
+        return np.lib.format.read_array(stored, allow_pickle=False)
+
+    def _scalar(self, number):
+        return self._array(number)[()]
+
+    def _objects(self, shape, parts):
+        found = np.empty(len(parts), dtype=object)
+        for place, part in enumerate(parts):
+            found[place] = self.read(part)
+        return found.reshape(shape)
+
+    def _csr(self, shape, *numbers):
+        matrix = sparse.csr_matrix(tuple(map(self._array, numbers)), shape=tuple(shape))
+        matrix.check_format()
+        return matrix
+
+    def _dict(self, pairs):
+        return {self.read(key): self.read(part) for key, part in pairs}
+
+    def _list(self, parts):
+        return [self.read(part) for part in parts]
+
+    def _tuple(self, parts):
+        return tuple(self._list(parts))
+
+    def _slice(self, *parts):
+        return slice(*map(self.read, parts))
+
+    def _range(self, *parts):
+        return range(*parts)
+
+    def _device(self, name):
+        return torch.device(name)
+
+    def _random(self, state):
+        found = np.random.RandomState()
+        found.set_state(tuple(self.read(state)))
+        return found
+
+    def _frozen(self, estimator):
+        return FrozenEstimator(self.read(estimator))
+
+    def _dtype(self, name):
+        dtype = np.dtype(str(name))
+        if dtype.kind not in _ARRAY_KINDS + "O":
+            raise ModelFileError(f"The dtype {name} is none of a table.")
+        return dtype
+
+    def _pandas(self, name):
+        return importlib.import_module("pandas").api.types.pandas_dtype(str(name))
+
+    def _categories(self, parts, ordered):
+        pandas = importlib.import_module("pandas")
+        return pandas.CategoricalDtype(self._list(parts), bool(ordered))
+
+    def _tuple_of(self, name, parts):
+        cls = _classes()[name]
+        return tuple.__new__(cls, self._list(parts))
+
+    def _object(self, name, state):
+        found = object.__new__(_classes()[name])
+        vars(found).update(self.read(state))
+        return found
+
+    def _unknown(self, *parts):
+        raise ModelFileError("The file has something of a kind that is not known.")
+
+
+_KINDS = {
+    "float", "array", "scalar", "objects", "csr", "dict", "list", "tuple", "slice", "range",
+    "device", "random", "frozen", "dtype", "pandas", "categories", "tuple of", "object",
+}  # fmt: skip
+
+
+@cache
+def _classes() -> dict[str, type]:
+    """The classes of this package by their names: no file can ask for others."""
+    found: dict[str, type] = {}
+    for floor in ("engine", "estimators"):
+        package = importlib.import_module(f"skae.{floor}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, type) and value.__module__.startswith("skae."):
+                    found[_name(value)] = value
+    return found
+
+
+def _version():
+    return importlib.import_module("skae").__version__
+
+
+def _name(cls):
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _npy(array):
+    stored = io.BytesIO()
+    np.lib.format.write_array(stored, array, version=(1, 0), allow_pickle=False)
+    return stored.getvalue()

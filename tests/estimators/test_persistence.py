@@ -1,0 +1,165 @@
+"""Model files: the same model again, nothing that runs, errors of our own for what is damaged."""
+
+import json
+import os
+import warnings
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from registry import CASES
+from sklearn.cluster import KMeans
+from sklearn.frozen import FrozenEstimator
+
+import skae
+from skae import AutoEncoder, SparseCoder, StackedClassifier
+from skae.estimators.persistence import from_bytes
+
+# Every byte is tried where this is set; else about so many of them.
+EVERY_BYTE, SOME_BYTES = "SKAE_EVERY_BYTE" in os.environ, 400
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_estimator_comes_back(case, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of models that are hardly trained
+        model = case.fit()
+    skae.save(model, tmp_path / "model")
+    again = skae.load(tmp_path / "model")
+    assert type(again) is type(model)
+    assert_array_equal(np.asarray(case.output(again)), np.asarray(case.output(model)))
+    assert again.get_params().keys() == model.get_params().keys()
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_models_of_tables_know(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "number": np.arange(40.0),
+            "text": list("xyzw") * 10,
+            "date": pd.date_range("2020", periods=40),
+            "kind": pd.Categorical(list("pq") * 20),
+        }
+    )
+    y = np.where(np.arange(40) % 3 > 0, np.array(["no", "yes"])[np.arange(40) % 2], None)
+    model = StackedClassifier(max_iter=2, unlabelled=np.nan, random_state=0).fit(frame, y)
+    skae.save(model, tmp_path / "model")
+    again = skae.load(tmp_path / "model")
+    assert_array_equal(again.predict_proba(frame), model.predict_proba(frame))
+    assert np.isnan(again.unlabelled)
+    frozen = FrozenEstimator(AutoEncoder(3, max_iter=1, random_state=0).fit(frame[["number"]]))
+    skae.save(SparseCoder(dictionary=frozen), tmp_path / "model")
+    assert skae.load(tmp_path / "model").dictionary.estimator.n_features_in_ == 1
+
+
+def test_a_model_goes_on_where_it_was(X, tmp_path):
+    model = AutoEncoder(3, random_state=0).partial_fit(X)
+    skae.save(model, tmp_path / "model")
+    again = skae.load(tmp_path / "model").partial_fit(X)
+    # Moments and random state are in the file.
+    assert_array_equal(again.transform(X), model.partial_fit(X).transform(X))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SparseCoder(dictionary=KMeans()),
+        AutoEncoder(corruption=lambda x, generator: (x, None)),
+        KMeans(),
+        "no model",
+    ],
+)
+def test_what_is_no_data_is_refused(model, tmp_path):
+    with pytest.raises(TypeError, match=r"not saved|no estimator of skae"):
+        skae.save(model, tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_write_that_fails_leaves_the_earlier_file(X, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    model = AutoEncoder(2, max_iter=1, random_state=0).fit(X)
+    skae.save(model, path)
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        skae.save(AutoEncoder(3), path)
+    assert os.listdir(tmp_path) == ["model"]
+    assert_array_equal(skae.load(path).transform(X), model.transform(X))
+
+
+def stored(model, tmp_path):
+    skae.save(model, tmp_path / "model")
+    return (tmp_path / "model").read_bytes()
+
+
+def rewritten(data, tmp_path, change):
+    """A file whose content was changed, with checksums that are right."""
+    (tmp_path / "old").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "old") as old, zipfile.ZipFile(tmp_path / "new", "w") as new:
+        for name in old.namelist():
+            entry = old.read(name)
+            if name == "model.json":
+                entry = json.dumps(change(json.loads(entry))).encode()
+            new.writestr(name, entry)
+    return tmp_path / "new"
+
+
+ATTACKS = {
+    "another package": ["object", "subprocess.Popen", ["dict", []]],
+    "a builtin": ["object", "builtins.eval", ["dict", []]],
+    "a method": ["entry", "model.json"],
+    "no estimator": ["dict", []],
+    "a later array": ["array", 999],
+    "a path": ["array", "../../etc/passwd"],
+    "a type": ["dtype", "O8,O8"],
+}
+
+
+@pytest.mark.parametrize("content", ATTACKS.values(), ids=ATTACKS)
+def test_files_ask_for_nothing_else(content, tmp_path):
+    data = stored(AutoEncoder(2), tmp_path)
+    path = rewritten(data, tmp_path, lambda found: found | {"model": content})
+    with pytest.raises(skae.ModelFileError):
+        skae.load(path)
+
+
+def test_a_file_of_a_later_version(tmp_path):
+    data = stored(AutoEncoder(2), tmp_path)
+    path = rewritten(data, tmp_path, lambda found: found | {"format": 2, "skae": "9.0"})
+    with pytest.raises(skae.ModelFileError, match=r"format 2 of skae 9\.0.*later version"):
+        skae.load(path)
+
+
+def test_objects_among_arrays_are_not_read(tmp_path):
+    data = stored(AutoEncoder(2, max_iter=1).fit(np.random.default_rng(0).random((9, 3))), tmp_path)
+    (tmp_path / "old").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "old") as old, zipfile.ZipFile(tmp_path / "new", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"'<f8'", b"'|O' "))
+    with pytest.raises(skae.ModelFileError, match="array"):
+        skae.load(tmp_path / "new")
+
+
+def test_damaged_files(tmp_path):
+    rows = np.random.default_rng(0).random((9, 3))
+    model = AutoEncoder(2, max_iter=1, random_state=0).fit(rows)
+    vars(model).pop("_training_state", None)
+    data, codes = stored(model, tmp_path), model.transform(rows)
+    places = range(len(data)) if EVERY_BYTE else range(0, len(data), len(data) // SOME_BYTES)
+    refused = 0
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 0xFF
+        try:
+            again = from_bytes(bytes(damaged))
+        except skae.ModelFileError:
+            refused += 1
+            continue
+        # What is not noticed is of no account: times and flags of the archive's own.
+        assert_array_equal(again.transform(rows), codes)
+        assert again.get_params() == model.get_params()
+    assert refused > 0.8 * len(places)
+    for length in range(0, len(data), len(data) // 20):
+        with pytest.raises(skae.ModelFileError):
+            from_bytes(data[:length])
