@@ -169,7 +169,10 @@ def test_stacks(pretraining, fine_tuning, table):
 
 def test_fine_tuning_scores_what_was_observed(table):
     X, _ = table
-    stack = StackedAutoEncoder((6, 4), fine_tuning=True, max_iter=60, random_state=0)
+    settings = {"learning_rate": 0.01, "max_iter": 60, "random_state": 0}
+    stack = StackedAutoEncoder(
+        (6, 4), layer=AutoEncoder(4, **settings), fine_tuning=True, **settings
+    )
     stack.fit(with_gaps(X, 0.1))
     assert stack.loss_curve_[-1] < stack.loss_curve_[0]
     # The curve is in nats of what was observed, as the score is.

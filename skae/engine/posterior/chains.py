@@ -30,8 +30,8 @@ from skae.engine.posterior.energies import Energy, Scale, largest_curvature, sca
 
 # Acceptance that warming up aims at: of trajectories, and of Langevin proposals.
 _AIM = {"hmc": 0.8, "mala": 0.6}
-# A step of stochastic gradients, in the widths of the narrowest direction: it widens that by 7 %.
-_STOCHASTIC_STEP = 0.5
+# A step of stochastic gradients, in the widths of the narrowest direction: it widens that by 2 %.
+_STOCHASTIC_STEP = 0.25
 # Draws of an objective's noise that its gradient at the start is a mean over, and rows to see how
 # the energy curves.
 _NOISE_PASSES, _CURVATURE_ROWS = 10, 2000

@@ -82,7 +82,7 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
     Chains begin at the parameters that training has found. Each parameter has a step of its own, by
     how the energy curves there; a common factor is adapted while the chains burn in, and then
     fixed. Where all rows are used, proposals are accepted or rejected, in double precision, and the
-    law is exact. Stochastic gradients reject nothing, and widen the law by about 7 % along the
+    law is exact. Stochastic gradients reject nothing, and widen the law by about 2 % along the
     narrowest direction, less along others; they are compared with those of the same rows at the
     start of the chain, which spares most of their noise [4]_.
 
@@ -170,8 +170,8 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
         constraints=[StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         kind='float or "auto"',
         doc="""Size of a step, in units in which the energy curves about as much along all
-        parameters. "auto" is adapted to an acceptance of 0.8 for "hmc" and 0.6 for "mala", and half
-        the width of the narrowest direction for "sgld".""",
+        parameters. "auto" is adapted to an acceptance of 0.8 for "hmc" and 0.6 for "mala", and a
+        quarter of the width of the narrowest direction for "sgld".""",
     )
     temperature: float = parameter(
         default=1.0,

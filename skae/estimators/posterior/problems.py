@@ -41,9 +41,10 @@ def pose(model, X, y, sample_weight, *, n_doubles: float) -> Problem:
     """
     name = type(model).__name__
     if isinstance(model, SupervisedStack):
-        is_tangent = isinstance(model, ManifoldTangentClassifier)
-        criterion = tangent_criterion if is_tangent else own_criterion
-        problem = Problem(*pose_again(model, X, y, sample_weight, criterion, n_doubles=n_doubles))
+        has_tangents = isinstance(model, ManifoldTangentClassifier)
+        criterion = tangent_criterion if has_tangents else own_criterion
+        options = {"n_doubles": n_doubles}
+        problem = Problem(*pose_again(model, X, y, sample_weight, criterion, **options))
     elif isinstance(model, Transformer):
         _refuse_layers_alone(model, name)
         problem = _pose_transformer(model, X, sample_weight, n_doubles)

@@ -35,7 +35,9 @@ def worth(traces: np.ndarray) -> tuple[float, float]:
     """
     outputs = traces[:, :, 1:]
     if not np.isfinite(outputs).all():
-        raise ValueError("Chains left all bounds. Use a smaller step_size, or method='hmc'.")
+        raise ValueError(
+            "Chains left all bounds. Use a smaller step_size, or penalties that bound parameters."
+        )
     size = float(np.median(effective_sample_size(outputs)))
     agree = potential_scale_reduction(outputs) if len(outputs) > 1 else np.nan
     return size, float(np.median(agree))

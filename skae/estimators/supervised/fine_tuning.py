@@ -267,9 +267,9 @@ def pose_again(
 ):
     """What the fine-tuning of a fitted model descends on, and how its result is kept.
 
-    ``make_criterion`` is as of `fit_stack`. Returned are the engine's model, the data, the weights,
-    how many rows have a target, each by its weight, and a function that makes a fitted model of
-    other weights. Up to ``n_doubles`` rows are in double precision.
+    ``make_criterion`` is that of `fit_stack`. Returned are the engine's model, the data, the
+    weights, how many rows have a target, each by its weight, and a function that makes a fitted
+    model of other weights. Up to ``n_doubles`` rows are in double precision.
     """
     if model.kernel_output_ is not None:
         raise ValueError(
@@ -279,9 +279,8 @@ def pose_again(
     read = read_rows(model, X, y, sample_weight, is_fresh=False)
     if read.data.shape[0] <= n_doubles:
         read = read._replace(data=read.data.astype(np.float64))
-    stack, output = model.stack_, _output(model)
-    n_tuned = _n_tuned(model, stack.layers_)
-    task = make_task(model, read, read.targets, None, stack, n_tuned, output, is_fresh=False)
+    output, n_tuned = _output(model), _n_tuned(model, model.stack_.layers_)
+    task = make_task(model, read, read.targets, None, model.stack_, n_tuned, output, is_fresh=False)
 
     def keep(weights):
         twin = copy.copy(model)

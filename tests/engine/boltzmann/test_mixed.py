@@ -375,7 +375,8 @@ def p_value(rows, states, p):
     ],
 )
 def test_chains_reach_the_law(layout, sampler, generator):
-    machine = make_machine(layout)
+    # Weights of which 60 steps of Gibbs sampling are enough, whatever their draw.
+    machine = make_machine(layout, spread=0.7)
     base = torch.zeros(machine.n_visible).double()
     start = machine.tempered(base).start(N_CHAINS, generator)
     if sampler == "gibbs":
@@ -400,7 +401,9 @@ def test_chains_reach_the_law(layout, sampler, generator):
             spread = law @ (v[:, columns[0]] - exact) ** 2
             error = (spread / N_CHAINS).sqrt()
             assert abs(rows[:, columns[0]].mean() - exact) < 5 * error
-            assert abs(rows[:, columns[0]].var() / spread - 1) < 0.1
+            # That of a variance follows from the fourth moment, which a rare far mode makes large.
+            error = ((law @ (v[:, columns[0]] - exact) ** 4 - spread**2) / N_CHAINS).sqrt()
+            assert abs(rows[:, columns[0]].var() - spread) < 5 * error
 
 
 def test_memory_for_draws_changes_nothing(layout):
