@@ -244,7 +244,7 @@ def measured(model: Model, theta: Parameters, data: Data) -> dict[str, np.ndarra
     """What a model measures itself to be, on some of the rows, with noise of the measure's own."""
     if model.measure is None:
         return {}
-    n_rows = max(100, min(2000, 2_000_000 // model.n_features))
+    n_rows = max(1, min(2000, 2_000_000 // model.n_features))
     rows = data.rows.take(some_of(data.index, n_rows))
     generator = torch.Generator(rows.device).manual_seed(0)
     with torch.no_grad():
