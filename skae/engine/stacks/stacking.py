@@ -9,6 +9,7 @@ prefix, "0." for layer 0. With z_l what layer l sees, h_0 = x and d_l its decode
 Rows come standardised for the lowest layer, and ``a`` is the pre-activation of its units.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -121,7 +122,12 @@ class Layerwise(Objective):
 
     The codes are constant in the gradient: every layer learns at the same time, and each by its
     own rule alone. The first of the layers has the number ``first`` in its stack.
+
+    What a layer has to explain grows while those below learn, so a sum above that of the start is
+    no explosion.
     """
+
+    baseline = math.inf
 
     def __init__(self, models: Sequence[Model], objectives: Sequence, first: int = 0):
         self.models, self.objectives = models, objectives

@@ -259,7 +259,7 @@ def test_extreme_weights_do_not_pass_for_good_ones(kind, spread, dtype, rows):
 @pytest.mark.parametrize("kind", KINDS)
 def test_moderate_weights_reach_their_bound_at_best(kind, rows):
     machine = make_machine(6, 4, kind, 50.0)
-    value = pseudo_log_likelihood(machine, rows(machine, 300))
+    value = pseudo_log_likelihood(machine, rows(machine, 3000))
     # Modes are far apart, so that given the others' units a column is in a known one: the best
     # rows come near the bound of the test above, which is hence not idle ...
     assert value.max() > bound(machine, 6) - 1.0

@@ -57,9 +57,12 @@ def test_gaps_do_not_shrink_the_covariance(normal, generator):
 def test_columns_that_sum_to_one_can_be_fitted(generator):
     code = torch.randint(0, 3, (200,), generator=generator)
     one_hot = torch.nn.functional.one_hot(code, 3).double()
-    x = torch.cat([one_hot, one_hot @ torch.arange(3.0, dtype=torch.float64).unsqueeze(1)], dim=1)
+    # Two numbers of which the three columns are linear functions: with one, the one in the middle
+    # would be a tie.
+    numbers = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]], dtype=torch.float64)
+    x = torch.cat([one_hot, one_hot @ numbers], dim=1)
     gaps = x.clone()
     gaps[::4, :3] = torch.nan
     filled = conditional_means(gaps, fit_normal(gaps))
-    # The number tells the category; the covariance is singular but for the ridge.
+    # The numbers tell the category; the covariance is singular but for the ridge.
     assert (filled[::4, :3].argmax(dim=1) == code[::4]).double().mean() > 0.9

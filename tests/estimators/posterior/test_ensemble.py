@@ -23,6 +23,8 @@ from skae import (
 )
 
 SHORT = {"n_members": 20, "n_chains": 1, "burn_in": 20, "thinning": 2, "n_steps": 5}
+# Of a whole network, which has many more parameters: fewer steps would be worth too few draws.
+LONGER = SHORT | {"burn_in": 40, "n_steps": 20}
 OUTPUT = {"layer": "auto", "output": "linear", "n_fine_tuned_layers": 0, "max_iter": 3}
 
 
@@ -112,7 +114,7 @@ def test_draws_are_the_same_for_a_seed_on_one_and_two_threads(fitted):
 def test_densities_are_averages_for_auto_encoders():
     X, _ = classes(40)
     model = AutoEncoder(2, activation="tanh", weight_decay=0.1, max_iter=20)
-    ensemble = PosteriorEnsemble(model, **SHORT, random_state=0).fit(X)
+    ensemble = PosteriorEnsemble(model, **LONGER, random_state=0).fit(X)
     assert ensemble.method_ == "hmc"
     scores = [member.score_samples(X) for member in ensemble.estimators_]
     expected = special.logsumexp(scores, axis=0) - np.log(20)
@@ -165,7 +167,7 @@ class Sampling(AutoEncoder):
 def test_samples_are_of_all_members():
     X, _ = classes(40)
     model = Sampling(2, activation="tanh", weight_decay=0.1, max_iter=20)
-    ensemble = PosteriorEnsemble(model, **SHORT, random_state=0).fit(X)
+    ensemble = PosteriorEnsemble(model, **LONGER, random_state=0).fit(X)
     of_members = {member.weights_["weight_0"].flat[0] for member in ensemble.estimators_}
     found = ensemble.sample(50, random_state=0)
     assert found.shape == (50, 4)

@@ -606,7 +606,8 @@ def test_parameters_that_are_not_there():
 def test_grid_search(images, classes, stack, grid):
     pipeline = make_pipeline(stack, LogisticRegression(max_iter=1000))
     steps = {f"stackedautoencoder__{name}": values for name, values in grid.items()}
-    search = GridSearchCV(pipeline, steps, cv=2).fit(images, classes)
+    # Accuracies of two models may be equal by chance, likelihoods are not.
+    search = GridSearchCV(pipeline, steps, cv=2, scoring="neg_log_loss").fit(images, classes)
     scores = search.cv_results_["mean_test_score"]
     # Each setting arrives: two different models came out.
     assert np.isfinite(scores).all()
