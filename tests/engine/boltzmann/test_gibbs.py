@@ -61,6 +61,7 @@ def test_the_test_of_invariance_notices_a_wrong_step(wrong, make_machine, law, p
 def test_hidden_units_are_those_of_the_new_visible_ones(make_machine, generator):
     machine = make_machine(5, 4)
     machine.weight.mul_(1e4)
+    machine.hidden_bias.mul_(1e4)  # which is all that counts where no visible unit is on
     state = gibbs_state(machine, torch.zeros(50, 5).double(), generator)
     visible, hidden = gibbs_step(machine, generator)(state)
     # With such weights P(h | v) is 0 or 1: the state's two parts belong together.

@@ -1330,8 +1330,9 @@ def test_likelihood_grows(binary_digits, rule, centered):
         log_partition = model.log_partition_function().value
         scores.append(model.score(binary_digits, log_partition=log_partition))
     # Each rule descends on the exact negative log-likelihood, though none can compute it.
-    assert scores[0] < scores[1] - 1
-    assert scores[1] < scores[2] - 0.5
+    assert scores[0] < scores[1] - 0.3
+    assert scores[1] < scores[2] - 0.3
+    assert scores[0] < scores[2] - 1.5
     # And all go far beyond independent units.
     assert scores[2] > independent_units(binary_digits) + 2
 
