@@ -145,8 +145,8 @@ def test_a_penalty_with_and_without_a_gradient_of_its_own(tied_weights, weighted
     weight = np.random.default_rng(1).random(len(table)) if weighted else None
     settings = {**QUICK, "tied_weights": tied_weights, "contraction": 0.1}
     plain = AutoEncoder(**settings).fit(table, sample_weight=weight)
-    differentiated = AutoEncoder(penalties=[Squares(0.3)], **settings)
-    closed = AutoEncoder(penalties=(SquaresInClosedForm(0.3),), **settings)
+    differentiated = AutoEncoder(penalties=[Squares(3.0)], **settings)
+    closed = AutoEncoder(penalties=(SquaresInClosedForm(3.0),), **settings)
     # Autograd and the closed form beside the others' closed forms are the same training.
     assert_same_weights(
         differentiated.fit(table, sample_weight=weight), closed.fit(table, sample_weight=weight)
