@@ -74,48 +74,43 @@ def denoising(denoiser: Denoiser, generator: torch.Generator) -> Step:
 @CHAINS.named("contractive")
 def contractive(denoiser: Denoiser, generator: torch.Generator) -> Step:
     """Codes move by J J^T eps, J = dh/dx: along the directions in which the data vary."""
-    model, theta = denoiser.model, denoiser.theta
 
     def step(state):
-        x, _ = state
-        jacobian = jacobian_of(model, theta, x)
-        code = model.encode(theta, x)
-        eps = torch.empty_like(code).normal_(generator=generator)
-        move = jacobian.gram_times(eps.unsqueeze(1))[:, 0]
+        code, move = _moved_along_the_data(denoiser, state[0], generator)
         return _decoded(denoiser, code + denoiser.noise * move, generator)
 
     return step
 
 
+def _moved_along_the_data(denoiser, x, generator):
+    """The codes of rows, and J J^T eps for each."""
+    code = denoiser.model.encode(denoiser.theta, x)
+    eps = torch.empty_like(code).normal_(generator=generator)
+    jacobian = jacobian_of(denoiser.model, denoiser.theta, x)
+    return code, jacobian.gram_times(eps.unsqueeze(1))[:, 0]
+
+
 @CHAINS.named("isotropic")
 def isotropic(denoiser: Denoiser, generator: torch.Generator) -> Step:
-    """For comparison: as much noise, but alike in all directions.
-
-    Without a level of Gaussian noise it is noise on codes, of the same length as J J^T eps.
-    """
+    """For comparison: as much noise, but alike in all directions."""
     model, theta = denoiser.model, denoiser.theta
 
-    def of_rows(state):
+    def step(state):
         x, _ = state
         output = model.reconstruct(theta, denoiser.noisy(x, generator))
         mean = model.units.mean(output)
         drawn = denoiser.noisy(mean, generator)
         return _kept(denoiser, _with_discrete(denoiser, drawn, output, generator), mean)
 
-    return of_rows
+    return step
 
 
 @CHAINS.named("isotropic_codes")
 def isotropic_codes(denoiser: Denoiser, generator: torch.Generator) -> Step:
     """For comparison: codes move by as much as in "contractive", but alike in all directions."""
-    model, theta = denoiser.model, denoiser.theta
 
     def step(state):
-        x, _ = state
-        jacobian = jacobian_of(model, theta, x)
-        code = model.encode(theta, x)
-        eps = torch.empty_like(code).normal_(generator=generator)
-        move = jacobian.gram_times(eps.unsqueeze(1))[:, 0]
+        code, move = _moved_along_the_data(denoiser, state[0], generator)
         length = torch.linalg.vector_norm(move, dim=1, keepdim=True)
         other = torch.empty_like(code).normal_(generator=generator)
         other = other * (length / torch.linalg.vector_norm(other, dim=1, keepdim=True))

@@ -25,7 +25,7 @@ from skae.engine.boltzmann.samplers import (
 from skae.engine.optimisation.devices import Place, place_of, require_memory, suitable_threads
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
-from skae.estimators.face.densities import LogPartition, log_volume
+from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
 from skae.estimators.face.parameters import document_methods
 from skae.estimators.face.training import StepLine, usable_place
 from skae.estimators.face.transformer import check_same_weights
@@ -35,8 +35,6 @@ _EXACT = Place(torch.float64, torch.device("cpu"))
 _TIME_TO_MOVE = 20
 # Temperatures that swap more rarely than this are too far apart.
 _SWAPPED = 0.01
-# Annealed estimates are trusted if at least this fraction of the chains carries them.
-_TRUSTED = 0.1
 
 
 def machine_of(model, place: Place | None = None) -> BipartiteMachine:
@@ -264,14 +262,7 @@ class BoltzmannSampling:
         _require_room(6 * n_chains, machine, "Annealing", "n_chains")
         with sampling(name, machine, n_chains, shows=bool(self.verbose)) as listener:
             estimate = annealed_importance_sampling(path, betas, n_chains, generator, listener)
-        if estimate.effective_chains < _TRUSTED * n_chains:
-            warn(
-                f"log Z of this {name} rests on {estimate.effective_chains:.1f} of {n_chains} "
-                "chains, so its standard error is too small. Use more n_temperatures (now "
-                f"{n_temperatures}).",
-                ConvergenceWarning,
-            )
-        return LogPartition(estimate.log_partition + volume, estimate.standard_error, "ais")
+        return annealed_log_partition(name, estimate, n_chains, n_temperatures, volume)
 
 
 def report_stuck(frozen, states, what, n_chains=None) -> str | None:

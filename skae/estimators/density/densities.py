@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import (
     check_choice,
@@ -13,7 +12,6 @@ from skae._validation import (
     check_number,
     make_generator,
 )
-from skae._warnings import warn
 from skae.engine.boltzmann.samplers import annealed_importance_sampling, annealing_temperatures
 from skae.engine.density.denoisers import Denoiser
 from skae.engine.density.energies import (
@@ -28,15 +26,13 @@ from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.models import FittedModel
 from skae.estimators.density.models import denoiser_of, level_of, spread_of
 from skae.estimators.density.sampling import Request, chain_states, one_level
-from skae.estimators.face.densities import LogPartition, log_volume
+from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
 from skae.estimators.face.training import StepLine, usable_place
 from skae.estimators.face.transformer import Transformer
 
 _EXACT = Place(torch.float64, torch.device("cpu"))
 # Columns up to which covariances are arrays.
 _DENSE = 1000
-# Annealed estimates are trusted if at least this part of the chains carries them.
-_TRUSTED = 0.1
 
 
 class LocalMoments(NamedTuple):
@@ -246,15 +242,12 @@ def log_partition_function(
             estimate = annealed_importance_sampling(path, betas, n_chains, generator, listener)
         finally:
             line.finish()
-    if estimate.effective_chains < _TRUSTED * n_chains or not np.isfinite(estimate.log_partition):
-        warn(
-            f"log Z of this {type(self).__name__} rests on {estimate.effective_chains:.1f} of "
-            f"{n_chains} chains, so its standard error is too small. Use more n_temperatures "
-            f"(now {n_temperatures}); where that does not help, the energy has no finite "
-            "integral, which bounded hidden units (activation='sigmoid' or 'tanh') ensure.",
-            ConvergenceWarning,
-        )
-    return LogPartition(estimate.log_partition + volume, estimate.standard_error, "ais")
+    more = (
+        "; where that does not help, the energy has no finite integral, which bounded hidden units "
+        "(activation='sigmoid' or 'tanh') ensure"
+    )
+    name = type(self).__name__
+    return annealed_log_partition(name, estimate, n_chains, n_temperatures, volume, more)
 
 
 def score_samples(self, X, *, log_partition=None, noise=None):

@@ -3,6 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from skae._warnings import warn
+
+# Annealed estimates are trusted if at least this part of the chains carries them.
+_TRUSTED = 0.1
 
 
 class LogPartition(NamedTuple):
@@ -27,3 +33,21 @@ class LogPartition(NamedTuple):
 def log_volume(columns) -> float:
     """What a log-density of standardised columns exceeds that of the data by."""
     return float(np.log(columns.scale).sum())
+
+
+def annealed_log_partition(
+    name, estimate, n_chains, n_temperatures, volume, more=""
+) -> LogPartition:
+    """Log Z by annealing, with a warning where few chains carry it.
+
+    ``volume`` is of `log_volume`; ``more`` is another remedy to name.
+    """
+    trusted = estimate.effective_chains >= _TRUSTED * n_chains
+    if not (trusted and np.isfinite(estimate.log_partition)):
+        warn(
+            f"log Z of this {name} rests on {estimate.effective_chains:.1f} of {n_chains} chains, "
+            "so its standard error is too small. Use more n_temperatures (now "
+            f"{n_temperatures}){more}.",
+            ConvergenceWarning,
+        )
+    return LogPartition(estimate.log_partition + volume, estimate.standard_error, "ais")
