@@ -35,6 +35,12 @@ SMALL = {
 # Three relu units may all be dead from the start.
 SMALL_OF = {
     "TableFeatures": {"activation": "tanh", "hidden_layer_sizes": ()},
+    # Codes need not be accurate here, and each of a fit's many inferences takes a share of it.
+    "SparseCoder": {"inference_tol": 1e-2},
+    "PSD": {"inference_tol": 1e-2},
+    "ConvolutionalPSD": {"inference_tol": 1e-2, "inference_max_iter": 4, "filter_shape": 3},
+    # The layer's own epochs are not those of fine-tuning.
+    "ManifoldTangentClassifier": {"layer": skae.ContractiveAutoEncoder(max_iter=3)},
     # The output alone is drawn, so that few moves are enough.
     "PosteriorEnsemble": {
         "estimator": skae.StackedClassifier(

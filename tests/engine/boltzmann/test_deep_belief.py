@@ -163,7 +163,8 @@ def test_bound_is_an_unbiased_estimate_of_its_expectation(sizes, kind, generator
     machines = make_stack(sizes, kind)
     x = rows_for(machines[0], kind)[:9]
     n = 1500
-    values = torch.stack([variational_bound(machines, x, generator) for _ in range(n)])
+    # Rows are independent of each other: many times the same ones are many draws.
+    values = variational_bound(machines, x.repeat(n, 1), generator).view(n, len(x))
     expected = exact_bound(machines, x) + top_partition(machines)
     # The mean over draws of the estimate is the sum over all states of the hidden layers. Of the
     # rows together: what one of them draws may hang on rare states that were never seen.
@@ -334,9 +335,7 @@ def test_downward_pass_of_one_machine(kind, generator, make_stack):
     means = machines[0].units.mean(machines[0].visible_input(all_states(3)))
     on = torch.sigmoid(machines[0].hidden_input(x))
     n = 20_000
-    smooth = torch.stack(
-        [sample_downwards(machines, x[:1], generator, means=True)[0] for _ in range(n)]
-    )
+    smooth = sample_downwards(machines, x[:1].expand(n, -1), generator, means=True)
     # Means need a state of h_1: a draw given the visible units, so each is one of eight.
     assert torch.cdist(smooth, means).amin(1).max() < 1e-5
     h = all_states(3)

@@ -44,18 +44,18 @@ def proximal_gradient(D, x, alpha, groups, positive, n_steps=400, n_inner=300):
     """
     D, x, members = D.numpy(), x.numpy(), groups.members.numpy()
     root = np.sqrt(np.broadcast_to(groups.weight.numpy(), members.shape))
-    A = np.zeros((*members.shape, len(D)))
-    for g, place in np.ndindex(*members.shape):
-        A[g, place, members[g, place]] = root[g, place]
+    # A row for each place in a group: h A^T is all groups' parts of a code side by side.
+    A = np.zeros((members.size, len(D)))
+    A[np.arange(members.size), members.ravel()] = root.ravel()
     step = 1 / np.linalg.norm(D, 2) ** 2
-    inner_step = 1 / (np.einsum("gsk,gsl->kl", A, A).max() + positive)
+    inner_step = 1 / ((A.T @ A).max() + positive)
     codes = np.zeros((len(x), len(D)))
     dual, sign = np.zeros((len(x), *members.shape)), np.zeros_like(codes)
     for _ in range(n_steps):
         v = codes + step * (x - codes @ D) @ D.T
         for _ in range(n_inner):
-            h = v - np.einsum("ngs,gsk->nk", dual, A) + sign
-            new = dual + inner_step * np.einsum("nk,gsk->ngs", h, A)
+            h = v - dual.reshape(len(x), -1) @ A + sign
+            new = dual + (inner_step * h @ A.T).reshape(dual.shape)
             size = np.linalg.norm(new, axis=2, keepdims=True)
             new *= np.minimum(1, alpha * step / np.maximum(size, 1e-300))
             new_sign = np.maximum(sign - inner_step * h, 0) if positive else sign
@@ -63,7 +63,7 @@ def proximal_gradient(D, x, alpha, groups, positive, n_steps=400, n_inner=300):
             dual, sign = new, new_sign
             if change < 1e-12:
                 break
-        new_codes = v - np.einsum("ngs,gsk->nk", dual, A) + sign
+        new_codes = v - dual.reshape(len(x), -1) @ A + sign
         if positive:
             new_codes = np.maximum(new_codes, 0)
         done, codes = abs(new_codes - codes).max() < 1e-10, new_codes
