@@ -163,8 +163,7 @@ def test_bound_is_an_unbiased_estimate_of_its_expectation(sizes, kind, generator
     machines = make_stack(sizes, kind)
     x = rows_for(machines[0], kind)[:9]
     n = 1500
-    # Rows are independent of each other: many times the same ones are many draws.
-    values = variational_bound(machines, x.repeat(n, 1), generator).view(n, len(x))
+    values = torch.stack([variational_bound(machines, x, generator) for _ in range(n)])
     expected = exact_bound(machines, x) + top_partition(machines)
     # The mean over draws of the estimate is the sum over all states of the hidden layers. Of the
     # rows together: what one of them draws may hang on rare states that were never seen.

@@ -822,10 +822,12 @@ def test_arguments_of_sample(parameters, match):
 
 def test_names_of_samplers():
     model, _ = machine("bernoulli", n_visible=6, n_hidden=4)
-    plain, tempered = model.sample(20), model.sample(20, n_temperatures=4)
+    settings = {"n_samples": 20, "burn_in": 20}
+    plain, tempered = model.sample(**settings), model.sample(**settings, n_temperatures=4)
     # "auto" is one of the two by the number of temperatures.
-    assert_array_equal(model.sample(20, method="gibbs"), plain)
-    assert_array_equal(model.sample(20, method="tempering", n_temperatures=4), tempered)
+    assert_array_equal(model.sample(**settings, method="gibbs"), plain)
+    again = model.sample(**settings, method="tempering", n_temperatures=4)
+    assert_array_equal(again, tempered)
 
 
 def single_site(machine, generator):
