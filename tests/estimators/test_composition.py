@@ -601,7 +601,7 @@ def test_early_stopping_keeps_the_best_weights(case):
     settings = {"early_stopping": True, "learning_rate": 0.3, "n_iter_no_change": 5, "tol": 0}
     settings |= {"learning_rate_schedule": "constant"}
     # A dictionary for rows without structure soon suits its own rows alone.
-    noise = np.random.default_rng(0).normal(size=(12, 4)) if case.cls is SparseCoder else None
+    noise = np.random.default_rng(0).normal(size=(12, 4)) if str(case) == "SparseCoder" else None
     model = case.fit(noise, max_iter=200, **settings)
     # One entry per epoch beside the training loss; the end came with no progress.
     assert len(model.validation_curve_) == len(model.loss_curve_) == model.n_iter_
