@@ -16,7 +16,6 @@ from skae import (
     PSD,
     RBM,
     AutoEncoder,
-    CollapsedCodeWarning,
     ConvolutionalPSD,
     DeepBeliefNetwork,
     DenoisingAutoEncoder,
