@@ -11,7 +11,7 @@ A test imports what it needs::
 import inspect
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 
 import skae
 
@@ -106,8 +106,12 @@ class Case:
 
     def make(self, **parameters):
         """A small one; parameters that this class does not have are an error."""
-        small = {name: value for name, value in SMALL.items() if self.takes(name)}
-        return self.cls(**{**small, **SMALL_OF.get(self.cls.__name__, {}), **parameters})
+        given = {name: value for name, value in SMALL.items() if self.takes(name)}
+        given |= SMALL_OF.get(self.cls.__name__, {}) | parameters
+        if isinstance(given.get("layer"), BaseEstimator) and "verbose" in given:
+            # A layer that is given shows its own training, as one by name does its model's.
+            given["layer"] = clone(given["layer"]).set_params(verbose=given["verbose"])
+        return self.cls(**given)
 
     def fit(self, X=None, **parameters):
         """A small one that has learned from the data."""

@@ -166,7 +166,7 @@ def test_pickle_restores_the_model(case):
 def test_pickle_holds_weights_only(case, method):
     generator = np.random.default_rng(0)
     data = generator.normal(size=(200, 49))
-    model = case.make(**{"image_shape": None} if case.takes("image_shape") else {})
+    model = case.make(**{"image_shape": (7, 7)} if case.takes("image_shape") else {})
     if not hasattr(model, method):
         return
     pickled = pickle.dumps(getattr(model, method)(data))

@@ -567,7 +567,7 @@ def law_of(model, n_visible):
 def test_law_of_the_samples(n_temperatures):
     model, _ = machine("bernoulli", n_visible=6, n_hidden=4)
     samples = model.sample(
-        20_000, n_chains=20_000, burn_in=30, n_temperatures=n_temperatures, random_state=1
+        20_000, n_chains=20_000, burn_in=60, n_temperatures=n_temperatures, random_state=1
     )
     law = law_of(model, 6)
     # Independent chains: the counts of the 64 states are multinomial.
@@ -588,7 +588,7 @@ def test_samples_along_a_chain_have_the_same_law():
 def test_moments_of_gaussian_samples(kind, n_temperatures):
     model, _ = machine(kind, n_visible=3, n_hidden=3, spread=0.7)
     n = 20_000
-    samples = model.sample(n, n_chains=n, burn_in=30, n_temperatures=n_temperatures)
+    samples = model.sample(n, n_chains=n, burn_in=60, n_temperatures=n_temperatures)
     z = (samples - model.columns_.shift) / model.columns_.scale
     # A mixture of Gaussians, one for each state of the hidden units.
     variance = np.exp(model.weights_.get("log_variance", np.zeros(3)))
