@@ -139,10 +139,10 @@ def expected_failures(estimator):
 
 
 def passed(estimator, words=("",)):
-    """Names of the checks that pass, of those whose name has one of the words; raise the others.
+    """Names of the checks that pass, or that skip themselves; errors of all others are raised.
 
-    The few that are expected to fail are left out. All of an estimator's checks are one test:
-    as more than a thousand they would take longer to set up than many of them to run.
+    Of those whose name has one of the words, without the few that are expected to fail. All of an
+    estimator's checks are one test: many of them take less time than to set up a test.
     """
     expected, names, errors = expected_failures(estimator), [], []
     for another, check in estimator_checks_generator(estimator):
