@@ -180,7 +180,7 @@ ROWS = {
 def made(rows):
     """The rows of a description, in their container."""
     with np.errstate(all="ignore"):
-        return _made(rows)
+        return _made(rows if possible(rows) else rows._replace(dtype="float32"))
 
 
 def _made(rows):
@@ -521,8 +521,6 @@ def attacks(draw, case):
         dtype=of("dtype", DTYPES, "float64"),
         container=of("container", sorted(CONTAINERS), "array"),
     )
-    if not possible(rows):
-        rows = rows._replace(dtype="float32")
     methods = [*methods_of(case.cls), *ANY]
     begins = draw(st.integers(0, 9)) > 0
     calls = [draw(calls_of(case.cls, methods, first=True))] if begins else []

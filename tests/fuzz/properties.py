@@ -26,6 +26,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import polars  # noqa: F401 - it sets a variable of the environment
 import torch
 from fuzz.attacks import ANY, LEARNING, ROWS, TARGETS, WEIGHTS, constructed, made, takes
 from scipy import sparse
@@ -39,6 +40,7 @@ from skae.estimators.face.interruption import forget_interruption
 PACKAGE = str(Path(skae.__file__).parent)
 # Whose checks we call ours: parameters, arrays, targets, methods that are there in some cases only.
 CHECKS = ("/sklearn/utils/", "/sklearn/base.py", "/sklearn/metrics/", "/sklearn/preprocessing/")
+CALLERS = (PACKAGE, "/sklearn/", "/fuzz/")
 ERRORS = (ValueError, TypeError, NotFittedError, MemoryError, skae.ModelFileError)
 # Seconds of computing after which a case has hung.
 LIMIT = 30
@@ -52,18 +54,18 @@ def check(attack, counter=None):
     """Run an attack; raise a `Violation` where a property does not hold."""
     counter = Counter() if counter is None else counter
     before = process_state()
-    with warnings.catch_warnings(record=True) as caught, _no_longer_than(LIMIT):
+    noise: list[str] = []
+    with warnings.catch_warnings(), _no_longer_than(LIMIT):
         warnings.simplefilter("always")
-        filters = list(warnings.filters)
+        warnings.showwarning = lambda *about: noise.extend(_noise(*about))
+        filters = _filters()
         _Run(attack, counter).all_calls()
-        new = [one for one in warnings.filters if one not in filters]
-        _require(list(warnings.filters) == filters, f"filters of warnings have changed: {new}")
+        _require(_filters() == filters, "filters of warnings have changed")
     after = process_state()
     for name in before:
         changed = f"the process has changed: {name}, {_changes(before[name], after[name])}"
         _require(before[name] == after[name], changed)
-    for warning in caught:
-        _require(not _is_noise(warning), f"a warning of others: {warning.category} {warning}")
+    _require(not noise, f"a warning that is not ours: {noise[:1]}")
 
 
 class _Run:
@@ -88,23 +90,24 @@ class _Run:
         if call.method not in IN_GENERAL and not hasattr(model, call.method):
             self.counter["not available"] += 1
             return
-        data, state = digest(arguments), digest(vars(model))
+        data, state = digest(arguments), digest(_state(model))
         before = deepcopy(model)
         result, error = self.outcome(lambda: self.call(call, arguments), call.interrupt)
         _require(digest(arguments) == data, "the data were changed")
         if error is not None:
             self.counter[f"refused: {type(error).__name__}"] += 1
             _require(is_ours(error), f"not an error of ours: {_told(error)}", error)
-            _require(digest(vars(model)) == state, f"a failed call changed: {_told(error)}", error)
+            _require(digest(_state(model)) == state, f"a failed call changed: {_told(error)}", error)
             return
         self.counter[f"done: {call.method}"] += 1
         if call.method not in (*LEARNING, "set_params", "set_output"):
             changed = "a call that only computes changed the model"
-            _require(digest(vars(model)) == state, changed)
+            _require(digest(_state(model)) == state, changed)
         if call.method in LEARNING:
             _require_finite(_learned(model), "what was learned")
         else:
-            _require_finite(result, "the result")
+            limits = call.method in DENSITIES and self.is_extreme(call)
+            _require_finite(result, "the result", infinity=limits)
         if call.interrupt:
             return
         if call.method in LEARNING:
@@ -113,6 +116,11 @@ class _Run:
             _require(same, "the same seed gave other bits")
         elif call.method not in ANY:
             self.rows_of_results(call, arguments, result)
+
+    def is_extreme(self, call):
+        """Whether squares of the rows may be more than a number can be."""
+        rows = ROWS[call.rows](self.attack.rows)
+        return call.rows == "huge" or rows.exponent or rows.kind in EXTREME
 
     def outcome(self, function, interrupt):
         """(result, None), or (None, error)."""
@@ -206,6 +214,12 @@ class _Run:
         _require_close(found, result[some], call.method, self.model)
 
 
+# What grows as squares do, and may be infinite where rows are as large as roots of the largest.
+DENSITIES = (
+    "score", "score_samples", "energy", "free_energy", "chain_log_likelihood", "decision_function",
+    "score_columns", "prediction_gap", "fit_predict",
+)  # fmt: skip
+EXTREME = ("any scale", "scales", "heavy", "subnormal")
 IN_GENERAL = ("clone", "pickle", "save")
 # Draws, or numbers that depend on all rows, by their meaning.
 NOT_BY_ROWS = ("sample", "gibbs", "score", "chain_log_likelihood", "kneighbors", "local_moments")
@@ -245,12 +259,17 @@ def is_ours(error):
     return dis.opname[operation] in ("RAISE_VARARGS", "RERAISE")
 
 
-def _is_noise(warning):
-    """Whether a warning is one of NumPy's or torch's own."""
-    others = ("/torch/", "/numpy/", "/scipy/")
-    return issubclass(warning.category, RuntimeWarning | DeprecationWarning) or any(
-        part in warning.filename for part in others
-    )
+def _noise(message, category, *where):
+    """What NumPy, SciPy or torch warn of where this package calls them."""
+    frame = sys._getframe(1)
+    while frame is not None and not any(part in frame.f_code.co_filename for part in CALLERS):
+        frame = frame.f_back
+    about_numbers = issubclass(category, RuntimeWarning | DeprecationWarning)
+    if frame is None or not frame.f_code.co_filename.startswith(PACKAGE):
+        return  # scikit-learn's own
+    if about_numbers or any(part in str(where[0]) for part in ("/torch/", "/numpy/", "/scipy/")):
+        file = frame.f_code.co_filename.removeprefix(PACKAGE)
+        yield f"{category.__name__}: {message}, at {file}:{frame.f_lineno}"
 
 
 @contextlib.contextmanager
@@ -319,8 +338,13 @@ def process_state():
         "scikit-learn": get_config(),
         "environment": dict(os.environ),
         "folder": os.getcwd(),
-        "filters": list(warnings.filters),
+        "filters": _filters(),
     }
+
+
+def _filters():
+    """Filters of warnings, but for those that SymPy sets when torch.func imports it."""
+    return [one for one in warnings.filters if not one[2].__module__.startswith("sympy")]
 
 
 def digest(value, seen=()):
@@ -340,7 +364,7 @@ def digest(value, seen=()):
         return "dict", tuple(sorted((repr(k), digest(v, seen)) for k, v in value.items()))
     if isinstance(value, list | tuple):
         return type(value).__name__, tuple(digest(v, seen) for v in value)
-    if type(value).__module__.startswith(("pandas", "polars")) and hasattr(value, "shape"):
+    if type(value).__module__.startswith(("pandas", "polars")) and hasattr(value, "columns"):
         return "frame", str(getattr(value, "dtypes", "")), digest(np.asarray(value), seen)
     if isinstance(value, np.dtype):
         return "dtype", value.str
@@ -353,13 +377,21 @@ def digest(value, seen=()):
     return type(value).__name__, repr(value)
 
 
+def _state(model):
+    """What a model is, but for what it only remembers of earlier calls."""
+    return {name: value for name, value in vars(model).items() if name not in CACHES}
+
+
+CACHES = ("_log_partition",)
+
+
 def _learned(model):
     """What a fit has left, but for what says that it is not known."""
     return {n: v for n, v in vars(model).items() if n.endswith("_") and n not in MAY_BE_NAN}
 
 
-# Curves hold what was measured; classes and marks are the user's own.
-MAY_BE_NAN = ("classes_",)
+# By their documentation; and marks of the user's own.
+MAY_BE_NAN = ("classes_", "output_classes_", "acceptance_", "r_hat_", "effective_size_")
 
 
 def _numbers(value):
@@ -383,9 +415,9 @@ def _numbers(value):
             yield array
 
 
-def _require_finite(value, what):
+def _require_finite(value, what, infinity=False):
     for array in _numbers(value):
-        if not np.isfinite(array).all():
+        if np.isnan(array).any() or not (infinity or np.isfinite(array).all()):
             kinds = {"NaN": np.isnan(array).any(), "infinity": np.isinf(array).any()}
             raise Violation(f"{what} contains {' and '.join(k for k in kinds if kinds[k])}")
 

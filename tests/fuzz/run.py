@@ -81,7 +81,7 @@ def _kind(error):
     """What a failure is about, without its numbers."""
     name = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
     text = re.sub(r"^call \d+, ", "", str(error))
-    return re.sub(r"[-+\d.e]*\d[-+\d.e]*", "#", name + text.splitlines()[0])[:120]
+    return re.sub(r"[-+\d.e]*\d[-+\d.e]*", "#", name + text.splitlines()[0])[:150]
 
 
 if __name__ == "__main__":

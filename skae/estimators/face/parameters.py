@@ -17,6 +17,7 @@ A method's docstring says what is special of its arguments and of what it return
 """
 
 import dataclasses
+import functools
 import inspect
 import textwrap
 from typing import Any, Literal, TypeVar, dataclass_transform
@@ -90,7 +91,28 @@ def estimator(cls: type[T]) -> type[T]:
         first = {"": found.pop(""), "Parameters": "\n".join(parameters)}
         first["Attributes"] = "\n".join(filter(None, attributes))
         cls.__doc__ = joined(first | found)
+    if issubclass(cls, BaseEstimator) and not hasattr(cls.set_params, "__wrapped__"):
+        cls.set_params = _all_or_none(cls.set_params)
     return _undisturbed_methods(document_methods(cls))
+
+
+def _all_or_none(set_params):
+    """Decorate ``set_params`` so that, where a name or a value is wrong, none is set."""
+
+    @functools.wraps(set_params)
+    def guarded(self, **params):
+        before = self.get_params()
+        try:
+            return set_params(self, **params)
+        except BaseException:
+            for name, value in before.items():
+                owner, _, own = name.rpartition("__")
+                holder = before[owner] if owner else self
+                if _is_estimator(holder):
+                    setattr(holder, own, value)
+            raise
+
+    return guarded
 
 
 def _undisturbed_methods(cls: type[T]) -> type[T]:

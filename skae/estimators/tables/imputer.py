@@ -11,11 +11,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from skae._validation import (
     HasMethods,
     Interval,
+    as_array,
     check_is_fitted,
     check_names,
     hint_to_flatten,
@@ -205,6 +207,11 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._place(rows)
         rows, rng = self._standardized(rows), random_numbers(self.random_state)
         member = _default() if self.estimator is None else self.estimator
+        if "loss" not in member.get_params() or not get_tags(member).input_tags.allow_nan:
+            raise ValueError(
+                f"estimator={member!r} must be an AutoEncoder or a variant of it, which takes rows "
+                "with gaps and has a loss for each column."
+            )
         self.estimators_, normals, tests = [], [], []
         for inside in _parts(rows, min(self.n_estimators, len(rows)), rng):
             seed = int(rng.randint(2**31 - 1))
@@ -274,7 +281,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:
             with hint_to_flatten():
-                X = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+                options = {"dtype": None, "ensure_all_finite": False}
+                X = validate_data(self, as_array(X), reset=reset, **options)
         features = self.categorical_features
         if isinstance(features, str):  # what has the dtype is so whatever the mask says
             features = np.zeros(X.shape[1], dtype=bool)
