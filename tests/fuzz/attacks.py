@@ -306,7 +306,7 @@ OPEN = {
     "random_state": [0, 1, 2**40, np.random.RandomState(0), np.int64(3), -1, 2**63, "seed"],
     "device": ["cpu", "auto", torch.device("cpu"), "cuda", "meta", "nonsense"],
     "verbose": [False, True, 2],
-    "max_iter": [1, 2, 3, "auto", 0],
+    "max_iter": [1, 2, 3, 1, 2, 3, "auto", 0],
     "hidden_layer_sizes": SIZES,
     "layer_sizes": SIZES,
     "layer": ["auto", "denoising", "contractive", "rbm", "psd", *ESTIMATORS[1:]],
@@ -372,7 +372,7 @@ SMALLER = {
     "LocalContrastNormalizer": {"image_shape": (4, 4), "size": 3},
     "Pooling": {"image_shape": (4, 4)},
 }
-REALS = [0.0, 1e-300, 1e-12, 1e-3, 0.1, 0.3, 0.5, 0.99, 1.0, 3.0, 100.0, 1e8, 1e150, 1e300]
+REALS = [0.0, 1e-300, 1e-12, 1e-3, 0.1, 0.3, 0.5, 0.99, 1.0, 3.0, 100.0, 1e8, 1e29, 1e150, 1e300]
 ILLEGAL = [None, math.nan, math.inf, -math.inf, -1, 2.5, "nonsense", [], (), True, b"x", 1 + 1j]
 KINDS_OF_NUMBERS = [np.float32(0.5), np.float64(0.5), np.int8(2), np.int64(2), np.True_]
 

@@ -20,10 +20,13 @@ import dataclasses
 import functools
 import inspect
 import textwrap
+from numbers import Real
 from typing import Any, Literal, TypeVar, dataclass_transform
 
+import numpy as np
+
 from skae._documentation import complete, entries, joined, public_functions, sections
-from skae._validation import Registered
+from skae._validation import Interval, Registered
 from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -167,9 +170,23 @@ def document_methods(cls: type[T]) -> type[T]:
     return cls
 
 
+# Numbers that are more than this leave float32, in which models may compute, with what they multiply.
+_LARGEST = 1e30
+
+
 def validate_parameters(model: BaseEstimator) -> None:
-    """Raise scikit-learn's InvalidParameterError where a parameter is out of bounds."""
+    """Raise a ValueError where a parameter is out of bounds, or is no number of float32."""
     BaseEstimator._validate_params(model)
+    for name, constraints in model._parameter_constraints.items():
+        if not any(isinstance(c, Interval) and c.type is Real for c in constraints):
+            continue
+        value = getattr(model, name)
+        parts = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        if any(isinstance(v, Real) and not abs(v) <= _LARGEST for v in parts):
+            raise ValueError(
+                f"The {name!r} parameter of {type(model).__name__} must be finite and at most "
+                f"{_LARGEST:g}. Got {value!r} instead."
+            )
 
 
 def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
