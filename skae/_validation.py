@@ -311,11 +311,12 @@ def check_weights(sample_weight, X):
 def _numbers(name, values):
     """An array-like of real numbers as it is; a ValueError for one of something else."""
     found = np.asarray(values)
-    try:
-        is_real = found.dtype.kind in "biuf" or found.astype(np.float64).ndim >= 0
-    except (TypeError, ValueError):
-        is_real = False
-    if not is_real or found.dtype.kind in "cSU":
+    if found.dtype.kind == "O":
+        try:
+            found = found.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be real numbers: {error}.") from error
+    if found.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be real numbers, but is of dtype {found.dtype}.")
     return values
 

@@ -424,7 +424,7 @@ import sklearn.base, sklearn.utils.validation
 with contextlib.suppress(ImportError):
     import sklearn.callback
 """
-HEAVY = ("matplotlib", "pandas", "polars", "rich", "skorch", "torch._dynamo", "skae.plots")
+HEAVY = ("matplotlib", "pandas", "polars", "rich", "skorch", "sympy", "torch._dynamo", "skae.plots")
 
 
 def test_import_is_light():
@@ -479,6 +479,7 @@ X = np.random.default_rng(0).random((50, 5))
 for optimizer in ("adam", "adamw", "sgd", "nesterov", "rmsprop", "adagrad"):
     model = skae.AutoEncoder(3, max_iter=2, device="cpu", optimizer=optimizer, random_state=0)
     model.fit(X).transform(X)
+skae.PatchWhitener(patch_shape=(1, 2), image_shape=(1, 5)).fit(X)
 print(*(name for name in {HEAVY} if name in set(sys.modules) - before))
 """
     # The import of torch's compiler costs a second in every worker; a training needs none of it.

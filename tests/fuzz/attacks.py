@@ -199,9 +199,7 @@ def possible(rows):
     kind = np.dtype(rows.dtype).kind
     plain = rows.dtype not in ("float16", "longdouble", ">f8", "object", "str", "complex128")
     if rows.container.startswith("tensor"):
-        return (plain or rows.dtype == "float16") and (
-            rows.container == "tensor" or kind == "f"
-        )
+        return (plain or rows.dtype == "float16") and (rows.container == "tensor" or kind == "f")
     if rows.container in ("csr", "csr with zeros", "csc", "coo", "polars"):
         return plain
     return True

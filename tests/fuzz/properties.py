@@ -97,7 +97,9 @@ class _Run:
         if error is not None:
             self.counter[f"refused: {type(error).__name__}"] += 1
             _require(is_ours(error), f"not an error of ours: {_told(error)}", error)
-            _require(digest(_state(model)) == state, f"a failed call changed: {_told(error)}", error)
+            _require(
+                digest(_state(model)) == state, f"a failed call changed: {_told(error)}", error
+            )
             return
         self.counter[f"done: {call.method}"] += 1
         if call.method not in (*LEARNING, "set_params", "set_output"):
@@ -233,7 +235,9 @@ def _require(holds, message, cause=None):
 def _changes(before, after):
     if not isinstance(before, dict):
         return f"{before} to {after}"
-    return {name: after.get(name) for name in {*before, *after} if before.get(name) != after.get(name)}
+    return {
+        name: after.get(name) for name in {*before, *after} if before.get(name) != after.get(name)
+    }
 
 
 def _told(error):

@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from skae._validation import (
@@ -36,7 +35,7 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.scikit_learn import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from skae.estimators.face.transformer import Transformer
-from skae.estimators.tables.fillers import Filler
+from skae.estimators.tables.fillers import Filler, require_member
 from skae.estimators.tables.filling import append_marks, fill_cells, select_columns
 from skae.frames.columns import library_of, read_columns
 from skae.frames.encoding import Encoding, encode_rows
@@ -207,11 +206,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._place(rows)
         rows, rng = self._standardized(rows), random_numbers(self.random_state)
         member = _default() if self.estimator is None else self.estimator
-        if "loss" not in member.get_params() or not get_tags(member).input_tags.allow_nan:
-            raise ValueError(
-                f"estimator={member!r} must be an AutoEncoder or a variant of it, which takes rows "
-                "with gaps and has a loss for each column."
-            )
+        require_member(member)
         self.estimators_, normals, tests = [], [], []
         for inside in _parts(rows, min(self.n_estimators, len(rows)), rng):
             seed = int(rng.randint(2**31 - 1))
