@@ -124,7 +124,7 @@ def test_memory_mapped_models(case, tmp_path):
 
 
 def test_no_memory_left_is_a_memory_error(X, monkeypatch):
-    def allocate(*arguments):
+    def allocate(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1")
 
     model = AutoEncoder(2, max_iter=1, random_state=0).fit(X)

@@ -95,9 +95,7 @@ def main():
             counts[f"{kind}s {outcome}"] += 1
             failed += outcome not in ("same", "refused")
         failed += longest > SECONDS
-        print(
-            f"{name}, {len(data)} bytes: {dict(sorted(counts.items()))}, longest {longest:.3f} s of computing"
-        )
+        print(f"{name}, {len(data)} bytes: {dict(sorted(counts.items()))}, longest {longest:.3f} s")
     for event in dict.fromkeys(seen):
         print(f"FORBIDDEN: {event}")
     print(f"{failed + len(seen)} failures")

@@ -46,12 +46,12 @@ ERRORS = (ValueError, TypeError, NotFittedError, MemoryError, skae.ModelFileErro
 LIMIT = 30
 
 
-class Violation(AssertionError):
+class ViolatedError(AssertionError):
     """A property that does not hold."""
 
 
 def check(attack, counter=None):
-    """Run an attack; raise a `Violation` where a property does not hold."""
+    """Run an attack; raise a `ViolatedError` where a property does not hold."""
     counter = Counter() if counter is None else counter
     before = process_state()
     noise: list[str] = []
@@ -81,8 +81,8 @@ class _Run:
         for number, call in enumerate(self.attack.calls):
             try:
                 self.one(call)
-            except Violation as found:
-                raise Violation(f"call {number}, {call.method}: {found}") from found.__cause__
+            except ViolatedError as found:
+                raise ViolatedError(f"call {number}, {call.method}: {found}") from found.__cause__
 
     def one(self, call):
         """One call and what holds after it."""
@@ -109,15 +109,20 @@ class _Run:
             _require_finite(_learned(model), "what was learned")
         else:
             limits = call.method in DENSITIES and self.is_extreme(call)
-            _require_finite(result, "the result", infinity=limits)
+            if call.method != "score" or self.n_rows(call) > 1:  # one row has no R^2
+                _require_finite(result, "the result", infinity=limits)
         if call.interrupt:
             return
         if call.method in LEARNING:
-            again, _ = self.outcome(lambda: self.call(call, self.arguments(call), before), 0)
+            self.outcome(lambda: self.call(call, self.arguments(call), before), 0)
             same = digest(vars(before)) == digest(vars(model))
             _require(same, "the same seed gave other bits")
         elif call.method not in ANY:
             self.rows_of_results(call, arguments, result)
+
+    def n_rows(self, call):
+        """How many rows a call gets."""
+        return ROWS[call.rows](self.attack.rows).n_rows
 
     def is_extreme(self, call):
         """Whether squares of the rows may be more than a number can be."""
@@ -131,7 +136,7 @@ class _Run:
             try:
                 with _pressed_at(interrupt):
                     return function(), None
-            except Violation:
+            except ViolatedError:
                 raise
             except (Exception, KeyboardInterrupt) as error:
                 return None, error
@@ -197,7 +202,7 @@ class _Run:
     def rows_of_results(self, call, arguments, result):
         """Compare results of some of the rows with some of the results of all rows."""
         X = arguments.get("X")
-        n_rows = ROWS[call.rows](self.attack.rows).n_rows
+        n_rows = self.n_rows(call)
         result = _as_array(result)
         if X is None or n_rows < 2 or result is None or len(result) != n_rows:
             return
@@ -229,7 +234,7 @@ NOT_BY_ROWS = ("sample", "gibbs", "score", "chain_log_likelihood", "kneighbors",
 
 def _require(holds, message, cause=None):
     if not holds:
-        raise Violation(message) from cause
+        raise ViolatedError(message) from cause
 
 
 def _changes(before, after):
@@ -306,13 +311,13 @@ def _pressed_at(number):
 
 @contextlib.contextmanager
 def _no_longer_than(seconds):
-    """Raise a `Violation` after so many seconds of computing, where there are such clocks."""
+    """Raise a `ViolatedError` after so many seconds of computing, where there are such clocks."""
     if not hasattr(signal, "SIGVTALRM"):
         yield
         return
 
     def hung(number, frame):
-        raise Violation(f"it takes more than {seconds} s")
+        raise ViolatedError(f"it takes more than {seconds} s")
 
     before = signal.signal(signal.SIGVTALRM, hung)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -374,7 +379,7 @@ def digest(value, seen=()):
         return "dtype", value.str
     if type(value).__module__.startswith(("pandas", "polars")):
         return type(value).__name__, repr(value)
-    if isinstance(value, type) or callable(value) and not isinstance(value, BaseEstimator):
+    if isinstance(value, type) or (callable(value) and not isinstance(value, BaseEstimator)):
         return getattr(value, "__qualname__", type(value).__name__)
     if hasattr(value, "__dict__") and not isinstance(value, np.generic) and id(value) not in seen:
         return type(value).__qualname__, digest(vars(value), (*seen, id(value)))
@@ -423,7 +428,7 @@ def _require_finite(value, what, infinity=False):
     for array in _numbers(value):
         if np.isnan(array).any() or not (infinity or np.isfinite(array).all()):
             kinds = {"NaN": np.isnan(array).any(), "infinity": np.isinf(array).any()}
-            raise Violation(f"{what} contains {' and '.join(k for k in kinds if kinds[k])}")
+            raise ViolatedError(f"{what} contains {' and '.join(k for k in kinds if kinds[k])}")
 
 
 def _as_array(value):

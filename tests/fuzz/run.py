@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["SCIPY_ARRAY_API"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz.attacks import CASES, attacks
-from fuzz.properties import Violation, check
+from fuzz.properties import ViolatedError, check
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 # Cases of one estimator after the other.
@@ -79,7 +79,7 @@ def main():
 
 def _kind(error):
     """What a failure is about, without its numbers."""
-    name = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
+    name = "" if isinstance(error, ViolatedError) else f"{type(error).__name__}: "
     text = re.sub(r"^call \d+, ", "", str(error))
     return re.sub(r"[-+\d.e]*\d[-+\d.e]*", "#", name + text.splitlines()[0])[:150]
 

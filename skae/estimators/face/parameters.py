@@ -170,7 +170,7 @@ def document_methods(cls: type[T]) -> type[T]:
     return cls
 
 
-# Numbers that are more than this leave float32, in which models may compute, with what they multiply.
+# More than this, times what it multiplies, leaves float32, in which models may compute.
 _LARGEST = 1e30
 
 
