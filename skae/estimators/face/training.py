@@ -1,5 +1,6 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -266,16 +267,21 @@ class Line:
         if stream is None:  # a process without a console
             return
         line = f"[{self.name}] {text}"
-        live = hasattr(stream, "isatty") and stream.isatty()
-        stream.write(f"\r\x1b[2K{line}" if live else f"{line}\n")
-        stream.flush()
+        try:
+            live = hasattr(stream, "isatty") and stream.isatty()
+            stream.write(f"\r\x1b[2K{line}" if live else f"{line}\n")
+            stream.flush()
+        except (OSError, ValueError):
+            # A terminal that was closed, a broken pipe or a full disk ends no training.
+            live = False
         self._open_line_on = stream if live else None
 
     def finish(self):
         """End the line that is open on a terminal, however it all ended."""
         if self._open_line_on is not None:
-            self._open_line_on.write("\n")
-            self._open_line_on.flush()
+            with contextlib.suppress(OSError, ValueError):
+                self._open_line_on.write("\n")
+                self._open_line_on.flush()
             self._open_line_on = None
 
 
