@@ -288,8 +288,9 @@ class AutoEncoder(Transformer):
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
         fill = place.tensor(self.columns_.fill)
-        objective = partial(_reconstruction, self, network, units, place)
-        return auto_encoder(network, units, bias, objective, shift, scale, fill)
+        own_column = models.own_column_of(self, place)
+        objective = partial(_reconstruction, self, network, units, place, own_column)
+        return auto_encoder(network, units, bias, objective, shift, scale, fill, own_column)
 
     def _facts(self, X, weight, columns, *, is_whole):
         return {"grid_": grids.grid_of(X)}
@@ -324,12 +325,13 @@ def _sizes(sizes):
     return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
 
 
-def _reconstruction(model, network, units, place):
+def _reconstruction(model, network, units, place, own_column):
     """The criterion that the parameters of an auto-encoder ask for."""
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
     parts = models.corruption_of(model, place), emphasis, _penalties_of(model)
     fill = place.tensor(model.columns_.fill)
-    return Reconstruction(network, units, *parts, fill, walkback=int(model.walkback))
+    walkback = int(model.walkback)
+    return Reconstruction(network, units, *parts, fill, walkback, own_column)
 
 
 def _penalties_of(model):

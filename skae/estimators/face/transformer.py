@@ -59,6 +59,8 @@ from skae.estimators.face.training import (
 from skae.frames.encoding import Encoding
 
 T = TypeVar("T", bound="Transformer")
+# A place to ask a model for its shape.
+_ANYWHERE = Place(torch.float32, torch.device("cpu"))
 # Kinds of layers that a stack knows by a name: families add theirs where they are defined.
 LAYERS = Registry()
 
@@ -119,11 +121,13 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     )
     numbers: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "clipped", "standardized"})],
-        kind='{"auto", "clipped", "standardized"}',
+        constraints=[StrOptions({"auto", "clipped", "standardized", "normal_scores"})],
+        kind='{"auto", "clipped", "standardized", "normal_scores"}',
         doc="""What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2), where z is x
         less its median over its interquartile range (as a part of that of a normal distribution),
         which heavy tails leave alone; "standardized", x less its mean over its standard deviation;
+        "normal_scores", the quantiles of the normal distribution at the ranks among the training
+        rows, so that samples have the columns' own distributions;
         "auto", the first where a data frame has text, categories, dates or gaps, else the
         second.""",
     )
@@ -223,6 +227,11 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         -------
         reconstructions : ndarray of shape (n_samples, n_features)
             Mean of the output units, in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            If codes make no rows by themselves, as with ``level_as_input=True``.
         """
         check_is_fitted(self)
         X = check_array(as_array(X), dtype=[np.float64, np.float32], accept_sparse="csr")
@@ -236,14 +245,23 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         return self._decoded(means)
 
     def reconstruct(self, X):
-        """Reconstructions of the rows of X: ``inverse_transform(transform(X))``.
+        """Reconstructions of the rows of X: ``inverse_transform(transform(X))``; of a network
+        that is told the noise of rows (``level_as_input``), r(X) at the lowest level.
 
         Returns
         -------
         reconstructions : ndarray of shape (n_samples, n_features)
             In the units of the data.
         """
-        rows = self.inverse_transform(self.transform(X))
+        check_is_fitted(self)
+        if self._model(_ANYWHERE).at_level is None:
+            rows = self.inverse_transform(self.transform(X))
+        else:
+            model, theta = fitted = self._fitted_model(rows := self._checked(X))
+            means = fitted.map_rows(
+                lambda x: model.units.mean(model.reconstruct(theta, x)), rows, (model.n_features,)
+            )
+            rows = self._decoded(means)
         same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
         return rows.set_axis(X.index) if same_index else rows
 
@@ -303,7 +321,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     @property
     def _n_features_out(self):
-        return self._model(Place(torch.float32, torch.device("cpu"))).n_codes
+        return self._model(_ANYWHERE).n_codes
 
     def _read(self, X, sample_weight, start):
         """Checked rows and weights, with ``columns_`` known: the last step without cost."""
