@@ -73,8 +73,8 @@ def levels(X, epochs):
     """Layers of 1024, 512 and 1024 units that are told how much Gaussian noise there is."""
     model = DenoisingAutoEncoder(
         512, hidden_layer_sizes=(1024,), activation="relu", tied_weights=False,
-        loss="squared_error", corruption="gaussian", corruption_level=(0.2, 3.0),
-        level_as_input=True, learning_rate=1e-3, max_iter=epochs, **TRAINING,
+        loss="bernoulli", corruption="gaussian", corruption_level=(0.2, 3.0),
+        level_as_input=True, learning_rate=5e-4, max_iter=epochs, **TRAINING,
     ).fit(X)  # fmt: skip
     return model, {"return_means": True}
 
