@@ -166,7 +166,8 @@ class AutoEncoder(Transformer):
         doc="""Whether the network is told the level of a row's noise, one more input, for
         ``corruption="gaussian"`` with a range of levels, of which the logarithm is then drawn
         uniformly, and all count alike in the loss. For `sample` by annealing; encoder and decoder
-        have weights of their own then.""",
+        have weights of their own then. Where columns are standardised, or 0 and 1 or categories,
+        the output adds to what each says by itself, and codes alone make no rows.""",
     )
     walkback: int = parameter(
         default=0,

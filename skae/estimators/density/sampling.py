@@ -255,6 +255,11 @@ def _with_noise(model, denoiser, method, noise):
             denoiser = denoiser_of(model, level=_positive(noise), like=denoiser)
         return denoiser, math.nan
     if method == "annealed":
+        if noise is not None and not isinstance(noise, tuple) and isinstance(level, tuple):
+            raise ValueError(
+                f"method='annealed' goes through a range of levels: noise={noise!r} has to be a "
+                "tuple (high, low)."
+            )
         noise = level if noise is None else noise
         if not isinstance(noise, tuple) or len(noise) != 2:
             raise ValueError(
