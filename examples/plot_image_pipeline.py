@@ -18,7 +18,7 @@ What follows holds on average over the draws, and is checked:
 - the rectification is needed: without it, averages over pixels lose a half or more of what the
   first stage gains;
 - the steps matter more than the filters: with random filters instead of learned ones, the first
-  stage keeps most of its gain, and loses a little on shifted digits;
+  stage keeps most of its gain;
 - features of both stages together do best on shifted digits. For digits that are not shifted the
   first stage is enough, and better than the second.
 """
@@ -173,7 +173,6 @@ for name in ("first stage", "second stage", "both stages"):
 assert (accuracy["not rectified"] - raw).mean() < 0.5 * (one - raw).mean()
 # Random filters, on average.
 assert (accuracy["random filters"] - raw).mean() > 0.7 * (one - raw).mean()
-assert (on_shifted["first stage"] - on_shifted["random filters"]).mean() > 1
 # The second stage: for shifts only.
 assert (on_shifted["both stages"] - on_shifted["first stage"]).mean() > 2
 assert one.mean() > two.mean()

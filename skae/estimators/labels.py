@@ -57,9 +57,7 @@ def read_labels(y, unlabelled) -> Table:
     the others. The first is understood; of the second, and of what is missing without being
     a mark, of strings among numbers and of targets that are no classes, a ValueError tells.
     """
-    names, y = _output_names(y), as_array(y)
-    options = {"ensure_2d": False, "ensure_all_finite": False, "input_name": "y"}
-    values = _columns(check_array(y, dtype=None, **options))
+    names, values = _output_names(y), _any_targets(y)
     if values.dtype.kind == "f" and np.isinf(values).any():
         raise ValueError(
             f"Input y contains infinity or a value too large for dtype('{values.dtype}'), which is "
@@ -86,9 +84,7 @@ def read_labels(y, unlabelled) -> Table:
 
 def known_rows(y, unlabelled) -> tuple[np.ndarray, np.ndarray]:
     """Targets of any kind, one column for each output, and the rows all of whose are known."""
-    y = as_array(y)
-    options = {"ensure_2d": False, "ensure_all_finite": False, "input_name": "y"}
-    values = _columns(check_array(y, dtype=None, **options))
+    values = _any_targets(y)
     known = ~is_missing(values)
     if unlabelled is not None and unlabelled == unlabelled:
         known = known & ~_is_mark(values, unlabelled)
@@ -98,6 +94,12 @@ def known_rows(y, unlabelled) -> tuple[np.ndarray, np.ndarray]:
         values = np.zeros(values.shape, labels.dtype)
         values[known] = labels
     return values, known
+
+
+def _any_targets(y):
+    """Targets of any kind, known or not, one column for each output."""
+    options = {"ensure_2d": False, "ensure_all_finite": False, "input_name": "y"}
+    return _columns(check_array(as_array(y), dtype=None, **options))
 
 
 def require_same_rows(table: Table, predicted: np.ndarray, sample_weight, n_outputs: int):

@@ -65,8 +65,8 @@ DEAD = {
     "activation": "relu",
     "sparsity": 1e3,
     "sparsity_penalty": "l1",
-    "learning_rate": 0.05,
-    "max_iter": 20,
+    "learning_rate": 0.02,
+    "max_iter": 60,
 }
 
 

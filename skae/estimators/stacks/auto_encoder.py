@@ -14,7 +14,13 @@ from skae.engine.optimisation.models import Start
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
-from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
+from skae.estimators.face.parameters import (
+    attribute,
+    estimator,
+    fitted_property,
+    parameter,
+    preset,
+)
 from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
@@ -89,6 +95,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
     (1797, 64)
     """
 
+    max_iter: int | str = preset(Transformer, "max_iter", default="auto")
     fine_tuning: bool = parameter(
         default=False,
         constraints=["boolean"],

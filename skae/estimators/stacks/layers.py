@@ -50,8 +50,8 @@ class StackParameters:
         kind='{"auto", "denoising", "contractive", "rbm", "psd"} or estimator',
         doc="""Kind of every layer: a name, or an estimator of which each layer is a copy with its
         number of units, so that ``layer__contraction`` is a parameter of all. "auto" is the
-        plain auto-encoder. Layers chosen by name take ``batch_size``, ``max_iter``, ``device``
-        and ``verbose`` from the stack, and are else the class's default.""",
+        plain auto-encoder. Layers chosen by name take ``batch_size``, ``device``, ``verbose`` and
+        ``max_iter``, where it is a number, from the stack, and are else the class's default.""",
     )
     layers: Sequence | None = parameter(
         default=None,

@@ -11,9 +11,13 @@ _OF_TABLES = ("categorical_features", "max_categories", "min_frequency", "number
 
 
 def shared_by_layers(model):
-    """The parameters that say how training runs and how tables are read, not what is learned."""
+    """The parameters that say how training runs and how tables are read, not what is learned.
+
+    Each kind of layer knows by itself how long it trains, where the model does not say.
+    """
     names = ("batch_size", "max_iter", "device", "verbose", *_OF_TABLES)
-    return {name: getattr(model, name) for name in names if hasattr(model, name)}
+    own = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    return {name: value for name, value in own.items() if (name, value) != ("max_iter", "auto")}
 
 
 def lowest_layer(stack):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -19,6 +20,8 @@ from skae.estimators.targets import Targets
 
 # Steps of the linear model that the output starts from, and of one that is the result.
 _START_STEPS, _LINEAR_STEPS = 100, 1000
+# Weights up to which the final one is solved by Newton's steps: its Hessian is dense.
+_NEWTON_WEIGHTS = 200
 # The least penalty on the weights of the first.
 _START_PENALTY = 1.0
 # Penalty without which linear models of many columns have no unique solution.
@@ -121,10 +124,17 @@ def _fit_classes(codes, values, penalty, max_iter, is_final):
         return weight, bias, 1
     # Two classes have one logit, whose weight is the difference of the outputs'.
     C = (2.0 if len(seen) == 2 else 1.0) / max(penalty, _LEAST)
-    model = LogisticRegression(C=C, max_iter=max_iter, tol=1e-6 if is_final else 1e-4)
+    n_weights = (codes.shape[1] + 1) * len(seen)
+    # Newton's last step is as good as rounding allows. So a weight of 2 is a repeated row up to
+    # rounding, and chains that begin here have no difference to enlarge.
+    newton = n_weights <= _NEWTON_WEIGHTS and codes.dtype == np.float64
+    how = {"solver": "newton-cholesky", "tol": 1e-8} if newton else {"tol": 1e-6}
+    model = LogisticRegression(C=C, max_iter=max_iter, **(how if is_final else {}))
     with warnings.catch_warnings():
         if not is_final:
             warnings.simplefilter("ignore", ConvergenceWarning)
+        # Where codes are collinear, it goes on with lbfgs by itself.
+        warnings.simplefilter("ignore", LinAlgWarning)
         model.fit(codes[rows], position, sample_weight=count)
     if len(seen) == 2:
         weight[seen] = np.vstack([-model.coef_, model.coef_]) / 2

@@ -44,6 +44,7 @@ class SupervisedStack(TrainedModel):
     pretraining: str | Sequence | None = preset(
         StackedAutoEncoder, "pretraining", default="unsupervised"
     )
+    max_iter: int | str = preset(StackedAutoEncoder, "max_iter", default="auto")
     output: str | Callable = parameter(
         default="auto",
         constraints=[StrOptions({"auto", "linear"}), Registered(KERNELS), callable],
