@@ -122,6 +122,15 @@ class FittedModel(NamedTuple):
         """A model with what it has learned, arrays by name, at a place."""
         return cls(model, Parameters.from_numpy(weights, dtype=place.dtype, device=place.device))
 
+    def reconstructed(self, X) -> np.ndarray:
+        """The mean of the units' law that training makes of each row, as the model sees rows."""
+        model, theta = self
+
+        def mean(x):
+            return model.units.mean(model.reconstruct(theta, x))
+
+        return self.map_rows(mean, X, (model.n_features,))
+
     def map_rows(
         self, function: Function, X, shape: tuple[int, ...] = (), *, gaps: bool = False
     ) -> np.ndarray:

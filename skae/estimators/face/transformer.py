@@ -50,6 +50,7 @@ from skae.estimators.face.training import (
     CallbackBridge,
     TrainedModel,
     place_for,
+    reconstructed,
     rows_for,
     run_training,
     settings_of,
@@ -59,8 +60,6 @@ from skae.estimators.face.training import (
 from skae.frames.encoding import Encoding
 
 T = TypeVar("T", bound="Transformer")
-# A place to ask a model for its shape.
-_ANYWHERE = Place(torch.float32, torch.device("cpu"))
 # Kinds of layers that a stack knows by a name: families add theirs where they are defined.
 LAYERS = Registry()
 
@@ -126,10 +125,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         doc="""What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2), where z is x
         less its median over its interquartile range (as a part of that of a normal distribution),
         which heavy tails leave alone; "standardized", x less its mean over its standard deviation;
-        "normal_scores", the quantiles of the normal distribution at the ranks among the training
-        rows, so that samples have the columns' own distributions;
-        "auto", the first where a data frame has text, categories, dates or gaps, else the
-        second.""",
+        "normal_scores", normal quantiles of ranks among training rows; "auto", the first where a
+        data frame has text, categories, dates or gaps, else the second.""",
     )
 
     weights_: dict[str, np.ndarray] = attribute(
@@ -253,17 +250,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         reconstructions : ndarray of shape (n_samples, n_features)
             In the units of the data.
         """
-        check_is_fitted(self)
-        if self._model(_ANYWHERE).at_level is None:
-            rows = self.inverse_transform(self.transform(X))
-        else:
-            model, theta = fitted = self._fitted_model(rows := self._checked(X))
-            means = fitted.map_rows(
-                lambda x: model.units.mean(model.reconstruct(theta, x)), rows, (model.n_features,)
-            )
-            rows = self._decoded(means)
-        same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
-        return rows.set_axis(X.index) if same_index else rows
+        return reconstructed(self, X)
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
@@ -321,7 +308,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     @property
     def _n_features_out(self):
-        return self._model(_ANYWHERE).n_codes
+        return self._model(Place(torch.float32, torch.device("cpu"))).n_codes
 
     def _read(self, X, sample_weight, start):
         """Checked rows and weights, with ``columns_`` known: the last step without cost."""
