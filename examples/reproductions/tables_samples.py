@@ -63,15 +63,23 @@ each table, ``--tables adult``).
 import argparse
 import time
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 from real_tables import load_table, table_names
+from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 
-from skae import RBM, AutoEncoder, DenoisingAutoEncoder
+from skae import (
+    RBM,
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    DenoisingAutoEncoder,
+    StackedAutoEncoder,
+)
 from skae.diagnostics import compare_samples
 
 TABLES = (
@@ -163,21 +171,61 @@ def drawn_by(model):
     return draw
 
 
+def generative_network(name, epochs=300):
+    """A function that fits CTGAN or TVAE of the package ctgan, as it is, and draws as many rows."""
+
+    def draw(train, rng):
+        import ctgan
+
+        marked = with_marks(train)
+        are_numbers = [pd.api.types.is_numeric_dtype(kind) for kind in marked.dtypes]
+        are_truths = [pd.api.types.is_bool_dtype(kind) for kind in marked.dtypes]
+        discrete = [
+            column
+            for column, number, truth in zip(marked, are_numbers, are_truths, strict=True)
+            if truth or not number
+        ]
+        marked = marked.astype(dict.fromkeys(discrete, str))
+        model = getattr(ctgan, name)(epochs=epochs, enable_gpu=False)
+        model.set_random_state(int(rng.integers(2**31 - 1)))
+        model.fit(marked, discrete)
+        drawn = model.sample(len(train))
+        for column in discrete:
+            if column.endswith(MARK) or pd.api.types.is_bool_dtype(train[column].dtype):
+                drawn[column] = drawn[column].astype(str) == "True"
+        return without_marks(drawn)
+
+    return draw
+
+
 def contenders():
     """Functions of training rows and a generator, by name."""
+    training = {"learning_rate_schedule": "warmup_cosine", "n_iter_no_change": None}
+    levels = DenoisingAutoEncoder(
+        256, hidden_layer_sizes=(256,), activation="relu", tied_weights=False,
+        corruption="gaussian", corruption_level=(0.05, 3.0), level_as_input=True,
+        numbers="normal_scores", learning_rate=2e-3, batch_size=100, max_iter=300, **training,
+    )  # fmt: skip
+    hiding = DenoisingAutoEncoder(
+        256, hidden_layer_sizes=(256,), activation="relu", tied_weights=False, corruption="hiding",
+        corruption_level=(0.1, 0.9), numbers="normal_scores", learning_rate=2e-3, max_iter=150,
+        **training,
+    )  # fmt: skip
+    layer = ContractiveAutoEncoder(128, learning_rate=3e-3, max_iter=100, **training)
+    stack = StackedAutoEncoder(
+        layers=[clone(layer).set_params(numbers="normal_scores"), clone(layer)]
+    )
     found = {
         "independent columns": independent,
         "interpolation": interpolated,
         "Gaussian mixture": mixture,
         "RBM": drawn_by(RBM(128, max_iter=100, persistent=True, learning_rate_schedule="linear")),
+        "chains with levels": drawn_by(levels),
+        "hiding": drawn_by(hiding),
+        "contractive stack": drawn_by(stack),
     }
-    if hasattr(DenoisingAutoEncoder, "sample"):
-        model = DenoisingAutoEncoder(
-            128, hidden_layer_sizes=(256,), activation="relu", tied_weights=False,
-            corruption="gaussian", corruption_level=(0.05, 1.0), numbers="clipped",
-            max_iter=100, learning_rate_schedule="warmup_cosine", learning_rate=3e-3,
-        )  # fmt: skip
-        found["denoising"] = drawn_by(model)
+    if find_spec("ctgan"):
+        found |= {name: generative_network(name) for name in ("TVAE", "CTGAN")}
     return found
 
 
@@ -193,6 +241,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--tables", nargs="+", default=TABLES)
+    parser.add_argument("--samples", nargs="+", help="names of contenders; all by default")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"{'table':<15}{'samples':<22}columns  pairs  detected  energy  copies  utility  seconds")
@@ -201,6 +250,8 @@ def main():
         train, held_out = train_test_split(frame, test_size=0.3, random_state=0)
         train, sets, seconds = train.reset_index(drop=True), {}, {}
         for name, draw in contenders().items():
+            if options.samples and name not in options.samples:
+                continue
             start = time.process_time()
             try:
                 sets[name] = as_dtypes_of(draw(train, np.random.default_rng(0)), train)

@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skae._validation import Interval, Registered, StrOptions, computing_dtype
+from skae._validation import (
+    Interval,
+    Registered,
+    StrOptions,
+    check_is_fitted,
+    computing_dtype,
+)
 from skae._warnings import warn
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_model
@@ -400,3 +406,15 @@ def run_training(
     if trouble is not None:
         warn(f"{name}: {trouble}", ConvergenceWarning)
     return fitted
+
+
+def reconstructed(model, X):
+    """Rows as a fitted transformer reconstructs them: from their codes, if these make rows."""
+    check_is_fitted(model)
+    if model._model(usable_place(model, model.columns_.mean)).at_level is None:
+        rows = model.inverse_transform(model.transform(X))
+    else:
+        rows = model._checked(X)
+        rows = model._decoded(model._fitted_model(rows).reconstructed(rows))
+    same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
+    return rows.set_axis(X.index) if same_index else rows

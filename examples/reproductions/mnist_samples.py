@@ -1,0 +1,147 @@
+"""
+Samples of MNIST
+================
+
+RESULTS
+"""
+
+import argparse
+import time
+import warnings
+
+import numpy as np
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+from skae import (
+    RBM,
+    ContractiveAutoEncoder,
+    DeepBeliefNetwork,
+    DenoisingAutoEncoder,
+    StackedAutoEncoder,
+)
+from skae.datasets import load_mnist
+from skae.diagnostics import compare_samples, parzen_log_likelihood
+
+N_SAMPLES = 10_000
+TRAINING = {
+    "learning_rate_schedule": "warmup_cosine",
+    "batch_size": 100,
+    "n_iter_no_change": None,
+    "random_state": 0,
+}
+
+
+def contractive(contraction, epochs):
+    """A layer of 1000 sigmoid units, of which the Jacobian is penalised."""
+    return ContractiveAutoEncoder(
+        1000, contraction=contraction, loss="bernoulli", learning_rate=1e-3, max_iter=epochs,
+        **TRAINING,
+    )  # fmt: skip
+
+
+def cae_1(X, epochs):
+    """One contractive layer and its chain, which begins at rows."""
+    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0}
+    return contractive(0.1, epochs).fit(X), chain
+
+
+def cae_2(X, epochs):
+    """Two contractive layers: the chain on the upper one, and down."""
+    layers = [contractive(0.1, epochs), contractive(0.1, epochs)]
+    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0}
+    return StackedAutoEncoder(layers=layers, random_state=0).fit(X), chain
+
+
+def dae(X, epochs, walkback=0):
+    """One denoising layer: salt and pepper, and a draw of every pixel."""
+    model = DenoisingAutoEncoder(
+        1000, loss="bernoulli", corruption="salt_and_pepper", corruption_level=0.4,
+        tied_weights=False, walkback=walkback, learning_rate=1e-3, max_iter=epochs, **TRAINING,
+    ).fit(X)  # fmt: skip
+    return model, {"n_chains": 1000, "burn_in": 60, "n_steps": 5, "return_means": True}
+
+
+def walkback(X, epochs):
+    """The same, its own chain as corruption."""
+    return dae(X, epochs, walkback=3)
+
+
+def levels(X, epochs):
+    """Layers of 1024, 512 and 1024 units that are told how much Gaussian noise there is."""
+    model = DenoisingAutoEncoder(
+        512, hidden_layer_sizes=(1024,), activation="relu", tied_weights=False,
+        loss="bernoulli", corruption="gaussian", corruption_level=(0.2, 3.0),
+        level_as_input=True, learning_rate=5e-4, max_iter=epochs, **TRAINING,
+    ).fit(X)  # fmt: skip
+    return model, {"return_means": True}
+
+
+def dbn_2(X, epochs):
+    """Machines of 500 and 1000 units with persistent chains."""
+    machine = RBM(
+        persistent=True, learning_rate=0.05, learning_rate_schedule="linear", batch_size=100,
+        max_iter=epochs,
+    )  # fmt: skip
+    chain = {"n_chains": 1000, "burn_in": 200, "n_steps": 10, "return_means": True}
+    return DeepBeliefNetwork((500, 1000), layer=machine, random_state=0).fit(X), chain
+
+
+MODELS = {
+    "CAE-1": (cae_1, 12),
+    "CAE-2": (cae_2, 12),
+    "DAE": (dae, 12),
+    "DAE, walkback": (walkback, 4),
+    "DBN-2": (dbn_2, 10),
+    "chains with levels": (levels, 12),
+}
+
+
+def main():
+    """Print a line for each model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--models", nargs="+", default=["baselines", *MODELS])
+    parser.add_argument("--rows", type=int, default=40_000, help="rows to learn from")
+    parser.add_argument("--epochs", type=float, default=1.0, help="times those of each model")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    X, y = load_mnist(return_X_y=True)
+    X = np.asarray(X, dtype=np.float32)
+    train, validation, test = X[: options.rows], X[40_000:50_000], X[50_000:]
+    classifier = make_pipeline(PCA(40, random_state=0), KNeighborsClassifier(3))
+    classifier.fit(train[:10_000], y[:10_000])
+    print(f"{'samples':<20}Parzen         width  coverage  detected  energy  seconds")
+
+    def shares(rows):
+        return np.unique([*classifier.predict(rows), *range(10)], return_counts=True)[1] / len(rows)
+
+    def report(name, samples, seconds=0.0):
+        samples = np.asarray(samples, dtype=np.float32)
+        parzen = parzen_log_likelihood(test, samples, validation=validation[:2000])
+        coverage = np.abs(shares(samples) - shares(test)).sum() / 2
+        found = compare_samples(train[:4000], samples[:4000], max_rows=1000, random_state=0)
+        print(
+            f"{name:<20}{parzen.scores.mean():6.1f} +- {parzen.standard_error:.1f}"
+            f"{parzen.width:>8.3f}{coverage:>10.3f}{found.detection_auc[0]:>10.3f}"
+            f"{found.energy_distance[0]:>8.3f}{seconds:>9.0f}",
+            flush=True,
+        )
+
+    for name in options.models:
+        start = time.process_time()
+        if name == "baselines":
+            rng = np.random.default_rng(0)
+            report("training rows", train[rng.permutation(len(train))[:N_SAMPLES]])
+            centres = MiniBatchKMeans(2000, n_init=1, random_state=0).fit(train).cluster_centers_
+            report("2,000 centres", centres, time.process_time() - start)
+            continue
+        make, epochs = MODELS[name]
+        model, chain = make(train, max(1, round(options.epochs * epochs)))
+        samples = model.sample(N_SAMPLES, random_state=1, **chain)
+        report(name, samples, time.process_time() - start)
+
+
+if __name__ == "__main__":
+    main()
