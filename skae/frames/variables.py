@@ -121,6 +121,7 @@ class Variable:
         elif self.kind == "binary" and self.holds in ("numbers", "booleans"):
             # One value alone is 0, as a text is that is the only one.
             low, high = (self.categories[0], self.categories[-1]) if self.categories else (0, 1)
+            assert cells.numbers is not None
             out[:, 0] = np.clip((cells.numbers - low) / ((high - low) or 1), 0, 1)
         else:
             cells = cells.as_values()

@@ -24,7 +24,7 @@ from skae.engine.optimisation.devices import place_of, require_memory, suitable_
 from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.grids import on_grid
 from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
-from skae.estimators.face.training import StepLine
+from skae.estimators.face.progress import StepLine
 
 METHODS = ("annealed", *CHAINS)
 # After fewer steps than this, nothing can be told of how chains move.
