@@ -13,8 +13,8 @@ held-out rows. As many rows as were learned from are drawn by
   either of the two;
 - a Gaussian mixture of 20 components on the encoded columns;
 - ``RBM(visible="auto")`` with numbers, truth values and categories as visible units;
-- "chains with levels": ``DenoisingAutoEncoder`` that is told the level of Gaussian noise, with numbers
-  as normal scores, and annealing;
+- "chains with levels": ``DenoisingAutoEncoder`` that is told the level of Gaussian noise, with
+  numbers as normal scores, and annealing;
 - "hiding": ``DenoisingAutoEncoder`` of hidden columns, and its chain;
 - "contractive stack": ``StackedAutoEncoder`` of two contractive layers;
 - TVAE and CTGAN, if the package ``ctgan`` is there, with its own settings.
