@@ -2,7 +2,31 @@
 Samples of MNIST
 ================
 
-RESULTS
+Question: how good are samples of MNIST by auto-encoders' chains, by the measure that papers used
+(Parzen windows around 10,000 samples), and by others?
+
+The first 40,000 images are learned from, the width of the windows is chosen on 2,000 of the next
+10,000, and the last 10,000 of the training set stand for the test set. Pixels are in [0, 1], not
+binarised. Shown are the mean log-likelihood with its standard error, the width, ``coverage`` (total
+variation between the classes of samples and of the held-out rows, by a classifier of three
+neighbours), the AUC of a forest that tells samples from rows, and the energy distance
+(:func:`~skae.diagnostics.compare_samples`). ``--models`` takes names of models, ``--epochs`` a
+factor of their epochs.
+
+Published, with 10,000 samples: CAE-1 68, CAE-2 121 +- 1.6, DBN-2 138 +- 2, DAE 144, GSN-2 214 +-
+1.1.
+
+**The measure misleads.** 10,000 true rows have 249, 1,000 of them 126, and 2,000 centres of k-means
+283: it rewards samples without noise and near to many rows, and depends on how many there are. A
+chain that has collapsed to smooth rows can be ahead of one that covers all classes (Theis et al.
+2016).
+
+The whole of it has not been run. Part of it was: "chains with levels" of 1024, 512 and 1024 units
+after 6 epochs in batches of 200 (63 seconds of one core; seed 0), 3,000 samples, 1,500 rows of the
+validation part: Parzen 99.9, width .218, coverage .080. With ``loss="squared_error"`` instead 117.1,
+.167 and .152; 479 of its 512 code units had died.
+
+Run ``SKAE_DATA=... python examples/reproductions/mnist_samples.py``.
 """
 
 import argparse

@@ -13,7 +13,11 @@ held-out rows. As many rows as were learned from are drawn by
   either of the two;
 - a Gaussian mixture of 20 components on the encoded columns;
 - ``RBM(visible="auto")`` with numbers, truth values and categories as visible units;
-- ``DenoisingAutoEncoder``, where it has ``sample``.
+- "chains with levels": ``DenoisingAutoEncoder`` that is told the level of Gaussian noise, with
+  numbers as normal scores, and annealing;
+- "hiding": ``DenoisingAutoEncoder`` of hidden columns, and its chain;
+- "contractive stack": ``StackedAutoEncoder`` of two contractive layers;
+- TVAE and CTGAN, if the package ``ctgan`` is there, with its own settings.
 
 Models see gaps as columns that mark them. Shown are errors of columns and pairs in percent, the
 AUC of a forest that tells samples from rows, energy distance, the percentage of near-copies, the
@@ -51,6 +55,23 @@ house_prices   Gaussian mixture    8.2     5.8   0.998    1.2    0.887   0.7
 house_prices   RBM                 10.1    8.5   0.999    0.0    0.809   12.3
 house_prices   held-out rows       3.1     6.1   0.504    5.0    0.894
 ============== =================== ======= ===== ======== ====== ======= =======
+
+"Chains with levels", of other numbers of epochs than the 300 that are set here (seed 0; energy
+distances from -.0002 to .0021):
+
+============== ======== ======= ===== ======== ====== ======= =======
+table          epochs   columns pairs detected copies utility seconds
+============== ======== ======= ===== ======== ====== ======= =======
+adult          200      2.6     5.6   0.656    2.3    0.859   24
+adult          400      2.5     5.5   0.585    3.4    0.858   44
+german_credit  200      3.6     8.1   0.615    2.9    0.645   9
+german_credit  400      3.2     6.8   0.523    3.4    0.714   15
+============== ======== ======= ===== ======== ====== ======= =======
+
+What made them good, on adult after 200 epochs: a network that learns all of its output 7.4, 11.2,
+.916; one that adds to what each column says by itself 5.0, 8.6, .881; with normal scores of numbers
+2.6, 5.6, .656. 150 steps instead of 40 do not make the utility better (.866, .857 and .861, .859).
+The contenders "hiding", "contractive stack", TVAE and CTGAN have not been run to the end.
 
 Errors of so few rows are not those of all: held-out rows themselves are 2.5 and 5.9 % away from
 3,000 rows of adult. Interpolation leads because its rows are near-copies, which the

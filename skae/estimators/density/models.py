@@ -131,15 +131,16 @@ def drawn_columns(estimator) -> np.ndarray:
 def own_column_of(estimator, place: Place) -> OwnColumn | None:
     """What columns say by themselves, for a model that is told how much noise they have.
 
-    Standardised ones, and those that are drawn, as tables have them. Pixels as they are say little:
-    images are far fewer than their pixels allow, and what those say, the network had to take back.
+    Standardised ones, and those that are 0 and 1 or one-hot, as tables have them. Pixels say
+    little: images are far fewer than these allow, and what they say the network had to take back.
     """
     if not estimator.level_as_input:
         return None
-    real = np.zeros(len(estimator.columns_.mean))
+    real, drawn = np.zeros((2, len(estimator.columns_.mean)))
+    is_drawn = drawn_columns(estimator)
     for name, columns in estimator.columns_.parts:
         real[columns] = UNITS[name].standardizes and UNITS[name].is_linear
-    drawn = drawn_columns(estimator).astype(np.float64)
+        drawn[columns] = is_drawn[columns].all()  # some grey pixels have two values only
     if not (real.any() or drawn.any()):
         return None
     return OwnColumn(place.tensor(real), place.tensor(drawn))
