@@ -416,7 +416,7 @@ import sklearn.base, sklearn.utils.validation
 with contextlib.suppress(ImportError):
     import sklearn.callback
 """
-HEAVY = ("matplotlib", "pandas", "polars", "rich", "skorch", "torch._dynamo", "skae.plots")
+HEAVY = ("matplotlib", "pandas", "polars", "rich", "skorch", "sympy", "torch._dynamo", "skae.plots")
 # An import, and then a fit, in one process: it takes seconds until torch is there.
 GUEST = f"""
 import json, multiprocessing, os, random, sys, threading, warnings
@@ -450,6 +450,7 @@ X = np.random.default_rng(0).random((50, 5))
 for optimizer in ("adam", "adamw", "sgd", "nesterov", "rmsprop", "adagrad"):
     model = skae.AutoEncoder(3, max_iter=2, device="cpu", optimizer=optimizer, random_state=0)
     model.fit(X).transform(X)
+skae.PatchWhitener(patch_shape=(1, 2), image_shape=(1, 5)).fit(X)
 print(json.dumps(dict(by_import=by_import, changed=changed, by_fit=heavy())))
 """
 

@@ -1,7 +1,6 @@
 """scikit-learn's own checks of the contract, over every public estimator."""
 
 import contextlib
-import warnings
 from unittest import SkipTest
 
 import numpy as np
@@ -10,7 +9,7 @@ from registry import CASES
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.utils import estimator_checks
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from skae import (
     PSD,
@@ -138,44 +137,28 @@ def expected_failures(estimator):
     return found | (UNLABELLED if parameters.get("unlabelled") == -1 else {})
 
 
-def passed(estimator, words=("",)):
-    """Names of the checks that pass, or that skip themselves; errors of all others are raised.
-
-    Of those whose name has one of the words, without the few that are expected to fail. All of an
-    estimator's checks are one test: many of them take less time than to set up a test.
-    """
-    expected, names, errors = expected_failures(estimator), [], []
-    for another, check in estimator_checks_generator(estimator):
-        name = check.func.__name__
-        if name in expected or not any(word in name for word in words):
-            continue
-        try:
-            with contextlib.suppress(SkipTest), warnings.catch_warnings():
-                check(another)
-            names.append(name)
-        except Exception as error:
-            error.add_note(f"{name}, {check.keywords}")
-            errors.append(error)
-    if errors:
-        raise ExceptionGroup(f"checks of {type(estimator).__name__} that failed", errors)
-    return names
-
-
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
 # Columns of the checks that are independent leave nothing to encode, which is rightly reported.
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
 # Chains are short here, so few of their draws are independent.
 @pytest.mark.filterwarnings("ignore:The draws are worth:sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
-def test_scikit_learn_contract(estimator):
+def test_scikit_learn_contract(estimator, check):
     # The contract holds as it stands: the few exceptions are listed by name and reason.
-    assert len(passed(estimator)) > 40
+    check(estimator)
 
 
 @pytest.mark.parametrize("estimator", OTHER_WAYS, ids=lambda way: type(way).__name__)
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
 def test_contract_of_other_ways(estimator, monkeypatch):
     monkeypatch.setattr(outliers, "_STEPS", 60)  # a fifth of what a detector is trained
-    assert len(passed(estimator, OF_NUMBERS)) > 12
+    expected, names = expected_failures(estimator), []
+    for another, check in estimator_checks_generator(estimator):
+        name = check.func.__name__
+        if name not in expected and any(word in name for word in OF_NUMBERS):
+            names.append(name)
+            with contextlib.suppress(SkipTest):
+                check(another)
+    assert len(names) > 12
 
 
 def test_every_class_is_checked():

@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
@@ -208,6 +209,9 @@ def test_any_model_with_scores_will_do(model):
     X = (X - X.min(axis=0)) / np.ptp(X, axis=0)
     fitted = OutlierDetector(model, contamination=0.1, n_members=1, random_state=0).fit(X)
     assert (fitted.predict(X) == -1).sum() == 10
+    # One that is not to be fitted again stays as it is.
+    frozen = OutlierDetector(FrozenEstimator(fitted.estimators_[0]), contamination=0.1).fit(X)
+    np.testing.assert_array_equal(frozen.score_samples(X), fitted.score_samples(X))
 
 
 @pytest.mark.parametrize("model", [Pooling(), StackedClassifier((3,), layer="auto")])
