@@ -294,7 +294,7 @@ def check_weights(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    weight = as_array(sample_weight)
+    weight = _numbers("sample_weight", as_array(sample_weight))
     weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError(
@@ -306,6 +306,19 @@ def check_weights(sample_weight, X):
     weight = weight / weight.max()  # so that sums of huge weights do not overflow
     positive = weight > 0
     return weight * (positive.sum() / weight.sum())
+
+
+def _numbers(name, values):
+    """An array-like of real numbers as it is; a ValueError for one of something else."""
+    found = np.asarray(values)
+    if found.dtype.kind == "O":
+        try:
+            found = found.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be real numbers: {error}.") from error
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be real numbers, but is of dtype {found.dtype}.")
+    return values
 
 
 def check_domain(name, domain, minimum, maximum, columns, feature_names=None, parameter="loss"):

@@ -46,7 +46,12 @@ def read_numbers(y) -> Table:
     if np.asarray(y).dtype.kind == "O":
         y = np.where(is_missing(np.asarray(y)), np.nan, y)
     options = {"ensure_2d": False, "ensure_all_finite": "allow-nan", "input_name": "y"}
-    values = _columns(check_array(y, dtype=np.float64, **options))
+    try:
+        values = _columns(check_array(y, dtype=np.float64, **options))
+    except ValueError as error:
+        if "could not convert" in str(error):
+            raise ValueError(f"y must be numbers: {error}.") from error
+        raise
     return Table(values, ~np.isnan(values), _numbered(names, values))
 
 

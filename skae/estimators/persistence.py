@@ -124,14 +124,14 @@ class _Writer:
 
     def written(self, value):
         """What stands for a value in JSON."""
+        if isinstance(value, np.generic):  # first: some of NumPy's numbers are Python's as well
+            return ["scalar", self._place(np.asarray(value))]
         if value is None or isinstance(value, bool | str):
             return value
         if isinstance(value, int):
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else ["float", repr(value)]
-        if isinstance(value, np.generic):
-            return ["scalar", self._place(np.asarray(value))]
         if id(value) in self._open:
             raise TypeError("A model that holds itself cannot be saved.")
         self._open.add(id(value))

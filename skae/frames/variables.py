@@ -119,8 +119,10 @@ class Variable:
                 np.clip(z, -_MOST, _MOST, out=z)
             out[:, 0] = z
         elif self.kind == "binary" and self.holds in ("numbers", "booleans"):
-            low, high = self.categories
-            out[:, 0] = np.clip((cells.numbers - low) / (high - low), 0, 1)
+            # One value alone is 0, as a text is that is the only one.
+            low, high = (self.categories[0], self.categories[-1]) if self.categories else (0, 1)
+            assert cells.numbers is not None
+            out[:, 0] = np.clip((cells.numbers - low) / ((high - low) or 1), 0, 1)
         else:
             cells = cells.as_values()
             places = [self.positions.get(value, -1) for value in cells.values]

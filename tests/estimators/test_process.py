@@ -1,6 +1,7 @@
 """What a process is like must not matter: modes of torch, forks, consoles, memory maps, Ctrl-C."""
 
 import contextlib
+import io
 import multiprocessing
 import sys
 import warnings
@@ -95,8 +96,15 @@ def test_a_forked_child_knows_that_it_is_one():
 
 
 def test_progress_without_a_console(X, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    AutoEncoder(2, max_iter=2, verbose=True).fit(X)
+    closed = io.StringIO()
+    closed.close()
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    terminal.flush = lambda: (_ for _ in ()).throw(BrokenPipeError("broken pipe"))
+    for stream in (None, closed, terminal):
+        monkeypatch.setattr(sys, "stdout", stream)
+        # Hours of training are not lost for a line about them.
+        assert AutoEncoder(2, max_iter=2, verbose=True).fit(X).n_iter_ == 2
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -113,6 +121,20 @@ def test_memory_mapped_models(case, tmp_path):
             rows = case.X if name == "score_samples" else np.asarray(case.output(model))
             with contextlib.suppress(ValueError):  # codes without a way back
                 assert_array_equal(getattr(mapped, name)(rows), getattr(model, name)(rows))
+
+
+def test_no_memory_left_is_a_memory_error(X, monkeypatch):
+    def allocate(*arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1")
+
+    model = AutoEncoder(2, max_iter=1, random_state=0).fit(X)
+    before = dict(vars(model))
+    monkeypatch.setattr("skae.estimators.face.training.fit_model", allocate)
+    with pytest.raises(MemoryError, match=r"Not enough memory for .*fit\. Use fewer"):
+        model.fit(X)
+    # The same objects, all of them.
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[name] is value for name, value in before.items())
 
 
 def test_what_columns_are_is_no_tuple():

@@ -160,6 +160,13 @@ def test_numbers_whose_differences_overflow():
         kind.checked([np.inf, 1.0])
 
 
+def test_text_is_no_number():
+    for y in (WORDS, WORDS.astype(object)):
+        with pytest.raises(ValueError, match="y must be numbers: could not convert"):
+            Numbers().checked(y)
+    assert_array_equal(Numbers().checked(["1.5", "2"]).values, [[1.5], [2.0]])
+
+
 def test_a_row_that_misses_one_number():
     y = np.array([[1.0, 2.0], [2.0, np.nan], [4.0, 6.0], [5.0, np.nan]])
     kind = Numbers()

@@ -124,21 +124,33 @@ def undisturbed(function: F) -> F:
     """Decorate a function so that the modes of torch that its caller has set do not reach it.
 
     Inference mode, disabled gradients, autocast and the default device are the caller's; what is
-    computed here does not depend on them. In a forked child there is one thread, since those of
+    computed here does not depend on them. Where torch has no memory left, it is a MemoryError. In a
+    forked child there is one thread, since those of
     torch's pool stayed in the parent and would be waited for without end.
     """
 
     @functools.wraps(function)
     def guarded(*args, **kwargs):
         guards = list(_guards())
-        if not guards:
-            return function(*args, **kwargs)
-        with ExitStack() as stack:
-            for guard in guards:
-                stack.enter_context(guard)
-            return function(*args, **kwargs)
+        try:
+            if not guards:
+                return function(*args, **kwargs)
+            with ExitStack() as stack:
+                for guard in guards:
+                    stack.enter_context(guard)
+                return function(*args, **kwargs)
+        except RuntimeError as error:
+            if not _is_of_memory(error):
+                raise
+            what = f"Not enough memory for {function.__qualname__}"
+            raise MemoryError(f"{what}. {_LEANER_TRAINING} ({error})") from error
 
     return cast(F, guarded)
+
+
+def _is_of_memory(error):
+    """Whether torch had no memory, which it calls a RuntimeError on the CPU and on CUDA."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _guards():

@@ -152,8 +152,9 @@ def largest_useful_alpha(penalty: Any, correlation: torch.Tensor) -> torch.Tenso
     overlap, a bound from above.
     """
     # s c is dual feasible up to s = alpha / (what is asked for): scaled so far that s is below 1.
-    unit = correlation.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(correlation.dtype).tiny)
-    scale = penalty.dual_scale(correlation * (1e4 * penalty.alpha / unit))
+    unit = correlation.abs().amax(1, keepdim=True)
+    direction = correlation / unit.clamp(min=torch.finfo(correlation.dtype).tiny)
+    scale = penalty.dual_scale(direction * (1e4 * penalty.alpha))
     return 1e-4 * unit.squeeze(1) / scale
 
 

@@ -24,10 +24,11 @@ from skae.engine.density.energies import (
 from skae.engine.density.likelihoods import transition_log_likelihood
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.models import FittedModel
-from skae.estimators.density.models import denoiser_of, level_of, spread_of
+from skae.estimators.density.models import denoiser_of, level_of, reachable, spread_of
 from skae.estimators.density.sampling import Request, chain_states, one_level
 from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
-from skae.estimators.face.training import StepLine, usable_place
+from skae.estimators.face.progress import StepLine
+from skae.estimators.face.training import usable_place
 from skae.estimators.face.transformer import Transformer
 
 _EXACT = Place(torch.float64, torch.device("cpu"))
@@ -335,10 +336,7 @@ def _gaussian_denoiser(model, place, noise, purpose) -> Denoiser:
     """The denoiser for a level of Gaussian noise; a ValueError where none is known."""
     denoiser = denoiser_of(model, place)
     if noise is not None:
-        noise = check_number("noise", noise)
-        if noise <= 0:
-            raise ValueError(f"noise={noise!r} has to be more than 0.")
-        return denoiser.at(noise)
+        return denoiser.at(reachable(check_number("noise", noise)))
     level = level_of(model)
     if level is None:
         raise ValueError(
@@ -347,7 +345,7 @@ def _gaussian_denoiser(model, place, noise, purpose) -> Denoiser:
             "corruption='gaussian' or contraction_target='reconstruction'; noise=... takes the "
             "reconstruction for one that removes such noise."
         )
-    return denoiser.at(one_level(level, denoiser))
+    return denoiser.at(reachable(one_level(level, denoiser)))
 
 
 def _energy_of(model, denoiser):

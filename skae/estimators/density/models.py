@@ -18,6 +18,9 @@ from skae.estimators.density.grids import is_binary
 from skae.estimators.face.training import usable_place
 from skae.estimators.face.transformer import check_same_weights
 
+# Standard deviations whose squares float32 holds, with room for sums over columns.
+_LEAST, _MOST = 1e-15, 1e15
+
 
 def check_noise(model) -> None:
     """Raise a ValueError for parameters that the noise of training does not go with."""
@@ -39,6 +42,17 @@ def check_noise(model) -> None:
     given += ["parametrization='energy'"] if model.parametrization == "energy" else []
     if given:
         raise ValueError(f"level_as_input=True does not go with {given[0]}.")
+
+
+def reachable(level):
+    """A level of noise, or several, as it is; a ValueError where its square is no usable number."""
+    found = np.asarray(level, dtype=np.float64)
+    if not ((found >= _LEAST) & (found <= _MOST)).all():
+        raise ValueError(
+            f"noise={level!r} must be from {_LEAST:g} to {_MOST:g}, in units of the columns as "
+            "standardised: its square multiplies and divides."
+        )
+    return level
 
 
 def level_of(model) -> float | tuple[float, float] | np.ndarray | None:

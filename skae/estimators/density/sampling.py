@@ -23,8 +23,8 @@ from skae.engine.density.denoisers import Clamp, Denoiser
 from skae.engine.optimisation.devices import place_of, require_memory, suitable_threads
 from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.grids import on_grid
-from skae.estimators.density.models import denoiser_of, level_of, rows_of, spread_of
-from skae.estimators.face.training import StepLine
+from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
+from skae.estimators.face.progress import StepLine
 
 METHODS = ("annealed", *CHAINS)
 # After fewer steps than this, nothing can be told of how chains move.
@@ -286,7 +286,7 @@ def _with_noise(model, denoiser, method, noise):
             "train with corruption='gaussian'; noise=... takes the reconstruction for one that "
             "removes such noise."
         )
-    return denoiser.at(one_level(level, denoiser)), level
+    return denoiser.at(reachable(one_level(level, denoiser))), level
 
 
 def one_level(level, denoiser: Denoiser) -> float | torch.Tensor:
@@ -306,10 +306,7 @@ def _alternative(model):
 
 
 def _positive(noise) -> float:
-    noise = check_number("noise", noise)
-    if noise <= 0:
-        raise ValueError(f"noise={noise!r} has to be more than 0.")
-    return noise
+    return reachable(check_number("noise", noise))
 
 
 def _first_rows(model, denoiser, start, n_chains, generator):

@@ -35,21 +35,17 @@ def all_or_nothing(fit: F) -> F:
 
     @functools.wraps(fit)
     def guarded(self, *args, **kwargs):
-        before = _fitted_state(self)
+        before = dict(vars(self))
         try:
             return fit(self, *args, **kwargs)
         except BaseException:
-            for name in _fitted_state(self):
-                delattr(self, name)
-            vars(self).update(before)
+            # By what scikit-learn has noted here since, it tears callbacks down.
+            notes = {name: of for name, of in vars(self).items() if name.startswith("_callback")}
+            vars(self).clear()
+            vars(self).update(before | notes)
             raise
 
     return cast(F, guarded)
-
-
-def _fitted_state(model):
-    state = vars(model).items()
-    return {name: of for name, of in state if name.endswith("_") or name == "_training_state"}
 
 
 def report_outcome(model, training, max_iter, start_is_model=False, rate=None):

@@ -17,12 +17,16 @@ A method's docstring says what is special of its arguments and of what it return
 """
 
 import dataclasses
+import functools
 import inspect
 import textwrap
+from numbers import Real
 from typing import Any, Literal, TypeVar, dataclass_transform
 
+import numpy as np
+
 from skae._documentation import complete, entries, joined, public_functions, sections
-from skae._validation import Registered
+from skae._validation import Interval, Registered
 from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -90,7 +94,28 @@ def estimator(cls: type[T]) -> type[T]:
         first = {"": found.pop(""), "Parameters": "\n".join(parameters)}
         first["Attributes"] = "\n".join(filter(None, attributes))
         cls.__doc__ = joined(first | found)
+    if issubclass(cls, BaseEstimator) and not hasattr(cls.set_params, "__wrapped__"):
+        cls.set_params = _all_or_none(cls.set_params)  # type: ignore[method-assign]
     return _undisturbed_methods(document_methods(cls))
+
+
+def _all_or_none(set_params):
+    """Decorate ``set_params`` so that, where a name or a value is wrong, none is set."""
+
+    @functools.wraps(set_params)
+    def guarded(self, **params):
+        before = self.get_params()
+        try:
+            return set_params(self, **params)
+        except BaseException:
+            for name, value in before.items():
+                owner, _, own = name.rpartition("__")
+                holder = before[owner] if owner else self
+                if _is_estimator(holder):
+                    setattr(holder, own, value)
+            raise
+
+    return guarded
 
 
 def _undisturbed_methods(cls: type[T]) -> type[T]:
@@ -145,9 +170,23 @@ def document_methods(cls: type[T]) -> type[T]:
     return cls
 
 
+# More than this, times what it multiplies, leaves float32, in which models may compute.
+_LARGEST = 1e30
+
+
 def validate_parameters(model: BaseEstimator) -> None:
-    """Raise scikit-learn's InvalidParameterError where a parameter is out of bounds."""
+    """Raise a ValueError where a parameter is out of bounds, or is no number of float32."""
     BaseEstimator._validate_params(model)
+    for name, constraints in model._parameter_constraints.items():
+        if not any(isinstance(c, Interval) and c.type is Real for c in constraints):
+            continue
+        value = getattr(model, name)
+        parts = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
+            raise ValueError(
+                f"The {name!r} parameter of {type(model).__name__} must be finite and at most "
+                f"{_LARGEST:g}. Got {value!r} instead."
+            )
 
 
 def get_nested_params(model: BaseEstimator, deep: bool) -> dict:

@@ -262,7 +262,9 @@ def draw_patches(X, image_shape, patch_shape, stride, n_patches, random_state):
     counts = count_patches(image_shape, patch_shape, stride)
     positions = draw_positions(X.shape[0] * math.prod(counts), n_patches, generator)
     order = torch.randperm(len(positions), generator=generator)
-    image, row, column = torch.unravel_index(positions, (X.shape[0], *counts))
+    # torch.unravel_index imports a computer algebra, which changes the filters of warnings.
+    image, place = positions // math.prod(counts), positions % math.prod(counts)
+    row, column = place // counts[1], place % counts[1]
     needed, image = torch.unique_consecutive(image, return_inverse=True)
     drawn = torch.empty(len(positions), math.prod(patch_shape), dtype=dtype)
     rows, done = StreamedRows(X, None, None, dtype=dtype, device=_CPU), 0

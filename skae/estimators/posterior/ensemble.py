@@ -217,7 +217,7 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
     effective_size_: float = attribute(
         "float",
         """How many independent draws the moves after burning in are worth: the median over outputs
-        for some training rows.""",
+        for some training rows. NaN where too few moves tell.""",
     )
     n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
+from sklearn.utils import get_tags
 
 from skae.frames.encoding import Variable
 
@@ -67,3 +68,12 @@ class Filler(NamedTuple):
         order = np.cumsum(guess, axis=1)
         place = (rng.random_sample((len(guess), 1)) > order[:, :-1]).sum(axis=1)
         return np.eye(guess.shape[1])[place]
+
+
+def require_member(estimator) -> None:
+    """Raise a ValueError for a model that takes no gaps, or has not a loss for each column."""
+    if "loss" not in estimator.get_params() or not get_tags(estimator).input_tags.allow_nan:
+        raise ValueError(
+            f"estimator={estimator!r} must be an AutoEncoder or a variant of it, which takes rows "
+            "with gaps and has a loss for each column."
+        )

@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 from skae._validation import (
     HasMethods,
     Interval,
+    as_array,
     check_is_fitted,
     check_names,
     hint_to_flatten,
@@ -34,7 +35,7 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.scikit_learn import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from skae.estimators.face.transformer import Transformer
-from skae.estimators.tables.fillers import Filler
+from skae.estimators.tables.fillers import Filler, require_member
 from skae.estimators.tables.filling import append_marks, fill_cells, select_columns
 from skae.frames.columns import library_of, read_columns
 from skae.frames.encoding import Encoding, encode_rows
@@ -109,7 +110,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ...     "size": np.where(height > 175, "L", np.where(height > 165, "M", "S")),
     ... })
     >>> with_gaps = table.mask(rng.random(table.shape) < 0.2)
-    >>> filled = DenoisingImputer(random_state=0).fit_transform(with_gaps)
+    >>> imputer = DenoisingImputer(n_estimators=2, random_state=0)
+    >>> filled = imputer.fit_transform(with_gaps)
     >>> int(filled.isna().sum().sum())
     0
     >>> bool((filled["size"] == table["size"]).mean() > 0.9)
@@ -205,6 +207,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._place(rows)
         rows, rng = self._standardized(rows), random_numbers(self.random_state)
         member = _default() if self.estimator is None else self.estimator
+        require_member(member)
         self.estimators_, normals, tests = [], [], []
         for inside in _parts(rows, min(self.n_estimators, len(rows)), rng):
             seed = int(rng.randint(2**31 - 1))
@@ -274,7 +277,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:
             with hint_to_flatten():
-                X = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+                options = {"dtype": None, "ensure_all_finite": False}
+                X = validate_data(self, as_array(X), reset=reset, **options)
         features = self.categorical_features
         if isinstance(features, str):  # what has the dtype is so whatever the mask says
             features = np.zeros(X.shape[1], dtype=bool)

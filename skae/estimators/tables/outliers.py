@@ -284,7 +284,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
 
     def _fitted(self, model, X, weights, n_rows):
         if self.estimator is not None:
-            return model.fit(X, **weights)
+            return model.fit(X, None, **weights)
         n_batches = ceil(n_rows / model.batch_size)
         model.set_params(max_iter=ceil(_STEPS / n_batches))
         with warnings.catch_warnings():

@@ -247,6 +247,8 @@ def test_codes_vanish_from_the_largest_useful_alpha_on(name, x, generator):
     }[name]
     correlation = x @ dictionary.t()
     for of in (1e-3, 1e3):
+        # Nothing explains a row of zeros.
+        assert not largest_useful_alpha(make(of), torch.zeros_like(correlation)).any()
         alphas = largest_useful_alpha(make(of), correlation)
         for row, alpha in zip(x, alphas, strict=True):
             quadratic = make_quadratic(dictionary, row.unsqueeze(0))

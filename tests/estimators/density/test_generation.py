@@ -44,6 +44,21 @@ def linear_denoiser():
     return DenoisingAutoEncoder(2, activation="linear", **options).fit(X)
 
 
+@pytest.mark.parametrize("noise", [1e300, 1e-300, 0.0, -1.0])
+def test_levels_of_noise_whose_squares_are_no_numbers(noise):
+    model, X = linear_denoiser(), normal_rows()[0][:3]
+    calls = [
+        lambda: model.energy(X, noise=noise),
+        lambda: model.score_field(X, noise=noise),
+        lambda: model.local_moments(X, noise=noise),
+        lambda: model.log_partition_function(noise=noise),
+        lambda: model.sample(2, noise=noise, burn_in=1),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"noise=.* must be from 1e-15 to 1e\+15"):
+            call()
+
+
 def test_a_linear_denoiser_knows_normal_data():
     model, (X, variances) = linear_denoiser(), normal_rows()
     total = variances + 0.25

@@ -261,6 +261,15 @@ def test_numeric_columns_may_be_categories():
     assert set(reconstructions[:, 0]) <= set(range(4))
 
 
+def test_a_category_of_one_value_alone():
+    # Where all else is missing, it is 0, as a text that is the only one is.
+    X = np.column_stack([np.where(np.arange(60) % 3, 7.0, np.nan), np.arange(60.0)])
+    model = fitted(X, categorical_features=[0])
+    encoded = model.encoding_.encode(X)[:, 0]
+    assert_array_equal(encoded, np.where(np.arange(60) % 3, 0.0, np.nan))
+    assert (model.reconstruct(X)[:, 0] == 7.0).all()
+
+
 def test_clipping_an_array():
     X = np.random.default_rng(0).standard_t(2, size=(80, 3))
     model = fitted(X, numbers="clipped")

@@ -5,13 +5,14 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skae import DenoisingAutoEncoder, DenoisingImputer
+from skae import RBM, DenoisingAutoEncoder, DenoisingImputer, StackedAutoEncoder
 
 
 def quick(**parameters):
@@ -222,6 +223,17 @@ def test_bad_input(table, imputer):
         quick().fit(table.head(1))
     with pytest.raises(ValueError, match="n_estimators"):
         quick(n_estimators=1).fit(table)
+    # These have no units for each column, or do not take gaps.
+    for estimator in (RBM(2), StackedAutoEncoder((2,))):
+        with pytest.raises(ValueError, match="must be an AutoEncoder"):
+            DenoisingImputer(estimator).fit(table)
+
+
+def test_a_tensor_with_a_history_is_an_array():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    X[3, 0] = np.nan
+    filled = quick().fit_transform(torch.tensor(X, requires_grad=True))
+    np.testing.assert_array_equal(filled, quick().fit_transform(X))
 
 
 def test_it_is_a_step_before_any_model(table):

@@ -1,0 +1,23 @@
+"""A few random attacks on every estimator, the same ones every time; `run.py` tries thousands."""
+
+import pytest
+from fuzz.attacks import CASES, attacks
+from fuzz.properties import check
+from hypothesis import HealthCheck, Phase, given, settings
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_holds_of_every_attack(case):
+    @settings(
+        max_examples=6,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(attacks(case))
+    def every(attack):
+        check(attack)
+
+    every()
