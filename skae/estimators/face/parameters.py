@@ -95,7 +95,7 @@ def estimator(cls: type[T]) -> type[T]:
         first["Attributes"] = "\n".join(filter(None, attributes))
         cls.__doc__ = joined(first | found)
     if issubclass(cls, BaseEstimator) and not hasattr(cls.set_params, "__wrapped__"):
-        cls.set_params = _all_or_none(cls.set_params)
+        cls.set_params = _all_or_none(cls.set_params)  # type: ignore[method-assign]
     return _undisturbed_methods(document_methods(cls))
 
 
@@ -182,7 +182,7 @@ def validate_parameters(model: BaseEstimator) -> None:
             continue
         value = getattr(model, name)
         parts = value if isinstance(value, list | tuple | np.ndarray) else [value]
-        if any(isinstance(v, Real) and not abs(v) <= _LARGEST for v in parts):
+        if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
             raise ValueError(
                 f"The {name!r} parameter of {type(model).__name__} must be finite and at most "
                 f"{_LARGEST:g}. Got {value!r} instead."
