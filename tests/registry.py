@@ -11,7 +11,7 @@ A test imports what it needs::
 import inspect
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 
 import skae
 
@@ -35,6 +35,12 @@ SMALL = {
 # Three relu units may all be dead from the start.
 SMALL_OF = {
     "TableFeatures": {"activation": "tanh", "hidden_layer_sizes": ()},
+    # Codes need not be accurate here, and each of a fit's many inferences takes a share of it.
+    "SparseCoder": {"inference_tol": 1e-2},
+    "PSD": {"inference_tol": 1e-2},
+    "ConvolutionalPSD": {"inference_tol": 1e-2, "inference_max_iter": 4, "filter_shape": 3},
+    # The layer's own epochs are not those of fine-tuning.
+    "ManifoldTangentClassifier": {"layer": skae.ContractiveAutoEncoder(max_iter=3)},
     # The output alone is drawn, so that few moves are enough.
     "PosteriorEnsemble": {
         "estimator": skae.StackedClassifier(
@@ -100,8 +106,12 @@ class Case:
 
     def make(self, **parameters):
         """A small one; parameters that this class does not have are an error."""
-        small = {name: value for name, value in SMALL.items() if self.takes(name)}
-        return self.cls(**{**small, **SMALL_OF.get(self.cls.__name__, {}), **parameters})
+        given = {name: value for name, value in SMALL.items() if self.takes(name)}
+        given |= SMALL_OF.get(self.cls.__name__, {}) | parameters
+        if isinstance(given.get("layer"), BaseEstimator) and "verbose" in given:
+            # A layer that is given shows its own training, as one by name does its model's.
+            given["layer"] = clone(given["layer"]).set_params(verbose=given["verbose"])
+        return self.cls(**given)
 
     def fit(self, X=None, **parameters):
         """A small one that has learned from the data."""

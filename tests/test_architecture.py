@@ -5,6 +5,7 @@ import functools
 import importlib
 import inspect
 import io
+import json
 import os
 import pkgutil
 import subprocess
@@ -407,15 +408,6 @@ def test_nobody_asks_which_part_it_is():
 # What an import and a fit do to the process
 
 
-def run_python(code):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 # What skae cannot be without. (scikit-learn itself imports pandas where it is installed, and its
 # callbacks import rich.)
 DEPENDENCIES = """
@@ -425,24 +417,13 @@ with contextlib.suppress(ImportError):
     import sklearn.callback
 """
 HEAVY = ("matplotlib", "pandas", "polars", "rich", "skorch", "sympy", "torch._dynamo", "skae.plots")
-
-
-def test_import_is_light():
-    code = f"""
-import sys
+# An import, and then a fit, in one process: it takes seconds until torch is there.
+GUEST = f"""
+import json, multiprocessing, os, random, sys, threading, warnings
 {DEPENDENCIES}
-before = set(sys.modules)
-import skae
-print(*(name for name in {HEAVY} if name in set(sys.modules) - before))
-"""
-    # Every worker of a grid search pays for what an import drags in.
-    assert run_python(code) == ""
+def heavy():
+    return [name for name in {HEAVY} if name in set(sys.modules) - before]
 
-
-def test_import_starts_nothing_and_changes_nothing():
-    code = f"""
-import multiprocessing, os, random, threading, warnings
-{DEPENDENCIES}
 def state():
     tasks = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else None
     return (
@@ -460,27 +441,41 @@ def state():
         len(warnings.filters),
     )
 
-before = state()
+before, state_before = set(sys.modules), state()
 import skae
-after = state()
-print([i for i, (a, b) in enumerate(zip(before, after)) if a != b])
-"""
-    # No thread, no process, no CUDA context, no draw, no setting: an import only defines.
-    assert run_python(code) == "[]"
-
-
-def test_a_fit_on_the_cpu_stays_light():
-    code = f"""
-import sys
-{DEPENDENCIES}
-import skae
-before = set(sys.modules)
+state_after = state()
+changed = [i for i, (a, b) in enumerate(zip(state_before, state_after)) if a != b]
+by_import, before = heavy(), set(sys.modules)
 X = np.random.default_rng(0).random((50, 5))
 for optimizer in ("adam", "adamw", "sgd", "nesterov", "rmsprop", "adagrad"):
     model = skae.AutoEncoder(3, max_iter=2, device="cpu", optimizer=optimizer, random_state=0)
     model.fit(X).transform(X)
 skae.PatchWhitener(patch_shape=(1, 2), image_shape=(1, 5)).fit(X)
-print(*(name for name in {HEAVY} if name in set(sys.modules) - before))
+print(json.dumps(dict(by_import=by_import, changed=changed, by_fit=heavy())))
 """
+
+
+@pytest.fixture(scope="module")
+def guest():
+    """What an import and a fit did to a process of their own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", GUEST], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_import_is_light(guest):
+    # Every worker of a grid search pays for what an import drags in.
+    assert guest["by_import"] == []
+
+
+def test_import_starts_nothing_and_changes_nothing(guest):
+    # No thread, no process, no CUDA context, no draw, no setting: an import only defines.
+    assert guest["changed"] == []
+
+
+def test_a_fit_on_the_cpu_stays_light(guest):
     # The import of torch's compiler costs a second in every worker; a training needs none of it.
-    assert run_python(code) == ""
+    assert guest["by_fit"] == []

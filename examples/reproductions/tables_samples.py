@@ -13,7 +13,11 @@ held-out rows. As many rows as were learned from are drawn by
   either of the two;
 - a Gaussian mixture of 20 components on the encoded columns;
 - ``RBM(visible="auto")`` with numbers, truth values and categories as visible units;
-- ``DenoisingAutoEncoder``, where it has ``sample``.
+- "chains with levels": ``DenoisingAutoEncoder`` that is told the level of Gaussian noise, with
+  numbers as normal scores, and annealing;
+- "hiding": ``DenoisingAutoEncoder`` of hidden columns, and its chain;
+- "contractive stack": ``StackedAutoEncoder`` of two contractive layers;
+- TVAE and CTGAN, if the package ``ctgan`` is there, with its own settings.
 
 Models see gaps as columns that mark them. Shown are errors of columns and pairs in percent, the
 AUC of a forest that tells samples from rows, energy distance, the percentage of near-copies, the
@@ -52,6 +56,23 @@ house_prices   RBM                 10.1    8.5   0.999    0.0    0.809   12.3
 house_prices   held-out rows       3.1     6.1   0.504    5.0    0.894
 ============== =================== ======= ===== ======== ====== ======= =======
 
+"Chains with levels", of other numbers of epochs than the 300 that are set here (seed 0; energy
+distances from -.0002 to .0021):
+
+============== ======== ======= ===== ======== ====== ======= =======
+table          epochs   columns pairs detected copies utility seconds
+============== ======== ======= ===== ======== ====== ======= =======
+adult          200      2.6     5.6   0.656    2.3    0.859   24
+adult          400      2.5     5.5   0.585    3.4    0.858   44
+german_credit  200      3.6     8.1   0.615    2.9    0.645   9
+german_credit  400      3.2     6.8   0.523    3.4    0.714   15
+============== ======== ======= ===== ======== ====== ======= =======
+
+What made them good, on adult after 200 epochs: a network that learns all of its output 7.4, 11.2,
+.916; one that adds to what each column says by itself 5.0, 8.6, .881; with normal scores of numbers
+2.6, 5.6, .656. 150 steps instead of 40 do not make the utility better (.866, .857 and .861, .859).
+The contenders "hiding", "contractive stack", TVAE and CTGAN have not been run to the end.
+
 Errors of so few rows are not those of all: held-out rows themselves are 2.5 and 5.9 % away from
 3,000 rows of adult. Interpolation leads because its rows are near-copies, which the
 published measures do not see. Between models that do not copy, the RBM is behind the mixture.
@@ -63,15 +84,23 @@ each table, ``--tables adult``).
 import argparse
 import time
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 from real_tables import load_table, table_names
+from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 
-from skae import RBM, AutoEncoder, DenoisingAutoEncoder
+from skae import (
+    RBM,
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    DenoisingAutoEncoder,
+    StackedAutoEncoder,
+)
 from skae.diagnostics import compare_samples
 
 TABLES = (
@@ -163,21 +192,61 @@ def drawn_by(model):
     return draw
 
 
+def generative_network(name, epochs=300):
+    """A function that fits CTGAN or TVAE of the package ctgan, as it is, and draws as many rows."""
+
+    def draw(train, rng):
+        import ctgan
+
+        marked = with_marks(train)
+        are_numbers = [pd.api.types.is_numeric_dtype(kind) for kind in marked.dtypes]
+        are_truths = [pd.api.types.is_bool_dtype(kind) for kind in marked.dtypes]
+        discrete = [
+            column
+            for column, number, truth in zip(marked, are_numbers, are_truths, strict=True)
+            if truth or not number
+        ]
+        marked = marked.astype(dict.fromkeys(discrete, str))
+        model = getattr(ctgan, name)(epochs=epochs, enable_gpu=False)
+        model.set_random_state(int(rng.integers(2**31 - 1)))
+        model.fit(marked, discrete)
+        drawn = model.sample(len(train))
+        for column in discrete:
+            if column.endswith(MARK) or pd.api.types.is_bool_dtype(train[column].dtype):
+                drawn[column] = drawn[column].astype(str) == "True"
+        return without_marks(drawn)
+
+    return draw
+
+
 def contenders():
     """Functions of training rows and a generator, by name."""
+    training = {"learning_rate_schedule": "warmup_cosine", "n_iter_no_change": None}
+    levels = DenoisingAutoEncoder(
+        256, hidden_layer_sizes=(256,), activation="relu", tied_weights=False,
+        corruption="gaussian", corruption_level=(0.05, 3.0), level_as_input=True,
+        numbers="normal_scores", learning_rate=2e-3, batch_size=100, max_iter=300, **training,
+    )  # fmt: skip
+    hiding = DenoisingAutoEncoder(
+        256, hidden_layer_sizes=(256,), activation="relu", tied_weights=False, corruption="hiding",
+        corruption_level=(0.1, 0.9), numbers="normal_scores", learning_rate=2e-3, max_iter=150,
+        **training,
+    )  # fmt: skip
+    layer = ContractiveAutoEncoder(128, learning_rate=3e-3, max_iter=100, **training)
+    stack = StackedAutoEncoder(
+        layers=[clone(layer).set_params(numbers="normal_scores"), clone(layer)]
+    )
     found = {
         "independent columns": independent,
         "interpolation": interpolated,
         "Gaussian mixture": mixture,
         "RBM": drawn_by(RBM(128, max_iter=100, persistent=True, learning_rate_schedule="linear")),
+        "chains with levels": drawn_by(levels),
+        "hiding": drawn_by(hiding),
+        "contractive stack": drawn_by(stack),
     }
-    if hasattr(DenoisingAutoEncoder, "sample"):
-        model = DenoisingAutoEncoder(
-            128, hidden_layer_sizes=(256,), activation="relu", tied_weights=False,
-            corruption="gaussian", corruption_level=(0.05, 1.0), numbers="clipped",
-            max_iter=100, learning_rate_schedule="warmup_cosine", learning_rate=3e-3,
-        )  # fmt: skip
-        found["denoising"] = drawn_by(model)
+    if find_spec("ctgan"):
+        found |= {name: generative_network(name) for name in ("TVAE", "CTGAN")}
     return found
 
 
@@ -193,6 +262,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--tables", nargs="+", default=TABLES)
+    parser.add_argument("--samples", nargs="+", help="names of contenders; all by default")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"{'table':<15}{'samples':<22}columns  pairs  detected  energy  copies  utility  seconds")
@@ -201,6 +271,8 @@ def main():
         train, held_out = train_test_split(frame, test_size=0.3, random_state=0)
         train, sets, seconds = train.reset_index(drop=True), {}, {}
         for name, draw in contenders().items():
+            if options.samples and name not in options.samples:
+                continue
             start = time.process_time()
             try:
                 sets[name] = as_dtypes_of(draw(train, np.random.default_rng(0)), train)

@@ -80,6 +80,8 @@ def parzen_log_likelihood(X, samples, *, width=None, validation=None):
             raise ValueError("Pass a width, or validation rows to choose it by.")
         validation = _rows(validation, "validation")
         spread = np.sqrt(samples.var(axis=0).mean())
+        if spread == 0:
+            raise ValueError("samples are all the same, so that no width suits them. Pass one.")
         widths = spread * np.geomspace(0.05, 1.0, 15)
         width = max(widths, key=lambda w: _scores(validation, samples, w).mean())
     else:

@@ -164,9 +164,9 @@ class AutoEncoder(Transformer):
         default=False,
         constraints=["boolean"],
         doc="""Whether the network is told the level of a row's noise, one more input, for
-        ``corruption="gaussian"`` with a range of levels, of which the logarithm is then drawn
-        uniformly, and all count alike in the loss. For `sample` by annealing; encoder and decoder
-        have weights of their own then.""",
+        ``corruption="gaussian"`` with a range of levels, whose logarithm is then uniform; all count
+        alike in the loss. For `sample` by annealing. The decoder has its own weights then, and adds
+        to what columns say of themselves: codes alone make no rows.""",
     )
     walkback: int = parameter(
         default=0,
@@ -232,8 +232,7 @@ class AutoEncoder(Transformer):
 
     grid_: tuple = attribute(
         "tuple",
-        """Of each column, as encoded, the values that it has, where these are few; or a number of
-        decimals; or None. Samples are on it.""",
+        "Of each column the few values that it has, as encoded, or a number of decimals, or None.",
     )
     spread_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)",
@@ -288,8 +287,9 @@ class AutoEncoder(Transformer):
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
         fill = place.tensor(self.columns_.fill)
-        objective = partial(_reconstruction, self, network, units, place)
-        return auto_encoder(network, units, bias, objective, shift, scale, fill)
+        own = models.own_column_of(self, place)
+        train = partial(_reconstruction, self, network, units, place, own)
+        return auto_encoder(network, units, bias, train, shift, scale, fill, own)
 
     def _facts(self, X, weight, columns, *, is_whole):
         return {"grid_": grids.grid_of(X)}
@@ -324,12 +324,12 @@ def _sizes(sizes):
     return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
 
 
-def _reconstruction(model, network, units, place):
+def _reconstruction(model, network, units, place, own_column):
     """The criterion that the parameters of an auto-encoder ask for."""
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
     parts = models.corruption_of(model, place), emphasis, _penalties_of(model)
     fill = place.tensor(model.columns_.fill)
-    return Reconstruction(network, units, *parts, fill, walkback=int(model.walkback))
+    return Reconstruction(network, units, *parts, fill, int(model.walkback), own_column)
 
 
 def _penalties_of(model):

@@ -17,7 +17,6 @@ from skae._warnings import is_in_layer, warn
 from skae.frames.columns import is_plain, library_of, names_of, read_columns
 from skae.frames.making import make_frame
 from skae.frames.variables import (
-    BEND,
     VECTORIZER,
     Variable,
     category_variable,
@@ -25,6 +24,8 @@ from skae.frames.variables import (
     refuse_numbers_as_text,
 )
 
+# What `numbers` may be that makes numbers of an array others.
+_ENCODED = ("clipped", "normal_scores")
 # Part of the rows of a text that may be pooled without a warning.
 _POOLED = 0.25
 # A text of so many values or fewer is no text to be read.
@@ -127,10 +128,7 @@ class Encoding:
             if not variable.is_numeric:
                 continue
             u = np.asarray(encoded[:, variable.columns.start], dtype=np.float64)
-            term = np.full(len(u), -np.log(variable.width))
-            if variable.clips:
-                term += 1.5 * np.log1p(-np.square(u / BEND))
-            terms[:, variable.columns.start] = np.where(np.isnan(u), 0.0, term)
+            terms[:, variable.columns.start] = np.where(np.isnan(u), 0.0, variable.log_slope(u))
         return terms
 
 
@@ -151,7 +149,7 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
         model.encoding_ = parameters.encoding_
         return encode_rows(model, parameters, X, reset=False)
     model.encoding_ = None
-    asked = parameters.numbers == "clipped" or not isinstance(parameters.categorical_features, str)
+    asked = parameters.numbers in _ENCODED or not isinstance(parameters.categorical_features, str)
     if library is None and not asked:
         return X
     if library and is_plain(X) and not asked and not _has_gaps(X):
@@ -245,7 +243,8 @@ def _chosen(X, features) -> set:
 
 
 def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
-    clips, start, variables, pooling = parameters.numbers != "standardized", 0, [], []
+    ranks, start, variables, pooling = parameters.numbers == "normal_scores", 0, [], []
+    clips = parameters.numbers != "standardized" and not ranks
     for number, (column, name) in enumerate(zip(cells, names, strict=True)):
         check_no_infinity(column.numbers, number, name)
         is_chosen = number in chosen
@@ -261,13 +260,13 @@ def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
             is_text = column.holds == "texts" and len(column.values) > _MANY
             pooling += [name] if is_text and share > _POOLED else []
         else:
-            variable = number_variable(column, name, counted, clips)
+            variable = number_variable(column, name, counted, clips, ranks)
         variable = replace(variable, columns=slice(start, start + max(1, len(variable.names))))
         start = variable.columns.stop
         variables.append(variable)
     if pooling and not is_in_layer():
         _warn_of_text(pooling)
-    dtype = np.dtype(np.float32 if clips else np.float64)
+    dtype = np.dtype(np.float32 if clips or ranks else np.float64)
     return Encoding(tuple(variables), library, labels, dtype)
 
 

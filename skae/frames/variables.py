@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from skae.frames.columns import Cells
 
@@ -15,6 +16,8 @@ _MOST_DECIMALS = 6
 _MOST = np.nextafter(np.float32(BEND), np.float32(0))
 # The interquartile range of a normal distribution, in standard deviations.
 _QUARTILES = 1.349
+# Part of the rows from which on a value is frequent, and knots of a column at most.
+_OFTEN, _MOST_KNOTS = 0.01, 1000
 # A column of text with so many values or more, all different, says nothing but which row it is.
 _IDENTIFIERS = 5
 _READS_AS_NUMBER = re.compile(
@@ -33,6 +36,9 @@ class Variable:
       one that is 1; ``pooled``: rare values that share the last column, the most frequent first.
     - ``center``, ``width``, ``clips``: a number is z = (x - center) / width and, if it is clipped,
       z / sqrt(1 + (z / 3)^2).
+    - ``knots``, ``scores``: of a number as normal scores, some of its values, from the least to the
+      greatest, and what they are encoded as; between them it is interpolated. Where a value has
+      several scores, it is frequent, and is encoded as the middle one.
     - ``minimum``, ``maximum``, ``is_whole``: of the training rows; ``decimals``, that all have at
       most, or None.
     - ``holds``, ``dtype``: what `Cells` say of the column.
@@ -48,6 +54,8 @@ class Variable:
     center: float = 0.0
     width: float = 1.0
     clips: bool = False
+    knots: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
     minimum: float = np.nan
     maximum: float = np.nan
     is_whole: bool = False
@@ -77,16 +85,34 @@ class Variable:
         places = {value: number for number, value in enumerate(kept)}
         return places | dict.fromkeys(self.pooled, len(self.categories) - 1)
 
+    @cached_property
+    def _middles(self) -> tuple[np.ndarray, np.ndarray]:
+        """The values of the knots, each once, and the middle of its scores."""
+        values, first = np.unique(self.knots, return_index=True)
+        last = np.append(first[1:], len(self.knots)) - 1
+        scores = np.asarray(self.scores)
+        return values, 0.5 * (scores[first] + scores[last])
+
+    def log_slope(self, encoded: np.ndarray) -> np.ndarray:
+        """Log d encoded / d x of a number, where it is ``encoded``."""
+        if self.knots:
+            values, scores = self._middles
+            slopes = np.diff(scores) / np.diff(values)
+            return np.log(slopes)[np.searchsorted(scores[1:-1], encoded)]
+        slope = np.full(len(encoded), -np.log(self.width))
+        return slope + 1.5 * np.log1p(-np.square(encoded / BEND)) if self.clips else slope
+
     def encode(self, cells: Cells, out: np.ndarray) -> None:
         """Write the encoded columns; NaN where nothing is known of a row."""
         known = cells.observed
         if known.any():
             self._check(cells)
         if self.is_numeric:
-            z = (cells.numbers if cells.numbers is not None else np.full(len(known), np.nan)) - (
-                self.center
-            )
-            z /= self.width
+            z = cells.numbers if cells.numbers is not None else np.full(len(known), np.nan)
+            if self.knots:
+                z = np.interp(z, *self._middles)
+            else:
+                z = (z - self.center) / self.width
             if self.clips:
                 np.clip(z, -1e6, 1e6, out=z)
                 z /= np.sqrt(1 + np.square(z / BEND))
@@ -94,6 +120,7 @@ class Variable:
             out[:, 0] = z
         elif self.kind == "binary" and self.holds in ("numbers", "booleans"):
             # One value alone is 0, as a text is that is the only one.
+            assert cells.numbers is not None
             ends = np.asarray(self.categories or (0, 1), dtype=np.float64)
             width = float(ends[-1] - ends[0]) or 1.0
             out[:, 0] = np.clip((cells.numbers - ends[0]) / width, 0, 1)
@@ -119,7 +146,12 @@ class Variable:
             if self.clips:
                 z = np.clip(z, -_MOST, _MOST)
                 z = z / np.sqrt(1 - np.square(z / BEND))
-            x = np.clip(z * self.width + self.center, self.minimum, self.maximum)
+            x = (
+                np.interp(z, self.scores, self.knots)
+                if self.knots
+                else z * self.width + self.center
+            )
+            x = np.clip(x, self.minimum, self.maximum)
             if rounds and self.decimals is not None:
                 return np.round(x, self.decimals)
             return np.round(x) if self.is_whole else x
@@ -159,9 +191,12 @@ class Variable:
             )
 
 
-def decimals_of(x: np.ndarray) -> int | None:
-    """The decimals that all of some numbers have at most; None if some have more than six."""
-    size = max(1.0, float(np.abs(x).max(initial=0.0)))
+def decimals_of(x: np.ndarray, size: float = 1.0) -> int | None:
+    """The decimals that all of some numbers have at most; None if some have more than six.
+
+    They are rounded as numbers up to ``size`` are, if that is larger than they.
+    """
+    size = max(1.0, size, float(np.abs(x).max(initial=0.0)))
     rounding = 4 * size * float(np.finfo(x.dtype).eps)
     for decimals in range(_MOST_DECIMALS + 1):
         if rounding > 0.1 * 10.0**-decimals:
@@ -171,7 +206,29 @@ def decimals_of(x: np.ndarray) -> int | None:
     return None
 
 
-def number_variable(column, name, counted, clips):
+def normal_scores(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Values of a column, and the normal quantiles of their ranks: `Variable.knots`, ``scores``.
+
+    A value that a hundredth of the rows or more have stands at both ends of its ranks.
+    """
+    values, counts = np.unique(x, return_counts=True)
+    end = np.cumsum(counts) / len(x)
+    begin, is_often = end - counts / len(x), counts >= max(2, _OFTEN * len(x))
+    rank = np.concatenate([0.5 * (begin + end), begin[is_often], end[is_often]])
+    knots = np.concatenate([values, values[is_often], values[is_often]])
+    order = np.lexsort((rank, knots))
+    rank, knots = rank[order], knots[order]
+    if len(knots) > _MOST_KNOTS:
+        of_often = np.isin(knots, values[is_often])
+        of_often[[0, -1]] = True
+        kept = np.searchsorted(rank, np.linspace(0, 1, _MOST_KNOTS)).clip(max=len(rank) - 1)
+        kept = np.union1d(kept, np.flatnonzero(of_often))
+        rank, knots = rank[kept], knots[kept]
+    scores = ndtri(np.clip(rank, 0.5 / len(x), 1 - 0.5 / len(x)))
+    return tuple(knots.tolist()), tuple(scores.tolist())
+
+
+def number_variable(column, name, counted, clips, ranks=False):
     """The variable of a column of numbers, truth values, dates or durations."""
     kind = "date" if column.holds in ("dates", "durations") else "number"
     variable = Variable(name, kind, slice(0, 1), column.holds, column.dtype)
@@ -193,6 +250,9 @@ def number_variable(column, name, counted, clips):
         raise ValueError(
             f"Column {name!r} is so large that its standard deviation overflows. Rescale it."
         )
+    knots = scores = ()
+    if ranks and not constant and minimum < maximum:
+        knots, scores = normal_scores(x)
     if not clips:
         center, width = (center if kind == "date" else 0.0), 1.0
     return replace(
@@ -200,6 +260,8 @@ def number_variable(column, name, counted, clips):
         center=float(center),
         width=1.0 if constant else float(width),
         clips=clips,
+        knots=knots,
+        scores=scores,
         minimum=float(minimum),
         maximum=float(maximum),
         is_whole=whole,

@@ -21,7 +21,7 @@ from skae import (
     StackedClassifier,
     StackedRegressor,
 )
-from skae.estimators.face.training import ProgressLine
+from skae.estimators.face.progress import ProgressLine
 
 LINE = re.compile(
     r"\[(?P<name>\w+)\] epoch (?P<number>\d+)/(?P<of>\d+), loss = (?P<loss>\S+?)"

@@ -516,8 +516,8 @@ FAULTS = [
     ),
     _frames(
         "numbers come back beyond those of the training rows",
-        "x = np.clip(z * self.width + self.center, self.minimum, self.maximum)",
-        "x = z * self.width + self.center",
+        "x = np.clip(x, self.minimum, self.maximum)",
+        "x = np.asarray(x)",
     ),
     _transformer(
         "scores are of the clipped numbers",

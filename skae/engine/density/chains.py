@@ -10,7 +10,7 @@ sigma; others leave too much or too little:
 
 =======================  ===========================================================
 local_covariance         x + noise = y, then N(r(y), sigma^2 J(y))
-isotropic                x + noise = y, then N(r(y), sigma^2 I): too wide
+isotropic                x + noise = y, then N(r(y), sigma^2 I): too wide; or codes, alike
 langevin                 x + (r(x) - x) / 2 + sigma N(0, I): a step of sigma^2
 denoising                corrupted as in training, then drawn from P(x | r)
 contractive              h + J J^T eps, J = dh/dx, then decoded (Rifai et al. 2012)
@@ -36,11 +36,17 @@ Step = Callable[[State], State]
 
 @CHAINS.named("local_covariance")
 def local_covariance(
-    denoiser: Denoiser, generator: torch.Generator, *, corrupts: bool = True, draws: bool = True
+    denoiser: Denoiser,
+    generator: torch.Generator,
+    *,
+    corrupts: bool = True,
+    draws: bool = True,
+    is_local: bool = True,
 ) -> Step:
     """Gaussian noise, then N(r, sigma^2 J): draws with the local moments of the density.
 
-    Without ``corrupts`` the noise is left out, without ``draws`` rows are the means.
+    Without ``corrupts`` the noise is left out, without ``draws`` rows are the means, and if it is
+    not ``is_local`` they are drawn from N(r, sigma^2 I).
     """
 
     def step(state):
@@ -50,8 +56,11 @@ def local_covariance(
         mean = denoiser.model.units.mean(output)
         if not draws:
             return _kept(denoiser, mean, mean)
-        drawn = mean + denoiser.normal_draw(y, generator)
-        drawn, mean = _conditioned(denoiser, y, drawn, mean)
+        if is_local:
+            drawn = mean + denoiser.normal_draw(y, generator)
+            drawn, mean = _conditioned(denoiser, y, drawn, mean)
+        else:
+            drawn = denoiser.noisy(mean, generator)
         return _kept(denoiser, _with_discrete(denoiser, drawn, output, generator), mean)
 
     return step
@@ -72,51 +81,33 @@ def denoising(denoiser: Denoiser, generator: torch.Generator) -> Step:
 
 
 @CHAINS.named("contractive")
-def contractive(denoiser: Denoiser, generator: torch.Generator) -> Step:
-    """Codes move by J J^T eps, J = dh/dx: along the directions in which the data vary."""
+def contractive(denoiser: Denoiser, generator: torch.Generator, *, is_local: bool = True) -> Step:
+    """Codes move by J J^T eps, J = dh/dx: along the directions in which the data vary.
+
+    If it is not ``is_local``, they move by as much in any direction.
+    """
+    model, theta = denoiser.model, denoiser.theta
 
     def step(state):
-        code, move = _moved_along_the_data(denoiser, state[0], generator)
-        return _decoded(denoiser, code + denoiser.noise * move, generator)
+        code = model.encode(theta, state[0])
+        eps = torch.empty_like(code).normal_(generator=generator)
+        jacobian = jacobian_of(model, theta, state[0])
+        move = jacobian.gram_times(eps.unsqueeze(1))[:, 0]
+        if not is_local:
+            length = torch.linalg.vector_norm(move, dim=1, keepdim=True)
+            other = torch.empty_like(code).normal_(generator=generator)
+            move = other * (length / torch.linalg.vector_norm(other, dim=1, keepdim=True))
+        mean = model.units.mean(model.decode(theta, code + denoiser.noise * move))
+        return _kept(denoiser, mean, mean)
 
     return step
-
-
-def _moved_along_the_data(denoiser, x, generator):
-    """The codes of rows, and J J^T eps for each."""
-    code = denoiser.model.encode(denoiser.theta, x)
-    eps = torch.empty_like(code).normal_(generator=generator)
-    jacobian = jacobian_of(denoiser.model, denoiser.theta, x)
-    return code, jacobian.gram_times(eps.unsqueeze(1))[:, 0]
 
 
 @CHAINS.named("isotropic")
 def isotropic(denoiser: Denoiser, generator: torch.Generator) -> Step:
-    """For comparison: as much noise, but alike in all directions."""
-    model, theta = denoiser.model, denoiser.theta
-
-    def step(state):
-        x, _ = state
-        output = model.reconstruct(theta, denoiser.noisy(x, generator))
-        mean = model.units.mean(output)
-        drawn = denoiser.noisy(mean, generator)
-        return _kept(denoiser, _with_discrete(denoiser, drawn, output, generator), mean)
-
-    return step
-
-
-@CHAINS.named("isotropic_codes")
-def isotropic_codes(denoiser: Denoiser, generator: torch.Generator) -> Step:
-    """For comparison: codes move by as much as in "contractive", but alike in all directions."""
-
-    def step(state):
-        code, move = _moved_along_the_data(denoiser, state[0], generator)
-        length = torch.linalg.vector_norm(move, dim=1, keepdim=True)
-        other = torch.empty_like(code).normal_(generator=generator)
-        other = other * (length / torch.linalg.vector_norm(other, dim=1, keepdim=True))
-        return _decoded(denoiser, code + denoiser.noise * other, generator)
-
-    return step
+    """For comparison: the chain of the same noise, of rows or of codes, alike in all directions."""
+    chain = contractive if denoiser.moves_codes else local_covariance
+    return chain(denoiser, generator, is_local=False)
 
 
 @CHAINS.named("langevin")
@@ -169,12 +160,6 @@ def _drawn_by_units(denoiser, output, generator):
     noise = torch.empty_like(mean).normal_(generator=generator)
     drawn = mean if denoiser.variance is None else mean + denoiser.variance.sqrt() * noise
     return _with_discrete(denoiser, drawn, output, generator), mean
-
-
-def _decoded(denoiser, code, generator):
-    output = denoiser.model.decode(denoiser.theta, code)
-    mean = denoiser.model.units.mean(output)
-    return _kept(denoiser, mean, mean)
 
 
 def _with_discrete(denoiser, drawn, output, generator):

@@ -48,6 +48,7 @@ class Denoiser:
 
     - ``noise``: standard deviation of the Gaussian noise that it removes, as the model sees rows; a
       number, or one for each column. NaN: it was not trained on such noise.
+    - ``moves_codes``: whether the noise is that of codes, in chains, and not of rows.
     - ``corrupt(x, generator)``: what it was trained to undo; returns the corrupted rows and a mask.
     - ``is_drawn``, of shape (n_features,): the columns that chains draw by the model's units, 0 and
       1 or one-hot. Others are real.
@@ -62,6 +63,7 @@ class Denoiser:
     is_drawn: torch.Tensor | None = None
     variance: torch.Tensor | None = None
     clamp: Clamp | None = None
+    moves_codes: bool = False
 
     def at(self, noise: float | torch.Tensor) -> "Denoiser":
         """The same for another level of noise, of which the model is told, if it asks for it."""
@@ -88,7 +90,7 @@ class Denoiser:
 
     def covariance(self, x: torch.Tensor) -> "LocalCovariance":
         """sigma^2 J(x), the covariance of the clean row given a noisy one."""
-        is_symmetric = self.model.denoise is not None and not isinstance(self.noise, torch.Tensor)
+        is_symmetric = self.model.has_potential and not isinstance(self.noise, torch.Tensor)
         return LocalCovariance(self.jacobian(x), self.noise, is_symmetric)
 
     def normal_draw(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -45,7 +45,7 @@ class Energy:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """E(x) of each row, of shape (n_samples,)."""
         model, theta = self.denoiser.model, self.denoiser.theta
-        if model.denoise is not None:
+        if model.has_potential:
             error = x - model.decode(theta, model.encode(theta, x))
             return 0.5 * error.square().sum(1) / self.variance
         (up,), (down,) = model.encoder, model.decoder  # type: ignore[misc]
@@ -70,7 +70,7 @@ def why_no_energy(denoiser: Denoiser) -> str | None:
     model = denoiser.model
     if isinstance(denoiser.noise, torch.Tensor):
         return "an energy needs one level of noise, the same for all columns"
-    if model.denoise is not None:
+    if model.has_potential:
         return None
     if not model.units.is_linear:
         return "no output but that of real columns (loss='gaussian', 'squared_error') has an energy"

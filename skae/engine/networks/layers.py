@@ -234,16 +234,6 @@ def output_of(theta, x, network):
     return plain + jacobian.transposed_times((x - plain).unsqueeze(1))[:, 0]
 
 
-def told_of(x: torch.Tensor, level: float | torch.Tensor) -> torch.Tensor:
-    """What a network sees that is told the noise of rows: x / sqrt(1 + s^2), and log(s) / 2.
-
-    ``level`` is s, a number or of shape (n_samples, 1). Rows are about as large whatever their
-    noise (Karras et al. 2022).
-    """
-    level = torch.as_tensor(level, dtype=x.dtype, device=x.device).expand(len(x), 1)
-    return torch.cat([x * (1 + level.square()).rsqrt(), 0.5 * level.log()], 1)
-
-
 def initialize_(theta, network, output_bias, generator):
     """Set the parameters with which training begins.
 

@@ -16,8 +16,8 @@ from skae.engine.networks.layers import (
     encode,
     initialize_,
     output_of,
-    told_of,
 )
+from skae.engine.networks.levels import OwnColumn, told_of
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
@@ -104,8 +104,10 @@ class Reconstruction(Objective):
         penalties=(),
         fill=None,
         walkback=0,
+        own_column=None,
     ):
         self.state, self.fill, self.walkback = {}, fill, walkback
+        self.own_column = own_column
         self.network, self.units = network, units
         self.corruption, self.emphasis, self.penalties = corruption, emphasis, penalties
         # The value of perfect reconstructions, and whether `value` depends on the generator.
@@ -128,6 +130,8 @@ class Reconstruction(Objective):
         decoded, output = decode(theta, hidden[-1], self.network)
         if self.network.potential:
             output = output_of(theta, noisy, self.network)
+        if self.own_column is not None:
+            output = self.own_column.completed(output, noisy)
         forward = Forward(
             self.network, self.units, noisy, row_weight, generator, hidden, decoded, output
         )
@@ -166,7 +170,7 @@ class Reconstruction(Objective):
         scale = 1.0 / len(x)
         if self.network.depth > 1:
             output = self._chain.forward(theta, noisy)
-            value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
+            value, residual = self._residual_(output, noisy, x, column_weight, scale)
             self._chain.backward_(theta, residual, out, scale)
         else:
             forward = noisy, x, column_weight, row_weight, generator
@@ -179,6 +183,15 @@ class Reconstruction(Objective):
             value.sub_(missing.mean() if row_weight is None else (row_weight * missing).mean())
         return value
 
+    def _residual_(self, output, noisy, x, column_weight, scale):
+        """The value, and its gradient by the network's output, in its place."""
+        if self.own_column is None:
+            return self.units.value_and_residual_(output, x, column_weight, scale)
+        said, error = self.own_column.said_and_error(noisy)
+        output.mul_(error).add_(said)
+        value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
+        return value, residual.mul_(error)
+
     def _shallow_gradient(self, theta, out, noisy, x, column_weight, row_weight, generator):
         """Write the gradient for one layer; return the value less the units' constant."""
         nonlinearity, scale = self.network.nonlinearity, 1.0 / len(x)
@@ -187,7 +200,7 @@ class Reconstruction(Objective):
         code = torch.addmm(theta["hidden_bias_0"], noisy, weight.t(), out=buffers["code"])
         code = nonlinearity.function_(code)
         output = torch.addmm(theta["visible_bias_0"], code, decoder_weight, out=buffers["output"])
-        value, residual = self.units.value_and_residual_(output, x, column_weight, scale)
+        value, residual = self._residual_(output, noisy, x, column_weight, scale)
 
         # Residual and delta are sums over rows; the products below make them means.
         self.network.decoder_weight(out, 0).addmm_(code.t(), residual, beta=0, alpha=scale)
@@ -217,8 +230,11 @@ class Reconstruction(Objective):
         if self.network.told:
             noisy, level, weight = self.corruption.leveled(x, generator)
             noisy = noisy if mask is None else torch.where(mask, noisy, x)
+            told = told_of(noisy, level)
+            if self.own_column is not None:
+                return told, x, mask, self.own_column.weights(weight, told), row_weight
             weight = weight[:, 0] if row_weight is None else weight[:, 0] * row_weight
-            return told_of(noisy, level), x, mask, None, weight
+            return told, x, mask, None, weight
         noisy, column_weight = self._corrupt(x, mask, generator)
         if not self.walkback or self.corruption is None:
             return noisy, x, mask, column_weight, row_weight
@@ -266,12 +282,19 @@ class Reconstruction(Objective):
 
 
 def auto_encoder(
-    network: Network, units, output_bias, objective, shift=None, scale=None, fill=None
+    network: Network,
+    units,
+    output_bias,
+    objective,
+    shift=None,
+    scale=None,
+    fill=None,
+    own_column: OwnColumn | None = None,
 ) -> Model:
     """The `Model` of a network of affine maps.
 
     ``output_bias`` is that with which training begins; ``objective()`` is a new `Reconstruction`.
-    ``fill`` is of the model and the same.
+    ``fill`` is of the model and the same, ``own_column`` of a network that is told the noise.
     """
     if network.potential and not units.is_linear:
         raise ValueError(
@@ -284,7 +307,17 @@ def auto_encoder(
         return measured_columns(theta, x, objective(), generator)
 
     def at_level(level):
-        return replace(model, encode=lambda theta, x: encode(theta, told_of(x, level), network)[-1])
+        def denoise(theta, x):
+            told = told_of(x, level)
+            output = output_of(theta, told, network)
+            return output if own_column is None else own_column.completed(output, told)
+
+        return replace(
+            model,
+            encode=lambda theta, x: encode(theta, told_of(x, level), network)[-1],
+            decode=_no_rows_of_codes if own_column else model.decode,
+            denoise=denoise,
+        )
 
     model = Model(
         shapes=network.parameter_shapes,
@@ -301,6 +334,7 @@ def auto_encoder(
         scale=scale,
         fill=fill,
         denoise=(lambda theta, x: output_of(theta, x, network)) if network.potential else None,
+        has_potential=network.potential,
         measure=measure,
         at_level=at_level if network.told else None,
         encoder=None if network.told else encoder,
@@ -310,6 +344,14 @@ def auto_encoder(
     )
     # Rows that are encoded are clean: they have as little noise as any that it was trained on.
     return at_level(lowest_level(objective())) if network.told else model
+
+
+def _no_rows_of_codes(theta, code):
+    raise ValueError(
+        "A code of a network with level_as_input=True makes no row by itself: its reconstruction "
+        "is also of what each column of the row says. Use reconstruct(X) and sample(), or "
+        "level_as_input=False."
+    )
 
 
 def lowest_level(objective) -> float:
@@ -325,7 +367,10 @@ def measured_columns(theta, x, objective, generator):
     """
     objective.has_gaps, objective.walkback = objective.fill is not None, 0
     noisy, x, mask, _, _ = objective.inputs(theta, x, generator)
-    mean = objective.units.mean(output_of(theta, noisy, objective.network))
+    output = output_of(theta, noisy, objective.network)
+    if objective.own_column is not None:
+        output = objective.own_column.completed(output, noisy)
+    mean = objective.units.mean(output)
     seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
     count = seen.sum(0).clamp(min=1)
     center = (x * seen).sum(0) / count

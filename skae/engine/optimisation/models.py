@@ -39,6 +39,7 @@ class Model:
     - ``differentiable(theta, x)``: the code as autograd can follow it. None: ``encode`` itself.
     - ``denoise(theta, x)``: the pre-activation that training makes of a corrupted row, where that
       is not the decoded code. None: it is.
+    - ``has_potential``: whether ``denoise`` is the gradient of an energy.
     - ``at_level(noise)``: the same model for rows with Gaussian noise of such a standard deviation.
       None: it is not told of it.
     - ``measure(theta, x, generator)``: what is known after training, tensors by name.
@@ -71,6 +72,7 @@ class Model:
     fill: torch.Tensor | None = None
     differentiable: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
     denoise: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
+    has_potential: bool = False
     at_level: Callable[[float], "Model"] | None = None
     measure: Callable[..., dict[str, torch.Tensor]] | None = None
     project: Callable[[Parameters], None] | None = None
@@ -119,6 +121,15 @@ class FittedModel(NamedTuple):
     def of(cls, model: Model, weights: dict[str, np.ndarray], place: Place) -> "FittedModel":
         """A model with what it has learned, arrays by name, at a place."""
         return cls(model, Parameters.from_numpy(weights, dtype=place.dtype, device=place.device))
+
+    def reconstructed(self, X) -> np.ndarray:
+        """The mean of the units' law that training makes of each row, as the model sees rows."""
+        model, theta = self
+
+        def mean(x):
+            return model.units.mean(model.reconstruct(theta, x))
+
+        return self.map_rows(mean, X, (model.n_features,))
 
     def map_rows(
         self, function: Function, X, shape: tuple[int, ...] = (), *, gaps: bool = False

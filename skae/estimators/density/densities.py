@@ -27,7 +27,8 @@ from skae.engine.optimisation.models import FittedModel
 from skae.estimators.density.models import denoiser_of, level_of, reachable, spread_of
 from skae.estimators.density.sampling import Request, chain_states, one_level
 from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
-from skae.estimators.face.training import StepLine, usable_place
+from skae.estimators.face.progress import StepLine
+from skae.estimators.face.training import usable_place
 from skae.estimators.face.transformer import Transformer
 
 _EXACT = Place(torch.float64, torch.device("cpu"))

@@ -10,6 +10,8 @@ from skae.frames.variables import decimals_of
 
 # Values of a column up to which it is taken to have these and no others.
 _FEW_VALUES = 64
+# Rows that tell which columns have more values than that.
+_FIRST = 512
 # Entries that are looked at, and columns at most.
 _ENTRIES, _MOST_COLUMNS = 2_000_000, 10_000
 
@@ -28,24 +30,47 @@ def grid_of(X) -> tuple:
     for start in range(0, X.shape[1], step):
         part = rows[:, start : start + step]
         part = part.toarray() if sparse.issparse(part) else np.asarray(part)
-        grid += _of_columns(np.sort(part, axis=0))
+        grid += _of_columns(part)
     return tuple(grid)
 
 
 def _of_columns(values):
-    """The grid of each column of sorted numbers; what is not finite stands at the ends."""
-    finite = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
-    is_new = finite.copy()
-    is_new[1:] &= values[1:] != values[:-1]
-    n_values, n_entries = is_new.sum(axis=0), finite.sum(axis=0)
+    """The grid of each column. What is sorted whole is only what has few values at first sight."""
+    some = np.sort(values[:_FIRST], axis=0)
+    are_many = _new_values(some).sum(axis=0) > _FEW_VALUES
+    grid: list[Any] = [None] * values.shape[1]
+    for number in np.flatnonzero(are_many):
+        grid[number] = _decimals(values[:, number], some[:, number])
+    rest = np.flatnonzero(~are_many)
+    ordered = some[:, rest] if len(values) <= _FIRST else np.sort(values[:, rest], axis=0)
+    is_new = _new_values(ordered)
+    n_values, n_entries = is_new.sum(axis=0), _is_finite(ordered).sum(axis=0)
     are_few = (n_values <= _FEW_VALUES) & ((2 * n_values <= n_entries) | (n_values <= 2))
-    grid: list[Any] = []
-    for few, column, new in zip(are_few, values.T, is_new.T, strict=True):
-        if few:
-            grid.append(column[new].astype(np.float64))
-        else:
-            grid.append(decimals_of(column[new]) if column.dtype.kind == "f" else 0)
+    for number, few, column, new in zip(rest, are_few, ordered.T, is_new.T, strict=True):
+        column = column[new]
+        grid[number] = column.astype(np.float64) if few else _decimals(column, column[:_FIRST])
     return grid
+
+
+def _new_values(ordered):
+    """Where each finite value of sorted columns stands first; what is not stands at the ends."""
+    is_new = _is_finite(ordered)
+    is_new[1:] &= ordered[1:] != ordered[:-1]
+    return is_new
+
+
+def _is_finite(values):
+    is_real = values.dtype.kind == "f"
+    return np.isfinite(values) if is_real else np.ones(values.shape, dtype=bool)
+
+
+def _decimals(column, some):
+    """Decimals of a column; if some of its values have too many for any, so has the column."""
+    if column.dtype.kind != "f":
+        return 0
+    column, some = column[np.isfinite(column)], some[np.isfinite(some)]
+    size = float(np.abs(column).max(initial=0.0))
+    return None if decimals_of(some, size) is None else decimals_of(column)
 
 
 def is_binary(grid) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 
 from skae.engine.density.denoisers import Denoiser
 from skae.engine.networks.corruptions import make_corruption
+from skae.engine.networks.levels import OwnColumn
 from skae.engine.networks.penalties import CONTRACTIONS
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
@@ -99,12 +100,7 @@ def denoiser_of(
     corrupt = model.objective().corruption
     if level is not None:
         corrupt = corruption_of(estimator, place, level)
-    drawn = np.zeros(model.n_features, dtype=bool)
-    binary = is_binary(estimator.grid_)
-    for name, columns in estimator.columns_.parts:
-        drawn[columns] = UNITS[name].is_discrete & binary[columns]
-        if UNITS[name].sums_to_one:
-            drawn[columns] = True
+    drawn = drawn_columns(estimator)
     variance = getattr(estimator, "residual_variance_", None)
     variance = np.ones(model.n_features) if variance is None else variance
     own = math.nan if noise is None else noise
@@ -119,6 +115,35 @@ def denoiser_of(
         place.tensor(variance),
         None if like is None else like.clamp,
     )
+
+
+def drawn_columns(estimator) -> np.ndarray:
+    """Which columns are 0 and 1, or one-hot, and so drawn by the units: (n_features,) of bool."""
+    drawn = np.zeros(len(estimator.columns_.mean), dtype=bool)
+    binary = is_binary(estimator.grid_)
+    for name, columns in estimator.columns_.parts:
+        drawn[columns] = UNITS[name].is_discrete & binary[columns]
+        if UNITS[name].sums_to_one:
+            drawn[columns] = True
+    return drawn
+
+
+def own_column_of(estimator, place: Place) -> OwnColumn | None:
+    """What columns say by themselves, for a model that is told how much noise they have.
+
+    Standardised ones, and those that are 0 and 1 or one-hot, as tables have them. Pixels say
+    little: images are far fewer than these allow, and what they say the network had to take back.
+    """
+    if not estimator.level_as_input:
+        return None
+    real, drawn = np.zeros((2, len(estimator.columns_.mean)))
+    is_drawn = drawn_columns(estimator)
+    for name, columns in estimator.columns_.parts:
+        real[columns] = UNITS[name].standardizes and UNITS[name].is_linear
+        drawn[columns] = is_drawn[columns].all()  # some grey pixels have two values only
+    if not (real.any() or drawn.any()):
+        return None
+    return OwnColumn(place.tensor(real), place.tensor(drawn))
 
 
 def corruption_of(model, place: Place, level=None):

@@ -24,9 +24,9 @@ from skae.engine.optimisation.devices import place_of, require_memory, suitable_
 from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.grids import on_grid
 from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
-from skae.estimators.face.training import StepLine
+from skae.estimators.face.progress import StepLine
 
-METHODS = ("annealed", *(name for name in CHAINS if name != "isotropic_codes"))
+METHODS = ("annealed", *CHAINS)
 # After fewer steps than this, nothing can be told of how chains move.
 _TIME_TO_MOVE = 20
 # Samples that vary by less than this part of the data's spread have collapsed; chains that went by
@@ -242,7 +242,7 @@ def _with_noise(model, denoiser, method, noise):
     name, level = type(model).__name__, level_of(model)
     if method in ("contractive", "isotropic") and (noise is not None or level is None):
         noise = 1.0 if noise is None else _positive(noise)
-        return denoiser.at(noise), noise
+        return replace(denoiser.at(noise), moves_codes=level is None), noise
     if method == "denoising":
         if denoiser.corrupt is None:
             raise ValueError(
@@ -255,6 +255,11 @@ def _with_noise(model, denoiser, method, noise):
             denoiser = denoiser_of(model, level=_positive(noise), like=denoiser)
         return denoiser, math.nan
     if method == "annealed":
+        if noise is not None and not isinstance(noise, tuple) and isinstance(level, tuple):
+            raise ValueError(
+                f"method='annealed' goes through a range of levels: noise={noise!r} has to be a "
+                "tuple (high, low)."
+            )
         noise = level if noise is None else noise
         if not isinstance(noise, tuple) or len(noise) != 2:
             raise ValueError(
@@ -333,8 +338,6 @@ def _run(model, denoiser, plan, x, generator, line, means):
         state = annealed(denoiser, levels, x, generator)
         return state[which].unsqueeze(0), _trouble(model, denoiser, state[0], None, place)
     make = CHAINS.get(plan.method, plan.method) if isinstance(plan.method, str) else plan.method
-    if plan.method == "isotropic" and level_of(model) is None:
-        make = CHAINS["isotropic_codes"]
     step = make(denoiser, generator)
     run = run_chains(
         step, (x, x), plan.schedule, keep=lambda state: state[which], listener=listener

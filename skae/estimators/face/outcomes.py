@@ -39,8 +39,10 @@ def all_or_nothing(fit: F) -> F:
         try:
             return fit(self, *args, **kwargs)
         except BaseException:
+            # By what scikit-learn has noted here since, it tears callbacks down.
+            notes = {name: of for name, of in vars(self).items() if name.startswith("_callback")}
             vars(self).clear()
-            vars(self).update(before)
+            vars(self).update(before | notes)
             raise
 
     return cast(F, guarded)

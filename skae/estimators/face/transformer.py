@@ -50,6 +50,7 @@ from skae.estimators.face.training import (
     CallbackBridge,
     TrainedModel,
     place_for,
+    reconstructed,
     rows_for,
     run_training,
     settings_of,
@@ -119,13 +120,13 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     )
     numbers: str = parameter(
         default="auto",
-        constraints=[StrOptions({"auto", "clipped", "standardized"})],
-        kind='{"auto", "clipped", "standardized"}',
+        constraints=[StrOptions({"auto", "clipped", "standardized", "normal_scores"})],
+        kind='{"auto", "clipped", "standardized", "normal_scores"}',
         doc="""What the network sees of numbers: "clipped", z / sqrt(1 + (z / 3)^2), where z is x
         less its median over its interquartile range (as a part of that of a normal distribution),
         which heavy tails leave alone; "standardized", x less its mean over its standard deviation;
-        "auto", the first where a data frame has text, categories, dates or gaps, else the
-        second.""",
+        "normal_scores", normal quantiles of ranks among training rows; "auto", the first where a
+        data frame has text, categories, dates or gaps, else the second.""",
     )
 
     weights_: dict[str, np.ndarray] = attribute(
@@ -223,6 +224,11 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         -------
         reconstructions : ndarray of shape (n_samples, n_features)
             Mean of the output units, in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            If codes make no rows by themselves, as with ``level_as_input=True``.
         """
         check_is_fitted(self)
         X = check_array(as_array(X), dtype=[np.float64, np.float32], accept_sparse="csr")
@@ -236,16 +242,15 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         return self._decoded(means)
 
     def reconstruct(self, X):
-        """Reconstructions of the rows of X: ``inverse_transform(transform(X))``.
+        """Reconstructions of the rows of X: ``inverse_transform(transform(X))``; of a network
+        that is told the noise of rows (``level_as_input``), r(X) at the lowest level.
 
         Returns
         -------
         reconstructions : ndarray of shape (n_samples, n_features)
             In the units of the data.
         """
-        rows = self.inverse_transform(self.transform(X))
-        same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
-        return rows.set_axis(X.index) if same_index else rows
+        return reconstructed(self, X)
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.

@@ -220,7 +220,7 @@ class TableFeatures(AutoEncoder):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if self.numbers == "clipped":
+        if self.numbers in ("clipped", "normal_scores"):
             tags.input_tags.sparse = False
             tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

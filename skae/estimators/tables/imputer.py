@@ -110,7 +110,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ...     "size": np.where(height > 175, "L", np.where(height > 165, "M", "S")),
     ... })
     >>> with_gaps = table.mask(rng.random(table.shape) < 0.2)
-    >>> filled = DenoisingImputer(random_state=0).fit_transform(with_gaps)
+    >>> imputer = DenoisingImputer(n_estimators=2, random_state=0)
+    >>> filled = imputer.fit_transform(with_gaps)
     >>> int(filled.isna().sum().sum())
     0
     >>> bool((filled["size"] == table["size"]).mean() > 0.9)

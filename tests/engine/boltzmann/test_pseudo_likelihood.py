@@ -242,7 +242,7 @@ def slack(machine, x, n_columns):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("spread", [1e2, 1e3, 1e6])
+@pytest.mark.parametrize("spread", [1e2, 1e6])
 @pytest.mark.parametrize("kind", KINDS)
 def test_extreme_weights_do_not_pass_for_good_ones(kind, spread, dtype, rows):
     machine = make_machine(6, 4, kind, spread, dtype)

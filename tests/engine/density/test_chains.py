@@ -1,6 +1,7 @@
 """Chains against the laws that they should have."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from skae.engine.density.chains import (
     contractive,
     denoising,
     isotropic,
-    isotropic_codes,
     langevin,
     levels_between,
     local_covariance,
@@ -159,7 +159,7 @@ def test_codes_move_along_the_data(make_denoiser, generator):
     gram = weight @ weight.T
     assert_close(moves.T @ moves / len(x), 0.09 * gram @ gram, rtol=0.03, atol=1e-3)
     # For comparison, as long moves in all directions alike.
-    state = isotropic_codes(denoiser, generator)((x, x))
+    state = isotropic(replace(denoiser, moves_codes=True), generator)((x, x))
     others = torch.linalg.lstsq(weight.T, (state[0] - bias).T).solution.T - code
     expected = torch.eye(2, dtype=torch.float64) * moves.square().sum(1).mean() / 2
     assert_close(others.T @ others / len(x), expected, rtol=0.03, atol=4e-3)
@@ -199,6 +199,5 @@ def test_names():
         "denoising",
         "contractive",
         "isotropic",
-        "isotropic_codes",
         "langevin",
     ]

@@ -7,10 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from skae.engine.networks.corruptions import GaussianNoise, Masking, redrawn
-from skae.engine.networks.layers import Network, output_of, told_of
+from skae.engine.networks.layers import Network, output_of
+from skae.engine.networks.levels import OwnColumn, told_of
 from skae.engine.networks.objectives import Reconstruction
 from skae.engine.networks.penalties import WeightDecay
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed
+from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
 from skae.engine.optimisation.training import gradient_by_autograd
 
 
@@ -18,12 +19,22 @@ def seeded():
     return torch.Generator().manual_seed(3)
 
 
+OWN = OwnColumn(
+    torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64),
+    torch.tensor([0.0, 0.0, 1.0, 0.0], dtype=torch.float64),
+)
 CASES = {
     "walkback": (Network((4, 5)), Masking(0.4), {"walkback": 2}),
     "walkback, deep": (Network((4, 5, 3), "tanh", tied=False), GaussianNoise(0.5), {"walkback": 1}),
     "told": (Network((4, 5), tied=False, told=True), GaussianNoise((0.1, 2.0)), {}),
     "told, deep": (Network((4, 5, 3), "tanh", tied=False, told=True), GaussianNoise(0.3), {}),
-}
+    "own columns": (
+        Network((4, 5), tied=False, told=True), GaussianNoise((0.1, 2.0)), {"own_column": OWN}
+    ),
+    "own columns, deep": (
+        Network((4, 5, 3), "tanh", tied=False, told=True), GaussianNoise(0.3), {"own_column": OWN}
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -94,6 +105,37 @@ def test_levels_that_are_told(generator):
     _, one, weight = GaussianNoise(0.5).leveled(x, generator)
     assert_close(one, torch.full_like(one, 0.5))
     assert_close(weight, torch.ones_like(weight))
+
+
+def test_what_columns_say_by_themselves(generator):
+    # A network that adds log-odds and nothing else is right where columns are independent.
+    level, odds = 0.6, torch.tensor([0.0, 0.7, 0.2, -0.4, 0.9], dtype=torch.float64)
+    own = OwnColumn(
+        torch.tensor([1.0, 0, 0, 0, 0], dtype=torch.float64),
+        torch.tensor([0.0, 1, 1, 1, 1], dtype=torch.float64),
+    )
+    units = Mixed(
+        [(Gaussian(), slice(0, 1)), (Bernoulli(), slice(1, 2)), (Multinomial(), slice(2, 5))]
+    )
+    y = torch.randn(50, 5, dtype=torch.float64, generator=generator)
+    mean = units.mean(own.completed(odds.expand(50, 5), told_of(y, level)))
+    assert_close(mean[:, 0], y[:, 0] / (1 + level**2))
+    like = torch.stack([odds[1], odds[0]]) - (y[:, 1:2] - torch.tensor([1.0, 0.0])).square() / (
+        2 * level**2
+    )
+    assert_close(mean[:, 1], torch.softmax(like, 1)[:, 0])
+    apart = (y[:, None, 2:] - torch.eye(3, dtype=torch.float64)).square().sum(2)
+    assert_close(mean[:, 2:], torch.softmax(odds[2:] - apart / (2 * level**2), 1))
+
+
+def test_all_levels_count_alike():
+    level = torch.tensor([[0.1], [1.0], [4.0]], dtype=torch.float64)
+    told = told_of(torch.zeros(3, 4, dtype=torch.float64), level)
+    weights = OWN.weights(1 + level**-2, told)
+    error = OWN.said_and_error(told)[1]
+    # Of real numbers as errors of the network; of what is drawn in nats; others as they are told.
+    assert_close((weights * error.square())[:, :3], torch.ones(3, 3, dtype=torch.float64))
+    assert_close(weights[:, 3:], 1 + level**-2)
 
 
 def test_networks_that_are_told_nothing_else():

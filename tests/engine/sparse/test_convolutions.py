@@ -267,8 +267,7 @@ def random_model(activation, period, generator, tol=1e-13):
 
 
 @pytest.mark.parametrize("activation", PREDICTORS)
-@pytest.mark.parametrize("period", [1, 2, None])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("period", "weighted"), [(1, False), (2, True), (None, True)])
 def test_gradient_is_that_of_autograd_with_codes_held_fixed(
     activation, period, weighted, generator
 ):

@@ -100,7 +100,7 @@ def test_auto_tells_the_units_of_an_array(table):
     assert names_of(RBM(2, max_iter=1).fit(beside)) == ["bernoulli", "multinomial"]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_it_learns_what_columns_say_of_each_other(seed):
     train, test = make_table(seed=seed), make_table(400, seed=100 + seed)
     model = RBM(16, max_iter=100, random_state=seed, persistent=True)

@@ -18,6 +18,7 @@ from skae import (
     DenoisingAutoEncoder,
     StackedAutoEncoder,
 )
+from skae.diagnostics import compare_samples
 
 TRAINED = {
     "learning_rate": 1e-2,
@@ -525,3 +526,48 @@ def test_a_chain_of_ones_own():
     model = linear_denoiser()
     samples = model.sample(5, init=X[:5], method=still, burn_in=3)
     assert_allclose(samples, X[:5], rtol=1e-6)
+
+
+def test_codes_that_make_no_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    X[:, 1] = X[:, 0]
+    options = NOISY | TRAINED | {"corruption_level": (0.1, 3.0), "level_as_input": True}
+    model = DenoisingAutoEncoder(16, **options | {"max_iter": 5, "loss": "gaussian"}).fit(X)
+    # The reconstruction at the lowest level adds to the rows themselves: it is close whatever.
+    assert np.abs(model.reconstruct(X) - X).mean() < 0.1
+    for make in (
+        lambda: model.inverse_transform(model.transform(X)),
+        lambda: model.sample(3, method="contractive"),
+    ):
+        with pytest.raises(ValueError, match="makes no row by itself"):
+            make()
+    with pytest.raises(ValueError, match=r"noise=1.0 has to be a tuple"):
+        model.sample(3, noise=1.0)
+    # Pixels as they are say nothing of themselves, and codes make rows.
+    plain = DenoisingAutoEncoder(4, **options | {"max_iter": 2}).fit(X)
+    assert plain.inverse_transform(plain.transform(X)).shape == X.shape
+
+
+def test_samples_of_a_table_have_its_columns_and_pairs():
+    rng = np.random.default_rng(0)
+    income = np.exp(rng.normal(size=600))
+    table = pd.DataFrame(
+        {
+            "income": np.round(income, 2),
+            "gain": np.where(rng.random(600) < 0.8, 0, rng.integers(1, 9999, 600)),
+            "rich": np.where(income + 0.3 * rng.normal(size=600) > 1, "yes", "no"),
+        }
+    )
+    options = TRAINED | {"max_iter": 60, "activation": "relu", "hidden_layer_sizes": (32,)}
+    options |= {"tied_weights": False, "corruption": "gaussian", "corruption_level": (0.05, 3.0)}
+    model = DenoisingAutoEncoder(16, level_as_input=True, numbers="normal_scores", **options).fit(
+        table
+    )
+    samples = model.sample(600, random_state=0)
+    found = compare_samples(table, samples, random_state=0)
+    assert found.column_error[0] < 0.15
+    assert found.pair_error[0] < 0.15
+    assert samples["gain"].isin(table["gain"]).mean() > 0.5  # most are 0
+    medians = samples.groupby("rich")["income"].median()
+    assert medians["yes"] > 1.5 * medians["no"]

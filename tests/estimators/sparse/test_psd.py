@@ -130,7 +130,8 @@ def test_prediction_gap_of_the_mean_row_is_zero(X):
 def test_training_lowers_the_objective_and_learns_to_predict(digits, activation):
     data = digits[0][:500]
     model = PSD(
-        32, activation=activation, alpha=0.5, batch_size=20, max_iter=15, random_state=0
+        32, activation=activation, alpha=0.5, batch_size=20, max_iter=15, inference_tol=1e-3,
+        random_state=0,
     ).fit(data)  # fmt: skip
     # Adam descends on exactly this objective, by an exact gradient.
     assert np.diff(model.loss_curve_[:10]).max() < 0
@@ -223,9 +224,9 @@ def test_same_seed_same_bits(X):
 
 def test_in_a_grid_search():
     X, y = load_wine(return_X_y=True)
-    pipeline = make_pipeline(PSD(16, max_iter=20, random_state=0), LogisticRegression(max_iter=500))
+    pipeline = make_pipeline(PSD(16, max_iter=10, random_state=0), LogisticRegression(max_iter=500))
     grid = {"psd__alpha": [0.1, 0.5], "psd__inference": ["encoder", "optimal"]}
-    search = GridSearchCV(pipeline, grid, cv=3, error_score="raise").fit(X, y)
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, y)
     # A raw table whose columns differ by a factor of 1000; three classes.
     assert search.best_score_ > 0.9
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from registry import CASES, LEARNERS
 from scipy import integrate, sparse
-from scipy.stats import norm
+from scipy.stats import ks_2samp, norm
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -107,6 +107,48 @@ def test_numbers_are_clipped_by_median_and_quartiles():
     assert (
         len(np.unique(rows[:, list(fitted(frame).encoding_.names).index("born")])) == days.nunique()
     )
+
+
+def test_numbers_as_normal_scores():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "income": np.exp(rng.normal(size=2000)),
+            "gain": np.where(rng.random(2000) < 0.9, 0, rng.integers(1, 9999, 2000)),
+            "age": rng.integers(18, 60, 2000),
+            "same": 3.0,
+            "kind": rng.choice(list("abc"), 2000),
+        }
+    )
+    frame.loc[7, "income"] = np.nan
+    encoding = fitted(frame, numbers="normal_scores").encoding_
+    rows = encoding.encode(frame)
+    assert np.isnan(rows[7, 0])
+    # Ranks, as quantiles of the normal law; a frequent value is in the middle of its own.
+    income = frame["income"].rank() / 1999
+    assert_allclose(norm.cdf(rows[:, 0]), income, atol=2e-3)
+    none = (frame["gain"] == 0).mean()
+    middle = 0.5 * (norm.ppf(0.5 / 2000) + norm.ppf(none))
+    assert_allclose(rows[frame["gain"] == 0, 1], middle, atol=1e-3)
+    # What was encoded comes back, and beyond the training rows the ends.
+    back = encoding.decode(rows, rounds=True)
+    assert_allclose(back["income"], frame["income"], rtol=1e-4)
+    assert_array_equal(back[["gain", "age", "same"]], frame[["gain", "age", "same"]])
+    far = encoding.encode(frame.assign(age=[1000, *frame["age"][1:]]))
+    assert far[0, 2] == rows[:, 2].max()
+    # Normal scores that were drawn have the columns' own distributions.
+    drawn = rows.copy()
+    drawn[:, :3] = rng.normal(size=(2000, 3))
+    drawn = encoding.decode(drawn, rounds=True)
+    assert (drawn["gain"] == 0).mean() == pytest.approx(none, abs=0.03)
+    for name in ("income", "gain", "age"):
+        assert ks_2samp(drawn[name], frame[name].dropna()).statistic < 0.06
+    # The density of the user's numbers is the derivative of what encodes them.
+    x = np.array([0.3, 1.0, 2.5])
+    near = [encoding.encode(frame[:3].assign(income=x + step))[:, 0] for step in (-1e-3, 1e-3)]
+    slope = (near[1] - near[0]) / 2e-3
+    middle = encoding.encode(frame[:3].assign(income=x))
+    assert_allclose(encoding.log_derivatives(middle)[:, 0], np.log(slope), atol=0.5)
 
 
 def test_one_hot_rows_sum_to_one_and_binary_ones_are_zero_or_one():
