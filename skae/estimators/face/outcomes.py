@@ -40,7 +40,7 @@ def all_or_nothing(fit: F) -> F:
             return fit(self, *args, **kwargs)
         except BaseException:
             # By what scikit-learn has noted here since, it tears callbacks down.
-            notes = {name: of for name, of in vars(self).items() if name.startswith("_callback")}
+            notes = {name: of for name, of in vars(self).items() if "callback" in name}
             vars(self).clear()
             vars(self).update(before | notes)
             raise
