@@ -23,8 +23,8 @@ chain that has collapsed to smooth rows can be ahead of one that covers all clas
 
 The whole of it has not been run. Part of it was: "chains with levels" of 1024, 512 and 1024 units
 after 6 epochs in batches of 200 (63 seconds of one core; seed 0), 3,000 samples, 1,500 rows of the
-validation part: Parzen 99.9, width .218, coverage .080. With ``loss="squared_error"`` instead 117.1,
-.167 and .152; 479 of its 512 code units had died.
+validation part: Parzen 99.9, width .218, coverage .080. With ``loss="squared_error"`` it was
+117.1, .167 and .152; 479 of the 512 code units had died.
 
 Run ``SKAE_DATA=... python examples/reproductions/mnist_samples.py``.
 """
