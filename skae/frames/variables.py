@@ -120,9 +120,10 @@ class Variable:
             out[:, 0] = z
         elif self.kind == "binary" and self.holds in ("numbers", "booleans"):
             # One value alone is 0, as a text is that is the only one.
-            low, high = (self.categories[0], self.categories[-1]) if self.categories else (0, 1)
             assert cells.numbers is not None
-            out[:, 0] = np.clip((cells.numbers - low) / ((high - low) or 1), 0, 1)
+            ends = np.asarray(self.categories or (0, 1), dtype=np.float64)
+            width = float(ends[-1] - ends[0]) or 1.0
+            out[:, 0] = np.clip((cells.numbers - ends[0]) / width, 0, 1)
         else:
             cells = cells.as_values()
             places = [self.positions.get(value, -1) for value in cells.values]

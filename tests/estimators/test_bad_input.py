@@ -878,4 +878,5 @@ def test_parameters_of_layers_are_set_all_or_none():
         with pytest.raises(ValueError, match=r"Invalid parameter|no parameter"):
             model.set_params(max_iter=7, layers__0=RBM(), layers__1__n_components=5, **wrong)
         assert model.layers is layers
-        assert (model.max_iter, layers[1].n_components, type(layers[0])) == (100, 3, AutoEncoder)
+        assert model.max_iter == StackedAutoEncoder().max_iter
+        assert (layers[1].n_components, type(layers[0])) == (3, AutoEncoder)
