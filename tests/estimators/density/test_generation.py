@@ -414,7 +414,7 @@ def fitted(cls=DenoisingAutoEncoder, X=None, **options):
         (fitted(ContractiveAutoEncoder), {"method": "denoising"}, "Use method='contractive'"),
         (fitted(corruption="gaussian"), {"method": "annealed"}, "method='local_covariance'"),
         (fitted(), {"method": "gibbs"}, "method='gibbs' must be one of 'auto', 'annealed'"),
-        (fitted(), {"noise": -1.0}, "has to be more than 0"),
+        (fitted(), {"noise": -1.0}, "must be from"),
         (fitted(), {"n_samples": 0}, "n_samples=0 must be an integer of at least 1"),
         (fitted(), {"burn_in": -1}, "burn_in=-1"),
     ],
