@@ -2,12 +2,14 @@
 
 from skae.estimators.auto_encoders import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
+from skae.estimators.boltzmann.deep_machine import DeepBoltzmannMachine
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
 from skae.estimators.persistence import ModelFileError, load, save
 from skae.estimators.posterior.ensemble import PosteriorEnsemble
+from skae.estimators.recurrent import DeepRecurrentAutoEncoder, GenerativeStochasticNetwork
 from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD
@@ -28,8 +30,11 @@ __all__ = [
     "ContractiveAutoEncoder",
     "ConvolutionalPSD",
     "DeepBeliefNetwork",
+    "DeepBoltzmannMachine",
+    "DeepRecurrentAutoEncoder",
     "DenoisingAutoEncoder",
     "DenoisingImputer",
+    "GenerativeStochasticNetwork",
     "LabelledFolds",
     "LocalContrastNormalizer",
     "ManifoldTangentClassifier",

@@ -34,6 +34,9 @@ SMALL = {
 }
 # Three relu units may all be dead from the start.
 SMALL_OF = {
+    "DeepRecurrentAutoEncoder": {"layer_sizes": (4, 3), "n_steps": 3},
+    "GenerativeStochasticNetwork": {"layer_sizes": (4, 3), "n_steps": 2, "hidden_noise": 0.1},
+    "DeepBoltzmannMachine": {"layer_sizes": (4, 3), "n_gibbs_steps": 1, "n_chains": 20},
     "TableFeatures": {"activation": "tanh", "hidden_layer_sizes": ()},
     # Codes need not be accurate here, and each of a fit's many inferences takes a share of it.
     "SparseCoder": {"inference_tol": 1e-2},

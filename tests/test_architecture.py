@@ -68,6 +68,7 @@ ESTIMATORS = {
     "density": {"face"},
     "auto_encoders": {"face", "density"},
     "images": {"face", "auto_encoders"},
+    "recurrent": {"face", "auto_encoders", "density"},
     "stacks": {"face", "density", "auto_encoders", "targets"},
     "boltzmann": {"face", "stacks"},
     "sparse": {"face", "images"},
@@ -288,8 +289,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 142
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 30_700
+    assert len(FILES) <= 146
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 31_800
 
 
 def test_signatures_are_short():

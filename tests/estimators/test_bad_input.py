@@ -495,7 +495,7 @@ def test_early_stopping_needs_rows(case):
     weight = (np.arange(40) == 3).astype(float)
     y = None if case.y is None else case.y[:1]
     make = case.make
-    if case.is_transformer and case.takes("layer_sizes"):
+    if case.is_transformer and case.takes("layers"):
         make = functools.partial(make, pretraining="simultaneous")
     # Rows of weight zero are none.
     for X, targets, given in ((case.X[:1], y, None), (case.X, case.y, weight)):

@@ -17,8 +17,11 @@ from skae import (
     AutoEncoder,
     ConvolutionalPSD,
     DeepBeliefNetwork,
+    DeepBoltzmannMachine,
+    DeepRecurrentAutoEncoder,
     DenoisingAutoEncoder,
     DenoisingImputer,
+    GenerativeStochasticNetwork,
     LocalContrastNormalizer,
     ManifoldTangentClassifier,
     OutlierDetector,
@@ -46,6 +49,9 @@ ESTIMATORS = [
     TableFeatures(4, hidden_layer_sizes=(6,), max_iter=3),
     RBM(16, max_iter=3),
     DeepBeliefNetwork((6, 4), max_iter=2),
+    DeepBoltzmannMachine((6, 4), n_gibbs_steps=1, max_iter=2),
+    DeepRecurrentAutoEncoder((6, 4), n_steps=2, max_iter=2),
+    GenerativeStochasticNetwork((6, 4), n_steps=2, max_iter=2),
     SparseCoder(4, inference_tol=1e-2, max_iter=2),
     PSD(6, max_iter=3),
     ConvolutionalPSD(4, inference_max_iter=5, max_iter=2),
@@ -130,7 +136,9 @@ def expected_failures(estimator):
     found = {}
     if parameters.get("early_stopping"):
         found = dict.fromkeys((DENSE, SPARSE), SPLIT)
-    noisy = isinstance(estimator, RBM | DeepBeliefNetwork) or parameters.get("corruption")
+    noisy = isinstance(estimator, RBM | DeepBeliefNetwork | DeepBoltzmannMachine) or parameters.get(
+        "corruption"
+    )
     noisy = noisy or (isinstance(estimator, OutlierDetector) and estimator.estimator is None)
     if noisy or parameters.get("layer") == "denoising":
         found = dict.fromkeys((DENSE, SPARSE), NOISE)

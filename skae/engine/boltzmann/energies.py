@@ -11,11 +11,12 @@ and stacks of machines work with any object that answers the same questions. Wha
   given the visible ones, and ``draw_hidden(code, generator)``; ``free_energy(visible)``;
   ``contrast_``, which writes a step; ``n_variables`` and ``conditional_log_likelihood`` for the
   curve of the loss, ``laplace_log_likelihoods`` where that is to be estimated by few of its terms;
-  with penalties ``network`` and ``units``, which they read;
+  with penalties ``network`` and ``units``, which they read, and ``codes(visible, hidden)``;
 - deep belief networks: both inputs, both free energies.
 
-A machine of several layers is a bipartite one between its even and its odd layers: it is another
-class with these methods, whose ``visible`` and ``hidden`` hold several layers side by side.
+A machine of several layers is a bipartite one between its even and its odd layers: a
+`skae.engine.boltzmann.deep.DeepMachine`, whose ``visible`` and ``hidden`` hold several layers side
+by side. ``completed``, ``columns`` and ``widened`` go between the data's columns and the former.
 """
 
 import math
@@ -102,6 +103,24 @@ class BipartiteMachine:
     def precision(self) -> torch.Tensor | None:
         """1 / s^2 of each visible unit, or None where it is 1."""
         return None if self.log_variance is None else torch.exp(-self.log_variance)
+
+    # What of its layers are columns of the data: here all visible units are.
+
+    def completed(self, x: torch.Tensor) -> torch.Tensor:
+        """Visible units that go with rows of data: the rows themselves."""
+        return x
+
+    def columns(self, visible: torch.Tensor) -> torch.Tensor:
+        """The data's columns among the visible units: all of them."""
+        return visible
+
+    def widened(self, bias: torch.Tensor) -> torch.Tensor:
+        """Biases of independent visible units that have those of the data's columns."""
+        return bias
+
+    def codes(self, visible: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """What penalties see as the code: the hidden units."""
+        return hidden
 
     def over(self, theta) -> "BipartiteMachine":
         """The same kind of machine over other parameters, or over a gradient."""
@@ -224,7 +243,8 @@ class BipartiteMachine:
         Returns the part of ``out`` whose size varies so much that it has to be kept steady, or
         None.
         """
-        step, precision, keep = self.over(out), self.precision, 0 if delta is None else 1
+        step, precision = BipartiteMachine(out, self.units), self.precision
+        keep = 0 if delta is None else 1
         if precision is not None:
             if delta is None:
                 step.log_variance.zero_()
@@ -250,10 +270,14 @@ class BipartiteMachine:
             hidden[: len(delta)] += delta
             step.hidden_bias.add_(delta.sum(0))
         step.weight.addmm_(hidden.t(), visible, beta=keep)
+        self._cut_(step.weight)
         if offsets is not None:
             step.visible_bias.addmv_(step.weight.t(), offsets[1], alpha=-1)
             step.hidden_bias.addmv_(step.weight, offsets[0], alpha=-1)
         return step.log_variance
+
+    def _cut_(self, weight):
+        """Set a step to 0 where units do not hear each other: here all do."""
 
 
 class TemperedPath:

@@ -108,11 +108,13 @@ class ContrastiveDivergence(Objective):
         """
         machine = self.machine(theta)
         with torch.no_grad():
+            x = self._completed(machine, x)
             visible, _ = self._run_chains(machine, x, generator)
         share = self._share(len(x), len(visible) - len(x), row_weight, theta.flat)
         value = -torch.dot(share, machine.free_energy(visible))
         if self.penalties:
-            forward = self._forward(machine, x, row_weight, generator, machine.code(x))
+            codes = machine.codes(x, machine.code(x))
+            forward = self._forward(machine, x, row_weight, generator, codes)
             value = value + sum(p.weight * p.value(theta, forward) for p in self.penalties)
         return value
 
@@ -126,13 +128,15 @@ class ContrastiveDivergence(Objective):
         value must count for as much as it does in the mean.
         """
         machine, n = self.machine(theta), len(x)
+        x = self._completed(machine, x)
         visible, hidden = self._run_chains(machine, x, generator, keep=True)
         share = self._share(n, len(visible) - n, row_weight, theta.flat)
         delta = offsets = None
         if self.penalties:
-            delta = self._penalty_delta(machine, x, generator, hidden[:n], row_weight, out)
+            codes = machine.codes(visible[:n], hidden[:n])
+            delta = self._penalty_delta(machine, x, generator, codes, row_weight, out)
         if self.visible_offset is not None:
-            offsets = self.visible_offset, self._hidden_offset(hidden[:n])
+            offsets = self._offsets(visible[:n], hidden[:n])
         volatile = machine.contrast_(visible, hidden, share, out, delta=delta, offsets=offsets)
         if volatile is not None:
             self._steady_(volatile)
@@ -240,11 +244,19 @@ class ContrastiveDivergence(Objective):
         )
         change.div_(self.state["variance_square"].sqrt().clamp_(min=1.0))
 
-    def _hidden_offset(self, code):
-        """The offsets of hidden units, before they follow the batch's means."""
+    def _completed(self, machine, x):
+        """Rows as visible units of the machine."""
+        return x
+
+    def _offsets(self, visible, hidden):
+        """The offsets of visible and hidden units."""
+        return self.visible_offset, self._followed("hidden_offset", hidden)
+
+    def _followed(self, name, code):
+        """The offsets of units, before they follow the batch's means."""
         mean = code.mean(0)
-        offset = self.state.setdefault("hidden_offset", mean)
-        self.state["hidden_offset"] = torch.lerp(offset, mean, _OFFSET_RATE)
+        offset = self.state.setdefault(name, mean)
+        self.state[name] = torch.lerp(offset, mean, _OFFSET_RATE)
         return offset
 
     def _penalty_delta(self, machine, x, generator, code, row_weight, out):
@@ -284,31 +296,21 @@ def boltzmann_machine(
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
     report: Callable | None = None,
+    kind: Callable = BipartiteMachine,
+    criterion: Callable = ContrastiveDivergence,
     **learning,
 ) -> Model:
-    """The `Model` of a restricted Boltzmann machine.
+    """The `Model` of a restricted Boltzmann machine, of such a kind, trained by such a criterion.
 
     Visible units of ``base_bias`` are independent and have the means of the data. Their variances
     are learned between ``least_variance``, a number or one for each column, and 1; where that is
     None, they are 1. ``report`` is the model's; ``learning`` are parameters of
     `ContrastiveDivergence`, but for ``least_loss`` and ``has_real_columns``.
     """
-    machine, learns_variance = partial(BipartiteMachine, units=units), least_variance is not None
+    machine, learns_variance = partial(kind, units=units), least_variance is not None
     shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learns_variance)
-
-    least = base_bias.new_ones(n_visible)
-    if learns_variance:
-        least *= torch.as_tensor(least_variance, dtype=least.dtype, device=least.device)
-    least_log = torch.log(least)
-
-    def project(theta):
-        log_variance = machine(theta).log_variance
-        torch.maximum(log_variance, least_log, out=log_variance).clamp_(max=0.0)
-
-    # The peak of a Gaussian of the least variance is what no density of a column exceeds.
-    peaks = [0.5 * torch.log(2 * math.pi * least[real]).sum() for real in real_columns(units)]
-    learning["least_loss"] = float(sum(peaks))
-    learning["has_real_columns"] = bool(peaks)
+    least_loss, project = variance_bounds(units, base_bias, least_variance)
+    learning |= {"least_loss": least_loss, "has_real_columns": bool(real_columns(units))}
     network = Network((n_visible, n_hidden))
     encoder, decoder = affine_chains(network)
     return Model(
@@ -319,10 +321,10 @@ def boltzmann_machine(
         units=units,
         n_features=n_visible,
         n_codes=n_hidden,
-        objective=lambda: ContrastiveDivergence(machine, **learning),
+        objective=lambda: criterion(machine, **learning),
         shift=shift,
         scale=scale,
-        project=project if learns_variance else None,
+        project=project,
         # Learned variances scale the data within the encoder.
         encoder=None if learns_variance else encoder,
         decoder=decoder,
@@ -330,6 +332,27 @@ def boltzmann_machine(
         code_range=(0.0, 1.0),
         report=report,
     )
+
+
+def variance_bounds(
+    units, base_bias: torch.Tensor, least_variance: float | np.ndarray | None
+) -> tuple[float, Callable | None]:
+    """What no loss falls below, and the constraint on learned variances; None: there are none.
+
+    They lie between ``least_variance``, a number or one for each column, and 1.
+    """
+    least = torch.ones_like(base_bias)
+    if least_variance is not None:
+        least *= torch.as_tensor(least_variance, dtype=least.dtype, device=least.device)
+    least_log = torch.log(least)
+
+    def project(theta):
+        log_variance = theta["log_variance"]
+        torch.maximum(log_variance, least_log, out=log_variance).clamp_(max=0.0)
+
+    # The peak of a Gaussian of the least variance is what no density of a column exceeds.
+    peaks = [0.5 * torch.log(2 * math.pi * least[real]).sum() for real in real_columns(units)]
+    return float(sum(peaks)), None if least_variance is None else project
 
 
 # Of either layer. The law of one given the other is then a matrix of up to 2^24 entries.

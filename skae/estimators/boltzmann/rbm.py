@@ -15,7 +15,7 @@ from skae.engine.networks.units import UNITS
 from skae.estimators.boltzmann.sampling import (
     BoltzmannSampling,
     base_bias,
-    report_stuck,
+    report_chains,
 )
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
@@ -303,7 +303,7 @@ class RBM(BoltzmannSampling, Transformer):
             least_variance=self._least_variance(),
             shift=shift,
             scale=scale,
-            report=_report_chains if self.persistent else None,
+            report=report_chains if self.persistent else None,
             n_gibbs_steps=self.n_gibbs_steps,
             persistent=self.persistent,
             n_chains=min(self.batch_size, _MOST_CHAINS),
@@ -311,6 +311,10 @@ class RBM(BoltzmannSampling, Transformer):
             visible_offset=self.columns_.mean_like(bias) if self.centered else None,
             log_volume=log_volume(self.columns_),
         )
+
+    def _machine(self, theta):
+        """The machine of such parameters."""
+        return BipartiteMachine(theta, self.columns_.units(theta.flat.device))
 
     def _least_variance(self):
         """Lower bounds of the columns' variances, or None where none is learned."""
@@ -334,20 +338,16 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
-        chosen = self.visible
-        chosen = [chosen] if isinstance(chosen, str) else [part[0] for part in chosen if part]
-        for name in chosen:
-            if name in UNITS and not hasattr(UNITS[name], "energy"):
-                names = [known for known, kind in UNITS.items() if hasattr(kind, "energy")]
-                raise ValueError(
-                    f"{name!r} cannot be the visible units of a Boltzmann machine. Use visible="
-                    f"'auto', or one of {', '.join(map(repr, names))} for all columns or for some."
-                )
+        check_visible(self.visible)
         check_penalties(self._all_penalties(), (0.0, 1.0))
 
 
-def _report_chains(objective):
-    frozen = objective.frozen_chains
-    if frozen is None:
-        return None
-    return report_stuck(frozen, objective.state["chains"], "persistent chains")
+def check_visible(chosen) -> None:
+    """Raise a ValueError for units that cannot be the visible ones of a Boltzmann machine."""
+    for name in [chosen] if isinstance(chosen, str) else [part[0] for part in chosen if part]:
+        if name in UNITS and not hasattr(UNITS[name], "energy"):
+            names = [known for known, kind in UNITS.items() if hasattr(kind, "energy")]
+            raise ValueError(
+                f"{name!r} cannot be the visible units of a Boltzmann machine. Use visible="
+                f"'auto', or one of {', '.join(map(repr, names))} for all columns or for some."
+            )

@@ -39,11 +39,11 @@ _SWAPPED = 0.01
 
 
 def machine_of(model, place: Place | None = None) -> BipartiteMachine:
-    """The machine that a fitted RBM is, at a place, or on its device in its weights' precision."""
+    """The machine that an estimator is, at a place, or on its device in its weights' precision."""
     place = usable_place(model, next(iter(model.weights_.values()))) if place is None else place
     check_same_weights(model, model._model(place), model.weights_)
     theta = Parameters.from_numpy(model.weights_, dtype=place.dtype, device=place.device)
-    return BipartiteMachine(theta, model.columns_.units(place.device))
+    return model._machine(theta)
 
 
 def rows_of(model, X, place: Place):
@@ -99,8 +99,9 @@ class BoltzmannSampling:
         result = np.empty(X.shape, dtype=self.components_.dtype)
         with sampling(type(self).__name__, machine, X.shape[0]):
             for start, visible in rows_of(self, X, place_of(machine.theta.flat)).blocks():
-                state = gibbs_state(machine, visible, generator)
-                run = run_chains(step, state, Schedule(burn_in=n_steps), keep=lambda s: s[0])
+                state = gibbs_state(machine, machine.completed(visible), generator)
+                schedule = Schedule(burn_in=n_steps)
+                run = run_chains(step, state, schedule, keep=lambda s: machine.columns(s[0]))
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
         return self._decoded(result)
 
@@ -171,7 +172,7 @@ class BoltzmannSampling:
         place = place_of(machine.theta.flat)
         seed = self.random_state if random_state is None else random_state
         generator = make_generator(seed, place.device)
-        bias = base_bias(self.columns_, place)
+        bias = machine.widened(base_bias(self.columns_, place))
         independent = machine.tempered(bias)
         schedule = Schedule(math.ceil(n_samples / n_chains), burn_in, n_steps)
         # The state, its hidden units, and a few temporaries of their size; what is kept.
@@ -183,7 +184,7 @@ class BoltzmannSampling:
                 visible = independent.start(n_chains, generator)
             else:
                 every = torch.arange(n_chains, device=place.device) % start.shape[0]
-                visible = rows_of(self, start, place).take(every).clone()
+                visible = machine.completed(rows_of(self, start, place).take(every).clone())
             if n_chains == 1:
                 # A companion, thrown away: two chains that never move, in different states,
                 # are stuck; one alone may be where the only state is.
@@ -194,7 +195,7 @@ class BoltzmannSampling:
                 chains.step,
                 chains.start(visible),
                 schedule,
-                keep=chains.visible,
+                keep=lambda state: machine.columns(chains.visible(state)),
                 watch=chains.watched,
                 listener=listener,
             )
@@ -258,7 +259,7 @@ class BoltzmannSampling:
         place = place_of(machine.theta.flat)
         seed = self.random_state if random_state is None else random_state
         generator = make_generator(seed, place.device)
-        path = machine.tempered(base_bias(self.columns_, place))
+        path = machine.tempered(machine.widened(base_bias(self.columns_, place)))
         betas = annealing_temperatures(n_temperatures)
         _require_room(6 * n_chains, machine, "Annealing", "n_chains")
         with sampling(name, machine, n_chains, shows=bool(self.verbose)) as listener:
@@ -281,6 +282,14 @@ def report_stuck(frozen, states, what, n_chains=None) -> str | None:
         "weights are so large that Gibbs steps do not move. Sample with n_temperatures > 1, or fit "
         "with a smaller learning_rate or more weight_decay."
     )
+
+
+def report_chains(objective) -> str | None:
+    """What to tell of the persistent chains of a training."""
+    frozen = objective.frozen_chains
+    if frozen is None:
+        return None
+    return report_stuck(frozen, objective.state["chains"], "persistent chains")
 
 
 def _report_swaps(swap_rates, n_temperatures) -> str | None:

@@ -1,0 +1,335 @@
+"""Deep Boltzmann machines."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+from skae._validation import HasMethods, Interval, StrOptions, check_is_fitted, check_number
+from skae.engine.boltzmann.deep import DeepMachine, even_units
+from skae.engine.boltzmann.deep_training import deep_boltzmann_machine
+from skae.engine.networks.penalties import check_penalties
+from skae.engine.optimisation.models import AFRESH, Start
+from skae.estimators.boltzmann.deep_pretraining import pretrained
+from skae.estimators.boltzmann.rbm import RBM, check_visible
+from skae.estimators.boltzmann.sampling import BoltzmannSampling, base_bias, report_chains
+from skae.estimators.face.densities import log_volume
+from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
+from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
+from skae.estimators.face.scikit_learn import with_callbacks
+from skae.estimators.face.training import CallbackBridge, TrainedModel
+from skae.estimators.face.transformer import Transformer
+from skae.estimators.stacks.layers import number_of_code
+
+
+@estimator
+class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
+    r"""Boltzmann machine with several hidden layers, each of which hears both its neighbours.
+
+    A model of the data's distribution, :math:`P(v) = \sum_h e^{-E(v, h_1, \ldots, h_L)} / Z`, with
+    binary hidden units and
+
+    .. math::
+
+        E(v, h_1, \ldots, h_L) = E_v(v) - \sum_{l=1}^{L} h_l^T b_l
+        - h_1^T W_1 \frac{v}{s^2} - \sum_{l=2}^{L} h_l^T W_l h_{l-1}
+
+    where :math:`E_v` and s are those of :class:`RBM`: columns are numbers, binary or categories.
+    Given the even layers (the visible one is layer 0) all units of the odd ones are independent,
+    and the other way round, so that Gibbs chains go from one half to the other.
+
+    The posterior of the hidden units is not known. A product
+    :math:`Q(h \mid v) = \prod_l \mathrm{Bernoulli}(\mu_l)` stands for it, found by sweeps over odd
+    and even layers, none of which lowers the bound
+
+    .. math::
+
+        \log P(v) \ge -E(v, \mu_1, \ldots, \mu_L) + H(\mu) - \log Z, \qquad
+        \mu_l \leftarrow \sigma(b_l + W_l \mu_{l-1} + W_{l+1}^T \mu_{l+1})
+
+    Training climbs that bound by stochastic maximum likelihood: the gradient at fixed
+    :math:`\mu`, with persistent chains in the place of the model's expectation. Codes are the means
+    of a layer.
+
+    Use it where the posterior should take all layers into account: what a low layer sees then
+    depends on what a high one takes the row for. :class:`DeepBeliefNetwork` learns layer by layer,
+    and passes rows upwards only.
+
+    Read more in the :ref:`User Guide <deep_boltzmann>`.
+
+    See Also
+    --------
+    RBM : One hidden layer, whose posterior is known.
+    DeepBeliefNetwork : Layers trained in turn, with a joint law of the top two only.
+
+    References
+    ----------
+    .. [1] R. Salakhutdinov, G. Hinton. Deep Boltzmann machines. AISTATS 2009.
+    .. [2] G. Montavon, K.-R. Mueller. Deep Boltzmann machines and the centering trick. Neural
+       Networks: Tricks of the Trade, 2012.
+    .. [3] J. Melchior, A. Fischer, L. Wiskott. How to center deep Boltzmann machines. Journal of
+       Machine Learning Research 17, 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import DeepBoltzmannMachine
+    >>> X = load_digits().data > 7
+    >>> dbm = DeepBoltzmannMachine((32, 16), max_iter=10, random_state=0).fit(X)
+    >>> dbm.transform(X).shape
+    (1797, 16)
+    >>> dbm.sample(5).shape
+    (5, 64)
+    >>> bound = dbm.score(X, log_partition=dbm.log_partition_function(n_temperatures=500))
+    """
+
+    layer_sizes: Sequence[int] | int = parameter(
+        default=(256, 256),
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
+        kind="tuple of int, or int",
+        doc="Numbers of units of the hidden layers, from the data upwards.",
+        kw_only=False,
+    )
+    visible: str | Sequence = preset(RBM, "visible", default="auto")
+    visible_variance: str = preset(RBM, "visible_variance", default="learned")
+    minimum_variance: float = preset(RBM, "minimum_variance", default=0.3)
+    pretraining: str | RBM | None = parameter(
+        default="unsupervised",
+        constraints=[StrOptions({"unsupervised"}), HasMethods(["fit", "transform"]), None],
+        kind='{"unsupervised"}, RBM or None',
+        doc="""How training begins:
+
+        - None: at small random weights, of which ``centered`` machines learn as well, though the
+          top layer may stay idle;
+        - "unsupervised": at those of machines of two neighbouring layers each, trained one after
+          the other by contrastive divergence on the codes of the one below. What the middle layers
+          will hear from two sides counts twice then (Salakhutdinov & Hinton 2009);
+        - an RBM: the same, by the parameters that it has for training (``learning_rate``,
+          ``max_iter``, ``batch_size``, ``n_gibbs_steps``, ``weight_decay``, ...); its number and
+          kind of units do not count.""",
+    )
+    n_gibbs_steps: int = parameter(
+        default=5,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="Steps of the persistent chains for each gradient step.",
+    )
+    n_chains: int = parameter(
+        default=100,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="Persistent chains.",
+    )
+    mean_field_steps: int = parameter(
+        default=30,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="Sweeps over all hidden layers, for each row, at most.",
+    )
+    mean_field_tol: float = parameter(
+        default=1e-4,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="A row whose means all change by less in a sweep needs no more of them.",
+    )
+    centered: bool = preset(RBM, "centered", default=True)
+    weight_decay: float = preset(RBM, "weight_decay", default=0.0)
+    sparsity: float = preset(RBM, "sparsity", default=0.0)
+    sparsity_target: float = preset(RBM, "sparsity_target", default=0.05)
+    penalties: Sequence = parameter(
+        default=(),
+        constraints=[list, tuple],
+        kind="list or tuple of penalties",
+        doc="""More terms of the criterion, of your own, with the means of all hidden layers side by
+        side, from the lowest up, as code: objects with a number ``weight`` and a method
+        ``value(theta, forward)`` that returns a scalar tensor, as those of
+        `skae.engine.networks.penalties`.""",
+    )
+    code_layer: int = parameter(
+        default=-1,
+        constraints=[Interval(Integral, None, None, closed="neither")],
+        doc="""Number of the hidden layer whose means `transform` returns and `inverse_transform`
+        takes; 0 is the lowest, -1 the top one. May be set after `fit`.""",
+    )
+
+    optimizer: str = preset(TrainedModel, "optimizer", default="sgd")
+    learning_rate: float = preset(TrainedModel, "learning_rate", default=0.05)
+    learning_rate_schedule: str = preset(TrainedModel, "learning_rate_schedule", default="linear")
+    momentum: float = preset(TrainedModel, "momentum", default=0.5)
+    n_iter_no_change: int | None = preset(TrainedModel, "n_iter_no_change", default=None)
+
+    loss_curve_: list[float] = attribute(
+        "list of float",
+        """After each epoch the sum over columns of -log Q(x_i | the other columns), in nats per
+        row, where Q is the mean field: an estimate from one variable of each of some 500 rows, the
+        same after every epoch.""",
+    )
+    layer_loss_curves_: list[list[float]] = attribute(
+        "list of list of float",
+        """Reconstruction error of each machine after each epoch of pre-training, in nats per row;
+        empty without.""",
+    )
+
+    @fitted_property
+    def components_(self):
+        """ndarray of shape (layer_sizes[0], n_features_in_)
+        Weights of the lowest layer, one filter per row, for (x - columns_.shift) / columns_.scale.
+        """  # noqa: D403
+        check_is_fitted(self)
+        return self.weights_["weight_0"]
+
+    _visible_scale = RBM._visible_scale
+    visible_scale_ = RBM.visible_scale_
+
+    _loss_parameter = "visible"
+    _collapse_remedy = (
+        "Try a smaller learning_rate, more n_gibbs_steps, less weight_decay or sparsity, fewer "
+        "layers or pretraining='unsupervised'."
+    )
+
+    score = RBM.score
+    _least_variance = RBM._least_variance
+    _visible = RBM._visible
+    _all_penalties = RBM._all_penalties
+
+    @with_callbacks
+    @all_or_nothing
+    def fit(self, X, y=None, sample_weight=None):
+        """Learn from the rows of X, after pre-training where that was asked for.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range; if X is empty, not numeric, not finite or outside
+            the domain of the units; if training diverged at once. Whatever the error, the
+            estimator stays as it was before.
+        MemoryError
+            If the parameters would not fit into the device's memory.
+        """
+        self._check_parameters()
+        goes_on = self.warm_start and hasattr(self, "weights_")
+        start = Start(self.weights_) if goes_on else AFRESH
+        data, weight = self._read(X, sample_weight, start)
+        bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
+        if not goes_on:
+            self.layer_loss_curves_ = []
+            if self.pretraining is not None:
+                weights, self.layer_loss_curves_ = pretrained(self, self._sizes, data, weight)
+                start = Start(weights, was_learned=True)
+        training, fitted = self._learn(
+            data, weight, start, holds_out=self.early_stopping, bridge=bridge
+        )
+        self.n_iter_ = len(training.loss_curve)
+        self.loss_curve_, self.validation_curve_ = training.loss_curve, training.validation_curve
+        report_collapse(self, fitted, some_rows(data, weight), training)
+        bridge.finish()
+        return self
+
+    @all_or_nothing
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Continue learning with one pass over the rows of X, in batches.
+
+        The first call begins at small random weights, whatever ``pretraining`` says; the chains,
+        the optimiser's moments and the random state carry over from call to call.
+        """
+        if not hasattr(self, "weights_"):
+            self.layer_loss_curves_ = []
+        return Transformer.partial_fit.__wrapped__(self, X, y, sample_weight)
+
+    def free_energy(self, X):
+        """Upper bound on the free energy of each row, E(x, mu) - H(mu), in nats.
+
+        Returns
+        -------
+        energies : ndarray of shape (n_samples,)
+            Lower is more probable: log P(x) >= -F(x) - log Z, see `log_partition_function`. Exact
+            where there is one hidden layer.
+        """
+        return self._free_energies(self._checked(X))
+
+    def score_samples(self, X, *, log_partition=None):
+        """Lower bound on the log-likelihood of each row.
+
+        Parameters
+        ----------
+        log_partition : LogPartition or float, default=None
+            What `log_partition_function` returned, or its value. None: it is called, with its
+            defaults, when a score first needs it, and its value kept; with more than 20 units in
+            the smaller half of the layers, that takes much longer than the scores.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            In nats, of the same densities or probabilities as :meth:`RBM.score_samples` where
+            ``log_partition`` is given; higher is better. A row's score does not depend on the other
+            rows (in float32, but for rounding), and is the same at every call.
+        """
+        X = self._checked(X)
+        if log_partition is None:
+            weights = self.weights_
+            kept_for, kept = self.__dict__.get("_log_partition", (None, None))
+            if kept_for is not weights:
+                kept = self.log_partition_function()
+                self._log_partition = weights, kept
+            log_partition = kept
+        value = getattr(log_partition, "value", log_partition)
+        return -self._free_energies(X) - check_number("log_partition", value)
+
+    def _free_energies(self, X):
+        """Bounds on the free energies of checked rows."""
+        _, theta = fitted = self._fitted_model(X)
+        machine = self._machine(theta)
+        energies = fitted.map_rows(lambda x: machine.free_energy_bound(machine.completed(x)), X)
+        return energies - self._log_derivative(X)
+
+    def _model(self, place):
+        bias = base_bias(self.columns_, place)
+        shift, scale = self.columns_.standardization(place)
+        fill = self.columns_.mean_like(bias)
+        return deep_boltzmann_machine(
+            self.columns_.units(place.device),
+            self._sizes,
+            bias,
+            fill,
+            code_layer=self._number_of_code + 1,
+            n_sweeps=self.mean_field_steps,
+            tol=self.mean_field_tol,
+            least_variance=self._least_variance(),
+            shift=shift,
+            scale=scale,
+            report=report_chains,
+            n_gibbs_steps=self.n_gibbs_steps,
+            n_chains=self.n_chains,
+            penalties=self._all_penalties(),
+            visible_offset=fill if self.centered else None,
+            log_volume=log_volume(self.columns_),
+        )
+
+    def _machine(self, theta):
+        """The machine of such parameters."""
+        units = even_units(self.columns_.units(theta.flat.device), self._sizes)
+        return DeepMachine(theta, units, self.mean_field_steps, self.mean_field_tol)
+
+    @property
+    def _sizes(self):
+        """Numbers of units of all layers, the columns included."""
+        sizes = self.layer_sizes
+        hidden = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        return (len(self.columns_.mean), *map(int, hidden))
+
+    @property
+    def _number_of_code(self):
+        """The number, from 0, of the hidden layer whose means are the code."""
+        return number_of_code(self, len(self._sizes) - 1)
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        sizes = self.layer_sizes
+        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+            raise ValueError(
+                f"layer_sizes={self.layer_sizes!r} must be integers of at least 1, one for each "
+                "layer."
+            )
+        number_of_code(self, len(sizes))
+        if self.pretraining is not None and not isinstance(self.pretraining, str | RBM):
+            raise ValueError(
+                f"pretraining={self.pretraining!r} is no RBM, whose parameters of training the "
+                "machines that start this one would take. Use RBM(...), 'unsupervised' or None."
+            )
+        check_visible(self.visible)
+        check_penalties(self._all_penalties(), (0.0, 1.0))

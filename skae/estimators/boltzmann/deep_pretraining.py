@@ -1,0 +1,76 @@
+"""How the training of a deep Boltzmann machine begins: machines of two layers each, in turn."""
+
+import numpy as np
+
+from skae._validation import make_generator
+from skae._warnings import of_layer
+from skae.engine.boltzmann.deep_training import composed, half_machine
+from skae.engine.networks.units import Bernoulli
+from skae.engine.optimisation.models import AFRESH, FittedModel, rows_that_count, some_of
+from skae.engine.optimisation.training import Data
+from skae.estimators.boltzmann.rbm import RBM
+from skae.estimators.boltzmann.sampling import base_bias, report_chains
+from skae.estimators.face.densities import log_volume
+from skae.estimators.face.training import (
+    place_for,
+    rows_for,
+    run_training,
+    settings_of,
+    weights_at,
+)
+
+
+def pretrained(model, sizes, X, weight):
+    """The arrays with which a deep machine begins, and the loss curves of what they come from.
+
+    ``sizes`` are those of its layers from the columns up. Rows are checked, as are their weights.
+    The columns of ``model`` are known.
+    """
+    how = model.pretraining
+    if isinstance(how, str):
+        how = RBM(batch_size=model.batch_size, device=model.device, verbose=model.verbose)
+        how.max_iter = model.max_iter
+    how._check_parameters()
+    place = place_for(model, X)
+    generator = make_generator(model.random_state, place.device)
+    index = rows_that_count(X.shape[0], weight)
+    weights = weights_at(weight, place)
+    machines, curves, units = [], [], model.columns_.units(place.device)
+    bias, columns = base_bias(model.columns_, place), model.columns_
+    shift, scale = columns.standardization(place)
+    of_columns = {
+        "least_variance": model._least_variance(),
+        "shift": shift,
+        "scale": scale,
+        "log_volume": log_volume(columns),
+    }
+    seen, mean = X, columns.mean_like(bias)
+    for number in range(len(sizes) - 1):
+        engine = half_machine(
+            number,
+            len(sizes) - 1,
+            units,
+            sizes,
+            bias,
+            report=report_chains if how.persistent else None,
+            n_gibbs_steps=how.n_gibbs_steps,
+            persistent=how.persistent,
+            n_chains=how.batch_size,
+            penalties=how._all_penalties(),
+            visible_offset=mean if how.centered else None,
+            **(of_columns if number == 0 else {}),
+        )
+        data = Data(rows_for(engine, seen, place), index, some_of(index), weight=weights)
+        with of_layer(number):
+            fitted = run_training(
+                how, engine, data, AFRESH, generator=generator, settings=settings_of(how)
+            )
+        if fitted.training.outcome == "interrupted":
+            raise KeyboardInterrupt
+        machines.append(fitted.weights)
+        curves.append(fitted.training.loss_curve)
+        if number + 2 < len(sizes):
+            seen = FittedModel.of(engine, fitted.weights, place).codes(seen)
+            mean = place.tensor(np.average(seen, axis=0, weights=weight))
+            bias = Bernoulli().bias_for_mean(mean)
+    return composed(machines), curves

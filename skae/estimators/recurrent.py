@@ -1,0 +1,268 @@
+"""Deep auto-encoders whose layers hear both their neighbours, step by step."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral, Real
+
+import torch
+
+from skae._validation import Interval, check_count, check_is_fitted, make_generator
+from skae.engine.networks.corruptions import corrupted, make_corruption
+from skae.engine.networks.layers import Network
+from skae.engine.networks.penalties import WeightDecay
+from skae.engine.networks.recurrence import (
+    Recurrence,
+    RecurrentReconstruction,
+    recurrent_auto_encoder,
+)
+from skae.engine.optimisation.models import FittedModel
+from skae.estimators.auto_encoders import AutoEncoder
+from skae.estimators.density.models import corruption_of
+from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.training import decay_in_criterion, rows_for, usable_place
+from skae.estimators.face.transformer import Transformer
+
+
+@estimator
+class DeepRecurrentAutoEncoder(Transformer):
+    r"""Deep auto-encoder in which every hidden layer hears the one below and the one above.
+
+    Between the layers are tied weights. A hidden layer takes the mean of what its neighbours say of
+    it, in ``n_steps`` steps:
+
+    .. math::
+
+        h_l \leftarrow s\Bigl(\tfrac{1}{2} \bigl(W_l h_{l-1} + b_l\bigr)
+        + \tfrac{1}{2} \bigl(W_{l+1}^T h_{l+1} + c_l\bigr)\Bigr), \qquad
+        h_L \leftarrow s(W_L h_{L-1} + b_L), \qquad h_0 = \tilde x
+
+    The first step is a pass up, in which layers hear the one below alone. After each step a
+    reconstruction is read from the lowest layer, and all count in what is minimised, averaged over
+    rows:
+
+    .. math::
+
+        \frac{1}{T} \sum_{t=1}^{T} -\log P\bigl(x \mid r_t(\tilde x)\bigr)
+        + \tfrac{\alpha}{2} \|W\|^2
+
+    where :math:`\tilde x` is the input, corrupted if ``corruption`` is set. One hidden layer is the
+    :class:`AutoEncoder`, whatever the steps. Use it where parts of a row are to be filled in from
+    what the whole is taken for: high layers tell low ones what is missing.
+
+    Read more in the :ref:`User Guide <recurrent>`.
+
+    See Also
+    --------
+    DeepBoltzmannMachine : The same recurrence as the posterior of a distribution.
+    StackedAutoEncoder : Layers trained in turn, heard once.
+
+    References
+    ----------
+    .. [1] F. Savard. Reseaux de neurones a relaxation entraines par critere d'autoencodeur
+       debruitant. Master's thesis, Universite de Montreal, 2011.
+    .. [2] Y. Bengio, E. Laufer, G. Alain, J. Yosinski. Deep generative stochastic networks
+       trainable by backprop. ICML 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import DeepRecurrentAutoEncoder
+    >>> X = load_digits().data / 16
+    >>> model = DeepRecurrentAutoEncoder((32, 16), n_steps=3, max_iter=5, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (1797, 16)
+    >>> model.denoise(X, step=0).shape
+    (1797, 64)
+    """
+
+    layer_sizes: Sequence[int] | int = parameter(
+        default=(256, 256),
+        constraints=[Interval(Integral, 1, None, closed="left"), "array-like"],
+        kind="tuple of int, or int",
+        doc="Numbers of units of the hidden layers, from the data upwards.",
+        kw_only=False,
+    )
+    n_steps: int = parameter(
+        default=4,
+        constraints=[Interval(Integral, 1, None, closed="left")],
+        doc="Steps of the recurrence, the pass up included.",
+    )
+    hidden_noise: float = parameter(
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""Standard deviation of Gaussian noise on all hidden layers but the lowest, before and
+        after the activation, in training and in `sample`.""",
+    )
+    activation: str = preset(AutoEncoder, "activation", default="sigmoid")
+    loss: str | Sequence = preset(AutoEncoder, "loss", default="auto")
+    corruption: str | Callable | None = preset(AutoEncoder, "corruption", default="masking")
+    corruption_level: float | tuple[float, float] | Sequence[float] = preset(
+        AutoEncoder, "corruption_level", default=0.25
+    )
+    weight_decay: float = preset(AutoEncoder, "weight_decay", default=0.0)
+    code_layer: int = parameter(
+        default=-1,
+        constraints=[Interval(Integral, None, None, closed="neither")],
+        doc="""Number of the hidden layer that `transform` returns and `inverse_transform` takes; 0
+        is the lowest, -1 the top one. May be set after `fit`.""",
+    )
+    code_step: int = parameter(
+        default=-1,
+        constraints=[Interval(Integral, None, None, closed="neither")],
+        doc="Number of the step after which; -1 is the last one. May be set after `fit`.",
+    )
+    max_iter: int | str = preset(Transformer, "max_iter", default="auto")
+
+    def denoise(self, X, *, step=-1):
+        """Reconstructions of the rows of X that are read out after a step.
+
+        Parameters
+        ----------
+        step : int, default=-1
+            Number of the step, from 0, the pass up, to -1, the last.
+
+        Returns
+        -------
+        reconstructions : ndarray of shape (n_samples, n_features)
+            In the units of the data.
+        """
+        X = self._checked(X)
+        number = _number("step", step, self.n_steps)
+        model, theta = fitted = self._fitted_model(X)
+        recurrence = self._recurrence
+
+        def read_out(x):
+            return model.units.mean(recurrence.steps(theta, x)[number].output)
+
+        return self._decoded(fitted.map_rows(read_out, X, (model.n_features,)))
+
+    def sample(self, n_samples=1, *, burn_in=100, init=None, random_state=None):
+        """Draw rows by chains that are corrupted, go through all steps, and are drawn anew.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows to return, each the end of a chain.
+        burn_in : int, default=100
+            Steps of each chain.
+        init : {array-like, sparse matrix} of shape (n_chains, n_features), default=None
+            Rows at which chains start, in turn. None: the means of the training data.
+
+        Returns
+        -------
+        samples : ndarray of shape (n_samples, n_features)
+            In the units of the data: binary columns and categories are drawn, numbers are drawn
+            with the variance of standardised columns.
+
+        Raises
+        ------
+        ValueError
+            If there was no noise in training: nothing would move.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples, 1)
+        check_count("burn_in", burn_in, 1)
+        if self.corruption is None and self.hidden_noise == 0:
+            raise ValueError(
+                "sample needs noise that training has undone: fit with a corruption, or with "
+                "hidden_noise."
+            )
+        start = self.columns_.mean[None] if init is None else self._checked(init)
+        place = usable_place(self, next(iter(self.weights_.values())))
+        model, theta = FittedModel.of(self._model(place), self.weights_, place)
+        seed = self.random_state if random_state is None else random_state
+        generator = make_generator(seed, place.device)
+        every = torch.arange(n_samples, device=place.device) % start.shape[0]
+        with torch.inference_mode():
+            x = rows_for(model, start, place).take(every).clone()
+            corruption, recurrence = corruption_of(self, place), self._recurrence
+            for _ in range(burn_in):
+                noisy = x if corruption is None else corrupted(x, corruption, generator)[0]
+                output = recurrence.steps(theta, noisy, generator)[-1].output
+                x = model.units.sample(output, generator)
+        return self._decoded(x.cpu().numpy())
+
+    def _model(self, place):
+        units = self.columns_.units(place.device)
+        bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
+        shift, scale = self.columns_.standardization(place)
+        recurrence = self._recurrence
+        decay = decay_in_criterion(self)
+        penalties = [WeightDecay(decay)] if decay > 0 else []
+        noise = corruption_of(self, place)
+        return recurrent_auto_encoder(
+            recurrence,
+            units,
+            bias,
+            partial(RecurrentReconstruction, recurrence, units, noise, penalties),
+            layer=_number("code_layer", self.code_layer, recurrence.network.depth),
+            step=_number("code_step", self.code_step, self.n_steps),
+            shift=shift,
+            scale=scale,
+        )
+
+    @property
+    def _recurrence(self):
+        """The recurrence that the parameters ask for."""
+        sizes = len(self.columns_.mean), *map(int, _sizes(self.layer_sizes))
+        network = Network(sizes, self.activation)
+        return Recurrence(network, int(self.n_steps), float(self.hidden_noise))
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        sizes = _sizes(self.layer_sizes)
+        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+            raise ValueError(
+                f"layer_sizes={self.layer_sizes!r} must be integers of at least 1, one for each "
+                "layer."
+            )
+        _number("code_layer", self.code_layer, len(sizes))
+        _number("code_step", self.code_step, self.n_steps)
+        make_corruption(self.corruption, self.corruption_level)
+
+
+@estimator
+class GenerativeStochasticNetwork(DeepRecurrentAutoEncoder):
+    r"""Deep recurrent auto-encoder with noise in its hidden layers, trained to be sampled.
+
+    :class:`DeepRecurrentAutoEncoder` with other defaults: salt and pepper on the input, tanh units,
+    and Gaussian noise before and after the activation of all hidden layers but the lowest. Its
+    chain corrupts a row, goes through the steps, and draws the row anew from what is read out
+    (Bengio et al. 2014).
+
+    Read more in the :ref:`User Guide <recurrent>`.
+
+    References
+    ----------
+    .. [1] Y. Bengio, E. Laufer, G. Alain, J. Yosinski. Deep generative stochastic networks
+       trainable by backprop. ICML 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import GenerativeStochasticNetwork
+    >>> X = load_digits().data > 7
+    >>> gsn = GenerativeStochasticNetwork((64, 64), max_iter=5, random_state=0).fit(X)
+    >>> gsn.sample(3).shape
+    (3, 64)
+    """
+
+    hidden_noise: float = preset(DeepRecurrentAutoEncoder, "hidden_noise", default=1.0)
+    activation: str = preset(DeepRecurrentAutoEncoder, "activation", default="tanh")
+    corruption: str | Callable | None = preset(
+        DeepRecurrentAutoEncoder, "corruption", default="salt_and_pepper"
+    )
+    corruption_level: float | tuple[float, float] | Sequence[float] = preset(
+        DeepRecurrentAutoEncoder, "corruption_level", default=0.4
+    )
+
+
+def _sizes(sizes):
+    return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+
+
+def _number(name, value, count):
+    """One of so many, which may count from the end; a ValueError for none of them."""
+    if not isinstance(value, Integral) or not -count <= value < count:
+        raise ValueError(f"{name}={value!r}, but there are {count}, from 0 to {count - 1}.")
+    return int(value) % count
