@@ -153,7 +153,7 @@ def test_ctrl_c_twice_stops_a_search(X, monkeypatch):
             fits.append(text)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("skae.estimators.face.training.Line.write", interrupted)
+    monkeypatch.setattr("skae.estimators.face.progress.Line.write", interrupted)
     model = AutoEncoder(2, max_iter=5, verbose=True, random_state=0)
     with pytest.warns(UserWarning, match="interrupted"):
         model.fit(X)
