@@ -173,7 +173,7 @@ class DeepRecurrentAutoEncoder(Transformer):
         seed = self.random_state if random_state is None else random_state
         generator = make_generator(seed, place.device)
         every = torch.arange(n_samples, device=place.device) % start.shape[0]
-        with torch.inference_mode():
+        with torch.no_grad():
             x = rows_for(model, start, place).take(every).clone()
             corruption, recurrence = corruption_of(self, place), self._recurrence
             for _ in range(burn_in):

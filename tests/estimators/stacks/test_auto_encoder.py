@@ -983,7 +983,7 @@ def test_interruption_of_fine_tuning(images, interrupt):
 def test_divergence_names_the_layer(images):
     layers = [
         AutoEncoder(8, **SMALL),
-        AutoEncoder(4, activation="linear", optimizer="sgd", learning_rate=1e200, **SMALL),
+        AutoEncoder(4, activation="linear", optimizer="sgd", learning_rate=1e28, **SMALL),
     ]
     stack = StackedAutoEncoder(layers=layers)
     # Of many layers of one class, the user has to know which one to change.
