@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_holds_of_every_attack(case):
     @settings(
-        max_examples=6,
+        max_examples=3,
         derandomize=True,
         deadline=None,
         database=None,

@@ -86,7 +86,7 @@ def test_noise_is_on_the_higher_layers_alone():
     quiet = Recurrence(network, 1).steps(theta, x)[0].hidden
     noisy = Recurrence(network, 1, noise=0.5).steps(theta, x, noise)[0].hidden
     assert torch.equal(noisy[0], quiet[0])
-    assert ((noisy[1] - quiet[1]).abs() > 1e-3).all()
+    assert ((noisy[1] - quiet[1]).abs() > 1e-3).double().mean() > 0.9
     # Codes are without.
     torch.testing.assert_close(Recurrence(network, 1, noise=0.5).steps(theta, x)[0].hidden, quiet)
 
