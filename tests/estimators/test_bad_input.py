@@ -23,7 +23,15 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils import get_tags
 
-from skae import RBM, AutoEncoder, DenoisingAutoEncoder, StackedAutoEncoder
+from skae import (
+    RBM,
+    AutoEncoder,
+    DenoisingAutoEncoder,
+    DenoisingImputer,
+    OutlierDetector,
+    PosteriorEnsemble,
+    StackedAutoEncoder,
+)
 from skae._validation import (
     Interval,
     check_choice,
@@ -880,3 +888,9 @@ def test_parameters_of_layers_are_set_all_or_none():
         assert model.layers is layers
         assert model.max_iter == StackedAutoEncoder().max_iter
         assert (layers[1].n_components, type(layers[0])) == (3, AutoEncoder)
+
+
+@pytest.mark.parametrize("cls", [DenoisingImputer, OutlierDetector, PosteriorEnsemble])
+def test_a_class_in_the_place_of_an_estimator_is_refused(cls, X):
+    with pytest.raises(ValueError, match=r"is the class AutoEncoder.*AutoEncoder\(\)"):
+        cls(AutoEncoder).fit(X)

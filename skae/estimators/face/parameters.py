@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 import numpy as np
 
 from skae._documentation import complete, entries, joined, public_functions, sections
-from skae._validation import Interval, Registered
+from skae._validation import HasMethods, Interval, Registered
 from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -178,14 +178,19 @@ def validate_parameters(model: BaseEstimator) -> None:
     """Raise a ValueError where a parameter is out of bounds, or is no number of float32."""
     BaseEstimator._validate_params(model)
     for name, constraints in model._parameter_constraints.items():
+        given = getattr(model, name)
+        if isinstance(given, type) and any(isinstance(c, HasMethods) for c in constraints):
+            raise ValueError(
+                f"{name} is the class {given.__name__}, but has to be an instance of one: "
+                f"{name}={given.__name__}()."
+            )
         if not any(isinstance(c, Interval) and c.type is Real for c in constraints):
             continue
-        value = getattr(model, name)
-        parts = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        parts = given if isinstance(given, list | tuple | np.ndarray) else [given]
         if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
             raise ValueError(
                 f"The {name!r} parameter of {type(model).__name__} must be finite and at most "
-                f"{_LARGEST:g}. Got {value!r} instead."
+                f"{_LARGEST:g}. Got {given!r} instead."
             )
 
 
