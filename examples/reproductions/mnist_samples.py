@@ -68,14 +68,14 @@ def contractive(contraction, epochs):
 
 def cae_1(X, epochs):
     """One contractive layer and its chain, which begins at rows."""
-    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0}
+    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0, "return_means": True}
     return contractive(0.1, epochs).fit(X), chain
 
 
 def cae_2(X, epochs):
     """Two contractive layers: the chain on the upper one, and down."""
     layers = [contractive(0.1, epochs), contractive(0.1, epochs)]
-    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0}
+    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0, "return_means": True}
     return StackedAutoEncoder(layers=layers, random_state=0).fit(X), chain
 
 

@@ -125,8 +125,8 @@ def undisturbed(function: F) -> F:
 
     Inference mode, disabled gradients, autocast and the default device are the caller's; what is
     computed here does not depend on them. Where torch has no memory left, it is a MemoryError. In a
-    forked child there is one thread, since those of
-    torch's pool stayed in the parent and would be waited for without end.
+    forked child there is one thread, since those of torch's pool stayed in the parent and would be
+    waited for without end.
     """
 
     @functools.wraps(function)

@@ -181,8 +181,7 @@ def validate_parameters(model: BaseEstimator) -> None:
         given = getattr(model, name)
         if isinstance(given, type) and any(isinstance(c, HasMethods) for c in constraints):
             raise ValueError(
-                f"{name} is the class {given.__name__}, but has to be an instance of one: "
-                f"{name}={given.__name__}()."
+                f"{name}={given!r} is a class: pass an instance of it, {given.__name__}()."
             )
         if not any(isinstance(c, Interval) and c.type is Real for c in constraints):
             continue

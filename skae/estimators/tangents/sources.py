@@ -210,8 +210,6 @@ def check_source(
 
     ``n_neighbors`` is of local PCA where the choice does not say; ``names`` are of the columns.
     """
-    if isinstance(choice, type):
-        raise ValueError(f"tangent_source={choice!r} is a class: pass an instance of it.")
     if isinstance(choice, tuple):
         kind, number = choice if len(choice) == 2 else (None, None)
         is_number = isinstance(number, Integral) and not isinstance(number, bool)
