@@ -26,6 +26,13 @@ after 6 epochs in batches of 200 (63 seconds of one core; seed 0), 3,000 samples
 validation part: Parzen 99.9, width .218, coverage .080. With ``loss="squared_error"`` it was
 117.1, .167 and .152; 479 of the 512 code units had died.
 
+The contractive chains were tried with 20,000 rows, 6 epochs (19 seconds of one core a layer), 1,000
+chains from training rows and 1,000 rows of the validation part. After 20 steps with noise .25, one
+layer has Parzen 69.5 and coverage .162, two have 155.7 and .112 (2,000 samples): the published
+figures are reached, but 81 % of the samples still have the class of the row that they began at. The
+law of the chain is another: after 200 steps two layers have -30.9 and .396, with noise .5 after 40
+steps -125.4 and .308. So these figures praise chains that have not yet left the training rows.
+
 Run ``SKAE_DATA=... python examples/reproductions/mnist_samples.py``.
 """
 
@@ -68,14 +75,14 @@ def contractive(contraction, epochs):
 
 def cae_1(X, epochs):
     """One contractive layer and its chain, which begins at rows."""
-    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0, "return_means": True}
+    chain = {"init": X[:1000], "burn_in": 20, "n_steps": 4, "noise": 0.25, "return_means": True}
     return contractive(0.1, epochs).fit(X), chain
 
 
 def cae_2(X, epochs):
     """Two contractive layers: the chain on the upper one, and down."""
     layers = [contractive(0.1, epochs), contractive(0.1, epochs)]
-    chain = {"init": X[:1000], "burn_in": 40, "n_steps": 4, "noise": 1.0, "return_means": True}
+    chain = {"init": X[:1000], "burn_in": 20, "n_steps": 4, "noise": 0.25, "return_means": True}
     return StackedAutoEncoder(layers=layers, random_state=0).fit(X), chain
 
 
