@@ -802,7 +802,7 @@ REFUSED = [
     ({"layers": [AutoEncoder(8), "rbm"]}, r"layers\[1\] is 'rbm'"),
     ({"layers": [None]}, r"layers\[0\] is None"),
     ({"layer": PCA()}, r"layer is PCA\(\)"),
-    ({"layer": AutoEncoder}, "layer.*class AutoEncoder"),
+    ({"layer": AutoEncoder}, "layer=.*is a class: pass an instance of it"),
     ({"layer": "gan"}, "'layer' parameter"),
     ({"layers": UNFITTED, "layer_sizes": (8, 5)}, r"\(8, 5\) contradicts.*\(8, 4\)"),
     ({"layers": UNFITTED, "layer_sizes": (8,)}, r"\(8,\) contradicts.*\(8, 4\)"),
