@@ -22,6 +22,9 @@ A kind of unit that users choose by name is registered here with `unit`, and say
   operation; None where there is no such thing;
 - ``is_linear``, whether the mean is the pre-activation itself.
 
+`value_and_residual_` also takes the rows of several models at once, of shape (n_models, n_samples,
+n_features), and returns the value of each.
+
 `column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and
 without the constant.
 
@@ -67,6 +70,11 @@ class Units:
         """The units of columns that were divided by ``scale``, a Tensor."""
         return cls()
 
+    @property
+    def likeness(self):
+        """What units of the same columns share, but for the constant: a hashable value."""
+        return type(self)
+
 
 @unit
 class Bernoulli(Units):
@@ -98,9 +106,9 @@ class Bernoulli(Units):
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         if weight is None:
-            value = softplus(a).sum() - torch.dot(a.view(-1), x.view(-1))
+            value = _total(softplus(a)) - _inner(a, x)
         else:
-            value = (weight * (softplus(a) - x * a)).sum()
+            value = _total(weight * (softplus(a) - x * a))
         a.sigmoid_().sub_(x)
         return value.mul_(scale), _weighted_(a, weight)
 
@@ -173,9 +181,9 @@ class Gaussian(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         a.sub_(x)
         if weight is None:
-            value = torch.dot(a.view(-1), a.view(-1))
+            value = _inner(a, a)
         else:
-            value = (weight * a * a).sum()
+            value = _total(weight * a * a)
         return value.mul_(0.5 * scale), _weighted_(a, weight)
 
     def jacobian_product(self, a, matrix):
@@ -252,7 +260,7 @@ class Multinomial(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         target = x if weight is None else weight * x
         log_mean = log_softmax(a, dim=-1)
-        value = -(target * log_mean).sum()
+        value = -_total(target * log_mean)
         torch.exp(log_mean, out=a)
         # The row sums of x are 1, so this is r - x unless columns are weighted.
         a.mul_(target.sum(-1, keepdim=True)).sub_(target)
@@ -303,6 +311,11 @@ class OneHotGroups(Units):
         self.place = position * n_groups + self.group
         self._copies: dict[torch.dtype, torch.Tensor] = {}
 
+    @property
+    def likeness(self):
+        """What units of the same columns share, but for the constant: a hashable value."""
+        return type(self), tuple(self.group.tolist())
+
     def _padded(self, a):
         """Pre-activations by group, minus infinity where there is no column."""
         if a.dtype not in self._copies:
@@ -346,7 +359,7 @@ class OneHotGroups(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         target = x if weight is None else weight * x
         log_mean = self.log_mean(a)
-        value = -torch.dot(target.reshape(-1), log_mean.view(-1))
+        value = -_inner(target, log_mean)
         torch.exp(log_mean, out=a)
         # Groups whose columns are all 0 are not observed, and weights may differ.
         a.mul_(self._group_sums(target)).sub_(target)
@@ -396,6 +409,11 @@ class Mixed(Units):
                 result[where] = constant
         return result
 
+    @property
+    def likeness(self):
+        """What units of the same columns share, but for the constant: a hashable value."""
+        return tuple((units.likeness, _key(columns)) for units, columns in self.parts)
+
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""
         return self._scattered(a, lambda units, part: units.mean(part))
@@ -434,12 +452,12 @@ class Mixed(Units):
         value = 0.0
         for units, columns in self.parts:
             part, residual = units.value_and_residual_(
-                a[:, columns].contiguous(),
-                x[:, columns].contiguous(),
-                None if weight is None else weight[:, columns],
+                _taken(a, columns),
+                _taken(x, columns),
+                None if weight is None else _taken(weight, columns),
                 scale,
             )
-            a[:, columns] = residual
+            _put_(a, columns, residual)
             value = value + part
         return value, a
 
@@ -497,6 +515,40 @@ def _as_slice(columns):
     if last - first + 1 == len(columns) and bool((columns[1:] > columns[:-1]).all()):
         return slice(first, last + 1)
     return columns
+
+
+def _taken(values, columns):
+    """Some of the columns, in memory of their own; twice as fast as an index by them."""
+    if isinstance(columns, slice):
+        return values[..., columns].contiguous()
+    return torch.gather(values, -1, columns.expand(*values.shape[:-1], -1))
+
+
+def _put_(values, columns, part):
+    """Put values into the place of some of the columns."""
+    if isinstance(columns, slice):
+        values[..., columns] = part
+    else:
+        values.scatter_(-1, columns.expand(part.shape), part)
+
+
+def _key(columns):
+    """Columns as a hashable value."""
+    if isinstance(columns, slice):
+        return columns.start, columns.stop
+    return tuple(columns.tolist())
+
+
+def _total(values):
+    """The sum over rows and columns, for each model where there are several."""
+    return values.sum() if values.dim() < 3 else values.sum((-2, -1))
+
+
+def _inner(a, b):
+    """The sum of products over rows and columns, for each model where there are several."""
+    if a.dim() < 3:
+        return torch.dot(a.reshape(-1), b.reshape(-1))
+    return torch.linalg.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 def _times(losses, weight):

@@ -6,7 +6,7 @@ whether there is still progress, whether training exploded.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -95,6 +95,10 @@ class Objective:
     - ``baseline``: a criterion up to which training has not exploded, however good its start;
     - ``state``, tensors or numbers by name: what carries over from one training to the next.
 
+    Of several of one ``likeness``, unless it is None, ``side_by_side`` makes one; those of one
+    ``closeness`` are neighbours there. ``noise_key`` tells which see the same noise, given the same
+    random numbers. See `skae.engine.optimisation.together`.
+
     It is told, by the rows it is trained on,
 
     - ``has_gaps``: whether x may be NaN, not observed, where its model has a ``fill``.
@@ -106,6 +110,10 @@ class Objective:
     floor = 0.0
     baseline = -math.inf
     has_gaps = False
+    likeness: Hashable | None = None
+    closeness: Hashable | None = None
+    noise_key: Hashable | None = None
+    side_by_side: Callable[..., Any]
     state: dict[str, Any]
 
     def value(self, theta, x, generator, row_weight=None) -> torch.Tensor:
@@ -214,51 +222,80 @@ class Training(NamedTuple):
     unfinished: float = 0.0
 
 
-def train(
-    theta: Parameters,
-    objective: Objective,
-    data: Data,
-    settings: Settings,
-    generator: torch.Generator,
-    *,
-    state: dict[str, torch.Tensor] | None = None,
-    keeps_start: bool = False,
-    project: Callable[[Parameters], None] | None = None,
-    listener: Callable[[Epoch], Any] | None = None,
-) -> Training:
-    """Minimise an objective over rows by minibatch gradient steps, in place.
+@dataclass
+class Run:
+    """One training: of what, on which rows, and how.
 
-    ``theta`` is the start and, on return, the result. The generator is that of the permutations and
-    of the objective's noise, ``state`` the optimiser's, from an earlier call, to continue it. With
-    ``keeps_start`` the parameters at the start are a model already, which only an epoch that is
-    better on the held-out rows may replace. ``project(theta)`` is applied after every step: a
-    constraint holds after the step. ``listener(epoch)`` is called after each; a true result ends
-    training.
+    - ``theta`` is the start and, after the training, the result.
+    - ``generator`` is that of the permutations and of the objective's noise.
+    - ``state`` is the optimiser's, of an earlier training that this one continues.
+    - With ``keeps_start`` the parameters at the start are a model already, which only an epoch that
+      is better on the held-out rows may replace.
+    - ``project(theta)`` is applied after every step: a constraint holds after the step.
+    - ``listener(epoch)`` is called after each; a true result ends training.
+    """
+
+    theta: Parameters
+    objective: Objective
+    data: Data
+    settings: Settings
+    generator: torch.Generator
+    state: dict[str, torch.Tensor] | None = None
+    keeps_start: bool = False
+    project: Callable[[Parameters], None] | None = None
+    listener: Callable[[Epoch], Any] | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """Gradient steps of an epoch."""
+        return n_batches_of(len(self.data.index), self.settings.batch_size)
+
+    @property
+    def max_iter(self) -> int:
+        """Epochs at most."""
+        if self.settings.max_iter is not None:
+            return self.settings.max_iter
+        n_rows, n_columns = len(self.data.index), self.data.rows.n_columns
+        return epochs_for(n_rows, n_columns, self.settings.batch_size)
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """A permutation of the rows to train on, drawn."""
+        index = self.data.index.to(self.theta.flat.device)
+        return index[torch.randperm(len(index), generator=generator, device=index.device)]
+
+    def training(self, watch: "Watch", outcome: str, **ends: Any) -> Training:
+        """What is returned of a run that ended so, as it was watched."""
+        outcome, kept_epoch = watch.conclude(outcome, **ends)
+        curves = watch.loss_curve, watch.validation_curve
+        unfinished = watch.recent_progress if outcome == "max_iter" else 0.0
+        assert self.state is not None
+        return Training(*curves, self.state, outcome, kept_epoch, watch.setback, unfinished)
+
+
+def train(run: Run) -> Training:
+    """Minimise an objective over rows by minibatch gradient steps, in place.
 
     Within an epoch nothing waits for the device: losses are summed there and read once.
     """
+    theta, objective, data, settings = run.theta, run.objective, run.data, run.settings
     optimizer, gradient = settings.optimizer, theta.empty_like()
-    state = initial_state(optimizer, theta.flat) if state is None else state
-    index = data.index.to(theta.flat.device)
-    n_batches = n_batches_of(len(index), settings.batch_size)
-    max_iter = settings.max_iter
-    if max_iter is None:
-        max_iter = epochs_for(len(index), data.rows.n_columns, settings.batch_size)
-    watch = Watch(theta, objective, data, settings, keeps_start)
+    if run.state is None:
+        run.state = initial_state(optimizer, theta.flat)
+    n_batches, max_iter = run.n_batches, run.max_iter
+    watch = Watch(run)
 
     def step(batch, progress):
         x, weight = data.batch(batch)
-        value = objective.gradient(theta, x, generator, gradient, weight)
+        value = objective.gradient(theta, x, run.generator, gradient, weight)
         rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
-        optimizer.update_(theta.flat, gradient.flat, state, rate)
-        if project is not None:
-            project(theta)
+        optimizer.update_(theta.flat, gradient.flat, run.state, rate)
+        if run.project is not None:
+            run.project(theta)
         return value
 
     def run_epoch(number):
-        order = torch.randperm(len(index), generator=generator, device=index.device)
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(torch.tensor_split(index[order], n_batches)):
+        for k, batch in enumerate(torch.tensor_split(run.order(run.generator), n_batches)):
             value = step(batch, (number + k / n_batches) / max_iter)
             if objective.reports_loss:
                 total += value
@@ -266,33 +303,24 @@ def train(
             (total / n_batches).item() if objective.reports_loss else watch.criterion(watch.probe)
         )
 
-    def run():
+    def run_epochs():
         started = time.perf_counter()
         watch.begin()
         for number in range(max_iter):
             watch.before_epoch()
             loss = run_epoch(number)
-            if not watch.after_epoch(loss):
-                return "diverged"
-            seconds = time.perf_counter() - started
-            held_out = watch.validation_curve[-1] if watch.holds_out else None
-            report = Epoch(number + 1, max_iter, loss, held_out, seconds)
-            if listener is not None and listener(report):
-                return "stopped"
-            if watch.is_stale:
-                return "converged"
+            reason = watch.after_epoch(loss) or watch.told(number, time.perf_counter() - started)
+            if reason is not None:
+                return reason
         return "max_iter"
 
-    largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
+    largest_product = theta.flat.numel() * math.ceil(len(data.index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
         try:
-            outcome = run()
+            outcome = run_epochs()
         except KeyboardInterrupt:
             outcome = "interrupted"
-        outcome, kept_epoch = watch.conclude(outcome)
-    curves = watch.loss_curve, watch.validation_curve
-    unfinished = watch.recent_progress if outcome == "max_iter" else 0.0
-    return Training(*curves, state, outcome, kept_epoch, watch.setback, unfinished)
+        return run.training(watch, outcome)
 
 
 class Watch:
@@ -305,16 +333,10 @@ class Watch:
     epoch; so has ``validation_curve`` where rows are held out, which then decide everything.
     """
 
-    def __init__(
-        self,
-        theta: Parameters,
-        objective: Objective,
-        data: Data,
-        settings: Settings,
-        keeps_start: bool,
-    ):
+    def __init__(self, run: Run):
+        theta, objective, data, settings = run.theta, run.objective, run.data, run.settings
         self.theta, self.objective, self.data, self.settings = theta, objective, data, settings
-        self.keeps_start = keeps_start
+        self.run, self.keeps_start = run, run.keeps_start
         self.loss_curve: list[float] = []
         self.validation_curve: list[float] = []
         self.judgements: list[float] = []
@@ -370,9 +392,21 @@ class Watch:
         fall = curve[0] - recent / n_recent
         return max(0.0, (before - recent) / n_recent / fall) if fall > 0 else 0.0
 
-    def begin(self) -> None:
-        """Note the criterion at the start; if that is a model, it is the best until beaten."""
-        loss = math.nan if self.watched is None else self.criterion(self.watched)
+    @property
+    def is_judged_by_loss(self) -> bool:
+        """Whether an epoch's own loss is what it is judged by.
+
+        Where the loss is itself a probe, it need not be computed again.
+        """
+        return not self.holds_out and not (self.probes_epochs and self.objective.reports_loss)
+
+    def begin(self, loss: float | None = None) -> None:
+        """Note the criterion at the start; if that is a model, it is the best until beaten.
+
+        ``loss`` is the criterion on the watched rows, where that is known already.
+        """
+        if loss is None:
+            loss = math.nan if self.watched is None else self.criterion(self.watched)
         if math.isfinite(loss):
             self.start_loss = loss
             if self.keeps_start or not self.holds_out:
@@ -383,16 +417,18 @@ class Watch:
         if not self.probes_epochs:
             self.judged.copy_(self.theta.flat)
 
-    def after_epoch(self, loss: float) -> bool:
-        """Judge an epoch by its loss, and return whether it and the weights are finite."""
-        # Where the loss is itself a probe, it need not be computed again.
-        is_judged_by_loss = not self.holds_out and not (
-            self.probes_epochs and self.objective.reports_loss
-        )
-        judgement = loss if is_judged_by_loss else self.criterion(self.watched)
+    def after_epoch(self, loss: float, judgement: float | None = None) -> str | None:
+        """Judge an epoch by its loss; return "diverged" unless it and the weights are finite.
+
+        ``judgement`` is the criterion on the watched rows, where that is known already.
+        """
+        if self.is_judged_by_loss:
+            judgement = loss
+        elif judgement is None:
+            judgement = self.criterion(self.watched)
         finite = math.isfinite(loss) and math.isfinite(judgement)
         if not (finite and bool(torch.isfinite(self.theta.flat).all())):
-            return False
+            return "diverged"
         self.loss_curve.append(loss)
         self.judgements.append(judgement)
         if self.holds_out:
@@ -406,13 +442,22 @@ class Watch:
             self.reference, self.n_stale = judgement, 0
         else:
             self.n_stale += 1
-        return True
+        return None
 
-    def conclude(self, outcome: str) -> tuple[str, int]:
+    def told(self, number: int, seconds: float) -> str | None:
+        """Tell the listener of an epoch; return why training ends after it, or None."""
+        if self.run.listener is not None:
+            held_out = self.validation_curve[-1] if self.holds_out else None
+            loss, max_iter = self.loss_curve[-1], self.run.max_iter
+            if self.run.listener(Epoch(number + 1, max_iter, loss, held_out, seconds)):
+                return "stopped"
+        return "converged" if self.is_stale else None
+
+    def conclude(self, outcome: str, last: float | None = None) -> tuple[str, int]:
         """Put the weights to be kept into ``theta``; return the outcome, and their epoch.
 
         The outcome of a loop that ended regularly is "diverged" where the end is worse than the
-        start.
+        start. ``last`` is the criterion on the watched rows at the end, where it is known already.
         """
         ended = outcome in ("max_iter", "converged")
         if self.holds_out or outcome == "diverged":
@@ -420,7 +465,7 @@ class Watch:
             if regular and self._is_worse_than_start(self.best_loss):
                 # Nothing that was found is better than the start.
                 outcome, self.best, self.best_epoch = "diverged", self.start, 0
-        elif ended and self._has_gone_wrong():
+        elif ended and self._has_gone_wrong(last):
             outcome = "diverged"
         is_broken = not bool(torch.isfinite(self.theta.flat).all())  # Ctrl-C amid an explosion
         if outcome == "diverged" or is_broken or self.validation_curve:
@@ -437,7 +482,7 @@ class Watch:
             size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // self.data.rows.n_columns))
         return evaluate(self.theta, self.objective, self.data, index, size)
 
-    def _has_gone_wrong(self):
+    def _has_gone_wrong(self, criterion):
         """Whether the end is far behind the first epoch, though still finite, or the start."""
         first, last = self.judgements[0], self.judgements[-1]
         # The loss of few noisy rows moves by its own size; explosions grow by powers.
@@ -445,9 +490,9 @@ class Watch:
             return True
         if math.isnan(self.start_loss):
             return False  # nothing to compare the end to
-        return self._is_worse_than_start(
-            last if self.probes_epochs else self.criterion(self.watched)
-        )
+        if not self.probes_epochs:
+            last = self.criterion(self.watched) if criterion is None else criterion
+        return self._is_worse_than_start(last)
 
     def _is_worse_than_start(self, loss):
         """Whether a criterion is worse than that of the start by more than chance."""

@@ -15,7 +15,7 @@ from skae.engine.networks.layers import (
     encode,
     linearized,
 )
-from skae.engine.networks.objectives import Forward
+from skae.engine.networks.forward import Forward
 from skae.engine.networks.penalties import ReconstructionContraction, encoder_layers
 from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
 

@@ -25,6 +25,7 @@ from skae.engine.optimisation.training import (
     evaluate,
     gradient_by_autograd,
     train,
+    Run,
 )
 
 N_ROWS = 23
@@ -126,7 +127,7 @@ def run(theta, objective, rows, **changes):
     names = ["index", "probe", "held_out", "weight"]
     data = Data(rows, **parts | {name: changes.pop(name) for name in names if name in changes})
     generator = changes.pop("generator", None) or torch.Generator().manual_seed(0)
-    return train(theta, objective, data, Settings(**settings), generator, **changes)
+    return train(Run(theta, objective, data, Settings(**settings), generator, **changes))
 
 
 # Batches
