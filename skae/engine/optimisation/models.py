@@ -6,7 +6,7 @@ constructor parameters and the columns of the data, `fit_model` trains it, and
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -204,7 +204,7 @@ class Task:
     - ``listener`` is called with the parameters and an `Epoch` after each; a true result ends
       training.
     - Messages call the model by ``name``.
-    - ``identity``: two tasks of one identity, rows and generator's state have the same result.
+    - ``identity()``: two tasks of one identity, rows and generator's state have the same result.
       None: no two are known to be alike.
     """
 
@@ -215,7 +215,7 @@ class Task:
     generator: torch.Generator
     listener: Listener | None = None
     name: str = "a model"
-    identity: str | None = None
+    identity: Callable[[], Hashable] | None = None
 
     def run(self) -> Run:
         """The training that is to be run: with parameters at their start."""
@@ -278,7 +278,7 @@ def fit_model(
     generator: torch.Generator,
     listener: Listener | None = None,
     name: str = "a model",
-    identity: str | None = None,
+    identity: Callable[[], Hashable] | None = None,
 ) -> Fitted:
     """Train a model on rows: `Task` says what each argument is.
 

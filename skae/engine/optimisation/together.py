@@ -19,6 +19,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -28,8 +29,8 @@ from torch.nn.functional import pad
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import Rule
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import SCHEDULES, Run, Training, Watch, train
+from skae.engine.optimisation.rows import DenseRows, LabelledRows
+from skae.engine.optimisation.training import SCHEDULES, Data, Run, Training, Watch, train
 
 
 def likeness(run: Run) -> Hashable | None:
@@ -56,8 +57,10 @@ def train_together(
     Their results are those of separate trainings, but for rounding. Once ``is_stopped()`` is true,
     and by Ctrl-C, all end.
     """
-    if len(runs) == 1 and runs[0].objective.likeness is None:
-        return [train(runs[0])]
+    if len(runs) == 1:
+        run = runs[0]
+        listener = run.listener or (lambda epoch: False)
+        return [train(replace(run, listener=lambda epoch: listener(epoch) or is_stopped()))]
     # Neighbours take their steps in one call where rule and rate are the same.
     order = sorted(range(len(runs)), key=lambda k: _neighbourhood(runs[k]))
     company = Company([runs[k] for k in order])
@@ -113,9 +116,18 @@ def _stream_key(run):
     noise = run.objective.noise_key
     if noise is None:
         return object()
-    data = run.data
-    parts = data.rows.tensor, data.index, data.held_out, data.probe, data.weight
-    return *(digest(part) for part in parts), digest(run.generator.get_state()), noise
+    return fingerprint(run.data), digest(run.generator.get_state()), noise
+
+
+def fingerprint(data: Data) -> Hashable | None:
+    """What tells rows, and what each is for, from others; None where only reading them would."""
+    rows, targets = data.rows, ()
+    if isinstance(rows, LabelledRows) and rows.directions is None:
+        rows, targets = rows.rows, (rows.target, rows.weight)
+    if not isinstance(rows, DenseRows):
+        return None
+    parts = rows.tensor, data.index, data.held_out, data.probe, data.weight, *targets
+    return rows.tensor.shape, *(digest(part) for part in parts)
 
 
 def digest(tensor: torch.Tensor | None) -> bytes | None:
