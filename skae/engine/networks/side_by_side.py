@@ -73,23 +73,25 @@ class Reconstructions:
 
     def gradient(self, theta: Parameters, inputs: Inputs, out: Parameters) -> torch.Tensor:
         """Write the gradients into ``out``; return the criterion of each."""
-        noisy, tied = inputs.noisy, self.network.tied
+        noisy = inputs.noisy
         code, output = self._forward(theta, noisy)
         value, residual = self._value_and_residual(output, inputs)
-        scale = 1.0 / noisy.shape[1]
-        decoder = self.network.decoder_weight(theta, 0)
-        out["visible_bias_0"].copy_(residual.sum(1)).mul_(scale)
-        self.network.decoder_weight(out, 0).baddbmm_(code.mT, residual, beta=0, alpha=scale)
+        scale, decoder = 1.0 / noisy.shape[1], self.network.decoder_weight(theta, 0)
+        # Products have memory of their own, where they are batched; ``out`` has them as parts.
+        product = torch.bmm(code.mT, residual)
+        torch.mul(residual.sum(1), scale, out=out["visible_bias_0"])
         slope = self.network.nonlinearity.slope(code)
         delta = torch.bmm(residual, decoder.mT).mul_(slope)
-        out["hidden_bias_0"].zero_()
-        if not tied:
-            out["weight_0"].zero_()
+        for name in ("weight_0", "hidden_bias_0"):
+            out[name].zero_()
+        if not self.network.tied:
+            torch.mul(product, scale, out=self.network.decoder_weight(out, 0))
+            product.zero_()
         forward = self._seen(inputs, code, output, slope=slope, delta=delta)
         for penalty in self.penalties:
             term = penalty.add_gradient_(theta, forward, out)
             value.addcmul_(term, penalty.weight[:, 0])
-        out["weight_0"].baddbmm_(delta.mT, noisy, alpha=scale)
+        out["weight_0"].add_(product.baddbmm_(delta.mT, noisy), alpha=scale)
         out["hidden_bias_0"].add_(delta.sum(1), alpha=scale)
         return value
 

@@ -105,11 +105,16 @@ class Bernoulli(Units):
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
+        # softplus(a) = max(a, 0) - log max(r, 1 - r), at half the cost where r is needed anyway.
         if weight is None:
-            value = _total(softplus(a)) - _inner(a, x)
+            value = _total(a.clamp(min=0)) - _inner(a, x)
+            confidence = torch.maximum(a.sigmoid_(), 1 - a)
+            value -= _total(confidence.log_())
         else:
-            value = _total(weight * (softplus(a) - x * a))
-        a.sigmoid_().sub_(x)
+            losses = a.clamp(min=0).addcmul_(a, x, value=-1)
+            confidence = torch.maximum(a.sigmoid_(), 1 - a)
+            value = _total(losses.sub_(confidence.log_()).mul_(weight))
+        a.sub_(x)
         return value.mul_(scale), _weighted_(a, weight)
 
     def jacobian_product(self, a, matrix):
