@@ -9,9 +9,9 @@ adds weight * n_samples * its gradient with respect to the code's pre-activation
 ``forward.delta`` and weight * its gradient with respect to the matrices to ``gradient``, and
 returns its value. A test compares the two for every penalty that has both.
 
-Where several networks are trained as one, tensors have an axis more, the first, and `together` makes
-one penalty of several: those attributes that ``numbers`` names, "weight" at least, are columns
-then, of shape (n_models, 1). A penalty without ``numbers`` is for one network at a time.
+Where several networks are trained as one, tensors have an axis more, the first, and `together`
+makes one penalty of several: those attributes that ``numbers`` names, "weight" at least, are
+columns then, of shape (n_models, 1). A penalty without ``numbers`` is for one network at a time.
 
 Penalties that users choose by a name are registered here, with `sparsity_penalty` or with
 `contraction`, and have ``name`` and ``summary``. Objects of users' own are penalties as much as
@@ -47,7 +47,7 @@ def together(penalties: Sequence, like: torch.Tensor) -> Any:
 
 
 def add_(target: torch.Tensor, change: torch.Tensor, weight: float | torch.Tensor) -> None:
-    """target += weight * change: of one network, or of each of several with its own weight."""
+    """Target += weight * change: of one network, or of each of several with its own weight."""
     if isinstance(weight, torch.Tensor):
         target.addcmul_(change, weight.unsqueeze(-1))
     else:

@@ -51,9 +51,7 @@ class Reconstructions:
     @staticmethod
     def inputs(objective: Any, x, generator, row_weight=None) -> Inputs:
         """What the steps of one of them see of a batch."""
-        noisy, x, mask, column_weight, row_weight = objective.inputs(
-            None, x, generator, row_weight
-        )
+        noisy, x, mask, column_weight, row_weight = objective.inputs(None, x, generator, row_weight)
         missing = None
         if mask is not None:
             seen = mask.to(x.dtype)
@@ -106,7 +104,9 @@ class Reconstructions:
         column_weight, row_weight, missing = inputs[2:]
         if row_weight is not None:
             rows = row_weight.unsqueeze(-1)
-            column_weight = rows.expand_as(output) if column_weight is None else column_weight * rows
+            column_weight = (
+                rows.expand_as(output) if column_weight is None else column_weight * rows
+            )
         scale = 1.0 / output.shape[1]
         values, start = [], 0
         for units, stop in self.units:

@@ -1,13 +1,13 @@
 """Fits that run side by side, each in a thread, and meet where they train.
 
 Whoever fits many models, a search or an ensemble, does more than train: rows are split, scaled and
-checked before, codes are made and scored after. All of that stays as it is. Each fit runs in a thread
-of its own, and `Meeting.train`, which takes the place of training in these threads, waits until all
-others have come to a training, too, or have ended. Then those of one shape are trained as one, and
-those that are the same once.
+checked before, codes are made and scored after. All of that stays as it is. Each fit runs in a
+thread of its own, and `Meeting.train`, which takes the place of training in these threads, waits
+until all others have come to a training, too, or have ended. Then those of one shape are trained as
+one, and those that are the same once.
 
-Threads take turns: no more than ``n_running`` compute at a time. So nothing that is fitted has to be
-safe with threads where that is 1.
+Threads take turns: no more than ``n_running`` compute at a time. So nothing that is fitted has to
+be safe with threads where that is 1.
 """
 
 import threading
@@ -21,12 +21,11 @@ from skae.engine.optimisation.models import Fitted, Task, fit_alone, trainer
 from skae.engine.optimisation.together import digest, fingerprint, likeness, train_together
 from skae.engine.optimisation.training import Run
 
-
 # How trainings end that `Meeting.end` ends.
 _CUT_SHORT = ("interrupted", "stopped")
 
 
-class MeetingEnded(Exception):
+class MeetingEndedError(Exception):
     """The meeting was ended from outside, by Ctrl-C, before a fit had come to its end."""
 
 
@@ -89,7 +88,7 @@ class Meeting:
     def train(self, number: int, task: Task) -> Fitted:
         """Wait for the others, and train with those that are alike.
 
-        Raises what the training raised, and a MeetingEnded after `end`.
+        Raises what the training raised, and a MeetingEndedError after `end`.
         """
         with self._changed:
             self._waiting[number] = task
@@ -109,7 +108,7 @@ class Meeting:
         if result is not None and not (self.is_ended and cut_short):
             return result
         self.unfinished.add(number)
-        raise MeetingEnded("The search was stopped before this model was trained.")
+        raise MeetingEndedError("The search was stopped before this model was trained.")
 
     def _take_turn(self):
         """Wait until fewer fits compute than may; the lock is held."""

@@ -17,7 +17,8 @@ import torch
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import map_rows, may_have_gaps
-from skae.engine.optimisation.training import Data, Epoch, Run, Settings, Training, train
+from skae.engine.optimisation.training import Data, Run, Settings, Training, train
+from skae.engine.optimisation.watching import Epoch
 
 # From a block of rows to one result for each.
 Function = Callable[[torch.Tensor], torch.Tensor]

@@ -30,7 +30,8 @@ from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import Rule
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows, LabelledRows
-from skae.engine.optimisation.training import SCHEDULES, Data, Run, Training, Watch, train
+from skae.engine.optimisation.training import SCHEDULES, Data, Run, Training, train
+from skae.engine.optimisation.watching import Watch
 
 
 def likeness(run: Run) -> Hashable | None:
@@ -121,7 +122,7 @@ def _stream_key(run):
 
 def fingerprint(data: Data) -> Hashable | None:
     """What tells rows, and what each is for, from others; None where only reading them would."""
-    rows, targets = data.rows, ()
+    rows, targets = data.rows, tuple[Any, ...]()
     if isinstance(rows, LabelledRows) and rows.directions is None:
         rows, targets = rows.rows, (rows.target, rows.weight)
     if not isinstance(rows, DenseRows):
@@ -146,7 +147,8 @@ class Company:
     """
 
     def __init__(self, runs: list[Run]):
-        self.runs, self.trainings = runs, [None] * len(runs)
+        self.runs = runs
+        self.trainings: list[Any] = [None] * len(runs)
         self.watches = [Watch(run) for run in runs]
         keys, streams = [_stream_key(run) for run in runs], {}
         for key, run in zip(keys, runs, strict=True):

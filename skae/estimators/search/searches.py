@@ -1,5 +1,6 @@
 """scikit-learn's searches, with their candidates' models trained together."""
 
+import math
 import signal
 import threading
 from collections.abc import Iterable
@@ -10,17 +11,17 @@ import joblib
 import numpy as np
 import torch
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.utils.validation import _num_samples
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
 
+from skae._validation import BaseSearchCV
 from skae.engine.optimisation.devices import available_memory
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.search.together import MANY, TogetherBackend, number_of_jobs
 
 
-class Batched:
+class Batched(BaseSearchCV):
     """A search whose candidates' models are trained together."""
-
-    _backend: TogetherBackend
 
     def fit(self, X, y=None, **params: Any) -> Self:
         """Fit all candidates on all folds, models of one shape as one, and refit the best.
@@ -60,6 +61,28 @@ class Batched:
             finally:
                 del self._evaluation
 
+    @available_if(lambda search: hasattr(search.estimator, "transform"))
+    def fit_transform(self, X, y=None, **params: Any):
+        """Search, and transform X by the best estimator.
+
+        Parameters
+        ----------
+        X, y, params
+            As in `fit`.
+
+        Returns
+        -------
+        X_new : ndarray
+            What ``best_estimator_`` makes of X.
+        """
+        return self.fit(X, y, **params).transform(X)
+
+    def __sklearn_tags__(self):
+        # A search over a transformer is one; scikit-learn's own does not say so.
+        tags, own = super().__sklearn_tags__(), get_tags(self.estimator)
+        tags.transformer_tags, tags.input_tags = own.transformer_tags, own.input_tags
+        return tags
+
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         backend, stack = self._evaluation
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
@@ -86,40 +109,42 @@ class Batched:
 
 
 class BatchedGridSearchCV(Batched, GridSearchCV):
-    """Search over a grid of parameters whose models are trained together.
+    r"""Search over a grid of parameters whose models are trained together.
 
     It is :class:`~sklearn.model_selection.GridSearchCV`, with the same parameters, attributes and
-    results, but models of one shape that its candidates and folds ask for are trained as one: each has
-    its own parameters :math:`\\theta_k`, rows, permutations, noise, learning rate and penalties, and
-    minimises
+    results, but models of one shape that its candidates and folds ask for are trained as one: each
+    has its own parameters :math:`\theta_k`, rows, permutations, noise, learning rate and penalties,
+    and minimises
 
     .. math::
 
-        \\frac{1}{n_k} \\sum_i \\ell_k(x_i, \\theta_k), \\qquad k = 1, \\dots, m
+        \frac{1}{n_k} \sum_i \ell_k(x_i, \theta_k), \qquad k = 1, \dots, m
 
-    by itself, while one batched product does for all m of them. A model stops, converges or diverges
-    by itself. Scores are those of :class:`~sklearn.model_selection.GridSearchCV`, but for rounding.
+    by itself, while one batched product does for all m of them. A model stops, converges or
+    diverges by itself. Scores are those of :class:`~sklearn.model_selection.GridSearchCV`, but for
+    rounding.
 
-    The estimator is a model of this package, or a :class:`~sklearn.pipeline.Pipeline` or anything else
-    that has one. Trained as one are auto-encoders of one layer of one size, with all their
-    penalties but the second-order ones, and every corruption; what several candidates have in common,
-    as those that differ in later steps of a pipeline, is trained once; other models are trained one
-    after the other.
+    The estimator is a model of this package, or a :class:`~sklearn.pipeline.Pipeline` or anything
+    else that has one. Trained as one are auto-encoders of one layer of one size, with all their
+    penalties but the second-order ones, and every corruption; what several candidates have in
+    common, as those that differ in later steps of a pipeline, is trained once; other models are
+    trained one after the other.
 
     Parameters
     ----------
     estimator : estimator
         A model of this package, or what has one, such as a pipeline.
     param_grid : dict or list of dict
-        Names of parameters and lists of values, as ``{"contraction": [0.01, 0.1]}`` or, of a step of
-        a pipeline, ``{"cae__contraction": [0.01, 0.1], "svm__C": [1, 10]}``.
+        Names of parameters and lists of values, as ``{"contraction": [0.01, 0.1]}`` or, of a step
+        of a pipeline, ``{"cae__contraction": [0.01, 0.1], "svm__C": [1, 10]}``.
     scoring : str, callable, list, tuple or dict, default=None
         Scores of a fitted estimator. None: its method ``score``.
     n_jobs : int, default=None
-        Threads that do what is not training of models of this package, such as the fits of other steps
-        of a pipeline, at a time. None: one.
+        Threads that do what is not training of models of this package, such as the fits of other
+        steps of a pipeline, at a time. None: one.
     refit : bool, str or callable, default=True
-        Whether to fit the best candidate on all rows, by itself, or by which score, or how to choose.
+        Whether to fit the best candidate on all rows, by itself, or by which score, or how to
+        choose.
     cv : int, cross-validation generator or iterable, default=None
         Folds. None: five.
     verbose : int, default=0
@@ -134,8 +159,8 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
     Attributes
     ----------
     cv_results_ : dict of ndarray
-        Scores, parameters, ranks and times of all candidates. A fit's time includes that of waiting for
-        the others. After Ctrl-C "finished" tells which candidates were done.
+        Scores, parameters, ranks and times of all candidates. A fit's time includes that of waiting
+        for the others. After Ctrl-C "finished" tells which candidates were done.
     best_estimator_ : estimator
         The best candidate, fitted on all rows.
     best_score_ : float
@@ -166,8 +191,8 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
 
     Notes
     -----
-    All fits of a round are alive at the same time, each with its copy of its rows: rounds are as large
-    as memory allows, at most 64 fits.
+    All fits of a round are alive at the same time, each with its copy of its rows: rounds are as
+    large as memory allows, at most 64 fits.
 
     Examples
     --------
@@ -176,7 +201,8 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
     >>> from sklearn.svm import SVC
     >>> from skae import BatchedGridSearchCV, ContractiveAutoEncoder
     >>> X, y = load_digits(n_class=4, return_X_y=True)
-    >>> model = Pipeline([("cae", ContractiveAutoEncoder(16, max_iter=5, random_state=0)), ("svm", SVC())])
+    >>> cae = ContractiveAutoEncoder(16, max_iter=5, random_state=0)
+    >>> model = Pipeline([("cae", cae), ("svm", SVC())])
     >>> grid = {"cae__contraction": [0.01, 0.1, 1.0], "svm__C": [1, 10]}
     >>> search = BatchedGridSearchCV(model, grid, cv=3).fit(X, y)
     >>> bool(search.best_score_ > 0.9)
@@ -187,8 +213,8 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
 class BatchedRandomizedSearchCV(Batched, RandomizedSearchCV):
     """Search over parameters that are drawn, with models that are trained together.
 
-    It is :class:`~sklearn.model_selection.RandomizedSearchCV`, with the same parameters, attributes and
-    results; what is trained together, and how, says :class:`BatchedGridSearchCV`.
+    It is :class:`~sklearn.model_selection.RandomizedSearchCV`, with the same parameters, attributes
+    and results; what is trained together, and how, says :class:`BatchedGridSearchCV`.
 
     Parameters
     ----------
@@ -203,7 +229,8 @@ class BatchedRandomizedSearchCV(Batched, RandomizedSearchCV):
     n_jobs : int, default=None
         Threads that do what is not training of models of this package at a time. None: one.
     refit : bool, str or callable, default=True
-        Whether to fit the best candidate on all rows, by itself, or by which score, or how to choose.
+        Whether to fit the best candidate on all rows, by itself, or by which score, or how to
+        choose.
     cv : int, cross-validation generator or iterable, default=None
         Folds. None: five.
     verbose : int, default=0
@@ -219,7 +246,8 @@ class BatchedRandomizedSearchCV(Batched, RandomizedSearchCV):
 
     See Also
     --------
-    BatchedGridSearchCV : The same for all candidates of a grid; its attributes are those of this one.
+    BatchedGridSearchCV : The same for all candidates of a grid; its attributes are those of this
+    one.
 
     Examples
     --------
@@ -304,11 +332,9 @@ def _check_has_model(estimator, grids) -> None:
 
 def _together(X) -> int:
     """How many fits may be alive together: each has its rows, as they came, split and scaled."""
-    shape = getattr(X, "shape", None)
-    n_rows = _num_samples(X) if shape is None else shape[0]
-    n_columns = 1 if shape is None or len(shape) < 2 else shape[1]
     available = available_memory(torch.device("cpu"))
     if available is None:
         return MANY
-    needed = 4 * 8 * max(1, n_rows * n_columns)
+    shape = getattr(X, "shape", None)
+    needed = 4 * 8 * max(1, math.prod(np.asarray(X).shape if shape is None else shape))
     return int(min(MANY, max(1, available // 2 // needed)))

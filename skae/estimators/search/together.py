@@ -14,7 +14,8 @@ MANY = 64
 
 
 class TogetherBackend(ThreadingBackend):
-    """Runs each task in a thread of its own, in turn; models that the tasks train are trained as one.
+    """Runs each task in a thread of its own, in turn; models that the tasks train are trained as
+    one.
 
     ``n_running`` tasks compute at a time. Tasks come in rounds of at most ``size``.
     """
@@ -76,12 +77,13 @@ class _Pool(ThreadPool):
 def train_together(n_jobs: int | None = None):
     """Let scikit-learn train models of this package together, whoever fits many of them.
 
-    Within this context, whatever fits through joblib (:func:`~sklearn.model_selection.cross_validate`,
-    :class:`~sklearn.ensemble.BaggingClassifier`, :class:`~sklearn.ensemble.VotingClassifier`,
-    :class:`~sklearn.multiclass.OneVsRestClassifier`, searches) runs as it always does, but models
-    of one shape that it fits side by side are trained as one: parameters, learning rates, penalties,
-    noise and seeds are of each, one product does for all. Each result is that of a fit by itself,
-    but for rounding. What cannot be trained so is trained one after the other.
+    Within this context, whatever fits through joblib
+    (:func:`~sklearn.model_selection.cross_validate`, :class:`~sklearn.ensemble.BaggingClassifier`,
+    :class:`~sklearn.ensemble.VotingClassifier`, :class:`~sklearn.multiclass.OneVsRestClassifier`,
+    searches) runs as it always does, but models of one shape that it fits side by side are trained
+    as one: parameters, learning rates, penalties, noise and seeds are of each, one product does for
+    all. Each result is that of a fit by itself, but for rounding. What cannot be trained so is
+    trained one after the other.
 
     Parameters
     ----------

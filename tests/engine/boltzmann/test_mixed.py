@@ -20,7 +20,8 @@ from skae.engine.boltzmann.samplers import (
     parallel_tempering,
     run_chains,
 )
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial, OneHotGroups
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial, OneHotGroups
 from skae.engine.optimisation.models import some_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.parameters import Parameters

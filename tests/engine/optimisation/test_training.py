@@ -20,13 +20,13 @@ from skae.engine.optimisation.training import (
     SCHEDULES,
     Data,
     Objective,
+    Run,
     Settings,
     epochs_for,
-    evaluate,
     gradient_by_autograd,
     train,
-    Run,
 )
+from skae.engine.optimisation.watching import evaluate
 
 N_ROWS = 23
 
