@@ -337,4 +337,4 @@ def _together(X) -> int:
         return MANY
     shape = getattr(X, "shape", None)
     needed = 4 * 8 * max(1, math.prod(np.asarray(X).shape if shape is None else shape))
-    return int(min(MANY, max(1, available // 2 // needed)))
+    return int(min(MANY, max(2, available // 2 // needed)))

@@ -260,7 +260,7 @@ def test_one_press_of_ctrl_c_stops_a_search(digits, monkeypatch):
         searches, "TogetherBackend", lambda *args: backends.append(original(*args)) or backends[0]
     )
     BEFORE["meeting"] = lambda: backends[0].meeting
-    # One fit at a time has room, so that the first has ended before the third begins.
+    # Two fits at a time have room: those of the first candidate end before the others begin.
     monkeypatch.setattr(searches, "available_memory", lambda device: 1)
     model = Pipeline([("press", Interrupting()), ("model", AutoEncoder(6, **SHORT))])
     search = BatchedGridSearchCV(model, {"press__presses": [False, True, False]}, cv=2)
