@@ -73,8 +73,8 @@ class Reconstruction(Objective):
         # Whether `gradient` needs no autograd: penalties of deep networks do.
         self.has_closed_form = all(hasattr(penalty, "add_gradient_") for penalty in penalties)
         self.has_closed_form &= (network.depth == 1 or not penalties) and not network.potential
-        # Several networks are trained as one where the closed form of one layer is all there is.
-        if self.has_closed_form and network.depth == 1 and not walkback and not network.told:
+        # Several networks are trained as one where the closed form is all there is.
+        if self.has_closed_form and not walkback and not network.told:
             numbers = [getattr(penalty, "numbers", None) for penalty in penalties]
             if None not in numbers:
                 kinds = tuple(map(type, penalties))

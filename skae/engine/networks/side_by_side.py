@@ -6,7 +6,9 @@ import torch
 
 from skae.engine.networks.forward import Forward
 from skae.engine.networks.gaps import missing_constant
+from skae.engine.networks.layers import AffineChain, affine_chains
 from skae.engine.networks.penalties import together
+from skae.engine.networks.products import affine
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -27,8 +29,8 @@ class Inputs(NamedTuple):
 
 
 class Reconstructions:
-    """The criteria of `Reconstruction` of several networks of one layer, which differ in their
-    parameters, their rows and the weights of their penalties.
+    """The criteria of `Reconstruction` of several networks of one shape, which differ in their
+    parameters, their rows and the weights of their penalties; these are for one layer.
 
     Inputs have the shapes of `Inputs` with an axis more, the first; so have the parameters.
     """
@@ -45,6 +47,9 @@ class Reconstructions:
                 self.units.append((objective.units, number))
         kinds = zip(*(objective.penalties for objective in objectives), strict=True)
         self.penalties = [together(penalties, like) for penalties in kinds]
+        self.chain = None
+        if self.network.depth > 1:
+            self.chain = AffineChain([map for maps in affine_chains(self.network) for map in maps])
         constants = [float(objective.units.constant) for objective in objectives]
         self.constant = torch.tensor(constants, dtype=like.dtype, device=like.device)
 
@@ -62,6 +67,8 @@ class Reconstructions:
 
     def criterion(self, theta: Parameters, inputs: Inputs) -> torch.Tensor:
         """The criterion of each, of shape (n_models,)."""
+        if self.chain is not None:
+            return self._value_and_residual(self.chain.forward(theta, inputs.noisy), inputs)[0]
         code, output = self._forward(theta, inputs.noisy)
         value, _ = self._value_and_residual(output, inputs)
         forward = self._seen(inputs, code, output)
@@ -71,10 +78,15 @@ class Reconstructions:
 
     def gradient(self, theta: Parameters, inputs: Inputs, out: Parameters) -> torch.Tensor:
         """Write the gradients into ``out``; return the criterion of each."""
-        noisy = inputs.noisy
+        noisy, scale = inputs.noisy, 1.0 / inputs.noisy.shape[1]
+        if self.chain is not None:
+            output = self.chain.forward(theta, noisy)
+            value, residual = self._value_and_residual(output, inputs)
+            self.chain.backward_(theta, residual, out, scale)
+            return value
         code, output = self._forward(theta, noisy)
         value, residual = self._value_and_residual(output, inputs)
-        scale, decoder = 1.0 / noisy.shape[1], self.network.decoder_weight(theta, 0)
+        decoder = self.network.decoder_weight(theta, 0)
         # Products have memory of their own, where they are batched; ``out`` has them as parts.
         product = torch.bmm(code.mT, residual)
         torch.mul(residual.sum(1), scale, out=out["visible_bias_0"])
@@ -94,10 +106,10 @@ class Reconstructions:
         return value
 
     def _forward(self, theta, noisy):
-        weight, bias = theta["weight_0"], theta["hidden_bias_0"].unsqueeze(1)
-        code = self.network.nonlinearity.function_(torch.baddbmm(bias, noisy, weight.mT))
+        code = affine(theta["hidden_bias_0"], noisy, theta["weight_0"].mT)
+        code = self.network.nonlinearity.function_(code)
         decoder = self.network.decoder_weight(theta, 0)
-        return code, torch.baddbmm(theta["visible_bias_0"].unsqueeze(1), code, decoder)
+        return code, affine(theta["visible_bias_0"], code, decoder)
 
     def _value_and_residual(self, output, inputs):
         """The loss of each model, and the gradient by the output, in its place."""

@@ -53,6 +53,7 @@ def make_run(
     units=None,
     tied=True,
     activation="sigmoid",
+    hidden=(),
     corruption=None,
     penalties=(),
     emphasis=None,
@@ -64,7 +65,7 @@ def make_run(
     **settings,
 ):
     rows = make_rows() if rows is None else rows
-    network = Network((N_FEATURES, 4), activation, tied)
+    network = Network((N_FEATURES, *hidden, 4), activation, tied)
     fill = torch.zeros(N_FEATURES, dtype=torch.float64) if rows.has_gaps else None
     units = Bernoulli() if units is None else units
     objective = Reconstruction(network, units, corruption, emphasis, penalties, fill)
@@ -126,6 +127,18 @@ def test_penalties(penalty, tied):
         lambda k=k: make_run(k % 2, penalties=PENALTIES[penalty](k + 1), tied=tied)
         for k in range(4)
     ]
+    assert_alike(makers)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_deep_networks(tied):
+    makers = [
+        lambda k=k: make_run(
+            k, rows=make_rows(47 - k), hidden=(7, 5), tied=tied, activation="tanh", units=MIXED,
+            corruption=Masking(0.2),
+        )
+        for k in range(3)
+    ]  # fmt: skip
     assert_alike(makers)
 
 
