@@ -261,7 +261,9 @@ class Company:
         """The criterion of each member on its watched rows, with the same noise at every call."""
         streams, size = self.streams, self.runs[0].settings.batch_size
         device = self.theta.flat.device
-        generators = [torch.Generator(device).manual_seed(0) for _ in streams]
+        generators = [torch.Generator(device) for _ in streams]
+        for generator in generators:
+            generator.manual_seed(0)
         watched = [self.watches[self.runs.index(s.run)].watched.to(device) for s in streams]
         means = [_mean_weight(s.run.data, index) for s, index in zip(streams, watched, strict=True)]
         parts = [torch.split(index, size) for index in watched]
