@@ -115,10 +115,8 @@ class Reconstructions:
         """The loss of each model, and the gradient by the output, in its place."""
         column_weight, row_weight, missing = inputs[2:]
         if row_weight is not None:
-            rows = row_weight.unsqueeze(-1)
-            column_weight = (
-                rows.expand_as(output) if column_weight is None else column_weight * rows
-            )
+            of_rows = row_weight.unsqueeze(-1).expand_as(output)
+            column_weight = of_rows if column_weight is None else column_weight * of_rows
         scale = 1.0 / output.shape[1]
         values, start = [], 0
         for units, stop in self.units:
