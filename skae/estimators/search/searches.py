@@ -118,7 +118,7 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
 
     .. math::
 
-        \frac{1}{n_k} \sum_i \ell_k(x_i, \theta_k), \qquad k = 1, \dots, m
+        \frac{1}{n_k} \sum_i \ell_k(x_i, \theta_k), \qquad k = 1, \ldots, m
 
     by itself, while one batched product does for all m of them. A model stops, converges or
     diverges by itself. Scores are those of :class:`~sklearn.model_selection.GridSearchCV`, but for
