@@ -179,8 +179,6 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
         Whether there are several scores.
     classes_ : ndarray of shape (n_classes,)
         Of a classifier, its classes.
-    n_features_in_ : int
-        Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, where X had some.
 
