@@ -37,8 +37,8 @@ import torch
 from skae.engine.boltzmann.conditionals import REAL, real_columns
 from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.boltzmann.samplers import gibbs_step
+from skae.engine.networks.forward import Forward
 from skae.engine.networks.layers import Network, affine_chains, softplus
-from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.training import Objective

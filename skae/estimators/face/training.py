@@ -1,9 +1,12 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
+import pickle
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
+import joblib
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -331,7 +334,9 @@ def run_training(
         listeners.append(listener)
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
     follows = follows_on_interrupted()
-    fitted = fit_model(model, data, settings, start, generator=generator, listener=tell, name=name)
+    options = {"generator": generator, "listener": tell, "name": name}
+    identity = partial(_identity, estimator, model.n_codes)
+    fitted = fit_model(model, data, settings, start, **options, identity=identity)
     if line is not None:
         line.finish()
     if fitted.training.outcome == "interrupted":
@@ -341,6 +346,14 @@ def run_training(
     if trouble is not None:
         warn(f"{name}: {trouble}", ConvergenceWarning)
     return fitted
+
+
+def _identity(estimator, *others):
+    """What tells an estimator's model from others; None where its parameters cannot be compared."""
+    try:
+        return joblib.hash((type(estimator), estimator.get_params(), *others))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
 
 
 def reconstructed(model, X):
