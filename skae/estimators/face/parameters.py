@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 import numpy as np
 
 from skae._documentation import complete, entries, joined, public_functions, sections
-from skae._validation import HasMethods, Interval, Registered
+from skae._validation import Interval, Registered
 from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -179,14 +179,18 @@ _LARGEST = 1e30
 
 
 def validate_parameters(model: BaseEstimator) -> None:
-    """Raise a ValueError where a parameter is out of bounds, or is no number of float32."""
+    """Raise a ValueError where a parameter is illegal, a class, or no number of float32."""
+    for name in model._parameter_constraints:
+        given, places = getattr(model, name), {}
+        if isinstance(given, list | tuple):
+            places = {f"{name}[{number}]": part for number, part in enumerate(given)}
+        for place, part in {name: given, **places}.items():
+            if isinstance(part, type) and hasattr(part, "get_params"):
+                raise ValueError(
+                    f"{place}={part!r} is a class: pass an instance of it, {part.__name__}()."
+                )
     BaseEstimator._validate_params(model)
-    for name in _parameters_with(HasMethods, type(model)):  # type: ignore[arg-type]
-        if isinstance(given := getattr(model, name), type):
-            raise ValueError(
-                f"{name}={given!r} is a class: pass an instance of it, {given.__name__}()."
-            )
-    for name in _parameters_with(Interval, type(model)):  # type: ignore[arg-type]
+    for name in _real_parameters(type(model)):  # type: ignore[arg-type]
         given = getattr(model, name)
         parts = given if isinstance(given, list | tuple | np.ndarray) else [given]
         if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
@@ -197,12 +201,12 @@ def validate_parameters(model: BaseEstimator) -> None:
 
 
 @functools.cache
-def _parameters_with(kind: type, cls: type[BaseEstimator]) -> list[str]:
-    """Names of the parameters that have such a constraint; of intervals, one of real numbers."""
+def _real_parameters(cls: type[BaseEstimator]) -> list[str]:
+    """Names of the parameters that may be real numbers, of a class."""
     return [
         name
         for name, constraints in cls._parameter_constraints.items()
-        if any(isinstance(c, kind) and getattr(c, "type", Real) is Real for c in constraints)
+        if any(isinstance(c, Interval) and c.type is Real for c in constraints)
     ]
 
 
@@ -224,10 +228,10 @@ def set_nested_params(model: E, params: dict[str, Any]) -> E:
     """What ``set_params`` does, with the parameters of estimators in lists."""
     own, nested = model.get_params(deep=False), []
     for name in sorted(params, key=len):  # what is set itself comes before its parameters
-        owner, _, below = name.partition("__")
+        owner, is_nested, below = name.partition("__")
         if owner not in own:
             BaseEstimator.set_params(model, **{name: params[name]})  # raises the usual error
-        elif below:
+        elif is_nested:
             nested.append((name, owner, below))
         else:
             setattr(model, name, params[name])

@@ -146,8 +146,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         "loss='squared_error', scaled columns."
     )
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
