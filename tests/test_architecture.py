@@ -332,8 +332,7 @@ def test_inheritance_is_shallow():
 # What a subclass may say of itself; all of them return, and none acts.
 HOOKS = {
     "_model",  # the engine's model that it is
-    "_describe",  # what it knows of the columns
-    "_facts",  # attributes that are known before training
+    "_facts",  # attributes that are known before training, what it knows of the columns among them
     "_check_parameters",  # refuses parameters that do not go together
     "_loss_parameter",  # the name of the parameter that chooses units
     "_collapse_remedy",  # what to do about a code that carries nothing

@@ -497,7 +497,7 @@ FAULTS = [
     ),
     _outcomes(
         "a fit that fails takes the model with it",
-        "            vars(self).update(before | notes)\n",
+        "            vars(self).update(before)\n",
         "",
         f"{_FACE}/test_bad_input.py::test_failure_inside_training_leaves_a_fitted_model_as_it_was",
     ),

@@ -186,8 +186,8 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     _visible = RBM._visible
     _all_penalties = RBM._all_penalties
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None):
         """Learn from the rows of X, after pre-training where that was asked for.
 

@@ -15,7 +15,6 @@ from skae._validation import (
     Interval,
     Registered,
     StrOptions,
-    check_is_fitted,
     computing_dtype,
 )
 from skae._warnings import warn
@@ -354,15 +353,3 @@ def _identity(estimator, *others):
         return joblib.hash((type(estimator), estimator.get_params(), *others))
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
-
-
-def reconstructed(model, X):
-    """Rows as a fitted transformer reconstructs them: from their codes, if these make rows."""
-    check_is_fitted(model)
-    if model._model(usable_place(model, model.columns_.mean)).at_level is None:
-        rows = model.inverse_transform(model.transform(X))
-    else:
-        rows = model._checked(X)
-        rows = model._decoded(model._fitted_model(rows).reconstructed(rows))
-    same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
-    return rows.set_axis(X.index) if same_index else rows

@@ -293,9 +293,9 @@ def test_grids_of_columns():
         8, loss=[("bernoulli", [0]), ("gaussian", [1, 2, 3, 4])], corruption="gaussian",
         max_iter=3, random_state=0,
     ).fit(X)  # fmt: skip
-    assert_array_equal(model.grid_[0], [0, 1])
-    assert_array_equal(model.grid_[1], np.arange(9) / 8)
-    assert model.grid_[2:] == (2, 0, None)
+    assert_array_equal(model.columns_.grid[0], [0, 1])
+    assert_array_equal(model.columns_.grid[1], np.arange(9) / 8)
+    assert model.columns_.grid[2:] == (2, 0, None)
     samples = model.sample(200, burn_in=5)
     assert set(samples[:, 0]) == {0, 1}
     assert np.isin(samples[:, 1], np.arange(9) / 8).all()
