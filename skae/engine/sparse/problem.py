@@ -33,6 +33,8 @@ from skae.engine.sparse.linear_maps import Dense, largest_eigenvalue, noise_like
 # Solvers by name: each takes a quadratic and a penalty, ``tol``, ``max_iter`` and ``start``, and
 # returns `SparseCodes`.
 SOLVERS = Registry()
+# Those that end at the optimum of `L1`, the faster one first.
+EXACT = ("feature_sign", "homotopy")
 # Up to so many components, all eigenvalues take no longer than the largest one by its products.
 _EXACT = 96
 # Rows by which a method is chosen for all.
@@ -303,24 +305,41 @@ def infer(
     """Sparse codes of a batch of rows, until the gap of each is at most ``tol`` of its objective.
 
     ``algorithm`` is a key of `SOLVERS`, or "auto": what `choose_algorithm` says. A penalty without
-    paths is always solved by its own solver. Rows that one of "homotopy" and "fista" leaves
-    unsolved go on by the other. ``max_iter`` is for those that go by steps, which begin at
-    ``start``, or at 0.
+    paths is always solved by its own solver. Rows that an exact solver, "feature_sign" or
+    "homotopy", leaves unsolved go on by steps, and those that steps leave by an exact one.
+    ``max_iter`` is for solvers that go by steps, which begin at ``start``, or at 0.
     """
     if algorithm == "auto":
         algorithm = choose_algorithm(quadratic, penalty, tol=tol, max_iter=max_iter)
     steps = partial(SOLVERS[penalty.solver], max_iter=max_iter)
-    paths = SOLVERS["homotopy"]
-    if algorithm != "homotopy" or not penalty.has_paths:
+    if algorithm not in EXACT or not penalty.has_paths:
         result = steps(quadratic, penalty, tol=tol, start=start)
-        follows = penalty.has_paths and isinstance(quadratic, Quadratic)
-        return _complete(quadratic, penalty, result, tol, paths) if follows else result
+        if not (penalty.has_paths and isinstance(quadratic, Quadratic)):
+            return result
+        exact = SOLVERS[exact_solver(quadratic.linear.device)]
+        return _complete(quadratic, penalty, result, tol, exact)
+    exact = SOLVERS[algorithm]
     if start is None:
-        result = paths(quadratic, penalty, tol=tol)
+        result = exact(quadratic, penalty, tol=tol)
     else:
         result = SparseCodes(start.clone(), *objective_and_gap(quadratic, penalty, start), 0)
-        result = _complete(quadratic, penalty, result, tol, paths)
+        result = _complete(quadratic, penalty, result, tol, exact)
     return _complete(quadratic, penalty, result, tol, steps)
+
+
+def exact_solver(device: torch.device) -> str:
+    """The faster of the exact solvers for `L1` that are there: "feature_sign" is compiled by numba,
+    for the CPU.
+    """
+    return EXACT[0] if device.type == "cpu" and is_compiled() else EXACT[1]
+
+
+def is_compiled() -> bool:
+    """Whether numba is installed, which is imported by this question."""
+    # The import takes some tenths of a second: not before anything is to be solved.
+    from skae.engine.sparse.active_sets import numba
+
+    return numba is not None
 
 
 def choose_algorithm(
@@ -333,27 +352,32 @@ def choose_algorithm(
 ) -> str:
     """The algorithm of `infer` for problems like this one.
 
-    The penalty's own solver where it has no paths, and on accelerators. On a CPU that or
-    "homotopy", whichever needs less arithmetic for some of the rows. ``n_rows`` is how many the
-    calls to come will have; None: so many that the fixed cost of a step is nothing.
+    The penalty's own solver where it has no paths, and on accelerators. On a CPU that or the
+    `exact_solver`, whichever needs less arithmetic for some of the rows. ``n_rows`` is how many
+    the calls to come will have; None: so many that the fixed cost of a step is nothing.
     """
     if not penalty.has_paths or quadratic.linear.device.type != "cpu":
         return penalty.solver
     n_present, n_components = quadratic.linear.shape
+    exact = exact_solver(quadratic.linear.device)
     pilot = quadratic.take(slice(None, None, max(1, n_present // _PILOT_ROWS)))
-    paths = SOLVERS["homotopy"](pilot, penalty, tol=tol)
-    n_active = (paths.codes != 0).sum(1).double().mean().item() if n_present else 0.0
-    if n_rows is None and n_active <= _SPARSE * n_components:
-        return "homotopy"
-    n_steps = SOLVERS[penalty.solver](pilot, penalty, tol=tol, max_iter=max_iter).n_iter
+    result = SOLVERS[exact](pilot, penalty, tol=tol)
+    n_active = (result.codes != 0).sum(1).double().mean().item() if n_present else 0.0
     # Multiply-adds of a row; those of elementwise passes counted as what they cost.
-    by_path = 10 * n_active * n_components + 150 * n_components + 60 * n_active**2
-    by_path = 1.3 * n_active * by_path
-    by_steps = n_steps * n_components * (n_components + 100)
-    if n_rows is not None:
-        by_path += paths.n_iter * _PATH_OVERHEAD / max(1, n_rows)
-        by_steps += n_steps * _STEP_OVERHEAD / max(1, n_rows)
-    return "homotopy" if by_path < by_steps else penalty.solver
+    overhead = 0 if n_rows is None else 1 / max(1, n_rows)
+    by_step = n_components * (n_components + 100) + _STEP_OVERHEAD * overhead
+    if exact == "homotopy":
+        if n_rows is None and n_active <= _SPARSE * n_components:
+            return exact
+        by_exact = 10 * n_active * n_components + 150 * n_components + 60 * n_active**2
+        by_exact = 1.3 * n_active * by_exact + result.n_iter * _PATH_OVERHEAD * overhead
+    else:
+        by_exact = 6 * result.n_iter * n_components * (n_active + 10) + 2 * n_active**3
+    # No more steps than would still be worth it.
+    n_worth = int(by_exact / by_step)
+    options = {"tol": tol, "max_iter": min(max_iter, n_worth + 1)}
+    n_steps = SOLVERS[penalty.solver](pilot, penalty, **options).n_iter if n_worth else 1
+    return exact if n_steps > n_worth else penalty.solver
 
 
 def _complete(quadratic, penalty, result, tol, solve):
