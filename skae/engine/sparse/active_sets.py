@@ -1,63 +1,28 @@
-r"""The arithmetic of `feature_sign`, row by row, compiled by numba where it is installed.
+r"""The arithmetic of `feature_sign`, row by row, compiled.
 
 Each row has a set A of active atoms with signs s. On it the problem is a quadratic, whose minimum
 solves Q_AA y = b_A - alpha s. Kept up to date are the Cholesky factor L of Q_AA, row after row in
 one vector (row i begins at i (i + 1) / 2), and L^-1 (b_A - alpha s): an atom that enters adds a row,
 one that leaves rotates those behind it. Nothing is factorised anew.
 
-Without numba these are functions of Python, which say the same and take a thousand times as long.
-Arithmetic is in float64, whatever the dtype of Q and b.
+Arithmetic is in float64, whatever the dtype of Q and b. Loops are written out, since operations on
+whole slices would triple the time of compilation.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-try:
-    import numba
-except ImportError:
-    numba = None
+from skae.engine.optimisation.compilation import compiled, compiled_part
 
-# Sums may be taken in any order; NaN and infinity stay what they are.
-_OPTIONS = {
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "nsz"},
-}
 # How far up from alpha to the largest correlation atoms must be to enter: with less, more of them
 # enter at once, and more have to leave again.
-_ENTRANCE = 0.65
+_ENTRANCE = 0.75
 # Part of alpha by which a correlation may exceed it: a few roundings.
 _SLACK = 1e-13
-
-
-def _compiled(function: Callable) -> Any:
-    """A function that others here call, compiled as a part of them."""
-    if numba is None:
-        return function
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
-
-
-def _compiled_once(function: Callable) -> Any:
-    """A function whose machine code is kept in numba's cache, where that can be written."""
-    if numba is None:
-        return function
-    in_memory = numba.njit(**_OPTIONS)(function)
-    try:
-        cached = numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        return in_memory
-
-    @functools.wraps(function)
-    def call(*arguments):
-        try:
-            return cached(*arguments)
-        except OSError:  # the disk is full
-            return in_memory(*arguments)
-
-    return call
+# Rounds in which the objective need not fall: where codes are 0 by chance, atoms change places
+# without a move. More of them would be the rounding error's.
+_PATIENCE = 10
 
 
 class _State(NamedTuple):
@@ -74,7 +39,7 @@ class _State(NamedTuple):
     correlation: np.ndarray  # b - h Q, of all atoms
 
 
-@_compiled
+@compiled_part
 def _correlate(gram, linear, state, size):
     """Write b - h Q."""
     correlation, atoms, code = state.correlation, state.atoms, state.code
@@ -94,14 +59,14 @@ def _correlate(gram, linear, state, size):
             correlation[j] -= (h0 * g0[j] + h1 * g1[j]) + (h2 * g2[j] + h3 * g3[j])
 
 
-@_compiled
+@compiled_part
 def _row(factor, slot):
     """A row of L. Slices, unlike sums of indices, leave the compiler no doubt about signs."""
     start = slot * (slot + 1) // 2
     return factor[start : start + slot + 1]
 
 
-@_compiled
+@compiled_part
 def _enter(gram, linear, alpha, dependent, atom, side, state, size):
     """Add an atom with a code of 0; False where it depends on those that are active.
 
@@ -129,7 +94,7 @@ def _enter(gram, linear, alpha, dependent, atom, side, state, size):
     return True
 
 
-@_compiled
+@compiled_part
 def _leave(state, leaving, size):
     """Remove an active atom: rows of L behind it move up, rotated back to a triangle."""
     cosine, sine, solved = state.cosine, state.sine, state.solved
@@ -156,7 +121,7 @@ def _leave(state, leaving, size):
         carried = cosine[j] * entry - sine[j] * carried
 
 
-@_compiled
+@compiled_part
 def _solve_back(factor, values, size):
     """Solve L^T y = values, in place."""
     for slot in range(size - 1, -1, -1):
@@ -167,7 +132,7 @@ def _solve_back(factor, values, size):
             values[j] -= value * row[j]
 
 
-@_compiled
+@compiled_part
 def _settle(state, size):
     """Walk to the minimum of the active atoms, and drop those that would change their sign.
 
@@ -198,7 +163,7 @@ def _settle(state, size):
                 size -= 1
 
 
-@_compiled
+@compiled_part
 def _exchange(gram, linear, alpha, dependent, atom, side, state, size):
     """Let an atom that depends on active ones take the place of one of them.
 
@@ -226,7 +191,7 @@ def _exchange(gram, linear, alpha, dependent, atom, side, state, size):
     return size
 
 
-@_compiled
+@compiled_part
 def _judge(linear, energy, alpha, positive, state, size):
     """(objective, gap, largest) of the codes; the largest correlation is one outside of A, whose
     own are set to 0. See `skae.engine.sparse.problem.combine`.
@@ -254,7 +219,7 @@ def _judge(linear, energy, alpha, positive, state, size):
     return objective, objective - dual, largest
 
 
-@_compiled
+@compiled_part
 def _admit(gram, linear, alpha, positive, dependent, largest, state, size):
     """Let atoms in whose correlations violate the optimum most."""
     before, correlation = size, state.correlation
@@ -277,7 +242,7 @@ def _admit(gram, linear, alpha, positive, dependent, largest, state, size):
     return size
 
 
-@_compiled_once
+@compiled
 def code_rows(gram, linear, energy, alpha, positive, dependent, max_iter, codes, reached, gaps):
     """Write codes of a block of rows; return the largest number of rounds.
 
@@ -298,16 +263,15 @@ def code_rows(gram, linear, energy, alpha, positive, dependent, max_iter, codes,
     )
     most_rounds = 0
     for row in range(n_rows):
-        size, last, rounds = np.int64(0), np.inf, 0
+        size, least, idle, rounds = np.int64(0), np.inf, 0, 0
         while True:
             _correlate(gram, linear[row], state, size)
-            objective, gap, largest = _judge(
-                linear[row], energy[row], alpha, positive, state, size
-            )
-            # What no longer falls has met the rounding error.
-            if not (largest > alpha * (1 + _SLACK) and objective < last and rounds < max_iter):
+            objective, gap, largest = _judge(linear[row], energy[row], alpha, positive, state, size)
+            idle = 0 if objective < least else idle + 1
+            least = min(least, objective)
+            is_open = largest > alpha * (1 + _SLACK) and idle <= _PATIENCE
+            if not (is_open and rounds < max_iter):
                 break
-            last = objective
             size = _admit(gram, linear[row], alpha, positive, dependent, largest, state, size)
             size = _settle(state, size)
             rounds += 1

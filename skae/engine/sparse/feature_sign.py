@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from skae.engine.sparse.problem import L1, SOLVERS, Quadratic, SparseCodes, is_compiled
+from skae.engine.optimisation import compilation
+from skae.engine.sparse.problem import L1, SOLVERS, Quadratic, SparseCodes
 
 # Rows of a block, after which an interruption is heard: at least and at most.
 _FEWEST_ROWS, _MOST_ROWS = 32, 256
@@ -44,12 +45,12 @@ def feature_sign(
     ``start`` are ignored: from 0, atoms enter that are active in the end, while those of a start
     would have to leave. Raises an ImportError where numba is missing.
     """
-    if not is_compiled():
+    if not compilation.is_compiled():
         raise ImportError(
             "The solver 'feature_sign' is compiled by numba, which is missing: "
             'pip install "skae[fast]". Without it, "homotopy" finds the same codes.'
         )
-    from skae.engine.sparse.active_sets import code_rows  # numba is slow to import
+    from skae.engine.sparse.active_sets import code_rows
 
     gram, linear, energy = (part.detach().contiguous() for part in quadratic)
     n_rows, n_components = linear.shape

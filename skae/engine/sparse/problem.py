@@ -27,6 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
+from skae.engine.optimisation import compilation
 from skae.engine.optimisation.parameters import Registry
 from skae.engine.sparse.linear_maps import Dense, largest_eigenvalue, noise_like, squared_norm
 
@@ -331,15 +332,21 @@ def exact_solver(device: torch.device) -> str:
     """The faster of the exact solvers for `L1` that are there: "feature_sign" is compiled by numba,
     for the CPU.
     """
-    return EXACT[0] if device.type == "cpu" and is_compiled() else EXACT[1]
+    return EXACT[0] if device.type == "cpu" and compilation.is_compiled() else EXACT[1]
 
 
-def is_compiled() -> bool:
-    """Whether numba is installed, which is imported by this question."""
-    # The import takes some tenths of a second: not before anything is to be solved.
-    from skae.engine.sparse.active_sets import numba
+def usable_algorithm(algorithm: str, device: torch.device) -> str:
+    """An algorithm that was chosen elsewhere, or what stands in for it here: codes are the same."""
+    return exact_solver(device) if algorithm == EXACT[0] else algorithm
 
-    return numba is not None
+
+def ready_algorithm(penalty: Any, linear_map: Any, device: torch.device) -> str:
+    """An algorithm that needs no pilot: the compiled search where it can be used, whose time
+    depends little on the rows, else the penalty's own solver.
+    """
+    is_matrix = linear_map is None or isinstance(linear_map, Dense)
+    can_search = penalty.has_paths and is_matrix and exact_solver(device) == EXACT[0]
+    return EXACT[0] if can_search else penalty.solver
 
 
 def choose_algorithm(
@@ -373,10 +380,12 @@ def choose_algorithm(
         by_exact = 1.3 * n_active * by_exact + result.n_iter * _PATH_OVERHEAD * overhead
     else:
         by_exact = 6 * result.n_iter * n_components * (n_active + 10) + 2 * n_active**3
-    # No more steps than would still be worth it.
+    # No more steps than would still be worth it. One look at the gaps comes after ten of them.
     n_worth = int(by_exact / by_step)
+    if n_worth < 10:
+        return exact
     options = {"tol": tol, "max_iter": min(max_iter, n_worth + 1)}
-    n_steps = SOLVERS[penalty.solver](pilot, penalty, **options).n_iter if n_worth else 1
+    n_steps = SOLVERS[penalty.solver](pilot, penalty, **options).n_iter
     return exact if n_steps > n_worth else penalty.solver
 
 

@@ -6,18 +6,21 @@ import torch
 from sklearn.decomposition import sparse_encode
 from sklearn.linear_model import ElasticNet, Lasso
 
+from skae.engine.sparse.feature_sign import feature_sign
 from skae.engine.sparse.homotopy import homotopy
 from skae.engine.sparse.problem import (
     L1,
     fista,
     gram_matrix,
     infer,
+    is_compiled,
     make_quadratic,
     objective_and_gap,
 )
 
 # Every solver of the L1 problem: solver(quadratic, penalty, *, tol, max_iter, start).
-SOLVERS = [fista, homotopy, infer]
+compiled = pytest.mark.skipif(not is_compiled(), reason="numba is not installed")
+SOLVERS = [fista, homotopy, pytest.param(feature_sign, marks=compiled), infer]
 each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.__name__)
 EXACT = {"tol": 1e-11, "max_iter": 20_000}
 # (n_samples, n_components, n_features): fewer atoms than features, more, and single ones.
