@@ -1,8 +1,8 @@
 """Functions that numba compiles where it is installed: the extra ``fast``.
 
 A file of such functions is imported where one of them is called for the first time, since the
-import of numba takes some tenths of a second. Without numba the functions are those of Python, which
-say the same and take a thousand times as long: nobody calls them, but for tests.
+import of numba takes some tenths of a second. Without numba they are functions of Python, which
+say the same and take a thousand times as long: nobody calls them but tests.
 """
 
 import functools

@@ -2,8 +2,8 @@ r"""The arithmetic of `feature_sign`, row by row, compiled.
 
 Each row has a set A of active atoms with signs s. On it the problem is a quadratic, whose minimum
 solves Q_AA y = b_A - alpha s. Kept up to date are the Cholesky factor L of Q_AA, row after row in
-one vector (row i begins at i (i + 1) / 2), and L^-1 (b_A - alpha s): an atom that enters adds a row,
-one that leaves rotates those behind it. Nothing is factorised anew.
+one vector (row i begins at i (i + 1) / 2), and L^-1 (b_A - alpha s): an atom that enters adds a
+row, one that leaves rotates those behind it. Nothing is factorised anew.
 
 Arithmetic is in float64, whatever the dtype of Q and b. Loops are written out, since operations on
 whole slices would triple the time of compilation.
@@ -247,7 +247,8 @@ def code_rows(gram, linear, energy, alpha, positive, dependent, max_iter, codes,
     """Write codes of a block of rows; return the largest number of rounds.
 
     ``linear`` and ``codes``, which are 0, are of shape (n_samples, n_components); ``reached`` and
-    ``gaps`` take each row's objective and duality gap. A round lets atoms in and finds the minimum for them.
+    ``gaps`` take each row's objective and duality gap. A round lets atoms in
+    and finds the minimum for them.
     """
     n_rows, n_atoms = linear.shape
     state = _State(

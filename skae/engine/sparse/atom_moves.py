@@ -1,4 +1,6 @@
-"""The sequential part of `skae.engine.sparse.dictionaries.update_atoms_`, compiled."""
+"""Parts of `skae.engine.sparse.dictionaries` that are no products of matrices, compiled."""
+
+import numpy as np
 
 from skae.engine.optimisation.compilation import compiled
 
@@ -31,3 +33,26 @@ def move_atoms(atoms, step, gram, amounts):
             following, weight = step[i], gram[j, i]
             for k in range(n_features):
                 following[k] -= weight * change[k]
+
+
+@compiled
+def add_products(codes, x, counts, gram, data):
+    """Add sum_i c_i h_i^T h_i to ``gram`` and sum_i c_i h_i^T x_i to ``data``, for sparse codes h.
+
+    A row of k active atoms costs k (k + n_features) of what a product of matrices would take.
+    """
+    n_rows, n_atoms = codes.shape
+    active = np.empty(n_atoms, np.int64)
+    for i in range(n_rows):
+        code, row, size = codes[i], x[i], 0
+        for j in range(n_atoms):
+            if code[j] != 0:
+                active[size] = j
+                size += 1
+        for slot in range(size):
+            weight = counts[i] * code[active[slot]]
+            of_gram, of_data = gram[active[slot]], data[active[slot]]
+            for other in range(size):
+                of_gram[active[other]] += weight * code[active[other]]
+            for k in range(len(row)):
+                of_data[k] += weight * row[k]

@@ -37,6 +37,8 @@ _ATOMS_AT_ONCE = 16
 _BATCHES_PER_CHOICE = 20
 # Batches up to this size are not worth a choice.
 _FEW_ROWS = 32
+# Up to this part of their entries other than 0, products of codes are faster entry by entry.
+_SPARSE = 0.15
 # Atoms that are replaced at a time, as a part of all and of the batch.
 _MOST_REDRAWN = 0.2
 
@@ -99,6 +101,23 @@ def _move_atoms_compiled(atoms, step, gram, amounts):
     from skae.engine.sparse.atom_moves import move_atoms
 
     move_atoms(atoms.numpy(), step.numpy(), gram.contiguous().numpy(), amounts.numpy())
+
+
+def add_products_(code_gram, code_data, code, x, counts, *, is_sparse=False) -> None:
+    """Add sum_i c_i h_i^T h_i and sum_i c_i h_i^T x_i; sparse codes by their entries alone."""
+    if is_sparse and code.device.type == "cpu" and compilation.is_compiled():
+        from skae.engine.sparse.atom_moves import add_products
+
+        # The batch's own sums first: small numbers, added to each other.
+        sums = torch.zeros_like(code_gram), torch.zeros_like(code_data)
+        arrays = code.contiguous(), x.contiguous(), counts.to(code.dtype), *sums
+        add_products(*(part.numpy() for part in arrays))
+        code_gram.add_(sums[0])
+        code_data.add_(sums[1])
+        return
+    counted = (code * counts.unsqueeze(1)).t()
+    code_gram.addmm_(counted, code)
+    code_data.addmm_(counted, x)
 
 
 class Successors(NamedTuple):
@@ -213,10 +232,10 @@ class DictionaryLearning(Objective):
             last = (before + weight.cumsum(0)) / now
             first = last - weight / now
             counts = weight * (first * first + first * last + last * last) / 3
-            counted = (code * counts.unsqueeze(1)).t()
             fading = (before / now) ** 2
-            state["code_gram"].mul_(fading).addmm_(counted, code)
-            state["code_data"].mul_(fading).addmm_(counted, x)
+            sums = state["code_gram"].mul_(fading), state["code_data"].mul_(fading)
+            is_sparse = float(uses.sum()) < _SPARSE * code.numel()
+            add_products_(*sums, code, x, counts, is_sparse=is_sparse)
 
     def solve_(self, dictionary: torch.Tensor) -> None:
         """Move every atom to its best place for the codes of the rows so far."""

@@ -16,8 +16,7 @@ negative c = b - h Q, scaled until it is dual feasible, bounds from below what a
 reach: the difference is the duality gap, by which every row's accuracy is known.
 
 `fista` solves any of them; `infer` chooses among all `SOLVERS`, and a row that one of them leaves
-unsolved goes on by another. `orthogonal_matching_pursuit` and `soft_threshold` find codes without
-an optimum.
+unsolved goes on by another. Codes without an optimum are in `skae.engine.sparse.greedy`.
 """
 
 import math
@@ -35,7 +34,7 @@ from skae.engine.sparse.linear_maps import Dense, largest_eigenvalue, noise_like
 # returns `SparseCodes`.
 SOLVERS = Registry()
 # Those that end at the optimum of `L1`, the faster one first.
-EXACT = ("feature_sign", "homotopy")
+EXACT_SOLVERS = ("feature_sign", "homotopy")
 # Up to so many components, all eigenvalues take no longer than the largest one by its products.
 _EXACT = 96
 # Rows by which a method is chosen for all.
@@ -313,7 +312,7 @@ def infer(
     if algorithm == "auto":
         algorithm = choose_algorithm(quadratic, penalty, tol=tol, max_iter=max_iter)
     steps = partial(SOLVERS[penalty.solver], max_iter=max_iter)
-    if algorithm not in EXACT or not penalty.has_paths:
+    if algorithm not in EXACT_SOLVERS or not penalty.has_paths:
         result = steps(quadratic, penalty, tol=tol, start=start)
         if not (penalty.has_paths and isinstance(quadratic, Quadratic)):
             return result
@@ -332,12 +331,13 @@ def exact_solver(device: torch.device) -> str:
     """The faster of the exact solvers for `L1` that are there: "feature_sign" is compiled by numba,
     for the CPU.
     """
-    return EXACT[0] if device.type == "cpu" and compilation.is_compiled() else EXACT[1]
+    is_compiled = device.type == "cpu" and compilation.is_compiled()
+    return EXACT_SOLVERS[0 if is_compiled else 1]
 
 
 def usable_algorithm(algorithm: str, device: torch.device) -> str:
     """An algorithm that was chosen elsewhere, or what stands in for it here: codes are the same."""
-    return exact_solver(device) if algorithm == EXACT[0] else algorithm
+    return exact_solver(device) if algorithm == EXACT_SOLVERS[0] else algorithm
 
 
 def ready_algorithm(penalty: Any, linear_map: Any, device: torch.device) -> str:
@@ -345,8 +345,8 @@ def ready_algorithm(penalty: Any, linear_map: Any, device: torch.device) -> str:
     depends little on the rows, else the penalty's own solver.
     """
     is_matrix = linear_map is None or isinstance(linear_map, Dense)
-    can_search = penalty.has_paths and is_matrix and exact_solver(device) == EXACT[0]
-    return EXACT[0] if can_search else penalty.solver
+    can_search = penalty.has_paths and is_matrix and exact_solver(device) == EXACT_SOLVERS[0]
+    return EXACT_SOLVERS[0] if can_search else penalty.solver
 
 
 def choose_algorithm(
@@ -401,96 +401,3 @@ def _complete(quadratic, penalty, result, tol, solve):
     for whole, part in zip(result[:3], rest[:3], strict=True):
         whole[rows[better]] = part[better]
     return result._replace(n_iter=result.n_iter + rest.n_iter)
-
-
-ROWS_AT_ONCE = 1024  # their correlations stay in the cache
-
-
-def soft_threshold(correlation: torch.Tensor, alpha: float, positive: bool = False) -> torch.Tensor:
-    """sign(c) max(0, |c| - alpha), the encoder of Coates & Ng 2011 for c = x D^T.
-
-    It is the lasso's code where atoms are orthonormal, and one step towards it elsewhere.
-    With ``positive``, max(0, c - alpha).
-    """
-    return L1(alpha, positive).shrink(correlation, 1.0)
-
-
-def orthogonal_matching_pursuit(
-    quadratic: Quadratic, n_nonzero: int, *, tol: float | None = None
-) -> torch.Tensor:
-    """Codes of at most ``n_nonzero`` atoms, by orthogonal matching pursuit.
-
-    Each step takes the atom j that is most correlated with the residual, by |c_j| / |d_j|, and fits
-    all atoms taken by least squares (Pati, Rezaiifar & Krishnaprasad 1993; from correlations alone:
-    Rubinstein, Zibulevsky & Elad 2008). Where atoms have norm 1 this is scikit-learn's
-    `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper triangular R with
-    R R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever factorised anew, and
-    all rows step together. With a ridge, it is the augmented problem's rows that it fits: y for x.
-
-    A row takes no further atom, not even its first, once the squared norm of its residual is at
-    most ``tol``, nor where the arithmetic can not tell the best of the others from a combination of
-    those taken: zero atoms, and copies of atoms taken, never enter a code.
-    """
-    n_components = len(quadratic.gram)
-    if not 1 <= n_nonzero <= n_components:
-        raise ValueError(
-            f"n_nonzero={n_nonzero!r} must be from 1 to n_components={n_components}: a code "
-            "can not have more atoms than the dictionary."
-        )
-    if tol is not None and not tol >= 0:
-        raise ValueError(
-            f"tol={tol!r} is a squared norm: it must be at least 0, or None for no such limit."
-        )
-    # Atoms of norm 1 from here on; a zero atom stays one, and correlates with nothing.
-    inverse_norm = quadratic.gram.diagonal().clamp(min=0).rsqrt()
-    inverse_norm.masked_fill_(inverse_norm.isinf(), 0)
-    gram = quadratic.gram * inverse_norm * inverse_norm.unsqueeze(1)
-    codes = torch.zeros_like(quadratic.linear)
-    for first in range(0, len(codes), ROWS_AT_ONCE):
-        rows = slice(first, first + ROWS_AT_ONCE)
-        part = Quadratic(gram, quadratic.linear[rows] * inverse_norm, quadratic.energy[rows])
-        _pursue_(codes[rows], part, n_nonzero, -math.inf if tol is None else tol)
-    return codes.mul_(inverse_norm)
-
-
-def _pursue_(codes, quadratic, n_nonzero, tol):
-    gram, correlation, residual = quadratic.gram, quadratic.linear, 2 * quadratic.energy
-    rounding = 32 * torch.finfo(gram.dtype).eps
-    least = rounding * residual.sqrt()
-    # Rows are the last axis of all that is small: each operation runs along them.
-    n_rows = len(correlation)
-    atoms = torch.zeros(n_nonzero, n_rows, dtype=torch.long, device=gram.device)
-    weights = correlation.new_zeros(n_nonzero, n_rows)
-    root = correlation.new_zeros(n_nonzero, n_nonzero, n_rows)
-    countdown = torch.arange(len(gram) - 1, -1, -1, device=gram.device).to(gram)
-    for n in range(n_nonzero):
-        size, atom = _first_largest(correlation, countdown)
-        cross = torch.take(gram, atoms[:n] * len(gram) + atom)
-        # The new atom's part within the span of those taken, and its weights on them.
-        within = (root[:n, :n] * cross.unsqueeze(1)).sum(0)
-        combination = (root[:n, :n] * within).sum(1)
-        beyond = 1 - (within * within).sum(0)
-        takes = (size > least) & (beyond > rounding) & (residual > tol)
-        takes &= (atoms[:n] != atom).all(0)
-        if not takes.any():
-            break
-        scale = torch.where(takes, beyond.rsqrt(), 0)
-        here = correlation.gather(1, atom.unsqueeze(1)).squeeze(1) * scale
-        residual = residual - here * here
-        root[:n, n] = combination.mul_(-scale)
-        root[n, n] = scale
-        weights[: n + 1] += root[: n + 1, n] * here
-        atoms[n] = atom
-        explained = torch.nn.functional.embedding_bag(
-            atoms[: n + 1].t(), gram, per_sample_weights=weights[: n + 1].t(), mode="sum"
-        )
-        correlation = torch.sub(quadratic.linear, explained, out=explained)
-    codes.scatter_add_(1, atoms.t(), weights.t())
-
-
-def _first_largest(correlation, countdown):
-    """The largest |c_j| of each row and its first j; torch's ``max(1)`` takes thrice as long."""
-    size = correlation.abs()
-    largest = size.amax(1)
-    is_largest = size.ge_(largest.unsqueeze(1))
-    return largest, len(countdown) - 1 - is_largest.mul_(countdown).amax(1).long()

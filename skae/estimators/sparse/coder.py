@@ -22,13 +22,8 @@ from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import block_bounds
 from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
-from skae.engine.sparse.problem import (
-    choose_algorithm,
-    make_quadratic,
-    orthogonal_matching_pursuit,
-    soft_threshold,
-    usable_algorithm,
-)
+from skae.engine.sparse.greedy import orthogonal_matching_pursuit, soft_threshold
+from skae.engine.sparse.problem import choose_algorithm, make_quadratic, usable_algorithm
 from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import TrainedModel, rows_for
@@ -78,8 +73,8 @@ class SparseCoder(SparseInference, Transformer):
     objective, or below the rounding error; a warning tells where ``inference_max_iter`` steps do
     not suffice.
 
-    With the extra ``fast`` (``pip install "skae[fast]"``), codes on a CPU are found by a search that
-    numba compiles, which is several times as fast: see :ref:`sparse_coding`.
+    With the extra ``fast`` (``pip install "skae[fast]"``), codes on a CPU are found by a search
+    that numba compiles, which is several times as fast: see :ref:`sparse_coding`.
 
     Standardised rows of d columns have a norm of about sqrt(d), so that wide tables want a
     larger ``alpha``: see `largest_alpha`. Text, as TF-IDF, wants ``loss="squared_error"``.

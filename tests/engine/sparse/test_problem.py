@@ -6,6 +6,7 @@ import torch
 from sklearn.decomposition import sparse_encode
 from sklearn.linear_model import ElasticNet, Lasso
 
+from skae.engine.optimisation import compilation
 from skae.engine.sparse.feature_sign import feature_sign
 from skae.engine.sparse.homotopy import homotopy
 from skae.engine.sparse.problem import (
@@ -13,13 +14,12 @@ from skae.engine.sparse.problem import (
     fista,
     gram_matrix,
     infer,
-    is_compiled,
     make_quadratic,
     objective_and_gap,
 )
 
 # Every solver of the L1 problem: solver(quadratic, penalty, *, tol, max_iter, start).
-compiled = pytest.mark.skipif(not is_compiled(), reason="numba is not installed")
+compiled = pytest.mark.skipif(not compilation.is_compiled(), reason="numba is not installed")
 SOLVERS = [fista, homotopy, pytest.param(feature_sign, marks=compiled), infer]
 each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.__name__)
 EXACT = {"tol": 1e-11, "max_iter": 20_000}
