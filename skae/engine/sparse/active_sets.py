@@ -15,9 +15,9 @@ import numpy as np
 
 from skae.engine.optimisation.compilation import compiled, compiled_part
 
-# How far up from alpha to the largest correlation atoms must be to enter: with less, more of them
-# enter at once, and more have to leave again.
-_ENTRANCE = 0.75
+# How far up from alpha to the largest correlation atoms must be to enter, in a round after one in
+# which none had to leave again, and after others: with less, more of them enter at once, and leave.
+_ENTRANCE, _NARROW_ENTRANCE = 0.6, 0.75
 # Part of alpha by which a correlation may exceed it: a few roundings.
 _SLACK = 1e-13
 # Rounds in which the objective need not fall: where codes are 0 by chance, atoms change places
@@ -192,6 +192,27 @@ def _exchange(gram, linear, alpha, dependent, atom, side, state, size):
 
 
 @compiled_part
+def _largest(values, positive):
+    """max |c_j|, or max c_j, of at least 0."""
+    # Four at a time, so that none waits for the last: of NaN, a maximum depends on the order.
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    first = len(values) % 4
+    if positive:
+        for j in range(first):
+            a = max(a, values[j])
+        for j in range(first, len(values), 4):
+            a, b = max(a, values[j]), max(b, values[j + 1])
+            c, d = max(c, values[j + 2]), max(d, values[j + 3])
+    else:
+        for j in range(first):
+            a = max(a, abs(values[j]))
+        for j in range(first, len(values), 4):
+            a, b = max(a, abs(values[j])), max(b, abs(values[j + 1]))
+            c, d = max(c, abs(values[j + 2])), max(d, abs(values[j + 3]))
+    return max(max(a, b), max(c, d))
+
+
+@compiled_part
 def _judge(linear, energy, alpha, positive, state, size):
     """(objective, gap, largest) of the codes; the largest correlation is one outside of A, whose
     own are set to 0. See `skae.engine.sparse.problem.combine`.
@@ -205,13 +226,7 @@ def _judge(linear, energy, alpha, positive, state, size):
         cost += alpha * abs(state.code[slot])
         bound = max(bound, state.sign[slot] * correlation[atom])
         correlation[atom] = 0.0
-    largest = 0.0
-    if positive:
-        for j in range(len(correlation)):
-            largest = max(largest, correlation[j])
-    else:
-        for j in range(len(correlation)):
-            largest = max(largest, abs(correlation[j]))
+    largest = _largest(correlation, positive)
     scale = alpha / max(bound, largest)
     square = 2 * energy - linear_part - correlation_part
     objective = 0.5 * square + cost
@@ -220,10 +235,9 @@ def _judge(linear, energy, alpha, positive, state, size):
 
 
 @compiled_part
-def _admit(gram, linear, alpha, positive, dependent, largest, state, size):
-    """Let atoms in whose correlations violate the optimum most."""
+def _admit(gram, linear, alpha, positive, dependent, largest, enough, state, size):
+    """Let atoms in whose correlations violate the optimum most: ``enough`` or more."""
     before, correlation = size, state.correlation
-    enough = alpha + _ENTRANCE * (largest - alpha)
     for atom in range(len(correlation)):
         value = correlation[atom]
         if value >= enough or (-value >= enough and not positive):
@@ -264,7 +278,7 @@ def code_rows(gram, linear, energy, alpha, positive, dependent, max_iter, codes,
     )
     most_rounds = 0
     for row in range(n_rows):
-        size, least, idle, rounds = np.int64(0), np.inf, 0, 0
+        size, least, idle, rounds, entrance = np.int64(0), np.inf, 0, 0, _NARROW_ENTRANCE
         while True:
             _correlate(gram, linear[row], state, size)
             objective, gap, largest = _judge(linear[row], energy[row], alpha, positive, state, size)
@@ -273,8 +287,13 @@ def code_rows(gram, linear, energy, alpha, positive, dependent, max_iter, codes,
             is_open = largest > alpha * (1 + _SLACK) and idle <= _PATIENCE
             if not (is_open and rounds < max_iter):
                 break
-            size = _admit(gram, linear[row], alpha, positive, dependent, largest, state, size)
+            enough = alpha + entrance * (largest - alpha)
+            size = _admit(
+                gram, linear[row], alpha, positive, dependent, largest, enough, state, size
+            )
+            admitted = size
             size = _settle(state, size)
+            entrance = _ENTRANCE if size == admitted else _NARROW_ENTRANCE
             rounds += 1
         for slot in range(size):
             codes[row, state.atoms[slot]] = state.code[slot]
