@@ -193,7 +193,7 @@ def _exchange(gram, linear, alpha, dependent, atom, side, state, size):
 
 @compiled_part
 def _largest(values, positive):
-    """max |c_j|, or max c_j, of at least 0."""
+    """The largest |c_j|, or c_j, of at least 0."""
     # Four at a time, so that none waits for the last: of NaN, a maximum depends on the order.
     a, b, c, d = 0.0, 0.0, 0.0, 0.0
     first = len(values) % 4
