@@ -6,6 +6,8 @@ import torch
 from sklearn.decomposition import sparse_encode
 from sklearn.linear_model import ElasticNet, Lasso
 
+from skae.engine.optimisation import compilation
+from skae.engine.sparse.feature_sign import feature_sign
 from skae.engine.sparse.homotopy import homotopy
 from skae.engine.sparse.problem import (
     L1,
@@ -17,7 +19,8 @@ from skae.engine.sparse.problem import (
 )
 
 # Every solver of the L1 problem: solver(quadratic, penalty, *, tol, max_iter, start).
-SOLVERS = [fista, homotopy, infer]
+compiled = pytest.mark.skipif(not compilation.is_compiled(), reason="numba is not installed")
+SOLVERS = [fista, homotopy, pytest.param(feature_sign, marks=compiled), infer]
 each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.__name__)
 EXACT = {"tol": 1e-11, "max_iter": 20_000}
 # (n_samples, n_components, n_features): fewer atoms than features, more, and single ones.
