@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skae._validation import (
     check_choice,
     check_count,
+    check_function,
     check_is_fitted,
     check_number,
     make_generator,
@@ -216,6 +217,8 @@ def in_data_form(model, values: np.ndarray, are_means: bool):
 def _method_of(model, method):
     """The method that was asked for, or that suits how the model was trained."""
     if callable(method):
+        step = "a step, from (rows, means) to the next"
+        check_function("method", method, ("denoiser", "generator"), step)
         return method
     check_choice("method", method, ("auto", *METHODS))
     if method != "auto":
@@ -339,6 +342,11 @@ def _run(model, denoiser, plan, x, generator, line, means):
         return state[which].unsqueeze(0), _trouble(model, denoiser, state[0], None, place)
     make = CHAINS.get(plan.method, plan.method) if isinstance(plan.method, str) else plan.method
     step = make(denoiser, generator)
+    if not callable(step):
+        raise ValueError(
+            f"method={make!r} is no chain: it returned {step!r}, but has to return a function that "
+            "goes from (rows, means) to the next."
+        )
     run = run_chains(
         step, (x, x), plan.schedule, keep=lambda state: state[which], listener=listener
     )

@@ -10,6 +10,7 @@ from skae._validation import (
     Interval,
     Registered,
     StrOptions,
+    check_function,
     check_is_fitted,
     check_pair,
     check_rows,
@@ -200,6 +201,9 @@ class SupervisedStack(TrainedModel):
     def _check_parameters(self):
         super()._check_parameters()
         check_pair("dropout", self.dropout, _RATE)
+        if callable(self.output):
+            similarities = "similarities, a tensor of shape (len(x), len(z))"
+            check_function("output", self.output, ("x", "z", "distances"), similarities)
 
     def _outputs(self, X):
         """Pre-activations of the output of every row, of shape (n_samples, n_outputs)."""

@@ -16,7 +16,13 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from skae._validation import HasMethods, StrOptions, check_is_fitted, column_names
+from skae._validation import (
+    HasMethods,
+    StrOptions,
+    check_function,
+    check_is_fitted,
+    column_names,
+)
 from skae._warnings import warn
 from skae.diagnostics import local_pca_tangents, tangent_defects
 from skae.diagnostics.jacobians import map_jacobians, map_parts
@@ -224,6 +230,8 @@ def check_source(
     elif hasattr(choice, "fit"):
         _check_encoder(choice, n_tangents, X, names)
     else:
+        tangents = "tangents of rows, an array of shape (len(X), n_tangents, n_features)"
+        check_function("tangent_source", choice, ("X",), tangents)
         GivenTangents(choice, n_tangents, X)
 
 

@@ -223,6 +223,15 @@ def test_a_model_without_scores_is_refused_with_those_that_have(model):
 # What users pass
 
 
+def test_weights_for_a_model_that_takes_none_are_refused():
+    X, weight = correlated(30), np.ones(30)
+    with pytest.raises(ValueError, match=r"GaussianMixture.* takes no sample_weight"):
+        OutlierDetector(GaussianMixture(2)).fit(X, sample_weight=weight)
+    # One that is fitted has nothing to weigh, but the threshold has.
+    frozen = OutlierDetector(FrozenEstimator(GaussianMixture(2, random_state=0).fit(X)))
+    assert frozen.fit(X, sample_weight=weight).offset_ == frozen.fit(X).offset_
+
+
 @pytest.mark.parametrize("contamination", [0, 0.6, -0.1, "some", np.nan])
 def test_contamination_out_of_range_is_refused(contamination):
     with pytest.raises(ValueError, match="contamination"):
