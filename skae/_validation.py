@@ -3,7 +3,6 @@
 The only file that imports private names of scikit-learn.
 """
 
-import inspect
 import math
 from collections import Counter
 from contextlib import contextmanager
@@ -22,10 +21,10 @@ from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pa
 
 __all__ = [
     "HasMethods", "Interval", "Registered", "StrOptions", "as_array", "check_choice",
-    "check_count", "check_domain", "check_finite", "check_function", "check_is_fitted",
-    "check_names", "check_no_infinity", "check_number", "check_one_hot", "check_pair",
-    "check_rows", "check_weights", "column_indices", "column_names", "computing_dtype",
-    "hint_to_flatten", "is_missing", "make_generator", "random_numbers",
+    "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
+    "check_no_infinity", "check_number", "check_one_hot", "check_pair", "check_rows",
+    "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
+    "is_missing", "make_generator", "random_numbers",
 ]  # fmt: skip
 
 
@@ -283,19 +282,6 @@ def check_choice(name, value, choices):
     """Raise a ValueError unless an argument of a method is one of its legal values."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
-
-
-def check_function(name, function, arguments, returned):
-    """Raise a ValueError for a user's function that does not take so many arguments."""
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError as error:
-        raise ValueError(
-            f"{name}={function!r} cannot be called as {name}({', '.join(arguments)}), to return "
-            f"{returned}."
-        ) from error
-    except ValueError:
-        return  # functions in C do not all say what they take
 
 
 def check_weights(sample_weight, X):

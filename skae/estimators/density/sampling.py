@@ -12,7 +12,6 @@ from sklearn.exceptions import ConvergenceWarning
 from skae._validation import (
     check_choice,
     check_count,
-    check_function,
     check_is_fitted,
     check_number,
     make_generator,
@@ -25,6 +24,7 @@ from skae.engine.optimisation.devices import place_of, require_memory, suitable_
 from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.grids import on_grid
 from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
+from skae.estimators.face.parameters import check_function
 from skae.estimators.face.progress import StepLine
 
 METHODS = ("annealed", *CHAINS)

@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import inspect
 import textwrap
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, dataclass_transform
 
@@ -172,6 +173,19 @@ def document_methods(cls: type[T]) -> type[T]:
 
 # More than this, times what it multiplies, leaves float32, in which models may compute.
 _LARGEST = 1e30
+
+
+def check_function(name: str, function, arguments: Sequence[str], returned: str) -> None:
+    """Raise a ValueError for a user's function that does not take so many arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{name}={function!r} cannot be called as {name}({', '.join(arguments)}), to return "
+            f"{returned}."
+        ) from error
+    except ValueError:
+        return  # functions in C do not all say what they take
 
 
 def validate_parameters(model: BaseEstimator) -> None:

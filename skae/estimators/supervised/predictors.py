@@ -10,14 +10,19 @@ from skae._validation import (
     Interval,
     Registered,
     StrOptions,
-    check_function,
     check_is_fitted,
     check_pair,
     check_rows,
 )
 from skae.engine.stacks.kernel_output import KERNELS
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.parameters import (
+    attribute,
+    check_function,
+    estimator,
+    parameter,
+    preset,
+)
 from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer

@@ -16,13 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from skae._validation import (
-    HasMethods,
-    StrOptions,
-    check_function,
-    check_is_fitted,
-    column_names,
-)
+from skae._validation import HasMethods, StrOptions, check_is_fitted, column_names
 from skae._warnings import warn
 from skae.diagnostics import local_pca_tangents, tangent_defects
 from skae.diagnostics.jacobians import map_jacobians, map_parts
@@ -32,6 +26,7 @@ from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.rows import fits_float32
 from skae.estimators.face.columns import require_same_columns
 from skae.estimators.face.outcomes import CollapsedCodeWarning, some_rows
+from skae.estimators.face.parameters import check_function
 from skae.estimators.face.transformer import Transformer, as_if_fitted
 
 # What `tangent_source` may be, where there is no encoder of the model's own.

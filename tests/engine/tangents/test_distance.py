@@ -250,8 +250,9 @@ def test_clusters_far_apart_do_not_hide_who_is_near(generator, dtype, gap, sides
 @pytest.mark.parametrize("size", [1e200, 1e-200])
 @pytest.mark.parametrize("n_candidates", [5, None])
 def test_rows_whose_squares_overflow_or_vanish_have_their_distances(planes, size, n_candidates):
-    x, x_bases, rows, bases = planes
-    options = {"x_bases": x_bases, "n_candidates": n_candidates}
+    x, of_x, rows, of_rows = planes
+    bases = orthonormal_bases(of_rows)
+    options = {"x_bases": orthonormal_bases(of_x), "n_candidates": n_candidates}
     expected = nearest_planes(x, rows, bases, 3, **options)
     found = nearest_planes(x * size, rows * size, bases, 3, **options)
     # Distances grow as the numbers do, and who is nearest stays.
