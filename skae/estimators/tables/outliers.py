@@ -179,6 +179,11 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
             for model in self.estimators_
         ]
         found = _mean_of(scores, X, rows)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"The score of training row {np.flatnonzero(~np.isfinite(found))[0]} is infinite, "
+                "so that no threshold can be set. Rescale X, or leave the row out."
+            )
         self.offset_ = _offset(found, check_weights(sample_weight, rows), self.contamination)
         self._scores = scores
         return self

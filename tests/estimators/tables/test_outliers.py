@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -221,6 +221,26 @@ def test_a_model_without_scores_is_refused_with_those_that_have(model):
 
 
 # What users pass
+
+
+class KnowsNothing(BaseEstimator):
+    """A model of others that does not know how odd the last row is."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def score_samples(self, X):
+        return np.where(np.arange(len(X)) == len(X) - 1, np.nan, 0.0)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    """All rows would be inliers: no number is below NaN."""
+    X = correlated(30)
+    with pytest.raises(ValueError, match=r"KnowsNothing\(\) gives row 29 the score NaN"):
+        OutlierDetector(KnowsNothing()).fit(X)
+    X[3] = 1e250
+    with pytest.raises(ValueError, match="score of training row 3 is infinite"):
+        OutlierDetector(AutoEncoder(2, loss="squared_error", max_iter=1)).fit(X)
 
 
 def test_weights_for_a_model_that_takes_none_are_refused():
