@@ -226,11 +226,14 @@ def test_a_model_without_scores_is_refused_with_those_that_have(model):
 class KnowsNothing(BaseEstimator):
     """A model of others that does not know how odd the last row is."""
 
+    def __init__(self, score=np.nan):
+        self.score = score
+
     def fit(self, X, y=None):
         return self
 
     def score_samples(self, X):
-        return np.where(np.arange(len(X)) == len(X) - 1, np.nan, 0.0)
+        return np.where(np.arange(len(X)) == len(X) - 1, self.score, 0.0)
 
 
 def test_scores_that_are_no_numbers_are_refused():
@@ -238,9 +241,8 @@ def test_scores_that_are_no_numbers_are_refused():
     X = correlated(30)
     with pytest.raises(ValueError, match=r"KnowsNothing\(\) gives row 29 the score NaN"):
         OutlierDetector(KnowsNothing()).fit(X)
-    X[3] = 1e250
-    with pytest.raises(ValueError, match="score of training row 3 is infinite"):
-        OutlierDetector(AutoEncoder(2, loss="squared_error", max_iter=1)).fit(X)
+    with pytest.raises(ValueError, match="score of training row 29 is infinite"):
+        OutlierDetector(KnowsNothing(-np.inf)).fit(X)
 
 
 def test_weights_for_a_model_that_takes_none_are_refused():
