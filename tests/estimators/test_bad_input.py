@@ -654,6 +654,20 @@ def test_edges_of_the_ranges_are_legal(X, parameters):
     assert np.isfinite(model.fit_transform(X)).all()
 
 
+COUNTS = ("batch_size", "max_iter", "n_estimators")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if any(map(c.takes, COUNTS))], ids=str)
+def test_small_integers_of_numpy_are_numbers(case):
+    """One of 8 bits overflows above 127, and torch takes none where it wants an integer."""
+    names = [name for name in COUNTS if case.takes(name)]
+    parameters = {name: getattr(case.make(), name) for name in names}
+    assert all(isinstance(value, int) for value in parameters.values())
+    of_numpy = {name: np.int8(value) for name, value in parameters.items()}
+    expected, found = case.fit(**parameters), case.fit(**of_numpy)
+    np.testing.assert_array_equal(case.output(found), case.output(expected))
+
+
 # Failures and what was there before
 
 

@@ -85,6 +85,7 @@ def test_a_mark_that_numpy_has_cut():
     ("y", "is_noticed"),
     [
         ([-1, 0, 1] * 5, True),  # three classes, it seems
+        ([-1, 0, 1] * 5 + [-1], True),  # also where they are not equally many
         (["-1", "0", "1"] * 5, True),
         ([-2, -1, 0, 1, 2] * 3, True),
         ([-1, -1, -1, 0, 1] * 3, False),

@@ -246,6 +246,15 @@ def test_another_number_than_the_two_categories_is_none_of_them():
     assert_array_equal(model.encoding_.encode(given)[:, 0], [0, 1, np.nan, np.nan])
 
 
+def test_numbers_that_float32_does_not_hold_come_back():
+    X = 1e200 * np.random.default_rng(0).normal(size=(40, 3))
+    model = AutoEncoder(**SMALL, numbers="clipped").fit(X)
+    # Nets of clipped numbers compute in float32, whatever the units of the data.
+    back = model.inverse_transform(model.transform(X))
+    assert back.dtype == np.float64
+    assert np.isfinite(back).all()
+
+
 def test_rows_of_weight_zero_do_not_count():
     frame = table()
     weight = np.r_[np.ones(100), np.zeros(20)]
