@@ -99,6 +99,8 @@ def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
         if "could not convert string" in str(error) or "dtype='numeric'" in str(error):
             raise ValueError(f"{error}. {_ENCODE}") from error
         raise
+    if X_checked.dtype.kind == "O":  # decimals of polars and pyarrow
+        X_checked = _numbers("X", X_checked).astype(np.float64)
     if X_checked.dtype.kind not in "fiub":
         raise ValueError(f"X is not numeric but of dtype {X_checked.dtype}. {_ENCODE}")
     X_checked = X_checked.astype(_torch_dtype(X_checked.dtype), copy=False)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import pkgutil
-import tempfile
+import secrets
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -71,9 +71,10 @@ def save(model: BaseEstimator, path) -> None:
     content = {"format": _FORMAT, "skae": _version(), "model": writer.written(model)}
     text = json.dumps(content)
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or None)
+    # Made by `open`, so that who may read it is what the user's mask says.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(_CONTENT, text)
                 for number, array in enumerate(writer.arrays):
@@ -82,7 +83,7 @@ def save(model: BaseEstimator, path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
