@@ -175,6 +175,15 @@ def document_methods(cls: type[T]) -> type[T]:
 _LARGEST = 1e30
 
 
+def check_pair(name: str, value, legal: Interval) -> None:
+    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there."""
+    if isinstance(value, tuple) and (len(value) != 2 or not all(map(legal.is_satisfied_by, value))):
+        raise ValueError(
+            f"The {name!r} parameter must be a number or a tuple of two, each of them {legal}. "
+            f"Got {value!r} instead."
+        )
+
+
 def check_function(name: str, function, arguments: Sequence[str], returned: str) -> None:
     """Raise a ValueError for a user's function that does not take so many arguments."""
     try:

@@ -11,7 +11,6 @@ from skae._validation import (
     Registered,
     StrOptions,
     check_is_fitted,
-    check_pair,
     check_rows,
 )
 from skae.engine.stacks.kernel_output import KERNELS
@@ -19,6 +18,7 @@ from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
     attribute,
     check_function,
+    check_pair,
     estimator,
     parameter,
     preset,
