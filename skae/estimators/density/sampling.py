@@ -154,6 +154,11 @@ def chain_states(self, n_samples, request, random_state) -> np.ndarray:
     """What `sample` draws for such a `Request`, as the network sees it."""
     method, noise, n_steps, burn_in, init, n_chains, fixed, return_means = request
     check_is_fitted(self)
+    if not hasattr(self, "spread_"):
+        raise ValueError(
+            f"This {type(self).__name__} is a random layer of a stack, as with pretraining=None: "
+            "nothing has been learned that could be sampled. Pre-train it."
+        )
     check_count("n_samples", n_samples, 1)
     check_count("burn_in", burn_in, 0)
     if n_steps is not None:
