@@ -576,5 +576,5 @@ def test_samples_of_a_table_have_its_columns_and_pairs():
 def test_random_layers_have_nothing_to_sample():
     X = np.random.default_rng(0).normal(size=(30, 4))
     stack = StackedAutoEncoder((3,), layer="denoising", pretraining=None, random_state=0).fit(X)
-    with pytest.raises(ValueError, match="random layer of a stack.*nothing has been learned"):
+    with pytest.raises(ValueError, match=r"random layer of a stack.*nothing has been learned"):
         stack.sample(2)
