@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from registry import PREDICTORS
+from registry import CASES, PREDICTORS
+from sklearn import config_context
 
 from skae import AutoEncoder, SparseCoder, StackedAutoEncoder
 from skae._validation import check_weights
@@ -254,6 +255,23 @@ def test_tensors_as_targets_and_weights(make):
         assert_array_equal(kind.checked(make(y)).values, kind.checked(y).values)
     assert_allclose(check_weights(make(y), y), check_weights(y, y))
     assert_array_equal(infer_targets(make(y)).values, infer_targets(y).values)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tensors_where_scikit_learn_keeps_them(case):
+    """With array-API dispatch its checks return tensors as they are."""
+    y = case.y if case.y is None or case.is_regressor else (case.y == "yes").astype(int)
+    model = case.make().fit(case.X, y)
+    with config_context(array_api_dispatch=True):
+        X, tensor = torch.tensor(case.X), None if y is None else torch.tensor(y)
+        again = case.make().fit(X, tensor)
+        assert_array_equal(case.output(again, X), case.output(model))
+        if case.is_classifier or case.is_regressor:
+            assert again.score(X, tensor) == model.score(case.X, y)
+        if hasattr(model, "inverse_transform"):
+            codes = model.transform(case.X)
+            rows = again.inverse_transform(torch.tensor(codes))
+            assert_array_equal(rows, model.inverse_transform(codes))
 
 
 @pytest.mark.parametrize("make", TENSORS.values(), ids=TENSORS)
