@@ -113,7 +113,7 @@ class Case:
         """A small one; parameters that this class does not have are an error."""
         given = {name: value for name, value in SMALL.items() if self.takes(name)}
         given |= SMALL_OF.get(self.cls.__name__, {}) | parameters
-        if isinstance(given.get("layer"), BaseEstimator):
+        if isinstance(given.get("layer"), skae.AutoEncoder):
             # One that is given shows its own training, where one by name is shown by its model.
             given["layer"] = clone(given["layer"]).set_params(verbose=given.get("verbose", False))
         return self.cls(**given)

@@ -217,9 +217,10 @@ def test_non_numeric_arrays(data, match):
 
 
 def test_many_non_numeric_columns_are_counted():
-    frame = pd.DataFrame({f"text{i}": TEXT for i in range(20)})
+    # As strings, which pandas before 3 would take for objects.
+    frame = pd.DataFrame({f"text{i}": TEXT for i in range(20)}, dtype="string")
     # Five names are an explanation, twenty are noise.
-    with pytest.raises(ValueError, match=r"'text4' \(str\) and 15 more") as caught:
+    with pytest.raises(ValueError, match=r"'text4' \(string\) and 15 more") as caught:
         Rows().fit(frame)
     assert "text5" not in str(caught.value)
 
@@ -652,6 +653,20 @@ def test_edges_of_the_ranges_are_legal(X, parameters):
     # What is written as legal works.
     model = AutoEncoder(**{"n_components": 3, "max_iter": 3, **parameters})
     assert np.isfinite(model.fit_transform(X)).all()
+
+
+COUNTS = ("batch_size", "max_iter", "n_estimators")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if any(map(c.takes, COUNTS))], ids=str)
+def test_small_integers_of_numpy_are_numbers(case):
+    """One of 8 bits overflows above 127, and torch takes none where it wants an integer."""
+    names = [name for name in COUNTS if case.takes(name)]
+    parameters = {name: getattr(case.make(), name) for name in names}
+    assert all(isinstance(value, int) for value in parameters.values())
+    of_numpy = {name: np.int8(value) for name, value in parameters.items()}
+    expected, found = case.fit(**parameters), case.fit(**of_numpy)
+    np.testing.assert_array_equal(case.output(found), case.output(expected))
 
 
 # Failures and what was there before

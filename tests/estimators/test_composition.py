@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
-from registry import CASES, GRADIENT_LEARNERS, LEARNERS, TRANSFORMERS
+from registry import CASES, GRADIENT_LEARNERS, LEARNERS, PREDICTORS, TRANSFORMERS
 from scipy.special import expit, log_softmax
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.decomposition import PCA
+from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -633,3 +634,13 @@ def test_salt_and_pepper_are_the_ends_of_the_columns():
     own = small(corruption=lambda x, generator: ends(x, generator), **settings).fit(X)
     # A corruption by its name knows the data's columns.
     assert_same_weights(named, own)
+
+
+@pytest.mark.parametrize("case", PREDICTORS, ids=str)
+def test_weights_of_codes_are_not_shown_as_those_of_columns(case):
+    """Tools read ``coef_`` as weights of columns, and would select these by numbers of units."""
+    model = case.fit()
+    assert not hasattr(model, "coef_")
+    assert not hasattr(model, "feature_importances_")
+    with pytest.raises(ValueError, match=r"should have `coef_` or `feature_importances_`"):
+        SelectFromModel(model, prefit=True).transform(case.X)

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
 
 import skae
-from skae import AutoEncoder
+from skae import AutoEncoder, Rectifier
 from skae._validation import check_rows, computing_dtype
 from skae.engine.optimisation.rows import memory_map
 from skae.estimators.face.columns import describe_columns
@@ -172,6 +172,16 @@ def test_frame_columns_of_several_dtypes():
     for frame in (pd.DataFrame(columns), pl.DataFrame(columns)):
         # Every numeric column counts as its numbers.
         assert_array_equal(checked(frame), numbers)
+
+
+def test_decimals_are_numbers():
+    cents = np.arange(12.0).reshape(6, 2) / 4
+    frame = pl.DataFrame(cents, schema=["a", "b"]).cast(pl.Decimal(10, 2))
+    objects = pd.DataFrame(frame.rows(), columns=["a", "b"])
+    for decimals in (frame, frame.to_arrow(), objects):
+        assert_array_equal(checked(decimals), cents)
+        # Whatever reads the rows.
+        assert_array_equal(Rectifier().fit(decimals).transform(decimals), cents)
 
 
 def test_sparse_data_frame(counts):

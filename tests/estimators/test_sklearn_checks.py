@@ -71,7 +71,7 @@ ESTIMATORS = [
     OutlierDetector(AutoEncoder(2, max_iter=2), n_members=1),
     PosteriorEnsemble(
         StackedClassifier(
-            (3,), layer="auto", output="linear", output_penalty=10, n_fine_tuned_layers=0,
+            (6,), layer="auto", output="linear", output_penalty=10, n_fine_tuned_layers=0,
             unlabelled=None, max_iter=2,
         ),
         # Few moves: a chain enlarges the rounding by which repetitions differ from weights.

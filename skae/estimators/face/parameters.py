@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import inspect
 import textwrap
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, dataclass_transform
 
@@ -176,6 +177,28 @@ def document_methods(cls: type[T]) -> type[T]:
 
 # More than this, times what it multiplies, leaves float32, in which models may compute.
 _LARGEST = 1e30
+
+
+def check_pair(name: str, value, legal: Interval) -> None:
+    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there."""
+    if isinstance(value, tuple) and (len(value) != 2 or not all(map(legal.is_satisfied_by, value))):
+        raise ValueError(
+            f"The {name!r} parameter must be a number or a tuple of two, each of them {legal}. "
+            f"Got {value!r} instead."
+        )
+
+
+def check_function(name: str, function, arguments: Sequence[str], returned: str) -> None:
+    """Raise a ValueError for a user's function that does not take so many arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{name}={function!r} cannot be called as {name}({', '.join(arguments)}), to return "
+            f"{returned}."
+        ) from error
+    except ValueError:
+        return  # functions in C do not all say what they take
 
 
 def validate_parameters(model: BaseEstimator) -> None:

@@ -207,12 +207,17 @@ def settings_of(estimator: TrainedModel, *, resumes: bool = False, **changes: An
 
     A training that goes on (``resumes``) has no schedule: nobody knows its end.
     """
-    own = {name: getattr(estimator, name) for name in _SAME} | changes
+    own = {name: _plain(getattr(estimator, name)) for name in _SAME} | changes
     if own["max_iter"] == "auto":
         own["max_iter"] = None
     if "optimizer" not in own:
         own["optimizer"] = rule_of(estimator)
     return Settings(schedule="constant" if resumes else estimator.learning_rate_schedule, **own)
+
+
+def _plain(value):
+    """A number of NumPy as one of Python, which neither overflows nor is strange to torch."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def rule_of(estimator: TrainedModel) -> Rule | None:

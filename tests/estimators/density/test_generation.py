@@ -571,3 +571,10 @@ def test_samples_of_a_table_have_its_columns_and_pairs():
     assert samples["gain"].isin(table["gain"]).mean() > 0.5  # most are 0
     medians = samples.groupby("rich")["income"].median()
     assert medians["yes"] > 1.5 * medians["no"]
+
+
+def test_random_layers_have_nothing_to_sample():
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    stack = StackedAutoEncoder((3,), layer="denoising", pretraining=None, random_state=0).fit(X)
+    with pytest.raises(ValueError, match=r"random layer of a stack.*nothing has been learned"):
+        stack.sample(2)

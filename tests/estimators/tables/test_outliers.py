@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -219,6 +219,37 @@ def test_a_model_without_scores_is_refused_with_those_that_have(model):
 
 
 # What users pass
+
+
+class KnowsNothing(BaseEstimator):
+    """A model of others that does not know how odd the last row is."""
+
+    def __init__(self, score=np.nan):
+        self.score = score
+
+    def fit(self, X, y=None):
+        return self
+
+    def score_samples(self, X):
+        return np.where(np.arange(len(X)) == len(X) - 1, self.score, 0.0)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    """All rows would be inliers: no number is below NaN."""
+    X = correlated(30)
+    with pytest.raises(ValueError, match=r"KnowsNothing\(\) gives row 29 the score NaN"):
+        OutlierDetector(KnowsNothing()).fit(X)
+    with pytest.raises(ValueError, match="score of training row 29 is infinite"):
+        OutlierDetector(KnowsNothing(-np.inf)).fit(X)
+
+
+def test_weights_for_a_model_that_takes_none_are_refused():
+    X, weight = correlated(30), np.ones(30)
+    with pytest.raises(ValueError, match=r"GaussianMixture.* takes no sample_weight"):
+        OutlierDetector(GaussianMixture(2)).fit(X, sample_weight=weight)
+    # One that is fitted has nothing to weigh, but the threshold has.
+    frozen = OutlierDetector(FrozenEstimator(GaussianMixture(2, random_state=0).fit(X)))
+    assert frozen.fit(X, sample_weight=weight).offset_ == frozen.fit(X).offset_
 
 
 @pytest.mark.parametrize("contamination", [0, 0.6, -0.1, "some", np.nan])
