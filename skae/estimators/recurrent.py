@@ -18,6 +18,7 @@ from skae.engine.networks.recurrence import (
 from skae.engine.optimisation.models import FittedModel
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.density.models import corruption_of
+from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
 from skae.estimators.face.parameters import estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion, rows_for, usable_place
 from skae.estimators.face.transformer import Transformer
@@ -127,7 +128,7 @@ class DeepRecurrentAutoEncoder(Transformer):
             In the units of the data.
         """
         X = self._checked(X)
-        number = _number("step", step, self.n_steps)
+        number = number_of("step", step, self.n_steps, "steps")
         model, theta = fitted = self._fitted_model(X)
         recurrence = self._recurrence
 
@@ -195,8 +196,8 @@ class DeepRecurrentAutoEncoder(Transformer):
             units,
             bias,
             partial(RecurrentReconstruction, recurrence, units, noise, penalties),
-            layer=_number("code_layer", self.code_layer, recurrence.network.depth),
-            step=_number("code_step", self.code_step, self.n_steps),
+            layer=number_of("code_layer", self.code_layer, recurrence.network.depth),
+            step=number_of("code_step", self.code_step, self.n_steps, "steps"),
             shift=shift,
             scale=scale,
         )
@@ -204,20 +205,15 @@ class DeepRecurrentAutoEncoder(Transformer):
     @property
     def _recurrence(self):
         """The recurrence that the parameters ask for."""
-        sizes = len(self.columns_.mean), *map(int, _sizes(self.layer_sizes))
+        sizes = len(self.columns_.mean), *map(int, sizes_of_layers(self.layer_sizes))
         network = Network(sizes, self.activation)
         return Recurrence(network, int(self.n_steps), float(self.hidden_noise))
 
     def _check_parameters(self):
         super()._check_parameters()
-        sizes = _sizes(self.layer_sizes)
-        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
-            raise ValueError(
-                f"layer_sizes={self.layer_sizes!r} must be integers of at least 1, one for each "
-                "layer."
-            )
-        _number("code_layer", self.code_layer, len(sizes))
-        _number("code_step", self.code_step, self.n_steps)
+        sizes = checked_sizes("layer_sizes", self.layer_sizes)
+        number_of("code_layer", self.code_layer, len(sizes))
+        number_of("code_step", self.code_step, self.n_steps, "steps")
         make_corruption(self.corruption, self.corruption_level)
 
 
@@ -255,14 +251,3 @@ class GenerativeStochasticNetwork(DeepRecurrentAutoEncoder):
     corruption_level: float | tuple[float, float] | Sequence[float] = preset(
         DeepRecurrentAutoEncoder, "corruption_level", default=0.4
     )
-
-
-def _sizes(sizes):
-    return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
-
-
-def _number(name, value, count):
-    """One of so many, which may count from the end; a ValueError for none of them."""
-    if not isinstance(value, Integral) or not -count <= value < count:
-        raise ValueError(f"{name}={value!r}, but there are {count}, from 0 to {count - 1}.")
-    return int(value) % count

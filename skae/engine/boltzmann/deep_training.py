@@ -92,13 +92,14 @@ def deep_boltzmann_machine(
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
     report: Callable | None = None,
+    earlier: Callable | None = None,
     **learning,
 ) -> Model:
     """The `Model` of a deep Boltzmann machine, whose code are the means of a hidden layer.
 
     ``sizes`` are those of the layers from the columns up, ``code_layer`` is 1 for the lowest hidden
-    one. ``learning`` are parameters of `ContrastiveDivergence`; the others are of
-    `skae.engine.boltzmann.learning.boltzmann_machine` and `MeanFieldDivergence`.
+    one. ``earlier`` is the model's; ``learning`` are parameters of `ContrastiveDivergence`; the
+    others are of `skae.engine.boltzmann.learning.boltzmann_machine` and `MeanFieldDivergence`.
     """
     sizes = tuple(sizes)
     settings: dict[str, Any] = {"n_sweeps": n_sweeps, "tol": tol}
@@ -131,6 +132,7 @@ def deep_boltzmann_machine(
         project=project,
         code_range=(0.0, 1.0),
         report=report,
+        earlier=earlier,
     )
 
 

@@ -7,7 +7,7 @@ constructor parameters and the columns of the data, `fit_model` trains it, and
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,8 @@ class Model:
     - ``largest_alpha(theta, x)``: the weight of the sparsity penalty from which on each row's code
       is zero.
     - ``report(objective)``: what to warn of after a training on it, or None.
+    - ``earlier(X, weight)``: the `Start` that an earlier phase of the same fit learns from rows in
+      their own units. None: a fit begins as ``start_`` says.
     - ``numbers_per_row``: what a training step holds for each row, beyond the row and its code.
     - ``keeps_state``: whether what the objective knows of the rows so far outlives a training.
     """
@@ -84,6 +86,7 @@ class Model:
     untied: Callable[[dict], dict] | None = None
     largest_alpha: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
     report: Callable[[Any], str | None] | None = None
+    earlier: Callable[[Any, np.ndarray | None], "Start"] | None = None
     numbers_per_row: int = 0
     keeps_state: bool = False
 
@@ -168,12 +171,14 @@ class Start:
       the random numbers and what the objective knows. Else only the last, where a model keeps it.
     - ``was_learned``: whether the weights are what an earlier phase of the same fit has learned,
       which a training that makes them worse may not replace.
+    - ``facts``: what else is known of that phase, by the names of attributes.
     """
 
     weights: dict[str, np.ndarray] | None = None
     state: dict[str, Any] | None = None
     resumes: bool = False
     was_learned: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 AFRESH = Start()

@@ -28,8 +28,7 @@ from skae.engine.optimisation.rows import make_rows
 from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
 from skae.estimators.face.parameters import document_methods
 from skae.estimators.face.progress import StepLine
-from skae.estimators.face.training import usable_place
-from skae.estimators.face.transformer import check_same_weights
+from skae.estimators.face.training import check_same_weights, usable_place
 
 _EXACT = Place(torch.float64, torch.device("cpu"))
 # After fewer steps than this, nothing can be told of how chains move.
