@@ -289,8 +289,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 147
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 31_800
+    assert len(FILES) <= 151
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 32_400
 
 
 def test_signatures_are_short():

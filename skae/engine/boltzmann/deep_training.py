@@ -32,6 +32,7 @@ from skae.engine.boltzmann.learning import (
     boltzmann_machine,
     variance_bounds,
 )
+from skae.engine.boltzmann.trajectories import trajectory_of
 from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.models import Model
 
@@ -133,6 +134,8 @@ def deep_boltzmann_machine(
         code_range=(0.0, 1.0),
         report=report,
         earlier=earlier,
+        remember=trajectory_of,
+        keeps_state=learning.get("n_checkpoints", 0) > 0,
     )
 
 

@@ -10,8 +10,9 @@ schedule's.
 
 A sampler is a function of a machine and a generator that returns a step. Those that users choose
 by name are in `SAMPLERS`. A sampler may also take, by these names, ``base_bias``, the biases of
-independent visible units that have the means of the data, and ``n_temperatures``. Its steps take
-states (visible, hidden). If they take other ones, the step has methods that say so:
+independent visible units that have the means of the data, ``n_temperatures``, and ``checkpoints``,
+what the machine's parameters were in training, of shape (n_checkpoints, n_parameters). Its steps
+take states (visible, hidden). If they take other ones, the step has methods that say so:
 ``start(visible)`` returns the state to start from, ``visible(state)`` its visible units.
 
 Parallel tempering and annealing walk along the laws P_beta between beta = 0, where all units are
@@ -230,7 +231,8 @@ class Chains(NamedTuple):
 def make_chains(make: Callable, machine, generator: torch.Generator, **settings) -> Chains:
     """The chains of a sampler, ``make``, on a machine; a ValueError if what it returns is no step.
 
-    ``settings`` are ``base_bias`` and ``n_temperatures``, for samplers that take them.
+    ``settings`` are ``base_bias``, ``n_temperatures`` and ``checkpoints``, for samplers that take
+    them.
     """
     taken = inspect.signature(make).parameters
     step = make(machine, generator, **{n: value for n, value in settings.items() if n in taken})
@@ -245,22 +247,23 @@ def make_chains(make: Callable, machine, generator: torch.Generator, **settings)
     return Chains(step, lambda v: gibbs_state(machine, v, generator), _visible, watched)
 
 
-def check_sampler(make) -> bool:
-    """Raise a ValueError for what is no sampler; return whether it takes ``n_temperatures``."""
+def check_sampler(make) -> list[str]:
+    """Raise a ValueError for what is no sampler; return the names of the settings it takes."""
     try:
         parameters = inspect.signature(make)
         taken = [name for name in _SETTINGS if name in parameters.parameters]
         parameters.bind(None, None, **dict.fromkeys(taken))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{make!r} is no sampler. {_SIGNATURE}") from error
-    return "n_temperatures" in taken
+    return taken
 
 
 # What samplers may ask for beyond a machine and a generator.
-_SETTINGS = ("base_bias", "n_temperatures")
+_SETTINGS = ("base_bias", "n_temperatures", "checkpoints")
 _SIGNATURE = (
-    "A sampler is a function (machine, generator) -> step, which may also take base_bias and "
-    "n_temperatures, and step a function from a state (visible, hidden) to the next."
+    "A sampler is a function (machine, generator) -> step, which may also take base_bias, "
+    "n_temperatures and checkpoints, and step a function from a state (visible, hidden) to the "
+    "next."
 )
 
 
@@ -318,6 +321,43 @@ def annealed_importance_sampling(
     schedule = Schedule(burn_in=len(betas) - 1)
     run = run_chains(step, state, schedule, keep=lambda state: state[1], listener=listener)
     return _estimate(run.samples[0], float(path.log_base_partition()))
+
+
+def reverse_annealing(
+    path,
+    betas: torch.Tensor,
+    visible: torch.Tensor,
+    generator: torch.Generator,
+    listener: Callable | None = None,
+) -> torch.Tensor:
+    """Log of an unbiased estimate of each row's probability under annealing, (n_samples,).
+
+    Annealing that draws at beta = 0 and takes one Gibbs step at each later beta ends in rows of a
+    law P_a(v) of its own, near that of the machine. A chain that starts at the row and takes the
+    steps backwards, each of which is its own reverse, weighs how it could have come there, x_K = v,
+    x_k drawn from x_k+1 at beta_k+1 (Burda, Grosse & Salakhutdinov 2015):
+
+        w = exp(-F(v)) / Z_0 prod_k=K-1..0 P_{beta_k}(x_k) / P_{beta_k+1}(x_k)    (unnormalised)
+
+    E[w] = P_a(v), so that log w is, in expectation, a lower bound on log P_a(v). Where rows are
+    drawn from the machine itself, E[w exp(F(v))] = 1 / Z: an upper bound on log Z. Arguments are
+    those of `annealed_importance_sampling`; ``visible`` are all visible units.
+    """
+    pairs = pairwise(betas.flip(0).tolist())
+
+    def step(state):
+        energies, log_weight = state
+        beta, before = next(pairs)
+        energies = path.energies(path.step(energies, beta, generator))
+        change = path.log_density(energies, before) - path.log_density(energies, beta)
+        return energies, log_weight + change.to(log_weight.dtype)
+
+    precise = torch.float32 if visible.device.type == "mps" else torch.float64
+    energies = path.energies(visible)
+    log_weight = path.log_density(energies, 1.0).to(precise)
+    schedule = Schedule(burn_in=len(betas) - 1)
+    state = energies, log_weight - path.log_base_partition().to(precise)
+    return run_chains(step, state, schedule, keep=lambda s: s[1], listener=listener).samples[0]
 
 
 def _estimate(log_weight, log_base):

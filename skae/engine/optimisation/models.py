@@ -43,6 +43,7 @@ class Model:
     - ``at_level(noise)``: the same model for rows with Gaussian noise of such a standard deviation.
       None: it is not told of it.
     - ``measure(theta, x, generator)``: what is known after training, tensors by name.
+    - ``remember(objective)``: what the objective knows after training, tensors by name.
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
@@ -77,6 +78,7 @@ class Model:
     has_potential: bool = False
     at_level: Callable[[float], "Model"] | None = None
     measure: Callable[..., dict[str, torch.Tensor]] | None = None
+    remember: Callable[[Any], dict[str, torch.Tensor]] | None = None
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
     decoder: tuple[Any, ...] | None = None
@@ -189,7 +191,7 @@ Listener = Callable[[Parameters, Epoch], Any]
 class Fitted(NamedTuple):
     """What `fit_model` returns: the learned ``weights``, arrays by name, how the training went, the
     objective after the last step, the ``state`` from which a later training can resume, and what
-    the model was ``measured`` to be on some of the rows.
+    the model was ``measured`` to be on some of the rows, or remembers of its training.
     """
 
     weights: dict[str, np.ndarray]
@@ -253,7 +255,10 @@ def fit_model(
         "optimizer": _to_arrays(training.optimizer_state),
         "objective": _to_arrays(objective.state),
     }
-    return Fitted(theta.to_numpy(), training, objective, state, measured(model, theta, data))
+    facts = measured(model, theta, data)
+    if model.remember is not None:
+        facts |= _to_arrays(model.remember(objective))
+    return Fitted(theta.to_numpy(), training, objective, state, facts)
 
 
 def measured(model: Model, theta: Parameters, data: Data) -> dict[str, np.ndarray]:

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from functools import partial
 from numbers import Integral, Real
 
+import numpy as np
+
 from skae._validation import HasMethods, Interval, StrOptions, check_is_fitted, check_number
 from skae.engine.boltzmann.deep import DeepMachine, even_units
 from skae.engine.boltzmann.deep_training import deep_boltzmann_machine
 from skae.engine.networks.penalties import check_penalties
 from skae.estimators.boltzmann.deep_pretraining import pretrained
+from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.rbm import RBM, check_visible
-from skae.estimators.boltzmann.sampling import BoltzmannSampling, base_bias, report_chains
+from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
@@ -137,6 +140,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         ``value(theta, forward)`` that returns a scalar tensor, as those of
         `skae.engine.networks.penalties`.""",
     )
+    n_checkpoints: int = preset(RBM, "n_checkpoints", default=0)
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
@@ -160,6 +164,12 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         "list of list of float",
         """Reconstruction error of each machine after each epoch of pre-training, in nats per row;
         empty without.""",
+    )
+
+    trajectory_: np.ndarray = attribute(
+        "ndarray of shape (n_checkpoints, n_parameters)",
+        """Parameters that the training of the whole passed, from its beginning, each all of
+        ``weights_`` in one vector; without ``n_checkpoints`` none.""",
     )
 
     @fitted_property
@@ -252,6 +262,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
             penalties=self._all_penalties(),
             visible_offset=fill if self.centered else None,
             log_volume=log_volume(self.columns_),
+            n_checkpoints=self.n_checkpoints,
         )
 
     def _facts(self, X, weight, columns, *, is_whole):

@@ -12,11 +12,8 @@ from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import boltzmann_machine
 from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
-from skae.estimators.boltzmann.sampling import (
-    BoltzmannSampling,
-    base_bias,
-    report_chains,
-)
+from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.training import TrainedModel, decay_in_criterion
@@ -168,6 +165,13 @@ class RBM(BoltzmannSampling, Transformer):
         number ``weight`` and a method ``value(theta, forward)`` that returns a scalar tensor, as
         those of `skae.engine.networks.penalties`.""",
     )
+    n_checkpoints: int = parameter(
+        default=0,
+        constraints=[Interval(Integral, 0, None, closed="left")],
+        doc="""Checkpoints of its parameters that training keeps at most, and at least half as many,
+        at gradient steps of a steady ratio: the path along which ``method="trajectory"`` samples
+        and estimates log Z. 0: none.""",
+    )
     n_scored_columns: int | None = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
@@ -222,6 +226,12 @@ class RBM(BoltzmannSampling, Transformer):
         variable of each of some 500 rows, the same after every epoch. Of numbers, which cost more,
         it is computed nearly for all columns, and what that is wrong by estimated, on rows that
         take a tenth of the time at most, but 32 at least.""",
+    )
+
+    trajectory_: np.ndarray = attribute(
+        "ndarray of shape (n_checkpoints, n_parameters)",
+        """Parameters that training passed, from its beginning, each all of ``weights_`` in one
+        vector; without ``n_checkpoints`` none.""",
     )
 
     _loss_parameter = "visible"
@@ -310,6 +320,7 @@ class RBM(BoltzmannSampling, Transformer):
             penalties=self._all_penalties(),
             visible_offset=self.columns_.mean_like(bias) if self.centered else None,
             log_volume=log_volume(self.columns_),
+            n_checkpoints=self.n_checkpoints,
         )
 
     def _machine(self, theta):
