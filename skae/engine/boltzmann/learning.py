@@ -21,7 +21,11 @@ import torch
 from skae.engine.boltzmann.conditionals import REAL, real_columns
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import gibbs_step
-from skae.engine.boltzmann.trajectories import note_checkpoint, trajectory_of
+from skae.engine.boltzmann.trajectories import (
+    note_checkpoint,
+    tempered_particles,
+    trajectory_of,
+)
 from skae.engine.networks.layers import Network, affine_chains
 from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model
@@ -53,10 +57,11 @@ class ContrastiveDivergence(Objective):
     - ``has_real_columns``: whether visible units are Gaussian, or some of them are.
     - ``n_checkpoints``: of the parameters at most so many are kept on the way, see
       `skae.engine.boltzmann.trajectories`.
+    - ``tempered``: whether persistent chains swap rows with companions at these.
 
     What carries over from step to step, in ``state``: persistent ``chains`` (hidden units), their
     ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
-    ``variance_square`` of recent steps, the ``checkpoints``.
+    ``variance_square`` of recent steps, the ``checkpoints``, and the chains' ``companions`` there.
     """
 
     is_noisy = True
@@ -74,12 +79,14 @@ class ContrastiveDivergence(Objective):
         least_loss: float = 0.0,
         has_real_columns: bool = False,
         n_checkpoints: int = 0,
+        tempered: bool = False,
     ):
         self.machine, self.n_gibbs_steps, self.persistent = machine, n_gibbs_steps, persistent
         self.n_chains, self.penalties = n_chains, penalties
         self.visible_offset, self.log_volume = visible_offset, log_volume
         self.floor = log_volume + least_loss
-        self.has_real_columns, self.n_checkpoints = has_real_columns, n_checkpoints
+        self.has_real_columns = has_real_columns
+        self.n_checkpoints, self.tempered = n_checkpoints, tempered
         self.criterion_cost = _CRITERION_COST if has_real_columns else 1.0
         self.state = {}
         self._shares: dict[Any, torch.Tensor] = {}
@@ -116,7 +123,7 @@ class ContrastiveDivergence(Objective):
         """
         machine, n = self.machine(theta), len(x)
         if self.n_checkpoints > 0:
-            note_checkpoint(self.state, theta.flat, self.n_checkpoints)
+            self._note(machine, theta, generator)
         x = self._completed(machine, x)
         visible, hidden = self._run_chains(machine, x, generator, keep=True)
         share = self._share(n, len(visible) - n, row_weight, theta.flat)
@@ -171,12 +178,21 @@ class ContrastiveDivergence(Objective):
             before = machine.sample_hidden(x, generator, code=code[:n])
         elif before is None:
             before = machine.sample_hidden(x[torch.arange(m, device=x.device) % n], generator)
-        step = gibbs_step(machine, generator, visible_out=particles, code_out=particle_code)
-        state = particles, before
-        for _ in range(self.n_gibbs_steps - 1):
-            state = step(state)
-        # Of the last step's hidden units the means are wanted.
-        machine.sample_visible(state[1], generator, out=particles)
+        if self.tempered and "checkpoints" in self.state:
+            machine.sample_visible(before, generator, out=particles)
+            moved, companions = tempered_particles(
+                machine, self.state, particles, generator, self.n_gibbs_steps
+            )
+            particles.copy_(moved)
+            if keep:
+                self.state["companions"] = companions
+        else:
+            step = gibbs_step(machine, generator, visible_out=particles, code_out=particle_code)
+            state = particles, before
+            for _ in range(self.n_gibbs_steps - 1):
+                state = step(state)
+            # Of the last step's hidden units the means are wanted.
+            machine.sample_visible(state[1], generator, out=particles)
         if not self.persistent:
             machine.code(particles, out=particle_code)
             return visible, code
@@ -186,6 +202,16 @@ class ContrastiveDivergence(Objective):
             self.state["chains"] = machine.draw_hidden(particle_code, generator)
             self._watch(before)
         return visible, code
+
+    def _note(self, machine, theta, generator):
+        """Keep a checkpoint if it is time to, with companions where the chains are now."""
+        stay = note_checkpoint(self.state, theta.flat, self.n_checkpoints)
+        companions = self.state.get("companions")
+        if stay is not None and companions is not None:
+            new = machine.sample_visible(self.state["chains"], generator).unsqueeze(1)
+            # Those of checkpoints count from the earliest, companions from the latest.
+            order = companions.shape[1] - stay.flip(0)
+            self.state["companions"] = torch.cat([new, companions], 1)[:, order]
 
     def _watch(self, before):
         """Note which chains have moved, in windows: weights that grow may freeze them later."""

@@ -153,14 +153,15 @@ class ParallelTempering:
     """A step on states (visible,) of chains at several temperatures, ``betas`` from 1 downwards.
 
     Neighbours swap their rows with probability min(1, P_a(v_b) P_b(v_a) / P_a(v_a) P_b(v_b)),
-    even and odd pairs in turn; then every temperature takes a Gibbs step along a `TemperedPath`.
+    even and odd pairs in turn, from those of a ``parity``; then every temperature takes a Gibbs
+    step along a `TemperedPath`.
     """
 
-    def __init__(self, path, betas: torch.Tensor, generator: torch.Generator):
+    def __init__(self, path, betas: torch.Tensor, generator: torch.Generator, parity: int = 0):
         self.path, self.betas, self.generator = path, betas, generator
         self._tried = torch.zeros(len(betas) - 1, dtype=torch.float32, device=betas.device)
         self._accepted = torch.zeros_like(self._tried)
-        self._parity = 0
+        self._parity = parity if len(betas) > 2 else 0
 
     def start(self, visible: torch.Tensor) -> tuple:
         """The state in which all temperatures of a chain have its row."""

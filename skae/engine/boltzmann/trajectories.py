@@ -27,25 +27,27 @@ _FIRST_STEP, _RATIO = 10, 1.1
 _PILOT = 20
 
 
-def note_checkpoint(state: dict[str, Any], flat: torch.Tensor, most: int) -> bool:
+def note_checkpoint(state: dict[str, Any], flat: torch.Tensor, most: int) -> torch.Tensor | None:
     """Count a gradient step and keep the parameters before it, if it is time to.
 
     ``state`` gets the ``checkpoints``, of shape (n_checkpoints, n_parameters). Where there would be
     more than ``most``, every second of them is left out, and later ones come at steps of the square
-    of the ratio. Returns whether the checkpoints have changed.
+    of the ratio. Returns the numbers of those that stay, among what there was and the new one, or
+    None if nothing has changed.
     """
     n_steps = int(state.get("n_gradients", 0))
     state["n_gradients"] = n_steps + 1
     if n_steps < int(state.get("next_checkpoint", _FIRST_STEP)):
-        return False
+        return None
     ratio, new = float(state.get("checkpoint_ratio", _RATIO)), flat.detach().clone().unsqueeze(0)
     kept = torch.cat([state["checkpoints"], new]) if "checkpoints" in state else new
+    stay = torch.arange(len(kept), device=flat.device)
     if len(kept) > most:
-        # The newest stays.
-        kept, ratio = kept[(len(kept) - 1) % 2 :: 2], ratio**2
-    state["checkpoints"], state["checkpoint_ratio"] = kept, ratio
+        # The newest is among them.
+        stay, ratio = stay[(len(kept) - 1) % 2 :: 2], ratio**2
+    state["checkpoints"], state["checkpoint_ratio"] = kept[stay], ratio
     state["next_checkpoint"] = max(n_steps + 1, math.ceil(n_steps * ratio))
-    return True
+    return stay
 
 
 def trajectory_of(objective) -> dict[str, torch.Tensor]:
@@ -135,6 +137,29 @@ class TrajectoryPath:
         low, high = (self.machines[k].theta for k in (number, number + 1))
         flat = torch.lerp(low.flat, high.flat, position - number)
         return self.machines[-1].over(Parameters(high.shapes, flat))
+
+
+def tempered_particles(
+    machine, state: dict[str, Any], particles: torch.Tensor, generator, n_steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Particles after steps of parallel tempering with companions at the checkpoints.
+
+    ``state`` holds the ``checkpoints`` and, of shape (n_chains, n_checkpoints, n_visible), the
+    ``companions`` of the particles, from the latest checkpoint back; None yet: they begin where the
+    particles are. Returns both as they are after ``n_steps``.
+    """
+    companions = state.get("companions")
+    machines = checkpoint_machines(machine, state["checkpoints"])
+    if companions is None:
+        companions = particles.unsqueeze(1).expand(-1, len(machines) - 1, -1)
+    path = TrajectoryPath(machines, torch.zeros_like(machine.visible_bias), len(machines))
+    places = torch.arange(len(machines), 0, -1, device=particles.device) / len(machines)
+    parity = int(state.get("n_steps", 0)) * n_steps
+    step = ParallelTempering(path, places.to(particles.dtype), generator, parity % 2)
+    rows = (torch.cat([particles.unsqueeze(1), companions], 1),)
+    for _ in range(n_steps):
+        rows = step(rows)
+    return rows[0][:, 0], rows[0][:, 1:]
 
 
 def evenly_spaced(

@@ -12,7 +12,7 @@ from skae.engine.boltzmann.deep_training import deep_boltzmann_machine
 from skae.engine.networks.penalties import check_penalties
 from skae.estimators.boltzmann.deep_pretraining import pretrained
 from skae.estimators.boltzmann.machines import base_bias
-from skae.estimators.boltzmann.rbm import RBM, check_visible
+from skae.estimators.boltzmann.rbm import RBM, check_tempering, check_visible
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
@@ -141,6 +141,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         `skae.engine.networks.penalties`.""",
     )
     n_checkpoints: int = preset(RBM, "n_checkpoints", default=0)
+    tempered: bool = preset(RBM, "tempered", default=False)
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
@@ -263,6 +264,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
             visible_offset=fill if self.centered else None,
             log_volume=log_volume(self.columns_),
             n_checkpoints=self.n_checkpoints,
+            tempered=self.tempered,
         )
 
     def _facts(self, X, weight, columns, *, is_whole):
@@ -287,5 +289,6 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
                 f"pretraining={self.pretraining!r} is no RBM, whose parameters of training the "
                 "machines that start this one would take. Use RBM(...), 'unsupervised' or None."
             )
+        check_tempering(self, is_persistent=True)
         check_visible(self.visible)
         check_penalties(self._all_penalties(), (0.0, 1.0))

@@ -172,6 +172,13 @@ class RBM(BoltzmannSampling, Transformer):
         at gradient steps of a steady ratio: the path along which ``method="trajectory"`` samples
         and estimates log Z. 0: none.""",
     )
+    tempered: bool = parameter(
+        default=False,
+        constraints=["boolean"],
+        doc="""Whether persistent chains of training swap rows with companions that run at the
+        checkpoints (parallel trajectory tempering): modes that drift apart are visited still. A
+        step costs as much as one for each checkpoint.""",
+    )
     n_scored_columns: int | None = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
@@ -321,6 +328,7 @@ class RBM(BoltzmannSampling, Transformer):
             visible_offset=self.columns_.mean_like(bias) if self.centered else None,
             log_volume=log_volume(self.columns_),
             n_checkpoints=self.n_checkpoints,
+            tempered=self.tempered,
         )
 
     def _machine(self, theta):
@@ -349,8 +357,19 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
+        check_tempering(self, self.persistent)
         check_visible(self.visible)
         check_penalties(self._all_penalties(), (0.0, 1.0))
+
+
+def check_tempering(model, is_persistent: bool) -> None:
+    """Raise a ValueError for chains of training that have nothing to swap with."""
+    if model.tempered and not (is_persistent and model.n_checkpoints > 0):
+        lacking = "n_checkpoints=10 or so" if is_persistent else "persistent=True"
+        raise ValueError(
+            "tempered=True lets persistent chains swap with companions at checkpoints of the "
+            f"training: it needs {lacking}."
+        )
 
 
 def check_visible(chosen) -> None:

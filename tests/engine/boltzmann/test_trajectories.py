@@ -89,10 +89,13 @@ def parted():
 def test_checkpoints_are_few_and_at_steady_ratios(most):
     state, n_steps = {}, 20_000
     for step in range(n_steps):
-        changed = note_checkpoint(state, torch.tensor([float(step)]), most)
+        before = state.get("checkpoints", torch.empty(0, 1)).flatten()
+        stay = note_checkpoint(state, torch.tensor([float(step)]), most)
         kept = state.get("checkpoints", torch.empty(0, 1)).flatten()
         # The newest is the one of this step whenever there is a new one.
-        assert not changed or kept[-1] == step
+        if stay is not None:
+            assert kept.tolist() == torch.cat([before, torch.tensor([float(step)])])[stay].tolist()
+            assert kept[-1] == step
         assert len(kept) <= most
     assert len(kept) >= most // 2
     # In order, each further from the start than the one before by the same factor, but for
@@ -229,6 +232,57 @@ def test_chains_cross_where_gibbs_steps_do_not(parted, generator):
     # All chains began at one pattern; half of them are at the other one.
     assert 0.35 < float((run.samples[0].mean(1) > 0.5).double().mean()) < 0.65
     assert float(chains.step.swap_rates.min()) > 0.3
+
+
+@pytest.mark.parametrize("tempered", [False, True])
+def test_chains_of_training_cross_if_tempered(tempered, parted, generator):
+    machine, checkpoints, _ = parted
+    objective = ContrastiveDivergence(
+        machine.over, persistent=True, n_chains=200, n_checkpoints=10, tempered=tempered
+    )
+    objective.state["checkpoints"] = checkpoints
+    x, gradient = torch.ones(10, 8, dtype=torch.float64), machine.theta.empty_like()
+    with torch.no_grad():
+        for _ in range(120):
+            # No step is taken: the law of the chains is that of one machine.
+            objective.gradient(machine.theta, x, generator, gradient)
+    on = float(machine.visible_input(objective.state["chains"]).gt(0).double().mean())
+    # All chains began at one of the two patterns.
+    assert (0.35 < on < 0.65) if tempered else on == 1.0
+    # A checkpoint was added at step 10, of this machine, and later ones: companions follow.
+    if tempered:
+        n_checkpoints = len(objective.state["checkpoints"])
+        assert 5 <= n_checkpoints <= 10
+        assert objective.state["companions"].shape == (200, n_checkpoints, 8)
+
+
+def test_companions_stay_with_their_checkpoints(generator):
+    shapes = BipartiteMachine.shapes(6, 1)
+
+    def machine_of(theta):
+        return BipartiteMachine(theta, Bernoulli())
+
+    objective = ContrastiveDivergence(
+        machine_of, persistent=True, n_chains=500, n_checkpoints=4, tempered=True
+    )
+    theta, gradient = (
+        Parameters(shapes, dtype=torch.float64),
+        Parameters(shapes, dtype=torch.float64),
+    )
+    theta.flat.zero_()
+    x = torch.ones(10, 6, dtype=torch.float64)
+    with torch.no_grad():
+        for step in range(200):
+            # Visible units alone, whose biases grow: the law at each checkpoint is known.
+            theta["visible_bias_0"].fill_(-2 + 0.02 * step)
+            objective.gradient(theta, x, generator, gradient)
+    means = objective.state["companions"].mean((0, 2)).flip(0)
+    bias = torch.stack(
+        [Parameters(shapes, c)["visible_bias_0"][0] for c in objective.state["checkpoints"]]
+    )
+    # 3000 draws each, by a swap or not.
+    assert (means - torch.sigmoid(bias)).abs().max() < 4.5 * 0.5 / math.sqrt(3000)
+    assert bias.diff().min() > 0.1
 
 
 def test_places_are_those_between_which_laws_differ_equally(generator):

@@ -143,6 +143,30 @@ def test_without_checkpoints_there_is_no_trajectory(machines, rows, call):
         getattr(clone(model), call)(*arguments)
 
 
+def test_training_by_tempered_chains(rows):
+    rbm = RBM(6, visible=VISIBLE, persistent=True, tempered=True, **SETTINGS).fit(rows)
+    deep = DeepBoltzmannMachine((5, 4), visible=VISIBLE, tempered=True, **SETTINGS).fit(rows)
+    normal = -np.log(rows[:, 0].std() * np.sqrt(2 * np.pi * np.e))
+    p, q = rows[:, 1].mean(), rows[:, 2:].mean(axis=0)
+    alone = normal + p * np.log(p) + (1 - p) * np.log(1 - p) + (q * np.log(q)).sum()
+    for model in (rbm, deep):
+        # It learns: better than independent columns, by a margin.
+        assert log_likelihood(model, rows).mean() > alone + 0.15
+    parts = RBM(6, visible=VISIBLE, persistent=True, tempered=True, **SETTINGS)
+    for _ in range(3):
+        parts.partial_fit(rows)
+    assert parts._training_state["objective"]["companions"].shape[1] == len(parts.trajectory_)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "lacking"),
+    [({"n_checkpoints": 0, "persistent": True}, "n_checkpoints=10"), ({}, "persistent=True")],
+)
+def test_tempering_needs_chains_and_checkpoints(rows, parameters, lacking):
+    with pytest.raises(ValueError, match=f"tempered=True .*needs {lacking}"):
+        RBM(4, tempered=True, **{**SETTINGS, **parameters}).fit(rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
