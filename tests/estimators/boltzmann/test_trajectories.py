@@ -153,7 +153,7 @@ def test_training_by_tempered_chains(rows):
         # It learns: better than independent columns, by a margin.
         assert log_likelihood(model, rows).mean() > alone + 0.15
     parts = RBM(6, visible=VISIBLE, persistent=True, tempered=True, **SETTINGS)
-    for _ in range(3):
+    for _ in range(6):
         parts.partial_fit(rows)
     assert parts._training_state["objective"]["companions"].shape[1] == len(parts.trajectory_)
 
