@@ -70,7 +70,7 @@ ESTIMATORS = {
     "images": {"face", "auto_encoders"},
     "recurrent": {"face", "auto_encoders", "density"},
     "stacks": {"face", "density", "auto_encoders", "targets"},
-    "boltzmann": {"face", "stacks"},
+    "boltzmann": {"face", "density", "stacks"},
     "sparse": {"face", "images"},
     "supervised": {"face", "auto_encoders", "labels", "stacks", "tables", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},

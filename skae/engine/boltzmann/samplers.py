@@ -144,6 +144,30 @@ def gibbs_step(machine, generator: torch.Generator, *, visible_out=None, code_ou
     return step
 
 
+class ClampedUnits:
+    """Visible units of a machine of which some have given values in each chain.
+
+    ``is_given`` and ``values`` have shape (n_chains, n_visible). Draws of several rows for each
+    chain lie together. What is drawn are the others given these: energies are as they were.
+    """
+
+    def __init__(self, units, is_given: torch.Tensor, values: torch.Tensor):
+        self.units, self.is_given, self.values = units, is_given, values
+
+    def __getattr__(self, name):
+        return getattr(self.units, name)
+
+    def sample(self, a, generator, precision=None, out=None) -> torch.Tensor:
+        """One draw of each column that is free, and the values of the others."""
+        return self.on(self.units.sample(a, generator, precision, out))
+
+    def on(self, visible: torch.Tensor) -> torch.Tensor:
+        """Write the given values into rows, and return these."""
+        n_rows, n_chains = len(visible), len(self.values)
+        chain = torch.arange(n_rows, device=visible.device) * n_chains // n_rows
+        return visible.copy_(torch.where(self.is_given[chain], self.values[chain], visible))
+
+
 def gibbs_state(machine, visible: torch.Tensor, generator: torch.Generator) -> tuple:
     """A state to start from: visible units, and hidden ones drawn given them."""
     return visible, machine.sample_hidden(visible, generator)

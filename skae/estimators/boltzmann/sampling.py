@@ -1,5 +1,6 @@
 """Sampling from Boltzmann machines."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from skae._validation import check_choice, check_count, check_is_fitted, make_ge
 from skae._warnings import warn
 from skae.engine.boltzmann.samplers import (
     SAMPLERS,
+    ClampedUnits,
     Schedule,
     check_sampler,
     gibbs_state,
@@ -18,6 +20,7 @@ from skae.engine.boltzmann.samplers import (
     make_chains,
     run_chains,
 )
+from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import place_of
 from skae.estimators.boltzmann import likelihoods
 from skae.estimators.boltzmann.machines import (
@@ -28,6 +31,7 @@ from skae.estimators.boltzmann.machines import (
     rows_of,
     sampling,
 )
+from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.face.parameters import document_methods
 
 # After fewer steps than this, nothing can be told of how chains move.
@@ -82,6 +86,7 @@ class BoltzmannSampling:
         n_chains=None,
         n_temperatures=1,
         method="auto",
+        fixed=None,
         random_state=None,
     ):
         """Draw rows from the model's distribution by chains of samples.
@@ -111,6 +116,9 @@ class BoltzmannSampling:
             ``n_temperatures`` places or, where that is 1, at every checkpoint. Or one of your own,
             a function of a machine and a generator that returns a step, from a state (visible
             units, hidden units) to the next; see `skae.engine.boltzmann.samplers`.
+        fixed : dict or array-like of shape (n_features,) or (n_rows, n_features), default=None
+            Values that columns are to have, samples given these: a dict from columns to values, or
+            rows with NaN where nothing is fixed, one for all chains or one for each, in turn.
 
         Returns
         -------
@@ -137,6 +145,8 @@ class BoltzmannSampling:
         if n_chains is None:
             n_chains = min(n_samples, 100) if start is None else min(n_samples, start.shape[0])
         check_count("n_chains", n_chains, 1)
+        given = None if fixed is None else _given_rows(self, fixed, n_samples)
+        n_chains = n_chains if given is None else max(n_chains, len(given))
 
         machine, name = machine_of(self), type(self).__name__
         checkpoints = None
@@ -163,8 +173,13 @@ class BoltzmannSampling:
                 # A companion, thrown away: two chains that never move, in different states,
                 # are stuck; one alone may be where the only state is.
                 visible = torch.cat([visible, independent.start(1, generator)])
-            given = bias, n_temperatures, checkpoints
-            known = dict(zip(("base_bias", "n_temperatures", "checkpoints"), given, strict=True))
+            if given is not None:
+                every = torch.arange(len(visible), device=place.device) % len(given)
+                rows = rows_of(self, given, place).take(every)
+                machine.units = _clamped(machine, rows)
+                visible = machine.units.on(visible)
+            known = {"base_bias": bias, "n_temperatures": n_temperatures}
+            known["checkpoints"] = checkpoints
             chains = make_chains(make, machine, generator, **known)
             run = run_chains(
                 chains.step,
@@ -222,6 +237,43 @@ def _report_swaps(swap_rates, n_temperatures) -> str | None:
         "chains hardly profit from the hot ones. Use more n_temperatures (now "
         f"{n_temperatures})."
     )
+
+
+def _given_rows(model, fixed, n_samples) -> np.ndarray:
+    """Rows as encoded, NaN in columns that are free; a ValueError for what cannot be fixed."""
+    twin, columns = copy.copy(model), model.columns_
+    least, most = columns.minimum.copy(), columns.maximum.copy()
+    for name, own in columns.parts:
+        if UNITS[name].domain is not None:
+            # A machine knows of all states, also those that no training row was in.
+            least[own], most[own] = UNITS[name].domain
+    # Of rows with gaps, as of a loss, categories may be unknown.
+    twin.columns_ = columns.replaced(parameter="loss", minimum=least, maximum=most)
+    twin._accepts_gaps = True
+    rows = fixed_rows(twin, fixed)
+    if len(rows) > n_samples:
+        raise ValueError(
+            f"fixed has {len(rows)} rows, more than n_samples={n_samples}: use one for all "
+            "samples, or n_samples as many as there are rows."
+        )
+    is_given = ~np.isnan(rows)
+    if is_given.all():
+        raise ValueError("fixed gives all columns a value: nothing is left to draw.")
+    for name, columns in model.columns_.parts:
+        own = is_given[:, columns]
+        if UNITS[name].sums_to_one and (own.any(axis=1) & ~own.all(axis=1)).any():
+            raise ValueError(
+                f"fixed gives values to some of the columns {list(columns)}, which are one "
+                "category: fix all of them or none."
+            )
+    return rows
+
+
+def _clamped(machine, rows) -> ClampedUnits:
+    """The visible units of a machine, of which some have the values of rows; NaN is free."""
+    others = rows.new_full((len(rows), machine.n_visible - rows.shape[1]), math.nan)
+    rows = torch.cat([rows, others], 1)
+    return ClampedUnits(machine.units, ~torch.isnan(rows), rows.nan_to_num(0.0))
 
 
 def _sampler(method, n_temperatures) -> tuple[Callable, list[str]]:
