@@ -268,7 +268,8 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         )
 
     def _facts(self, X, weight, columns, *, is_whole):
-        return {"layer_loss_curves_": []}
+        facts = super()._facts(X, weight, columns, is_whole=is_whole)
+        return facts | {"layer_loss_curves_": []}
 
     def _machine(self, theta):
         """The machine of such parameters."""

@@ -59,7 +59,7 @@ def checkpoints_of(model, machine: BipartiteMachine, purpose: str) -> torch.Tens
     if kept is None or len(kept) == 0:
         raise ValueError(
             f"{purpose} goes along the training of this {type(model).__name__}, which has kept no "
-            "checkpoints. Fit with n_checkpoints=20 or so."
+            "checkpoints. Fit with n_checkpoints=20 or so, for 10 gradient steps at least."
         )
     flat = machine.theta.flat
     if kept.shape[1] != len(flat):
