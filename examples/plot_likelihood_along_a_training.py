@@ -82,7 +82,7 @@ for label, estimates, shift in (("training", along, -0.1), ("temperatures", temp
     right.errorbar(number + shift, excess, errors, fmt="o", ms=3, label=label)
 right.axhline(0, color="k", lw=1)
 right.set(xlabel="checkpoint", title="Estimated less exact, two standard errors")
-right.legend(title="annealed along")
+right.legend(title="annealed along", loc="upper left")
 plt.show()
 
 backwards = rbm.annealed_likelihood(test, n_temperatures=300, random_state=1)
