@@ -70,7 +70,7 @@ ESTIMATORS = {
     "images": {"face", "auto_encoders"},
     "recurrent": {"face", "auto_encoders", "density"},
     "stacks": {"face", "density", "auto_encoders", "targets"},
-    "boltzmann": {"face", "stacks"},
+    "boltzmann": {"face", "density", "stacks"},
     "sparse": {"face", "images"},
     "supervised": {"face", "auto_encoders", "labels", "stacks", "tables", "targets"},
     "tangents": {"face", "auto_encoders", "stacks", "supervised", "targets"},
@@ -291,8 +291,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 166
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 34_900
+    assert len(FILES) <= 170
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 35_500
 
 
 def test_signatures_are_short():

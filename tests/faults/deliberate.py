@@ -752,7 +752,7 @@ FAULTS = [
     _problem("the ridge is not in the Gram matrix", "    gram.diagonal().add_(ridge)\n", ""),
     _dictionaries(
         "atoms are moved one after another as if at once",
-        "            step[position + 1 :].addr_(following, dictionary[atom] - before, alpha=-1)\n",
+        "        step[j + 1 :].addr_(gram[j, j + 1 :], atoms[j] - before, alpha=-1)\n",
         "",
     ),
     _dictionaries(

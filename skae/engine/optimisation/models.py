@@ -8,7 +8,7 @@ constructor parameters and the columns of the data, `fit_model` trains it, and
 import math
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,7 @@ class Model:
     - ``at_level(noise)``: the same model for rows with Gaussian noise of such a standard deviation.
       None: it is not told of it.
     - ``measure(theta, x, generator)``: what is known after training, tensors by name.
+    - ``remember(objective)``: what the objective knows after training, tensors by name.
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
@@ -57,6 +58,8 @@ class Model:
     - ``largest_alpha(theta, x)``: the weight of the sparsity penalty from which on each row's code
       is zero.
     - ``report(objective)``: what to warn of after a training on it, or None.
+    - ``earlier(X, weight)``: the `Start` that an earlier phase of the same fit learns from rows in
+      their own units. None: a fit begins as ``start_`` says.
     - ``numbers_per_row``: what a training step holds for each row, beyond the row and its code.
     - ``keeps_state``: whether what the objective knows of the rows so far outlives a training.
     """
@@ -77,6 +80,7 @@ class Model:
     has_potential: bool = False
     at_level: Callable[[float], "Model"] | None = None
     measure: Callable[..., dict[str, torch.Tensor]] | None = None
+    remember: Callable[[Any], dict[str, torch.Tensor]] | None = None
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
     decoder: tuple[Any, ...] | None = None
@@ -86,6 +90,7 @@ class Model:
     untied: Callable[[dict], dict] | None = None
     largest_alpha: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
     report: Callable[[Any], str | None] | None = None
+    earlier: Callable[[Any, np.ndarray | None], "Start"] | None = None
     numbers_per_row: int = 0
     keeps_state: bool = False
 
@@ -170,12 +175,14 @@ class Start:
       the random numbers and what the objective knows. Else only the last, where a model keeps it.
     - ``was_learned``: whether the weights are what an earlier phase of the same fit has learned,
       which a training that makes them worse may not replace.
+    - ``facts``: what else is known of that phase, by the names of attributes.
     """
 
     weights: dict[str, np.ndarray] | None = None
     state: dict[str, Any] | None = None
     resumes: bool = False
     was_learned: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 AFRESH = Start()
@@ -186,7 +193,7 @@ Listener = Callable[[Parameters, Epoch], Any]
 class Fitted(NamedTuple):
     """What `fit_model` returns: the learned ``weights``, arrays by name, how the training went, the
     objective after the last step, the ``state`` from which a later training can resume, and what
-    the model was ``measured`` to be on some of the rows.
+    the model was ``measured`` to be on some of the rows, or remembers of its training.
     """
 
     weights: dict[str, np.ndarray]
@@ -257,6 +264,8 @@ class Task:
         }
         weights = run.theta.to_numpy()
         found = measured(self.model, run.theta, self.data)
+        if self.model.remember is not None:
+            found |= _to_arrays(self.model.remember(run.objective))
         return Fitted(weights, training, run.objective, state, found)
 
 

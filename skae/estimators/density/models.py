@@ -15,8 +15,7 @@ from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
 from skae.estimators.face.grids import is_binary
-from skae.estimators.face.training import usable_place
-from skae.estimators.face.transformer import check_same_weights
+from skae.estimators.face.training import check_same_weights, usable_place
 
 # Standard deviations whose squares float32 holds, with room for sums over columns.
 _LEAST, _MOST = 1e-15, 1e15

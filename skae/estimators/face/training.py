@@ -308,6 +308,29 @@ class CallbackBridge:
             )
 
 
+def started(
+    estimator: TrainedModel, model: Model, start: Start, X, weight: np.ndarray | None
+) -> Start:
+    """Where a training of checked rows begins: after what a fit learns before it, if it does."""
+    if start.weights is None and not start.resumes and model.earlier is not None:
+        start = model.earlier(X, weight)
+    if start.weights is not None:
+        check_same_weights(estimator, model, start.weights)
+    return start
+
+
+def check_same_weights(
+    estimator: TrainedModel, model: Model, weights: dict[str, np.ndarray]
+) -> None:
+    """Raise a ValueError if parameters have changed that set which weights there are."""
+    if {name: array.shape for name, array in weights.items()} != dict(model.shapes):
+        raise ValueError(
+            f"Parameters that set which weights this {type(estimator).__name__} has, such as "
+            "the number or sizes of its layers, have changed since it was fitted. Set them "
+            "back, or call fit with warm_start=False."
+        )
+
+
 def run_training(
     estimator: TrainedModel,
     model: Model,

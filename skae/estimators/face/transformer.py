@@ -49,10 +49,12 @@ from skae.estimators.face.scikit_learn import (
 from skae.estimators.face.training import (
     CallbackBridge,
     TrainedModel,
+    check_same_weights,
     place_for,
     rows_for,
     run_training,
     settings_of,
+    started,
     usable_place,
     weights_at,
 )
@@ -342,8 +344,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             if bridge is not None:
                 bridge.report("given", {})
             return Training([], [], {}, "given", 0), FittedModel.of(model, self.weights_, place)
-        if start.weights is not None:
-            check_same_weights(self, model, start.weights)
+        start = started(self, model, start, X, weight)
+        vars(self).update(start.facts)
         generator = make_generator(self.random_state, place.device)
         index, held_out = rows_that_count(X.shape[0], weight), None
         if holds_out:
@@ -429,15 +431,3 @@ def _without_gaps(X):
 def mean_score(scores: np.ndarray, sample_weight=None) -> float:
     """The mean of scores of rows, weighted if there are weights."""
     return float(np.average(scores, weights=check_weights(sample_weight, scores)))
-
-
-def check_same_weights(
-    estimator: TrainedModel, model: Model, weights: dict[str, np.ndarray]
-) -> None:
-    """Raise a ValueError if parameters have changed that set which weights there are."""
-    if {name: array.shape for name, array in weights.items()} != dict(model.shapes):
-        raise ValueError(
-            f"Parameters that set which weights this {type(estimator).__name__} has, such as "
-            "the number or sizes of its layers, have changed since it was fitted. Set them "
-            "back, or call fit with warm_start=False."
-        )
