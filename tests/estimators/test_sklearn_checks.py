@@ -104,12 +104,12 @@ OTHER_WAYS = [
     OutlierDetector(n_members=1),
 ]  # fmt: skip
 # What the checks of these are called. Those that are not here ask for names, arguments, tags,
-# and words of errors.
+# formats and words of errors.
 OF_NUMBERS = (
     "classifiers_train", "decision_proba_consistency", "dict_unchanged", "dtypes", "fit2d_1feature",
     "fit2d_1sample", "idempotent", "nan_inf", "n_iter",
     "one_label", "outliers_train", "pickle", "preserve_dtypes", "regressors_train",
-    "sample_order_invariance", "sample_weight", "sparse_array",
+    "sample_order_invariance", "sample_weight",
     "subset_invariance", "supervised_y", "transformer_general",
 )  # fmt: skip
 
