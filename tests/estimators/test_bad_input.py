@@ -375,7 +375,7 @@ def bad_data(X, takes_gaps=False, takes_text=False):
 @each_case
 def test_bad_data_are_refused(case):
     model = case.make()
-    fitted = case.fit()
+    fitted = case.fitted
     takes_gaps, takes_text = get_tags(model).input_tags.allow_nan, hasattr(fitted, "encoding_")
     for data, match in bad_data(case.X, takes_gaps, takes_text):
         y = None if case.y is None else case.y[: len(data)]
@@ -400,7 +400,7 @@ def test_other_feature_names(case):
 
 @each_learner
 def test_bad_data_are_refused_by_every_method(case):
-    model = case.fit()
+    model = case.fitted
     methods = [name for name in ("score_samples", "score", "reconstruct") if hasattr(model, name)]
     data = case.X.copy()
     data[3, 1] = np.nan
@@ -426,7 +426,7 @@ def test_bad_data_are_refused_by_every_method(case):
 
 @each_learner
 def test_wrong_number_of_features_in_continued_training(case):
-    model = case.fit()
+    model = case.fitted
     before = state_of(model)
     for method in (model.partial_fit, model.set_params(warm_start=True).fit):
         with pytest.raises(ValueError, match=r"3 features.*expecting"):
@@ -459,7 +459,7 @@ def test_likelihoods_are_of_the_domain_of_the_loss(counts):
 
 @each_trained
 def test_bad_weights_are_refused(case):
-    model = case.fit() if case in LEARNERS else None
+    model = case.fitted if case in LEARNERS else None
     for weight, match in BAD_WEIGHTS.values():
         assert_refused(case.make(), case.X, match, y=case.y, sample_weight=weight)
         if model is not None:
@@ -674,7 +674,7 @@ def test_small_integers_of_numpy_are_numbers(case):
 
 @each_trained
 def test_failure_inside_training_leaves_a_fitted_model_as_it_was(case, fail_in_training):
-    model = case.fit()
+    model = case.fitted
     model.set_params(**{name: True for name in model.get_params() if name.endswith("verbose")})
     before, expected = state_of(model), case.output(model)
     fail_in_training(RuntimeError("an error in the middle"))
@@ -758,7 +758,7 @@ def test_divergence_in_partial_fit_leaves_the_model_as_it_was(case, explode):
     ("name", "early_stopping", "factor"),
     [
         *itertools.product(["AutoEncoder"], [False, True], [1e9, 1e200, np.inf, np.nan]),
-        *itertools.product(["RBM", "PSD"], [False, True], [1e9, np.nan]),
+        *itertools.product(["RBM", "PSD"], [False], [1e9, np.nan]),
     ],
 )
 def test_divergence_later_keeps_the_best_finite_weights(name, explode, factor, early_stopping):

@@ -28,7 +28,7 @@ SOME_BYTES = 400
 def test_every_estimator_comes_back(case, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of models that are hardly trained
-        model = case.fit()
+        model = case.fitted
     skae.save(model, tmp_path / "model")
     again = skae.load(tmp_path / "model")
     assert type(again) is type(model)

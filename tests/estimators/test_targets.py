@@ -289,7 +289,7 @@ def test_tensors_as_codes_and_dictionaries(make, X):
 
 @pytest.mark.parametrize("case", PREDICTORS, ids=str)
 def test_predictors_check_what_they_score(case):
-    model = case.fit()
+    model = case.fitted
     for y, weight in ((case.y[:-1], None), (case.y, np.ones(39)), (case.y, -np.ones(40))):
         with pytest.raises(ValueError, match=r"inconsistent|expected|Negative"):
             model.score(case.X, y, sample_weight=weight)

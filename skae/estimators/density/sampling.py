@@ -22,8 +22,8 @@ from skae.engine.density.chains import CHAINS, annealed, levels_between
 from skae.engine.density.denoisers import Clamp, Denoiser
 from skae.engine.optimisation.devices import place_of, require_memory, suitable_threads
 from skae.estimators.density.fixed import fixed_rows
-from skae.estimators.density.grids import on_grid
 from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
+from skae.estimators.face.grids import on_grid
 from skae.estimators.face.parameters import check_function
 from skae.estimators.face.progress import StepLine
 
@@ -215,7 +215,7 @@ def in_data_form(model, values: np.ndarray, are_means: bool):
         return model._decoded(values)
     values = model.columns_.in_data_units(values)
     ends = model.columns_.minimum, model.columns_.maximum
-    values = on_grid(values, model.grid_, *(end.astype(values.dtype) for end in ends))
+    values = on_grid(values, model.columns_.grid, *(end.astype(values.dtype) for end in ends))
     return values if model.encoding_ is None else model.encoding_.decode(values, rounds=True)
 
 

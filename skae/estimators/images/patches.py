@@ -220,7 +220,7 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
 
 def _clone_transformer(name, model):
-    if not (hasattr(model, "fit") and hasattr(model, "transform")) or isinstance(model, type):
+    if not (hasattr(model, "fit") and hasattr(model, "transform")):
         raise ValueError(
             f"{name}={model!r} has to be a transformer: an instance with fit and transform."
         )

@@ -142,8 +142,8 @@ class SupervisedStack(TrainedModel):
 
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, then train them and the output on the targets.
 

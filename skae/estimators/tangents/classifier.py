@@ -414,8 +414,8 @@ class ManifoldTangentClassifier(ClassifyingStack):
         X = check_rows(self, X, reset=False)
         return self.source_.directions(X)
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, find the tangents, and train all with the output on both.
 
