@@ -247,10 +247,12 @@ class ConvolutionalPSD(Transformer):
 
     def _model(self, place):
         convolution = self._convolution(self.image_shape_, self.filter_shape_)
-        if convolution.maps_shape != self.output_shape_:
+        filter_shape = self._find_filter_shape(self.image_shape_)
+        if convolution.maps_shape != self.output_shape_ or filter_shape != self.filter_shape_:
             raise ValueError(
-                "stride or padding have changed since this ConvolutionalPSD was fitted, and with "
-                "them the number of codes. Set them back, or call fit with warm_start=False."
+                "filter_shape, stride or padding have changed since this ConvolutionalPSD was "
+                "fitted, and with them its filters or the number of codes. Set them back, or call "
+                "fit with warm_start=False."
             )
         return model_of(
             self,

@@ -296,6 +296,14 @@ def test_what_cannot_be_is_refused(parameters, message, bars):
     assert not [name for name in vars(model) if name.endswith("_")]
 
 
+@pytest.mark.parametrize("method", ["transform", "partial_fit", "fit"])
+def test_a_changed_size_of_filters_is_noticed(bars, method):
+    model = small(max_iter=1, filter_shape=3, warm_start=True).fit(bars)
+    # It would go on with the filters that there are, whatever was asked for.
+    with pytest.raises(ValueError, match=r"filter_shape, .* have changed since"):
+        getattr(model.set_params(filter_shape=2), method)(bars)
+
+
 def test_changed_geometry_is_noticed(bars):
     model = small(max_iter=1).fit(bars).set_params(stride=2)
     # Filters would fit, but the codes would be others than those that were announced.
