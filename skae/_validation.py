@@ -11,6 +11,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._missing import is_pandas_na
@@ -20,8 +21,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
 
 __all__ = [
-    "HasMethods", "Interval", "Registered", "StrOptions", "as_array", "check_choice",
-    "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
+    "BaseSearchCV", "HasMethods", "Interval", "Registered", "StrOptions", "as_array",
+    "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
     "check_no_infinity", "check_number", "check_one_hot", "check_pair", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
     "is_missing", "make_generator", "random_numbers",

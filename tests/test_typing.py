@@ -12,17 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.base import BaseEstimator
+from registry import is_estimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 import skae
 
 ROOT = Path(__file__).parents[1]
-ESTIMATORS = [
-    member
-    for member in (getattr(skae, name) for name in skae.__all__)
-    if isinstance(member, type) and issubclass(member, BaseEstimator)
-]
+ESTIMATORS = [member for member in map(vars(skae).get, skae.__all__) if is_estimator(member)]
 
 # A user's script. A comment says what mypy has to say of its line; of the others nothing.
 SNIPPET = """

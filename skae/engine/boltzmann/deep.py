@@ -29,7 +29,8 @@ import torch
 
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.networks.layers import Network
-from skae.engine.networks.units import Bernoulli, Mixed
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.devices import bernoulli
 from skae.engine.optimisation.parameters import Parameters
 

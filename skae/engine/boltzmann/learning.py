@@ -26,8 +26,8 @@ from skae.engine.boltzmann.trajectories import (
     tempered_particles,
     trajectory_of,
 )
+from skae.engine.networks.forward import Forward
 from skae.engine.networks.layers import Network, affine_chains
-from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from skae.engine.networks.corruptions import corrupted
+from skae.engine.networks.forward import Forward
 from skae.engine.networks.gaps import observed, observed_loss
 from skae.engine.networks.layers import Network, decode, initialize_
-from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 

@@ -8,7 +8,8 @@ import torch
 from scipy import sparse
 
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
-from skae.engine.networks.units import UNITS, Mixed
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.rows import summarize_columns
 from skae.estimators.face.kinds import kinds_of
 from skae.frames.encoding import parts_of

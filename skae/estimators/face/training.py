@@ -1,9 +1,12 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Hashable
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
+import joblib
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -335,12 +338,14 @@ def run_training(
     bridge: CallbackBridge | None = None,
     listener: Listener | None = None,
     rate: str | None = None,
+    role: Hashable = None,
 ) -> Fitted:
     """`fit_model`, with an estimator's progress line and callbacks; warns of how it ended.
 
     ``settings`` are by default those that the estimator's parameters are. ``listener`` is told of
     the parameters and every `Epoch`, besides those that show progress. ``rate`` is what the
-    learning rate is, where it is not the estimator's.
+    learning rate is, where it is not the estimator's, and ``role`` what tells the model from others
+    of the same estimator, where its parameters and the number of codes do not.
     """
     settings = settings_of(estimator) if settings is None else settings
     name = type(estimator).__name__
@@ -354,7 +359,9 @@ def run_training(
         listeners.append(listener)
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
     follows = follows_on_interrupted()
-    fitted = fit_model(model, data, settings, start, generator=generator, listener=tell, name=name)
+    options = {"generator": generator, "listener": tell, "name": name}
+    identity = partial(_identity, estimator, model.n_codes, role)
+    fitted = fit_model(model, data, settings, start, **options, identity=identity)
     if line is not None:
         line.finish()
     if fitted.training.outcome == "interrupted":
@@ -364,6 +371,14 @@ def run_training(
     if trouble is not None:
         warn(f"{name}: {trouble}", ConvergenceWarning)
     return fitted
+
+
+def _identity(estimator, *others):
+    """What tells an estimator's model from others; None where its parameters cannot be compared."""
+    try:
+        return joblib.hash((type(estimator), estimator.get_params(), *others))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
 
 
 def reconstructed(model, X):

@@ -23,8 +23,9 @@ from skae.engine.boltzmann.samplers import (
     parallel_tempering,
     run_chains,
 )
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.penalties import CodeKL, WeightDecay
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 
 SIZES = [(5, 4, 3), (5, 4, 3, 4)]

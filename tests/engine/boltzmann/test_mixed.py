@@ -20,12 +20,13 @@ from skae.engine.boltzmann.samplers import (
     parallel_tempering,
     run_chains,
 )
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial, OneHotGroups
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial, OneHotGroups
 from skae.engine.optimisation.models import some_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
-from skae.engine.optimisation.training import Data, Settings, train
+from skae.engine.optimisation.training import Data, Run, Settings, train
 
 N_HIDDEN, N_CHAINS, LIMIT = 3, 20_000, 1e-5
 # Kinds of columns: b a binary one, r a real one, a digit a category of so many columns.
@@ -494,6 +495,6 @@ def test_fewer_rows_are_probed_where_terms_are_costly():
         rows = make_rows(x.numpy(), None, None, dtype=torch.float64, device=torch.device("cpu"))
         data = Data(rows, index, some_of(index))
         settings = Settings(OPTIMIZERS["sgd"](0.0), 0.01, max_iter=2)
-        train(machine.theta, objective, data, settings, torch.Generator().manual_seed(0))
+        train(Run(machine.theta, objective, data, settings, torch.Generator().manual_seed(0)))
         # A tenth of an epoch's time at most, but 32 rows at least; 500 of cheap ones.
         assert set(seen) == {expected}

@@ -23,7 +23,8 @@ from skae.engine.boltzmann.trajectories import (
     note_checkpoint,
     trajectory_of,
 )
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 
 LIMIT = 1e-5
