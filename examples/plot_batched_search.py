@@ -6,8 +6,8 @@ How much noise, and how strong a contraction? The answer is another one for each
 search. :class:`~skae.BatchedGridSearchCV` trains all candidates of one shape on all folds as one
 model. Claims, checked here on 300 handwritten digits:
 
-- its scores are those of :class:`~sklearn.model_selection.GridSearchCV`, which trains them one after
-  the other;
+- its scores are those of :class:`~sklearn.model_selection.GridSearchCV`, which trains one after the
+  other;
 - candidates that differ in the classifier alone share their auto-encoder;
 - what the search finds is right on rows that it has not seen: the best candidates there are better
   than the worst, and both scores rank candidates alike.

@@ -2,6 +2,7 @@
 
 import collections.abc
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def mypy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mypy")
     snippet = folder / "snippet.py"
     snippet.write_text(SNIPPET)
-    settings = ["--config-file", "pyproject.toml", "--cache-dir", str(folder / "cache")]
+    settings = ["--config-file", "pyproject.toml", "--cache-dir", os.devnull]
     run = subprocess.run(
         [sys.executable, "-m", "mypy", *settings, "skae", str(snippet)],
         capture_output=True,

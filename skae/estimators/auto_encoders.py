@@ -19,7 +19,7 @@ from skae.engine.networks.penalties import (
     check_penalties,
 )
 from skae.engine.networks.units import UNITS
-from skae.estimators.density import densities, grids, models, sampling
+from skae.estimators.density import densities, models, sampling
 from skae.estimators.face.layer_sizes import checked_sizes, sizes_of_layers
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
@@ -231,10 +231,6 @@ class AutoEncoder(Transformer):
         `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
-    grid_: tuple = attribute(
-        "tuple",
-        "Of each column the few values that it has, as encoded, or a number of decimals, or None.",
-    )
     spread_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)",
         "Standard deviation of each column, as the network sees it.",
@@ -295,9 +291,6 @@ class AutoEncoder(Transformer):
         own = models.own_column_of(self, place)
         train = partial(_reconstruction, self, network, units, place, own)
         return auto_encoder(network, units, bias, train, shift, scale, fill, own)
-
-    def _facts(self, X, weight, columns, *, is_whole):
-        return {"grid_": grids.grid_of(X)}
 
     def _check_parameters(self):
         super()._check_parameters()

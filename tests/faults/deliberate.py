@@ -497,7 +497,7 @@ FAULTS = [
     ),
     _outcomes(
         "a fit that fails takes the model with it",
-        "            vars(self).update(before | notes)\n",
+        "            vars(self).update(before)\n",
         "",
         f"{_FACE}/test_bad_input.py::test_failure_inside_training_leaves_a_fitted_model_as_it_was",
     ),
@@ -752,7 +752,7 @@ FAULTS = [
     _problem("the ridge is not in the Gram matrix", "    gram.diagonal().add_(ridge)\n", ""),
     _dictionaries(
         "atoms are moved one after another as if at once",
-        "            step[position + 1 :].addr_(following, dictionary[atom] - before, alpha=-1)\n",
+        "        step[j + 1 :].addr_(gram[j, j + 1 :], atoms[j] - before, alpha=-1)\n",
         "",
     ),
     _dictionaries(

@@ -1,3 +1,7 @@
 """Sparse codes: the problem, its solvers, dictionaries, and encoders that predict codes."""
 
-from skae.engine.sparse import groups, homotopy  # noqa: F401 - their solvers register themselves
+from skae.engine.sparse import (  # noqa: F401 - their solvers register themselves
+    feature_sign,
+    groups,
+    homotopy,
+)

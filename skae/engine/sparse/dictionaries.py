@@ -16,10 +16,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from skae.engine.optimisation import compilation
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.training import Objective
-from skae.engine.sparse.problem import choose_algorithm, infer, largest_useful_alpha, make_quadratic
+from skae.engine.sparse.problem import (
+    choose_algorithm,
+    infer,
+    largest_useful_alpha,
+    make_quadratic,
+    ready_algorithm,
+)
 
 # An atom is dead when it was not used while an atom of average use was used so many times. With
 # less patience, atoms for what is rare are lost again and again.
@@ -30,6 +37,8 @@ _ATOMS_AT_ONCE = 16
 _BATCHES_PER_CHOICE = 20
 # Batches up to this size are not worth a choice.
 _FEW_ROWS = 32
+# Up to this part of their entries other than 0, products of codes are faster entry by entry.
+_SPARSE = 0.15
 # Atoms that are replaced at a time, as a part of all and of the batch.
 _MOST_REDRAWN = 0.2
 
@@ -66,20 +75,49 @@ def update_atoms_(
     """
     use = code_gram.diagonal()
     negligible = use.max() * torch.finfo(use.dtype).eps
-    amounts = torch.where(use > negligible, use, 0.0).tolist()
+    amounts = torch.where(use > negligible, use, 0.0)
+    move = _move_atoms
+    if use.device.type == "cpu" and compilation.is_compiled():
+        move = _move_atoms_compiled
     for first in range(0, len(dictionary), _ATOMS_AT_ONCE):
         # One product for a block of atoms; within it, what each move means for the next ones.
         block = slice(first, min(first + _ATOMS_AT_ONCE, len(dictionary)))
         step = torch.addmm(code_data[block], code_gram[block], dictionary, alpha=-1)
-        for position, atom in enumerate(range(first, block.stop)):
-            if amounts[atom] == 0:
-                continue
-            before = dictionary[atom].clone()
-            moved = torch.add(before, step[position], alpha=1 / amounts[atom])
-            norm = torch.linalg.vector_norm(moved)
-            dictionary[atom] = torch.where(norm > 0, moved / norm, before)
-            following = code_gram[atom, atom + 1 : block.stop]
-            step[position + 1 :].addr_(following, dictionary[atom] - before, alpha=-1)
+        move(dictionary[block], step, code_gram[block, block], amounts[block])
+
+
+def _move_atoms(atoms, step, gram, amounts):
+    for j, amount in enumerate(amounts.tolist()):
+        if amount == 0:
+            continue
+        before = atoms[j].clone()
+        moved = torch.add(before, step[j], alpha=1 / amount)
+        norm = torch.linalg.vector_norm(moved)
+        atoms[j] = torch.where(norm > 0, moved / norm, before)
+        step[j + 1 :].addr_(gram[j, j + 1 :], atoms[j] - before, alpha=-1)
+
+
+def _move_atoms_compiled(atoms, step, gram, amounts):
+    from skae.engine.sparse.atom_moves import move_atoms
+
+    move_atoms(atoms.numpy(), step.numpy(), gram.contiguous().numpy(), amounts.numpy())
+
+
+def add_products_(code_gram, code_data, code, x, counts, *, is_sparse=False) -> None:
+    """Add sum_i c_i h_i^T h_i and sum_i c_i h_i^T x_i; sparse codes by their entries alone."""
+    if is_sparse and code.device.type == "cpu" and compilation.is_compiled():
+        from skae.engine.sparse.atom_moves import add_products
+
+        # The batch's own sums first: small numbers, added to each other.
+        sums = torch.zeros_like(code_gram), torch.zeros_like(code_data)
+        arrays = code.contiguous(), x.contiguous(), counts.to(code.dtype), *sums
+        add_products(*(part.numpy() for part in arrays))
+        code_gram.add_(sums[0])
+        code_data.add_(sums[1])
+        return
+    counted = (code * counts.unsqueeze(1)).t()
+    code_gram.addmm_(counted, code)
+    code_data.addmm_(counted, x)
 
 
 class Successors(NamedTuple):
@@ -142,7 +180,7 @@ class DictionaryLearning(Objective):
             )
         self._n_inferred += 1
         # Of few rows, those that a pilot would take are all.
-        algorithm = self._algorithm or self.penalty.solver
+        algorithm = self._algorithm or ready_algorithm(self.penalty, None, x.device)
         result = infer(quadratic, self.penalty, algorithm=algorithm, **self.inference)
         return result.codes, result.objective
 
@@ -194,10 +232,10 @@ class DictionaryLearning(Objective):
             last = (before + weight.cumsum(0)) / now
             first = last - weight / now
             counts = weight * (first * first + first * last + last * last) / 3
-            counted = (code * counts.unsqueeze(1)).t()
             fading = (before / now) ** 2
-            state["code_gram"].mul_(fading).addmm_(counted, code)
-            state["code_data"].mul_(fading).addmm_(counted, x)
+            sums = state["code_gram"].mul_(fading), state["code_data"].mul_(fading)
+            is_sparse = float(uses.sum()) < _SPARSE * code.numel()
+            add_products_(*sums, code, x, counts, is_sparse=is_sparse)
 
     def solve_(self, dictionary: torch.Tensor) -> None:
         """Move every atom to its best place for the codes of the rows so far."""

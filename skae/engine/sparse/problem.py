@@ -16,8 +16,7 @@ negative c = b - h Q, scaled until it is dual feasible, bounds from below what a
 reach: the difference is the duality gap, by which every row's accuracy is known.
 
 `fista` solves any of them; `infer` chooses among all `SOLVERS`, and a row that one of them leaves
-unsolved goes on by another. `orthogonal_matching_pursuit` and `soft_threshold` find codes without
-an optimum.
+unsolved goes on by another. Codes without an optimum are in `skae.engine.sparse.greedy`.
 """
 
 import math
@@ -27,12 +26,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
+from skae.engine.optimisation import compilation
 from skae.engine.optimisation.parameters import Registry
 from skae.engine.sparse.linear_maps import Dense, largest_eigenvalue, noise_like, squared_norm
 
 # Solvers by name: each takes a quadratic and a penalty, ``tol``, ``max_iter`` and ``start``, and
 # returns `SparseCodes`.
 SOLVERS = Registry()
+# Those that end at the optimum of `L1`, the faster one first.
+EXACT_SOLVERS = ("feature_sign", "homotopy")
 # Up to so many components, all eigenvalues take no longer than the largest one by its products.
 _EXACT = 96
 # Rows by which a method is chosen for all.
@@ -303,24 +305,48 @@ def infer(
     """Sparse codes of a batch of rows, until the gap of each is at most ``tol`` of its objective.
 
     ``algorithm`` is a key of `SOLVERS`, or "auto": what `choose_algorithm` says. A penalty without
-    paths is always solved by its own solver. Rows that one of "homotopy" and "fista" leaves
-    unsolved go on by the other. ``max_iter`` is for those that go by steps, which begin at
-    ``start``, or at 0.
+    paths is always solved by its own solver. Rows that an exact solver, "feature_sign" or
+    "homotopy", leaves unsolved go on by steps, and those that steps leave by an exact one.
+    ``max_iter`` is for solvers that go by steps, which begin at ``start``, or at 0.
     """
     if algorithm == "auto":
         algorithm = choose_algorithm(quadratic, penalty, tol=tol, max_iter=max_iter)
     steps = partial(SOLVERS[penalty.solver], max_iter=max_iter)
-    paths = SOLVERS["homotopy"]
-    if algorithm != "homotopy" or not penalty.has_paths:
+    if algorithm not in EXACT_SOLVERS or not penalty.has_paths:
         result = steps(quadratic, penalty, tol=tol, start=start)
-        follows = penalty.has_paths and isinstance(quadratic, Quadratic)
-        return _complete(quadratic, penalty, result, tol, paths) if follows else result
+        if not (penalty.has_paths and isinstance(quadratic, Quadratic)):
+            return result
+        exact = SOLVERS[exact_solver(quadratic.linear.device)]
+        return _complete(quadratic, penalty, result, tol, exact)
+    exact = SOLVERS[algorithm]
     if start is None:
-        result = paths(quadratic, penalty, tol=tol)
+        result = exact(quadratic, penalty, tol=tol)
     else:
         result = SparseCodes(start.clone(), *objective_and_gap(quadratic, penalty, start), 0)
-        result = _complete(quadratic, penalty, result, tol, paths)
+        result = _complete(quadratic, penalty, result, tol, exact)
     return _complete(quadratic, penalty, result, tol, steps)
+
+
+def exact_solver(device: torch.device) -> str:
+    """The faster of the exact solvers for `L1` that are there: "feature_sign" is compiled by numba,
+    for the CPU.
+    """
+    is_compiled = device.type == "cpu" and compilation.is_compiled()
+    return EXACT_SOLVERS[0 if is_compiled else 1]
+
+
+def usable_algorithm(algorithm: str, device: torch.device) -> str:
+    """An algorithm that was chosen elsewhere, or what stands in for it here: codes are the same."""
+    return exact_solver(device) if algorithm == EXACT_SOLVERS[0] else algorithm
+
+
+def ready_algorithm(penalty: Any, linear_map: Any, device: torch.device) -> str:
+    """An algorithm that needs no pilot: the compiled search where it can be used, whose time
+    depends little on the rows, else the penalty's own solver.
+    """
+    is_matrix = linear_map is None or isinstance(linear_map, Dense)
+    can_search = penalty.has_paths and is_matrix and exact_solver(device) == EXACT_SOLVERS[0]
+    return EXACT_SOLVERS[0] if can_search else penalty.solver
 
 
 def choose_algorithm(
@@ -333,27 +359,34 @@ def choose_algorithm(
 ) -> str:
     """The algorithm of `infer` for problems like this one.
 
-    The penalty's own solver where it has no paths, and on accelerators. On a CPU that or
-    "homotopy", whichever needs less arithmetic for some of the rows. ``n_rows`` is how many the
-    calls to come will have; None: so many that the fixed cost of a step is nothing.
+    The penalty's own solver where it has no paths, and on accelerators. On a CPU that or the
+    `exact_solver`, whichever needs less arithmetic for some of the rows. ``n_rows`` is how many
+    the calls to come will have; None: so many that the fixed cost of a step is nothing.
     """
     if not penalty.has_paths or quadratic.linear.device.type != "cpu":
         return penalty.solver
     n_present, n_components = quadratic.linear.shape
+    exact = exact_solver(quadratic.linear.device)
     pilot = quadratic.take(slice(None, None, max(1, n_present // _PILOT_ROWS)))
-    paths = SOLVERS["homotopy"](pilot, penalty, tol=tol)
-    n_active = (paths.codes != 0).sum(1).double().mean().item() if n_present else 0.0
-    if n_rows is None and n_active <= _SPARSE * n_components:
-        return "homotopy"
-    n_steps = SOLVERS[penalty.solver](pilot, penalty, tol=tol, max_iter=max_iter).n_iter
+    result = SOLVERS[exact](pilot, penalty, tol=tol)
+    n_active = (result.codes != 0).sum(1).double().mean().item() if n_present else 0.0
     # Multiply-adds of a row; those of elementwise passes counted as what they cost.
-    by_path = 10 * n_active * n_components + 150 * n_components + 60 * n_active**2
-    by_path = 1.3 * n_active * by_path
-    by_steps = n_steps * n_components * (n_components + 100)
-    if n_rows is not None:
-        by_path += paths.n_iter * _PATH_OVERHEAD / max(1, n_rows)
-        by_steps += n_steps * _STEP_OVERHEAD / max(1, n_rows)
-    return "homotopy" if by_path < by_steps else penalty.solver
+    overhead = 0 if n_rows is None else 1 / max(1, n_rows)
+    by_step = n_components * (n_components + 100) + _STEP_OVERHEAD * overhead
+    if exact == "homotopy":
+        if n_rows is None and n_active <= _SPARSE * n_components:
+            return exact
+        by_exact = 10 * n_active * n_components + 150 * n_components + 60 * n_active**2
+        by_exact = 1.3 * n_active * by_exact + result.n_iter * _PATH_OVERHEAD * overhead
+    else:
+        by_exact = 6 * result.n_iter * n_components * (n_active + 10) + 2 * n_active**3
+    # No more steps than would still be worth it. One look at the gaps comes after ten of them.
+    n_worth = int(by_exact / by_step)
+    if n_worth < 10:
+        return exact
+    options = {"tol": tol, "max_iter": min(max_iter, n_worth + 1)}
+    n_steps = SOLVERS[penalty.solver](pilot, penalty, **options).n_iter
+    return exact if n_steps > n_worth else penalty.solver
 
 
 def _complete(quadratic, penalty, result, tol, solve):
@@ -368,96 +401,3 @@ def _complete(quadratic, penalty, result, tol, solve):
     for whole, part in zip(result[:3], rest[:3], strict=True):
         whole[rows[better]] = part[better]
     return result._replace(n_iter=result.n_iter + rest.n_iter)
-
-
-ROWS_AT_ONCE = 1024  # their correlations stay in the cache
-
-
-def soft_threshold(correlation: torch.Tensor, alpha: float, positive: bool = False) -> torch.Tensor:
-    """sign(c) max(0, |c| - alpha), the encoder of Coates & Ng 2011 for c = x D^T.
-
-    It is the lasso's code where atoms are orthonormal, and one step towards it elsewhere.
-    With ``positive``, max(0, c - alpha).
-    """
-    return L1(alpha, positive).shrink(correlation, 1.0)
-
-
-def orthogonal_matching_pursuit(
-    quadratic: Quadratic, n_nonzero: int, *, tol: float | None = None
-) -> torch.Tensor:
-    """Codes of at most ``n_nonzero`` atoms, by orthogonal matching pursuit.
-
-    Each step takes the atom j that is most correlated with the residual, by |c_j| / |d_j|, and fits
-    all atoms taken by least squares (Pati, Rezaiifar & Krishnaprasad 1993; from correlations alone:
-    Rubinstein, Zibulevsky & Elad 2008). Where atoms have norm 1 this is scikit-learn's
-    `orthogonal_mp_gram`. Where I are the atoms taken so far, it keeps the upper triangular R with
-    R R^T = (Q_II)^-1, which grows by a column with each atom: nothing is ever factorised anew, and
-    all rows step together. With a ridge, it is the augmented problem's rows that it fits: y for x.
-
-    A row takes no further atom, not even its first, once the squared norm of its residual is at
-    most ``tol``, nor where the arithmetic can not tell the best of the others from a combination of
-    those taken: zero atoms, and copies of atoms taken, never enter a code.
-    """
-    n_components = len(quadratic.gram)
-    if not 1 <= n_nonzero <= n_components:
-        raise ValueError(
-            f"n_nonzero={n_nonzero!r} must be from 1 to n_components={n_components}: a code "
-            "can not have more atoms than the dictionary."
-        )
-    if tol is not None and not tol >= 0:
-        raise ValueError(
-            f"tol={tol!r} is a squared norm: it must be at least 0, or None for no such limit."
-        )
-    # Atoms of norm 1 from here on; a zero atom stays one, and correlates with nothing.
-    inverse_norm = quadratic.gram.diagonal().clamp(min=0).rsqrt()
-    inverse_norm.masked_fill_(inverse_norm.isinf(), 0)
-    gram = quadratic.gram * inverse_norm * inverse_norm.unsqueeze(1)
-    codes = torch.zeros_like(quadratic.linear)
-    for first in range(0, len(codes), ROWS_AT_ONCE):
-        rows = slice(first, first + ROWS_AT_ONCE)
-        part = Quadratic(gram, quadratic.linear[rows] * inverse_norm, quadratic.energy[rows])
-        _pursue_(codes[rows], part, n_nonzero, -math.inf if tol is None else tol)
-    return codes.mul_(inverse_norm)
-
-
-def _pursue_(codes, quadratic, n_nonzero, tol):
-    gram, correlation, residual = quadratic.gram, quadratic.linear, 2 * quadratic.energy
-    rounding = 32 * torch.finfo(gram.dtype).eps
-    least = rounding * residual.sqrt()
-    # Rows are the last axis of all that is small: each operation runs along them.
-    n_rows = len(correlation)
-    atoms = torch.zeros(n_nonzero, n_rows, dtype=torch.long, device=gram.device)
-    weights = correlation.new_zeros(n_nonzero, n_rows)
-    root = correlation.new_zeros(n_nonzero, n_nonzero, n_rows)
-    countdown = torch.arange(len(gram) - 1, -1, -1, device=gram.device).to(gram)
-    for n in range(n_nonzero):
-        size, atom = _first_largest(correlation, countdown)
-        cross = torch.take(gram, atoms[:n] * len(gram) + atom)
-        # The new atom's part within the span of those taken, and its weights on them.
-        within = (root[:n, :n] * cross.unsqueeze(1)).sum(0)
-        combination = (root[:n, :n] * within).sum(1)
-        beyond = 1 - (within * within).sum(0)
-        takes = (size > least) & (beyond > rounding) & (residual > tol)
-        takes &= (atoms[:n] != atom).all(0)
-        if not takes.any():
-            break
-        scale = torch.where(takes, beyond.rsqrt(), 0)
-        here = correlation.gather(1, atom.unsqueeze(1)).squeeze(1) * scale
-        residual = residual - here * here
-        root[:n, n] = combination.mul_(-scale)
-        root[n, n] = scale
-        weights[: n + 1] += root[: n + 1, n] * here
-        atoms[n] = atom
-        explained = torch.nn.functional.embedding_bag(
-            atoms[: n + 1].t(), gram, per_sample_weights=weights[: n + 1].t(), mode="sum"
-        )
-        correlation = torch.sub(quadratic.linear, explained, out=explained)
-    codes.scatter_add_(1, atoms.t(), weights.t())
-
-
-def _first_largest(correlation, countdown):
-    """The largest |c_j| of each row and its first j; torch's ``max(1)`` takes thrice as long."""
-    size = correlation.abs()
-    largest = size.amax(1)
-    is_largest = size.ge_(largest.unsqueeze(1))
-    return largest, len(countdown) - 1 - is_largest.mul_(countdown).amax(1).long()

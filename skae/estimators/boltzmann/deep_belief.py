@@ -214,8 +214,8 @@ class DeepBeliefNetwork(
     # The mean of the scores of rows.
     score = RBM.score
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
 

@@ -15,7 +15,6 @@ from skae._validation import (
     Interval,
     Registered,
     StrOptions,
-    check_is_fitted,
     computing_dtype,
 )
 from skae._warnings import warn
@@ -208,12 +207,17 @@ def settings_of(estimator: TrainedModel, *, resumes: bool = False, **changes: An
 
     A training that goes on (``resumes``) has no schedule: nobody knows its end.
     """
-    own = {name: getattr(estimator, name) for name in _SAME} | changes
+    own = {name: _plain(getattr(estimator, name)) for name in _SAME} | changes
     if own["max_iter"] == "auto":
         own["max_iter"] = None
     if "optimizer" not in own:
         own["optimizer"] = rule_of(estimator)
     return Settings(schedule="constant" if resumes else estimator.learning_rate_schedule, **own)
+
+
+def _plain(value):
+    """A number of NumPy as one of Python, which neither overflows nor is strange to torch."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def rule_of(estimator: TrainedModel) -> Rule | None:
@@ -379,15 +383,3 @@ def _identity(estimator, *others):
         return joblib.hash((type(estimator), estimator.get_params(), *others))
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
-
-
-def reconstructed(model, X):
-    """Rows as a fitted transformer reconstructs them: from their codes, if these make rows."""
-    check_is_fitted(model)
-    if model._model(usable_place(model, model.columns_.mean)).at_level is None:
-        rows = model.inverse_transform(model.transform(X))
-    else:
-        rows = model._checked(X)
-        rows = model._decoded(model._fitted_model(rows).reconstructed(rows))
-    same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
-    return rows.set_axis(X.index) if same_index else rows

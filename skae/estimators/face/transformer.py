@@ -51,7 +51,6 @@ from skae.estimators.face.training import (
     TrainedModel,
     check_same_weights,
     place_for,
-    reconstructed,
     rows_for,
     run_training,
     settings_of,
@@ -90,8 +89,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     """A transformer that is trained by gradient steps.
 
     A subclass has one method, `_model`, which returns the engine's `Model` that it is, given its
-    parameters and the columns of the data. What it needs to know beyond these, `_describe` and
-    `_facts` return.
+    parameters and the columns of the data. What it knows of the data before training, `_facts`
+    returns.
     """
 
     categorical_features: str | Sequence = parameter(
@@ -149,8 +148,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         "loss='squared_error', scaled columns."
     )
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
@@ -252,7 +251,14 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         reconstructions : ndarray of shape (n_samples, n_features)
             In the units of the data.
         """
-        return reconstructed(self, X)
+        check_is_fitted(self)
+        if self._model(usable_place(self, self.columns_.mean)).at_level is None:
+            rows = self.inverse_transform(self.transform(X))
+        else:
+            rows = self._checked(X)
+            rows = self._decoded(self._fitted_model(rows).reconstructed(rows))
+        same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
+        return rows.set_axis(X.index) if same_index else rows
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
@@ -292,21 +298,17 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """The `Model` that this estimator is, for ``columns_`` and its parameters."""
         raise NotImplementedError
 
-    def _describe(self, X, weight: np.ndarray | None, original) -> Columns:
-        """The `Columns` of checked rows."""
+    def _facts(self, X, weight: np.ndarray | None, original, *, is_whole: bool) -> dict[str, Any]:
+        """Attributes that are known before training, a dict by name, ``columns_`` among them.
+
+        X are checked rows, which were made of the ``original``; ``is_whole`` tells whether these
+        are all rows that there will be.
+        """
         names, parameter = column_names(self), self._loss_parameter
         options = {"gaps": self._accepts_gaps, "encoding": self.encoding_}
         choice = getattr(self, parameter)
-        return describe_columns(X, choice, weight, original, names, parameter, **options)
-
-    def _facts(
-        self, X, weight: np.ndarray | None, columns: Columns, *, is_whole: bool
-    ) -> dict[str, Any]:
-        """More attributes that are known before training, a dict by name.
-
-        ``is_whole`` tells whether these are all rows that there will be.
-        """
-        return {}
+        columns = describe_columns(X, choice, weight, original, names, parameter, **options)
+        return {"columns_": columns}
 
     @property
     def _n_features_out(self):
@@ -318,9 +320,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         data = check_rows(self, X, reset=afresh, finite=not afresh, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         if afresh:
-            columns = self._describe(data, weight, X)
-            facts = self._facts(data, weight, columns, is_whole=not start.resumes)
-            vars(self).update({"columns_": columns} | facts)
+            vars(self).update(self._facts(data, weight, X, is_whole=not start.resumes))
         else:
             self.columns_.check_choice(getattr(self, self._loss_parameter))
             self.columns_.check(data, column_names(self))
@@ -407,8 +407,7 @@ def as_if_fitted(
         warnings.simplefilter("ignore")  # its own fit will warn
         trial.n_features_in_, trial.encoding_ = X.shape[1], encoding
         X = _without_gaps(X)  # few rows may have none of a column
-        trial.columns_ = trial._describe(X, None, original)
-        vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
+        vars(trial).update(trial._facts(X, None, original, is_whole=True))
     return trial
 
 

@@ -244,8 +244,7 @@ class BatchedRandomizedSearchCV(Batched, RandomizedSearchCV):
 
     See Also
     --------
-    BatchedGridSearchCV : The same for all candidates of a grid; its attributes are those of this
-    one.
+    BatchedGridSearchCV : The same for all candidates of a grid, with the same attributes.
 
     Examples
     --------

@@ -22,12 +22,8 @@ from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.rows import block_bounds
 from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
-from skae.engine.sparse.problem import (
-    choose_algorithm,
-    make_quadratic,
-    orthogonal_matching_pursuit,
-    soft_threshold,
-)
+from skae.engine.sparse.greedy import orthogonal_matching_pursuit, soft_threshold
+from skae.engine.sparse.problem import choose_algorithm, make_quadratic, usable_algorithm
 from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import TrainedModel, rows_for
@@ -76,6 +72,9 @@ class SparseCoder(SparseInference, Transformer):
     Inference goes on until the duality gap of every row is at most ``inference_tol`` of its
     objective, or below the rounding error; a warning tells where ``inference_max_iter`` steps do
     not suffice.
+
+    With the extra ``fast`` (``pip install "skae[fast]"``), codes on a CPU are found by a search
+    that numba compiles, which is several times as fast: see :ref:`sparse_coding`.
 
     Standardised rows of d columns have a norm of about sqrt(d), so that wide tables want a
     larger ``alpha``: see `largest_alpha`. Text, as TF-IDF, wants ``loss="squared_error"``.
@@ -191,8 +190,9 @@ class SparseCoder(SparseInference, Transformer):
     n_components_: int = attribute("int", "Number of atoms.")
     inference_algorithm_: str = attribute(
         "str",
-        """What `transform` infers codes with, chosen for some of the training rows: "homotopy",
-        "fista" or, for groups, "admm".""",
+        """What `transform` infers codes with, chosen for some of the training rows:
+        "feature_sign" (with the extra ``fast``, on a CPU) or else "homotopy", "fista" or, for
+        groups, "admm".""",
     )
 
     stopping_reason_: str = attribute(
@@ -285,11 +285,9 @@ class SparseCoder(SparseInference, Transformer):
                 "'lasso' or positive=False."
             )
 
-    def _describe(self, X, weight, original):
+    def _facts(self, X, weight, original, *, is_whole):
         auto = "gaussian" if self.dictionary is None else "squared_error"
-        return describe_coded_columns(self, X, weight, original, auto)
-
-    def _facts(self, X, weight, columns, *, is_whole):
+        columns = describe_coded_columns(self, X, weight, original, auto)
         if self.dictionary is not None:
             atoms, columns = find_dictionary(
                 self.dictionary, X, columns, self.positive, column_names(self)
@@ -358,6 +356,7 @@ class SparseCoder(SparseInference, Transformer):
             return orthogonal_matching_pursuit(quadratic, min(n_nonzero, len(dictionary)))
         # Amid a training nothing is chosen yet.
         algorithm = getattr(self, "inference_algorithm_", "auto")
+        algorithm = usable_algorithm(algorithm, x.device)
         return solve(self, quadratic, penalty, algorithm=algorithm, **self._accuracy)
 
     def _suitable_algorithm(self, X, sample_weight):

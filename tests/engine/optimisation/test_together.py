@@ -272,12 +272,12 @@ def test_fewer_rows_are_filled_up_with_rows_without_weight():
     np.testing.assert_allclose(inputs.row_weight, [[1] * 5, [5 / 3] * 3 + [0, 0]])
 
 
-def make_task(seed=0, identity=None, penalties=(), listener=None):
+def make_task(seed=0, identity=None, penalties=(), listener=None, corruption=None):
     network, rows = Network((N_FEATURES, 4)), make_rows()
     bias = torch.zeros(N_FEATURES, dtype=torch.float64)
 
     def objective():
-        return Reconstruction(network, Bernoulli(), None, None, penalties)
+        return Reconstruction(network, Bernoulli(), corruption, None, penalties)
 
     model = auto_encoder(network, Bernoulli(), bias, objective)
     index = torch.arange(len(rows))
@@ -316,6 +316,21 @@ def test_an_error_is_that_of_its_own_task():
     good, bad = train_all([make_task(), make_task(penalties=[Broken()])])
     assert isinstance(bad, ArithmeticError)
     np.testing.assert_allclose(good.weights["weight_0"], fit_alone(make_task()).weights["weight_0"])
+
+
+def test_one_that_fails_leaves_the_others_of_its_batch_alone():
+    def broken(x, generator):
+        raise ArithmeticError("broken")
+
+    def whole(x, generator):
+        return x.clone(), torch.zeros_like(x, dtype=torch.bool)
+
+    tasks = [make_task(corruption=noise) for noise in (whole, broken)]
+    assert len({likeness(make_task(corruption=noise).run()) for noise in (whole, broken)}) == 1
+    good, bad = train_all(tasks)
+    assert isinstance(bad, ArithmeticError)
+    expected = fit_alone(make_task(corruption=whole))
+    np.testing.assert_array_equal(good.weights["weight_0"], expected.weights["weight_0"])
 
 
 def run_in_threads(meeting, functions):

@@ -5,12 +5,11 @@ import pytest
 import torch
 from sklearn.linear_model import orthogonal_mp_gram
 
+from skae.engine.sparse.greedy import orthogonal_matching_pursuit, soft_threshold
 from skae.engine.sparse.problem import (
     L1,
     fista,
     make_quadratic,
-    orthogonal_matching_pursuit,
-    soft_threshold,
 )
 
 
@@ -37,7 +36,7 @@ def pursue(D, x, n_nonzero, tol=0.0):
 
 
 @pytest.mark.parametrize("shape", [(40, 30, 12), (40, 12, 30), (2500, 20, 10), (3, 1, 5)], ids=str)
-@pytest.mark.parametrize("n_nonzero", [1, 4, 10])
+@pytest.mark.parametrize("n_nonzero", [1, 6])
 def test_codes_are_those_of_scikit_learn(shape, n_nonzero):
     D, x = problem(*shape)
     n_nonzero = min(n_nonzero, len(D))
@@ -158,7 +157,7 @@ def test_rows_do_not_see_one_another(monkeypatch):
     torch.testing.assert_close(part, whole[some])
     # A row of zeros takes nothing.
     assert not whole[3].any()
-    monkeypatch.setattr("skae.engine.sparse.problem.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("skae.engine.sparse.greedy.ROWS_AT_ONCE", 7)
     # Nor does it matter how many step at a time.
     torch.testing.assert_close(orthogonal_matching_pursuit(make_quadratic(D, x), 5), whole)
     # An empty batch is a batch.

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from skae.engine.optimisation import compilation
 from skae.engine.sparse.groups import GroupL2, map_groups
 from skae.engine.sparse.problem import (
     L1,
@@ -24,6 +25,17 @@ def problem(n_samples=70, n_components=24, n_features=12, seed=0, dtype=torch.fl
     return D.to(dtype), x.to(dtype)
 
 
+@pytest.fixture(params=["plain", "fast"])
+def exact(request, monkeypatch):
+    """The exact solver of an installation without numba, and of one with it."""
+    if request.param == "plain":
+        monkeypatch.setattr(compilation, "is_compiled", lambda: False)
+        return "homotopy"
+    if not compilation.is_compiled():
+        pytest.skip("numba is not installed")
+    return "feature_sign"
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """The solvers that `infer` calls, in order, with the number of rows of each call."""
@@ -43,9 +55,10 @@ def calls(monkeypatch):
     return names
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "homotopy", "fista"])
+@pytest.mark.parametrize("algorithm", ["auto", "exact", "fista"])
 @pytest.mark.parametrize("positive", [False, True])
-def test_every_algorithm_reaches_the_minimum(algorithm, positive):
+def test_every_algorithm_reaches_the_minimum(algorithm, positive, exact):
+    algorithm = exact if algorithm == "exact" else algorithm
     quadratic, penalty = make_quadratic(*problem()), L1(0.3, positive)
     result = infer(quadratic, penalty, tol=1e-9, max_iter=20_000, algorithm=algorithm)
     best = fista(quadratic, penalty, tol=1e-12, max_iter=50_000)
@@ -54,8 +67,9 @@ def test_every_algorithm_reaches_the_minimum(algorithm, positive):
     assert is_solved(quadratic.energy, result.objective, result.gap, 1e-9).all()
 
 
-@pytest.mark.parametrize("algorithm", ["homotopy", "fista"])
-def test_a_named_algorithm_is_the_one_that_runs(algorithm, calls):
+@pytest.mark.parametrize("algorithm", ["exact", "fista"])
+def test_a_named_algorithm_is_the_one_that_runs(algorithm, exact, calls):
+    algorithm = exact if algorithm == "exact" else algorithm
     infer(make_quadratic(*problem()), L1(0.3), algorithm=algorithm)
     # A choice that was made once, for all batches to come, is not made anew.
     assert calls == [(algorithm, 70)]
@@ -71,12 +85,12 @@ def test_groups_are_for_admm(calls):
     assert calls == [("admm", 9)] * 4
 
 
-def test_short_paths_are_followed_and_long_ones_are_not():
+def test_short_paths_are_followed_and_long_ones_are_not(exact):
     D, x = problem(64, 200, 30)
     quadratic = make_quadratic(D, x)
     largest = float(quadratic.linear.abs().amax())
     # One atom or two: a path of one step or two beats a hundred products with Q.
-    assert choose_algorithm(quadratic, L1(0.9 * largest)) == "homotopy"
+    assert choose_algorithm(quadratic, L1(0.9 * largest)) == exact
     # Orthonormal atoms, nearly all of them active, are solved by a single gradient step.
     generator = torch.Generator().manual_seed(0)
     x = 9 + torch.randn(64, 120, dtype=torch.float64, generator=generator)
@@ -84,13 +98,13 @@ def test_short_paths_are_followed_and_long_ones_are_not():
     assert choose_algorithm(orthonormal, L1(1e-3)) == "fista"
 
 
-def test_the_choice_is_one_of_two_for_any_number_of_rows():
+def test_the_choice_is_one_of_two_for_any_number_of_rows(exact):
     D, x = problem(5)
     for rows in (0, 1, 5):
         for n_rows in (None, 0, 1, 10**6):
             # No division by a number of rows, and no pilot of none.
             choice = choose_algorithm(make_quadratic(D, x[:rows]), L1(0.3), n_rows=n_rows)
-            assert choice in ("homotopy", "fista")
+            assert choice in (exact, "fista")
 
 
 def test_rows_that_a_path_leaves_unsolved_go_on_by_steps(calls, monkeypatch):

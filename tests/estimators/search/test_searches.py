@@ -6,6 +6,7 @@ import threading
 import warnings
 from unittest import SkipTest
 
+import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -223,6 +224,33 @@ def test_bad_input(digits):
         BatchedGridSearchCV(model, {"model__n_components": []}).fit(X, y)
     with pytest.raises(ValueError, match="n_splits=5"):
         BatchedGridSearchCV(model, {"svm__C": [1]}, cv=KFold(5)).fit(X[:3], y[:3])
+
+
+class Noting(BaseEstimator):
+    """A step that notes by what its fits would be run side by side."""
+
+    backends = []
+
+    def fit(self, X, y=None):
+        backend, _ = joblib.parallel.get_active_backend()
+        self.backends.append((type(backend).__name__, threading.current_thread().name))
+        return self
+
+    def transform(self, X):
+        return X
+
+    def fit_transform(self, X, y=None):
+        return self.fit(X).transform(X)
+
+
+def test_the_last_fit_is_an_ordinary_one(digits):
+    model = Pipeline([("note", Noting()), ("model", AutoEncoder(6, **SHORT))])
+    Noting.backends.clear()
+    BatchedGridSearchCV(model, {"model__contraction": [0.1, 0.2]}, cv=2).fit(digits[0])
+    *_, (backend, thread) = Noting.backends
+    assert len(Noting.backends) == 5
+    assert thread == threading.main_thread().name
+    assert backend == type(joblib.parallel.get_active_backend()[0]).__name__
 
 
 class Interrupting(BaseEstimator):

@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.random_projection import SparseRandomProjection
 
 from skae import PSD, RBM, AutoEncoder, CollapsedCodeWarning, SparseCoder
+from skae.engine.optimisation import compilation
 
 EXACT = {"inference_tol": 1e-9, "inference_max_iter": 50_000}
 
@@ -266,7 +267,7 @@ def test_a_planted_dictionary_is_found(optimizer):
     X = code @ D + 0.01 * rng.normal(size=(800, 16))
     coder = SparseCoder(
         12, alpha=0.1, loss="squared_error", optimizer=optimizer, learning_rate=1e-2,
-        batch_size=100, max_iter=30, n_iter_no_change=None, random_state=0,
+        batch_size=100, max_iter=15, n_iter_no_change=None, random_state=0,
     ).fit(X)  # fmt: skip
     cosine = np.abs(D @ coder.components_.T)
     # Sparse factors of random signs are identified up to order and sign. With no atom to spare,
@@ -598,3 +599,25 @@ def test_a_stream_is_not_judged_by_its_first_rows(digits):
     # What suits five rows does not suit those to come.
     coder = SparseCoder(loss="squared_error", random_state=0).partial_fit(X[:5])
     assert coder.n_components_ == 128
+
+
+@pytest.mark.skipif(not compilation.is_compiled(), reason="numba is not installed")
+@pytest.mark.parametrize("positive", [False, True])
+def test_codes_are_the_same_with_numba_and_without(positive, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(300, 20))
+    options = {"alpha": 0.8, "positive": positive, "random_state": 0, "max_iter": 2, **EXACT}
+    fast = SparseCoder(15, **options).fit(X)
+    psd = PSD(15, alpha=0.8, inference="optimal", max_iter=2, random_state=0, **EXACT).fit(X)
+    codes, optimal, gap = fast.transform(X), psd.transform(X), psd.prediction_gap(X)
+    assert fast.inference_algorithm_ == "feature_sign"
+    monkeypatch.setattr(compilation, "is_compiled", lambda: False)
+    # A model that was learned with the extra codes the same where it is missing,
+    there = pickle.loads(pickle.dumps(fast))
+    np.testing.assert_allclose(there.transform(X), codes, rtol=0, atol=1e-7)
+    psd = pickle.loads(pickle.dumps(psd))
+    np.testing.assert_allclose(psd.transform(X), optimal, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(psd.prediction_gap(X), gap, rtol=0, atol=1e-7)
+    # and a dictionary that is learned there, from codes to a hundredth, is nearly this one.
+    plain = SparseCoder(15, **options).fit(X)
+    np.testing.assert_allclose(plain.components_, fast.components_, rtol=0, atol=5e-2)
+    assert plain.inference_algorithm_ != "feature_sign"
