@@ -21,8 +21,17 @@ Needs the environment variable SKAE_DATA to name a folder with ``mnist_train.npz
 shape (60000, 28, 28), y). Rerun, with the epochs and a file that keeps the machine (train), or to
 evaluate that file (evaluate):
 
-    SKAE_DATA=... python examples/reproductions/mnist_rbm_long.py train 200 machine.skae
+    SKAE_DATA=... python examples/reproductions/mnist_rbm_long.py train 110 machine.skae
     SKAE_DATA=... python examples/reproductions/mnist_rbm_long.py evaluate machine.skae
+
+Reached after 110 epochs, 826 s of CPU on one core (seed 0; in the run that was measured the rate
+fell from 0.05 to 0.045 over the first 20 epochs, instead of being 0.05):
+
+- annealing by temperatures: log Z 883.06 +- 0.09 by 56.4 of 100 chains, 57 s; **test -86.36 nats**,
+  10,000 training rows -84.57, the first 100 test rows -82.77. (CD-25 for 30 epochs had -89.7.)
+- reverse annealing of these 100 rows, with 2 chains of 5,000 steps each, 34 s: -83.16. It errs to
+  the low side: the likelihood is not more than some 0.4 nats below that by log Z.
+- annealing along the training was not run to its end.
 """
 
 import os

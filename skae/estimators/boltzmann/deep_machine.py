@@ -267,8 +267,8 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
             tempered=self.tempered,
         )
 
-    def _facts(self, X, weight, columns, *, is_whole):
-        facts = super()._facts(X, weight, columns, is_whole=is_whole)
+    def _facts(self, X, weight, original, *, is_whole):
+        facts = super()._facts(X, weight, original, is_whole=is_whole)
         return facts | {"layer_loss_curves_": []}
 
     def _machine(self, theta):

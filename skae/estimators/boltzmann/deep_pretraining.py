@@ -62,9 +62,9 @@ def pretrained(model, X, weight):
         )
         data = Data(rows_for(engine, seen, place), index, some_of(index), weight=weights)
         with of_layer(number):
-            fitted = run_training(
-                how, engine, data, AFRESH, generator=generator, settings=settings_of(how)
-            )
+            # What a machine is depends on how many there are above and below.
+            options = {"settings": settings_of(how), "role": (number, len(sizes))}
+            fitted = run_training(how, engine, data, AFRESH, generator=generator, **options)
         if fitted.training.outcome == "interrupted":
             raise KeyboardInterrupt
         machines.append(fitted.weights)

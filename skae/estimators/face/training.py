@@ -1,7 +1,7 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
@@ -342,12 +342,14 @@ def run_training(
     bridge: CallbackBridge | None = None,
     listener: Listener | None = None,
     rate: str | None = None,
+    role: Hashable = None,
 ) -> Fitted:
     """`fit_model`, with an estimator's progress line and callbacks; warns of how it ended.
 
     ``settings`` are by default those that the estimator's parameters are. ``listener`` is told of
     the parameters and every `Epoch`, besides those that show progress. ``rate`` is what the
-    learning rate is, where it is not the estimator's.
+    learning rate is, where it is not the estimator's, and ``role`` what tells the model from others
+    of the same estimator, where its parameters and the number of codes do not.
     """
     settings = settings_of(estimator) if settings is None else settings
     name = type(estimator).__name__
@@ -362,7 +364,7 @@ def run_training(
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
     follows = follows_on_interrupted()
     options = {"generator": generator, "listener": tell, "name": name}
-    identity = partial(_identity, estimator, model.n_codes)
+    identity = partial(_identity, estimator, model.n_codes, role)
     fitted = fit_model(model, data, settings, start, **options, identity=identity)
     if line is not None:
         line.finish()

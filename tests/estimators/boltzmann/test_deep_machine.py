@@ -8,8 +8,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
 
-from skae import RBM, CollapsedCodeWarning, DeepBoltzmannMachine, StackedClassifier
+from skae import (
+    RBM,
+    BatchedGridSearchCV,
+    CollapsedCodeWarning,
+    DeepBoltzmannMachine,
+    StackedClassifier,
+)
 from skae.engine.networks.penalties import CodeKL
 
 QUICK = {"max_iter": 2, "n_gibbs_steps": 1, "random_state": 0, "device": "cpu"}
@@ -90,6 +97,24 @@ def test_pretraining_is_what_training_begins_with(digits):
     # It reconstructs rows before it has learned as a whole; random weights do not.
     errors = [np.square(m.reconstruct(digits) - digits).mean() for m in (model, afresh)]
     assert errors[0] < 0.95 * errors[1]
+
+
+def test_candidates_of_a_search_begin_at_their_own_machines(digits):
+    model = DeepBoltzmannMachine(pretraining=RBM(max_iter=2), learning_rate=1e-9, **QUICK)
+    grid = {"layer_sizes": [(6, 4), (6,), (6, 4, 3)]}
+    # The lowest of several machines hears its columns twice, a single one does not, though sizes,
+    # rows and seeds are alike: nothing is shared.
+    found = [
+        search(model, grid, cv=2, refit=False, scoring=reconstruction).fit(digits[:200])
+        for search in (BatchedGridSearchCV, GridSearchCV)
+    ]
+    scores = [one.cv_results_["mean_test_score"] for one in found]
+    assert_allclose(*scores, rtol=1e-6)
+
+
+def reconstruction(model, X, y=None):
+    """The negative error of reconstructions."""
+    return -np.square(model.reconstruct(X) - X).mean()
 
 
 def test_penalties_reach_all_layers(digits):
