@@ -11,6 +11,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._missing import is_pandas_na
@@ -20,9 +21,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
 
 __all__ = [
-    "HasMethods", "Interval", "Registered", "StrOptions", "as_array", "check_choice",
-    "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
-    "check_no_infinity", "check_number", "check_one_hot", "check_pair", "check_rows",
+    "BaseSearchCV", "HasMethods", "Interval", "Registered", "StrOptions", "as_array",
+    "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
+    "check_no_infinity", "check_number", "check_one_hot", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
     "is_missing", "make_generator", "random_numbers",
 ]  # fmt: skip
@@ -99,6 +100,8 @@ def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
         if "could not convert string" in str(error) or "dtype='numeric'" in str(error):
             raise ValueError(f"{error}. {_ENCODE}") from error
         raise
+    if X_checked.dtype.kind == "O":  # decimals of polars and pyarrow
+        X_checked = _numbers("X", X_checked).astype(np.float64)
     if X_checked.dtype.kind not in "fiub":
         raise ValueError(f"X is not numeric but of dtype {X_checked.dtype}. {_ENCODE}")
     X_checked = X_checked.astype(_torch_dtype(X_checked.dtype), copy=False)
@@ -269,15 +272,6 @@ def check_number(name, value):
     return float(value)
 
 
-def check_pair(name, value, legal):
-    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there."""
-    if isinstance(value, tuple) and (len(value) != 2 or not all(map(legal.is_satisfied_by, value))):
-        raise ValueError(
-            f"The {name!r} parameter must be a number or a tuple of two, each of them {legal}. "
-            f"Got {value!r} instead."
-        )
-
-
 def check_choice(name, value, choices):
     """Raise a ValueError unless an argument of a method is one of its legal values."""
     if value not in choices:
@@ -428,4 +422,10 @@ def column_indices(X, columns):
         X = np.asarray(X)
     if callable(columns):
         columns = columns(X)
-    return np.asarray(_get_column_indices(X, columns), dtype=np.intp)
+    try:
+        found = _get_column_indices(X, columns)
+    except ValueError as error:
+        if isinstance(error.__cause__, KeyError):  # scikit-learn has not always named it
+            raise ValueError(f"X has no column {error.__cause__}") from error
+        raise
+    return np.asarray(found, dtype=np.intp)

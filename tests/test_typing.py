@@ -2,6 +2,7 @@
 
 import collections.abc
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -12,17 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.base import BaseEstimator
+from registry import is_estimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 import skae
 
 ROOT = Path(__file__).parents[1]
-ESTIMATORS = [
-    member
-    for member in (getattr(skae, name) for name in skae.__all__)
-    if isinstance(member, type) and issubclass(member, BaseEstimator)
-]
+ESTIMATORS = [member for member in map(vars(skae).get, skae.__all__) if is_estimator(member)]
 
 # A user's script. A comment says what mypy has to say of its line; of the others nothing.
 SNIPPET = """
@@ -67,7 +64,7 @@ def mypy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mypy")
     snippet = folder / "snippet.py"
     snippet.write_text(SNIPPET)
-    settings = ["--config-file", "pyproject.toml", "--cache-dir", str(folder / "cache")]
+    settings = ["--config-file", "pyproject.toml", "--cache-dir", os.devnull]
     run = subprocess.run(
         [sys.executable, "-m", "mypy", *settings, "skae", str(snippet)],
         capture_output=True,

@@ -19,8 +19,9 @@ from measuring import interleave, print_machine, print_table, spread, verdict
 
 import skae
 from skae.engine.networks.layers import Network
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial, OneHotGroups
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial, OneHotGroups
 from skae.engine.optimisation.parameters import Parameters
 
 N_GROUPS, N_ROWS, N_COMPONENTS, N_STEPS, GOAL = 32, 100, 256, 50, 1.5

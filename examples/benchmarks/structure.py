@@ -42,6 +42,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 import skae
 
@@ -292,14 +293,14 @@ def _private_members(node):
 
 
 def public_estimators():
-    """The public classes of the package that are no warnings.
+    """The public classes of the package that are estimators.
 
     Returns
     -------
     classes : list of type
     """
     public = [getattr(skae, name) for name in skae.__all__]
-    return [cls for cls in public if isinstance(cls, type) and not issubclass(cls, Warning)]
+    return [cls for cls in public if isinstance(cls, type) and issubclass(cls, BaseEstimator)]
 
 
 def print_classes():

@@ -30,26 +30,12 @@ That is 17 nats below the published bound, and says nothing of what a full train
 loss still fell (85.70 after the first epoch of the whole, 84.25 after the second).
 """
 
-import os
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
+from mnist_rbm import load  # beside this file
 
 from skae import RBM, DeepBoltzmannMachine
-
-
-def load():
-    """Binary images, one row of float32 each: 50,000 to train on, 10,000 to test on."""
-    folder = os.environ.get("SKAE_DATA")
-    path = Path(folder or "", "mnist_train.npz")
-    if not folder or not path.exists():
-        sys.exit("Set SKAE_DATA to a folder with mnist_train.npz; nothing was run.")
-    with np.load(path) as data:
-        intensity = data["X"].reshape(60000, 784) / 255
-    binary = (np.random.default_rng(0).random(intensity.shape) < intensity).astype(np.float32)
-    return binary[:50000], binary[50000:]
 
 
 def main():

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 from skae._validation import check_count, check_is_fitted, make_generator
-from skae.engine.boltzmann import learning as exact_gradients
+from skae.engine.boltzmann import exact_gradients
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import gibbs_state, gibbs_step
 from skae.engine.optimisation.devices import undisturbed

@@ -19,7 +19,8 @@ from skae.engine.networks.penalties import (
     check_penalties,
 )
 from skae.engine.networks.units import UNITS
-from skae.estimators.density import densities, grids, models, sampling
+from skae.estimators.density import densities, models, sampling
+from skae.estimators.face.layer_sizes import checked_sizes, sizes_of_layers
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
@@ -230,10 +231,6 @@ class AutoEncoder(Transformer):
         `skae.engine.networks.penalties`, which says what else they may have.""",
     )
 
-    grid_: tuple = attribute(
-        "tuple",
-        "Of each column the few values that it has, as encoded, or a number of decimals, or None.",
-    )
     spread_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)",
         "Standard deviation of each column, as the network sees it.",
@@ -278,7 +275,11 @@ class AutoEncoder(Transformer):
     )
 
     def _model(self, place):
-        sizes = (len(self.columns_.mean), *_sizes(self.hidden_layer_sizes), self.n_components)
+        sizes = (
+            len(self.columns_.mean),
+            *sizes_of_layers(self.hidden_layer_sizes),
+            self.n_components,
+        )
         linear = self.decoder == "linear"
         potential, told = self.parametrization == "energy", bool(self.level_as_input)
         tied = self.tied_weights and not (linear and len(sizes) > 2) and not told
@@ -291,16 +292,10 @@ class AutoEncoder(Transformer):
         train = partial(_reconstruction, self, network, units, place, own)
         return auto_encoder(network, units, bias, train, shift, scale, fill, own)
 
-    def _facts(self, X, weight, columns, *, is_whole):
-        return {"grid_": grids.grid_of(X)}
-
     def _check_parameters(self):
         super()._check_parameters()
         models.check_noise(self)
-        if any(not isinstance(n, Integral) or n < 1 for n in _sizes(self.hidden_layer_sizes)):
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be integers of at least 1."
-            )
+        checked_sizes("hidden_layer_sizes", self.hidden_layer_sizes, may_be_empty=True)
         make_corruption(self.corruption, self.corruption_level)
         if self.emphasis is not None and not has_mask(self.corruption):
             names = [repr(name) for name in CORRUPTIONS if has_mask(name)]
@@ -318,10 +313,6 @@ class AutoEncoder(Transformer):
                 "0: of corrupted and of untouched components."
             )
         check_penalties(_penalties_of(self), ACTIVATIONS[self.activation].range)
-
-
-def _sizes(sizes):
-    return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
 
 
 def _reconstruction(model, network, units, place, own_column):

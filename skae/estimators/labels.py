@@ -246,7 +246,7 @@ def _of_one_kind(labels):
 
 def _warn_of_collision(values, known, unlabelled):
     """Warn where -1 seems to be a class: beside others below it, or as frequent as 0 or 1 beside
-    these. Any other mark was chosen.
+    these, as far as chance tells. Any other mark was chosen.
     """
     if not isinstance(unlabelled, Real) or unlabelled != -1 or known.all():
         return
@@ -256,10 +256,12 @@ def _warn_of_collision(values, known, unlabelled):
             numbers = names.astype(np.float64)
         except ValueError:
             continue
-        is_one_of_three = np.array_equal(numbers, [0, 1]) and 0 < (~own).sum() <= counts.max()
+        n_unknown, most = (~own).sum(), counts.max(initial=0)
+        is_usual = 0 < n_unknown <= most + np.sqrt(most)
+        is_one_of_three = np.array_equal(numbers, [0, 1]) and is_usual
         if (numbers < -1).any() or is_one_of_three:
             warn(
-                f"y has -1 beside {names.tolist()[:5]}: {(~own).sum()} rows are taken for "
+                f"y has -1 beside {names.tolist()[:5]}: {n_unknown} rows are taken for "
                 "unlabelled. If -1 is one of the classes, set unlabelled=None; else another mark, "
                 "such as unlabelled=-2 or numpy.nan, says so.",
                 UserWarning,

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import pkgutil
-import tempfile
+import secrets
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -71,9 +71,10 @@ def save(model: BaseEstimator, path) -> None:
     content = {"format": _FORMAT, "skae": _version(), "model": writer.written(model)}
     text = json.dumps(content)
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or None)
+    # Made by `open`, so that who may read it is what the user's mask says.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(_CONTENT, text)
                 for number, array in enumerate(writer.arrays):
@@ -82,7 +83,7 @@ def save(model: BaseEstimator, path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -199,7 +200,9 @@ class _Reader:
     """Makes a model of an archive."""
 
     def __init__(self, archive, n_bytes):
-        self.archive, self.n_bytes = archive, n_bytes
+        # Each entry is read once, and all of them together are no longer than the file: neither
+        # many mentions of one nor entries inside of others make more of it.
+        self.archive, self.n_left, self.arrays = archive, n_bytes, {}
 
     def model(self):
         """The model, if the archive holds one that this version knows."""
@@ -223,7 +226,8 @@ class _Reader:
 
     def _entry(self, name):
         info = self.archive.getinfo(name)
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self.n_bytes:
+        self.n_left -= info.file_size
+        if info.compress_type != zipfile.ZIP_STORED or self.n_left < 0:
             raise ModelFileError(f"The entry {name} is not stored as it should be.")
         return self.archive.read(info)  # which compares a checksum
 
@@ -231,7 +235,13 @@ class _Reader:
         return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[text]
 
     def _array(self, number):
-        stored = io.BytesIO(self._entry(f"{int(number)}.npy"))
+        number = int(number)
+        if number not in self.arrays:
+            self.arrays[number] = self._read_array(number)
+        return self.arrays[number]
+
+    def _read_array(self, number):
+        stored = io.BytesIO(self._entry(f"{number}.npy"))
         version = np.lib.format.read_magic(stored)
         if version != (1, 0):
             raise ModelFileError("An array has a header of another kind.")
@@ -289,6 +299,8 @@ class _Reader:
         return dtype
 
     def _pandas(self, name):
+        if "dateutil" in name:
+            raise ModelFileError(f"{name} names a file of time zones, which is not read.")
         return importlib.import_module("pandas").api.types.pandas_dtype(str(name))
 
     def _categories(self, parts, ordered):

@@ -4,23 +4,30 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
 
+import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 
-from skae._validation import Interval, check_count, check_is_fitted, make_generator
+from skae._validation import HasMethods, Interval, check_count, check_is_fitted, make_generator
 from skae.engine.networks.corruptions import corrupted, make_corruption
 from skae.engine.networks.layers import Network
 from skae.engine.networks.penalties import WeightDecay
 from skae.engine.networks.recurrence import (
     Recurrence,
     RecurrentReconstruction,
+    joined,
     recurrent_auto_encoder,
 )
-from skae.engine.optimisation.models import FittedModel
+from skae.engine.optimisation.models import FittedModel, Start
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.density.models import corruption_of
+from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
 from skae.estimators.face.parameters import estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion, rows_for, usable_place
 from skae.estimators.face.transformer import Transformer
+
+# What a layer that others stand on has learned, where its weights are tied.
+_TIED = {"weight_0", "hidden_bias_0", "visible_bias_0"}
 
 
 @estimator
@@ -100,6 +107,17 @@ class DeepRecurrentAutoEncoder(Transformer):
         AutoEncoder, "corruption_level", default=0.25
     )
     weight_decay: float = preset(AutoEncoder, "weight_decay", default=0.0)
+    pretraining: Transformer | Sequence | None = parameter(
+        default=None,
+        constraints=[HasMethods(["fit", "transform"]), list, tuple, None],
+        kind="StackedAutoEncoder, list of estimators, or None",
+        doc="""What training begins at. None: small random weights. A fitted
+        :class:`StackedAutoEncoder` or its layers, from the lowest: their weights, with which the
+        first pass up is that of the stack. Layers are auto-encoders of one layer with tied weights
+        and this ``activation``, or RBMs (``visible_variance="unit"``), of these ``layer_sizes``,
+        fitted on the same columns, and fitting leaves them as they are. To survive `clone`, as in
+        a grid search, wrap each in :class:`sklearn.frozen.FrozenEstimator`.""",
+    )
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
@@ -112,6 +130,8 @@ class DeepRecurrentAutoEncoder(Transformer):
         doc="Number of the step after which; -1 is the last one. May be set after `fit`.",
     )
     max_iter: int | str = preset(Transformer, "max_iter", default="auto")
+
+    _accepts_gaps = True
 
     def denoise(self, X, *, step=-1):
         """Reconstructions of the rows of X that are read out after a step.
@@ -127,7 +147,7 @@ class DeepRecurrentAutoEncoder(Transformer):
             In the units of the data.
         """
         X = self._checked(X)
-        number = _number("step", step, self.n_steps)
+        number = number_of("step", step, self.n_steps, "steps")
         model, theta = fitted = self._fitted_model(X)
         recurrence = self._recurrence
 
@@ -174,7 +194,7 @@ class DeepRecurrentAutoEncoder(Transformer):
         generator = make_generator(seed, place.device)
         every = torch.arange(n_samples, device=place.device) % start.shape[0]
         with torch.no_grad():
-            x = rows_for(model, start, place).take(every).clone()
+            x = model.filled(rows_for(model, start, place).take(every).clone())
             corruption, recurrence = corruption_of(self, place), self._recurrence
             for _ in range(burn_in):
                 noisy = x if corruption is None else corrupted(x, corruption, generator)[0]
@@ -186,7 +206,7 @@ class DeepRecurrentAutoEncoder(Transformer):
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
-        recurrence = self._recurrence
+        recurrence, fill = self._recurrence, place.tensor(self.columns_.fill)
         decay = decay_in_criterion(self)
         penalties = [WeightDecay(decay)] if decay > 0 else []
         noise = corruption_of(self, place)
@@ -194,30 +214,29 @@ class DeepRecurrentAutoEncoder(Transformer):
             recurrence,
             units,
             bias,
-            partial(RecurrentReconstruction, recurrence, units, noise, penalties),
-            layer=_number("code_layer", self.code_layer, recurrence.network.depth),
-            step=_number("code_step", self.code_step, self.n_steps),
+            partial(RecurrentReconstruction, recurrence, units, noise, penalties, fill),
+            layer=number_of("code_layer", self.code_layer, recurrence.network.depth),
+            step=number_of("code_step", self.code_step, self.n_steps, "steps"),
             shift=shift,
             scale=scale,
+            fill=fill,
+            earlier=None if self.pretraining is None else partial(_start_of_layers, self),
         )
 
     @property
     def _recurrence(self):
         """The recurrence that the parameters ask for."""
-        sizes = len(self.columns_.mean), *map(int, _sizes(self.layer_sizes))
+        sizes = len(self.columns_.mean), *map(int, sizes_of_layers(self.layer_sizes))
         network = Network(sizes, self.activation)
         return Recurrence(network, int(self.n_steps), float(self.hidden_noise))
 
     def _check_parameters(self):
         super()._check_parameters()
-        sizes = _sizes(self.layer_sizes)
-        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
-            raise ValueError(
-                f"layer_sizes={self.layer_sizes!r} must be integers of at least 1, one for each "
-                "layer."
-            )
-        _number("code_layer", self.code_layer, len(sizes))
-        _number("code_step", self.code_step, self.n_steps)
+        sizes = checked_sizes("layer_sizes", self.layer_sizes)
+        number_of("code_layer", self.code_layer, len(sizes))
+        number_of("code_step", self.code_step, self.n_steps, "steps")
+        if self.pretraining is not None:
+            _layers_of(self, sizes)
         make_corruption(self.corruption, self.corruption_level)
 
 
@@ -257,12 +276,54 @@ class GenerativeStochasticNetwork(DeepRecurrentAutoEncoder):
     )
 
 
-def _sizes(sizes):
-    return (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+def _layers_of(model, sizes):
+    """The fitted layers that a recurrence begins with; a ValueError for what is no such layers."""
+    given = model.pretraining
+    given = given.estimator if isinstance(given, FrozenEstimator) else given
+    if not isinstance(given, list | tuple):
+        if not hasattr(given, "layers_"):
+            raise ValueError(
+                f"pretraining={given!r} is no fitted StackedAutoEncoder. Fit it first, or pass a "
+                "list of fitted layers."
+            )
+        given = given.layers_
+    layers = [one.estimator if isinstance(one, FrozenEstimator) else one for one in given]
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, Transformer) or not hasattr(layer, "weights_"):
+            raise ValueError(
+                f"Layer {number} of pretraining, {layer!r}, is no fitted layer. Fit it first; "
+                "where the model is cloned, as in a grid search, wrap it in "
+                "sklearn.frozen.FrozenEstimator."
+            )
+        if set(layer.weights_) != _TIED:
+            raise ValueError(
+                f"Layer {number} of pretraining, a {type(layer).__name__}, has the weights "
+                f"{sorted(layer.weights_)}, but a recurrence has {sorted(_TIED)} of each: use "
+                "auto-encoders of one layer with tied weights, or RBMs with "
+                "visible_variance='unit'."
+            )
+        activation = getattr(layer, "activation", "sigmoid")
+        if activation != model.activation:
+            raise ValueError(
+                f"Layer {number} of pretraining has activation={activation!r}, but this "
+                f"{type(model).__name__} has {model.activation!r}. Set one of them."
+            )
+    found = tuple(len(layer.weights_["hidden_bias_0"]) for layer in layers)
+    if found != sizes:
+        raise ValueError(f"layer_sizes={sizes}, but the layers of pretraining have {found} units.")
+    return layers
 
 
-def _number(name, value, count):
-    """One of so many, which may count from the end; a ValueError for none of them."""
-    if not isinstance(value, Integral) or not -count <= value < count:
-        raise ValueError(f"{name}={value!r}, but there are {count}, from 0 to {count - 1}.")
-    return int(value) % count
+def _start_of_layers(model, X, weight):
+    """The `Start` at what a stack's layers have learned of the same columns."""
+    sizes = checked_sizes("layer_sizes", model.layer_sizes)
+    layers = _layers_of(model, sizes)
+    own, theirs = model.columns_, layers[0].columns_
+    for name in ("shift", "scale"):
+        one, other = getattr(own, name), getattr(theirs, name)
+        if one.shape != other.shape or not np.allclose(one, other, rtol=1e-4, atol=1e-8):
+            raise ValueError(
+                "The layers of pretraining were fitted on columns of another number, kind or "
+                f"scale: {name} differs. Fit them on the same rows, with the same loss."
+            )
+    return Start(joined([layer.weights_ for layer in layers]), was_learned=True)

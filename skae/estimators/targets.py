@@ -13,7 +13,8 @@ import torch
 from sklearn.metrics import r2_score
 
 from skae._validation import as_array, is_missing
-from skae.engine.networks.units import Gaussian, Mixed, Multinomial
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import Gaussian, Multinomial
 from skae.engine.optimisation.devices import Place
 from skae.engine.stacks.supervised import classification_error
 from skae.engine.tangents.semi_supervised import shrunken_frequencies

@@ -91,6 +91,7 @@ class Encoding:
     def decode(self, values: np.ndarray, *, rounds: bool = False):
         """A table of encoded rows, as the user's: a frame with its names and dtypes, or an array.
 
+        An array is of the dtype of ``values``, or float64 where that would not hold its numbers.
         Categories are the most probable ones (of those that are pooled, the most frequent one),
         whole numbers are whole, and no number is outside of what was seen in training. With
         ``rounds``, numbers have no more decimals than there.
@@ -101,7 +102,10 @@ class Encoding:
         ]
         if self.library is None:
             if all(isinstance(column, np.ndarray) for column in columns):
-                return np.column_stack(columns).astype(values.dtype)
+                rows = np.column_stack(columns)
+                with np.errstate(over="ignore"):
+                    narrow = rows.astype(values.dtype)
+                return rows if np.isinf(narrow).any() else narrow
             table = np.empty((len(values), len(columns)), dtype=object)
             for number, column in enumerate(columns):
                 table[:, number] = column

@@ -34,6 +34,7 @@ class Variable:
     - ``columns``: the slice of the encoded columns that it has.
     - ``categories``: what each of a category's columns stands for, or the value that is 0 and the
       one that is 1; ``pooled``: rare values that share the last column, the most frequent first.
+      ``is_exact``: other numbers than these are no categories. Else, of two, the nearer one counts.
     - ``center``, ``width``, ``clips``: a number is z = (x - center) / width and, if it is clipped,
       z / sqrt(1 + (z / 3)^2).
     - ``knots``, ``scores``: of a number as normal scores, some of its values, from the least to the
@@ -51,6 +52,7 @@ class Variable:
     dtype: Any
     categories: tuple = ()
     pooled: tuple = ()
+    is_exact: bool = False
     center: float = 0.0
     width: float = 1.0
     clips: bool = False
@@ -118,7 +120,7 @@ class Variable:
                 z /= np.sqrt(1 + np.square(z / BEND))
                 np.clip(z, -_MOST, _MOST, out=z)
             out[:, 0] = z
-        elif self.kind == "binary" and self.holds in ("numbers", "booleans"):
+        elif self.kind == "binary" and self.holds in ("numbers", "booleans") and not self.is_exact:
             # One value alone is 0, as a text is that is the only one.
             assert cells.numbers is not None
             ends = np.asarray(self.categories or (0, 1), dtype=np.float64)
@@ -160,11 +162,11 @@ class Variable:
             place = np.zeros(len(values), dtype=int) if place is None else place
         else:
             place = values.argmax(axis=1)
-        if self.holds in ("numbers", "booleans"):
-            return np.array(self.categories, dtype=np.float64)[place]
         options = [*self.categories]
         if self.pooled:
             options[-1] = self.pooled[0]
+        if self.holds in ("numbers", "booleans"):
+            return np.array(options, dtype=np.float64)[place]
         return [options[p] for p in place]
 
     def _check(self, cells):
@@ -291,7 +293,7 @@ def category_variable(column, name, counted, parameters):
     rare = present[len(kept) :]
     if len(rare) == 1 and (most is None or len(present) <= most):
         kept, rare = present, []
-    variable = Variable(name, "category", slice(0, 0), column.holds, column.dtype)
+    variable = Variable(name, "category", slice(0, 0), column.holds, column.dtype, is_exact=True)
     order = sorted(kept, key=lambda c: _sortable(values[c]))
     categories = tuple(values[c] for c in order)
     if not present:

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from skae import RBM, AutoEncoder
 from skae.diagnostics import gradient_agreement
-from skae.engine.boltzmann import learning as exact_gradients
+from skae.engine.boltzmann import exact_gradients
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.optimisation.parameters import Parameters
 

@@ -217,9 +217,10 @@ def test_non_numeric_arrays(data, match):
 
 
 def test_many_non_numeric_columns_are_counted():
-    frame = pd.DataFrame({f"text{i}": TEXT for i in range(20)})
+    # As strings, which pandas before 3 would take for objects.
+    frame = pd.DataFrame({f"text{i}": TEXT for i in range(20)}, dtype="string")
     # Five names are an explanation, twenty are noise.
-    with pytest.raises(ValueError, match=r"'text4' \(str\) and 15 more") as caught:
+    with pytest.raises(ValueError, match=r"'text4' \(string\) and 15 more") as caught:
         Rows().fit(frame)
     assert "text5" not in str(caught.value)
 
@@ -374,7 +375,7 @@ def bad_data(X, takes_gaps=False, takes_text=False):
 @each_case
 def test_bad_data_are_refused(case):
     model = case.make()
-    fitted = case.fit()
+    fitted = case.fitted
     takes_gaps, takes_text = get_tags(model).input_tags.allow_nan, hasattr(fitted, "encoding_")
     for data, match in bad_data(case.X, takes_gaps, takes_text):
         y = None if case.y is None else case.y[: len(data)]
@@ -399,7 +400,7 @@ def test_other_feature_names(case):
 
 @each_learner
 def test_bad_data_are_refused_by_every_method(case):
-    model = case.fit()
+    model = case.fitted
     methods = [name for name in ("score_samples", "score", "reconstruct") if hasattr(model, name)]
     data = case.X.copy()
     data[3, 1] = np.nan
@@ -425,7 +426,7 @@ def test_bad_data_are_refused_by_every_method(case):
 
 @each_learner
 def test_wrong_number_of_features_in_continued_training(case):
-    model = case.fit()
+    model = case.fitted
     before = state_of(model)
     for method in (model.partial_fit, model.set_params(warm_start=True).fit):
         with pytest.raises(ValueError, match=r"3 features.*expecting"):
@@ -458,7 +459,7 @@ def test_likelihoods_are_of_the_domain_of_the_loss(counts):
 
 @each_trained
 def test_bad_weights_are_refused(case):
-    model = case.fit() if case in LEARNERS else None
+    model = case.fitted if case in LEARNERS else None
     for weight, match in BAD_WEIGHTS.values():
         assert_refused(case.make(), case.X, match, y=case.y, sample_weight=weight)
         if model is not None:
@@ -654,12 +655,26 @@ def test_edges_of_the_ranges_are_legal(X, parameters):
     assert np.isfinite(model.fit_transform(X)).all()
 
 
+COUNTS = ("batch_size", "max_iter", "n_estimators")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if any(map(c.takes, COUNTS))], ids=str)
+def test_small_integers_of_numpy_are_numbers(case):
+    """One of 8 bits overflows above 127, and torch takes none where it wants an integer."""
+    names = [name for name in COUNTS if case.takes(name)]
+    parameters = {name: getattr(case.make(), name) for name in names}
+    assert all(isinstance(value, int) for value in parameters.values())
+    of_numpy = {name: np.int8(value) for name, value in parameters.items()}
+    expected, found = case.fit(**parameters), case.fit(**of_numpy)
+    np.testing.assert_array_equal(case.output(found), case.output(expected))
+
+
 # Failures and what was there before
 
 
 @each_trained
 def test_failure_inside_training_leaves_a_fitted_model_as_it_was(case, fail_in_training):
-    model = case.fit()
+    model = case.fitted
     model.set_params(**{name: True for name in model.get_params() if name.endswith("verbose")})
     before, expected = state_of(model), case.output(model)
     fail_in_training(RuntimeError("an error in the middle"))
@@ -743,7 +758,7 @@ def test_divergence_in_partial_fit_leaves_the_model_as_it_was(case, explode):
     ("name", "early_stopping", "factor"),
     [
         *itertools.product(["AutoEncoder"], [False, True], [1e9, 1e200, np.inf, np.nan]),
-        *itertools.product(["RBM", "PSD"], [False, True], [1e9, np.nan]),
+        *itertools.product(["RBM", "PSD"], [False], [1e9, np.nan]),
     ],
 )
 def test_divergence_later_keeps_the_best_finite_weights(name, explode, factor, early_stopping):

@@ -97,7 +97,6 @@ def test_warning_points_at_the_call(counts):
 @pytest.mark.parametrize(
     ("sizes", "load", "max_iter"),
     [
-        ((64,), load_wine, 200),
         ((128, 64, 32), load_wine, 200),
         ((128, 64), load_digits, 40),
     ],

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
-from registry import CASES, GRADIENT_LEARNERS, LEARNERS, TRANSFORMERS
+from registry import CASES, GRADIENT_LEARNERS, LEARNERS, PREDICTORS, TRANSFORMERS
 from scipy.special import expit, log_softmax
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.decomposition import PCA
+from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -54,7 +55,7 @@ def assert_same_weights(model, other, **close):
 def test_pipeline(case, y):
     pipeline = make_pipeline(case.make(), LogisticRegression(max_iter=1000)).fit(case.X, y)
     # A pipeline does by itself what one does by hand.
-    codes = case.fit().transform(case.X)
+    codes = case.fitted.transform(case.X)
     by_hand = LogisticRegression(max_iter=1000).fit(codes, y)
     assert_array_equal(pipeline.predict(case.X), by_hand.predict(codes))
 
@@ -137,7 +138,7 @@ def test_stacking_in_a_pipeline(X):
 
 @each_case
 def test_clone_has_parameters_and_nothing_learned(case):
-    model = case.fit()
+    model = case.fitted
     copied = clone(model)
     # A clone is what the constructor made: parameters without what was learned.
     assert not [name for name in vars(copied) if name.endswith("_")]
@@ -150,7 +151,7 @@ def test_clone_has_parameters_and_nothing_learned(case):
 
 @each_case
 def test_pickle_restores_the_model(case):
-    model = case.fit()
+    model = case.fitted
     pickled = pickle.dumps(model)
     restored = pickle.loads(pickled)
     assert_array_equal(case.output(restored), case.output(model))
@@ -166,7 +167,8 @@ def test_pickle_restores_the_model(case):
 def test_pickle_holds_weights_only(case, method):
     generator = np.random.default_rng(0)
     data = generator.normal(size=(200, 49))
-    model = case.make(**{"image_shape": (7, 7)} if case.takes("image_shape") else {})
+    shape = {"image_shape": (7, 7)} if case.takes("image_shape") else {}
+    model = case.make(batch_size=200, max_iter=1, **shape)
     if not hasattr(model, method):
         return
     pickled = pickle.dumps(getattr(model, method)(data))
@@ -195,7 +197,7 @@ def test_mixed_model_works_from_read_only_memory_maps(X, tmp_path, loss):
 
 @each_case
 def test_model_works_from_read_only_memory_maps(case, tmp_path):
-    model = case.fit()
+    model = case.fitted
     joblib.dump(model, tmp_path / "model.joblib")
     mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
     assert_array_equal(case.output(mapped), case.output(model))
@@ -216,7 +218,7 @@ def test_copies_are_independent(case):
 
 @each_learner
 def test_model_trained_on_a_gpu_works_without_one(case):
-    model = case.fit()
+    model = case.fitted
     codes, score = case.output(model), model.score(case.X)
     # What a model that was trained on another machine's GPU looks like here.
     model.set_params(device="cuda:7").device_ = "cuda:7"
@@ -254,7 +256,7 @@ def test_scale_of_the_weights_does_not_matter(case):
         atol=1e-10,
     )
     # Equal weights are no weights.
-    assert_same_weights(case.make().fit(case.X, sample_weight=np.full(40, 7.0)), case.fit())
+    assert_same_weights(case.make().fit(case.X, sample_weight=np.full(40, 7.0)), case.fitted)
 
 
 @each_learner
@@ -270,7 +272,7 @@ def test_rows_of_weight_zero_do_not_count(case):
 
 @each_learner
 def test_score_takes_weights(case):
-    model = case.fit()
+    model = case.fitted
     weight = np.arange(40) % 3
     # The weighted mean of the rows' scores, so that equal weights change nothing.
     rows = model.score_samples(case.X)
@@ -315,7 +317,7 @@ def test_fit_without_warm_start_forgets(case):
     model = case.fit(case.X[::-1] + 100)
     # Nothing of an earlier fit is left: neither weights nor statistics of columns.
     model.fit(case.X, case.y)
-    assert_array_equal(case.output(model), case.output(case.fit()))
+    assert_array_equal(case.output(model), case.output(case.fitted))
 
 
 def test_warm_start_with_other_layers_is_refused(X):
@@ -371,9 +373,9 @@ def test_partial_fit_after_fit_continues_it(case):
 def test_fit_after_partial_fit_forgets(case):
     model = case.make().partial_fit(case.X + 100).partial_fit(case.X + 100)
     # fit starts anew from random_state: weights, moments, statistics and record.
-    assert_same_weights(model.fit(case.X), case.fit())
+    assert_same_weights(model.fit(case.X), case.fitted)
     # Nor does anything from before it decide what comes next.
-    assert_same_weights(model.partial_fit(case.X), case.fit().partial_fit(case.X))
+    assert_same_weights(model.partial_fit(case.X), case.fitted.partial_fit(case.X))
 
 
 def test_partial_fit_keeps_the_first_statistics(X):
@@ -632,3 +634,13 @@ def test_salt_and_pepper_are_the_ends_of_the_columns():
     own = small(corruption=lambda x, generator: ends(x, generator), **settings).fit(X)
     # A corruption by its name knows the data's columns.
     assert_same_weights(named, own)
+
+
+@pytest.mark.parametrize("case", PREDICTORS, ids=str)
+def test_weights_of_codes_are_not_shown_as_those_of_columns(case):
+    """Tools read ``coef_`` as weights of columns, and would select these by numbers of units."""
+    model = case.fit()
+    assert not hasattr(model, "coef_")
+    assert not hasattr(model, "feature_importances_")
+    with pytest.raises(ValueError, match=r"should have `coef_` or `feature_importances_`"):
+        SelectFromModel(model, prefit=True).transform(case.X)

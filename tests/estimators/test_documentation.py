@@ -117,7 +117,7 @@ def _is_computed(member):
 
 @each_case
 def test_fitted_attributes_are_documented(case):
-    model = case.fit()
+    model = case.fitted
     fitted = {name for name in vars(model) if name.endswith("_") and not name.startswith("_")}
     section = case.cls.__doc__.split("Attributes\n----------\n")[1].split("\n\n")[0]
     documented = set(re.findall(r"^(\w+_) : ", section, flags=re.MULTILINE))

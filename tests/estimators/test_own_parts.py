@@ -1,4 +1,4 @@
-"""Corruptions and penalties of users' own: they work, or are refused with what they lack."""
+"""Parts of users' own, such as corruptions: they work, or are refused with what they lack."""
 
 import pickle
 
@@ -9,7 +9,12 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from skae import AutoEncoder, ContractiveAutoEncoder
+from skae import (
+    AutoEncoder,
+    ContractiveAutoEncoder,
+    ManifoldTangentClassifier,
+    TangentDistanceClassifier,
+)
 from skae.engine.networks.corruptions import CORRUPTIONS, Masking, corruption
 from skae.engine.networks.penalties import SPARSITY_PENALTIES, CodeL1, sparsity_penalty
 
@@ -325,3 +330,44 @@ def test_noise_that_is_not_finite_is_divergence(table):
 
     with pytest.warns(ConvergenceWarning, match="The best finite weights were kept"):
         AutoEncoder(corruption=later, **QUICK).fit(table)
+
+
+# Functions of one's own that make something else than noise
+
+
+def takes_nothing():
+    """Of no use as any part."""
+
+
+def returns_nothing(*given):
+    """Neither."""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [ManifoldTangentClassifier((3,), max_iter=1), TangentDistanceClassifier()],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (takes_nothing, r"tangent_source=.*takes_nothing.* called as tangent_source\(X\)"),
+        (returns_nothing, r"tangent_source returned .* but numbers of shape"),
+    ],
+)
+def test_tangents_that_are_none(model, own, message, table):
+    with pytest.raises(ValueError, match=message):
+        clone(model).set_params(tangent_source=own).fit(table[:30], np.arange(30) % 2)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (takes_nothing, r"method=.*takes_nothing.* called as method\(denoiser, generator\)"),
+        (returns_nothing, r"no chain: it returned None"),
+    ],
+)
+def test_a_chain_that_is_none(own, message, table):
+    model = AutoEncoder(**QUICK, corruption="masking").fit(table)
+    with pytest.raises(ValueError, match=message):
+        model.sample(2, method=own)

@@ -1,9 +1,11 @@
 """Model files: the same model again, nothing that runs, errors of our own for what is damaged."""
 
+import io
 import json
 import os
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from sklearn.frozen import FrozenEstimator
 
 import skae
 from skae import AutoEncoder, SparseCoder, StackedClassifier
-from skae.estimators.persistence import from_bytes
+from skae.estimators.persistence import _npy, from_bytes
 
 # About so many of the bytes are tried; `tests/fuzz/model_file.py` tries all.
 SOME_BYTES = 400
@@ -26,7 +28,7 @@ SOME_BYTES = 400
 def test_every_estimator_comes_back(case, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of models that are hardly trained
-        model = case.fit()
+        model = case.fitted
     skae.save(model, tmp_path / "model")
     again = skae.load(tmp_path / "model")
     assert type(again) is type(model)
@@ -39,6 +41,40 @@ def test_every_estimator_comes_back(case, tmp_path):
     assert all(name.startswith("skae.") or name == "numpy.dtype" for name in types)
     again = skops.io.loads(stored, trusted=types)
     assert_array_equal(np.asarray(case.output(again)), np.asarray(case.output(model)))
+
+
+FILES = sorted((Path(__file__).parent / "model_files").glob("*/*.skae"))
+BY_NAME = {str(case): case for case in CASES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name} {path.stem}")
+def test_files_of_earlier_versions(path):
+    """`model_files/write.py` wrote them, and what the models said of the first rows."""
+    model, case = skae.load(path), BY_NAME[path.stem]
+    found = case.output(model)[:8]
+    with np.load(path.parent / "said.npz") as said:
+        expected = said[path.stem]
+    if found.dtype.kind == "f":
+        # Another machine's kernels round otherwise, and codes that are inferred enlarge that.
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    else:
+        assert_array_equal(found, expected)
+
+
+def test_there_is_a_file_of_each_estimator():
+    names = {path.stem for path in FILES if path.parent.name == skae.__version__}
+    assert names == set(BY_NAME), "run tests/estimators/model_files/write.py"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such masks")
+def test_who_may_read_a_file_is_what_the_mask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        skae.save(AutoEncoder(2), tmp_path / "model")
+    finally:
+        os.umask(before)
+    # As of any file that a program writes, so that a service of another user can read it.
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o644
 
 
 def test_what_models_of_tables_know(tmp_path):
@@ -137,6 +173,46 @@ def test_files_ask_for_nothing_else(content, tmp_path):
     path = rewritten(data, tmp_path, lambda found: found | {"model": content})
     with pytest.raises(skae.ModelFileError):
         skae.load(path)
+
+
+def test_no_other_file_is_read(tmp_path):
+    """pandas would open what a name of a time zone of dateutil says."""
+    dtype = ["pandas", f"datetime64[ns, dateutil/{tmp_path}/zone]"]
+    data = stored(AutoEncoder(2), tmp_path)
+    path = rewritten(data, tmp_path, lambda found: found | {"model": ["list", [dtype]]})
+    with pytest.raises(skae.ModelFileError, match="a file of time zones, which is not read"):
+        skae.load(path)
+
+
+def test_mentions_of_an_array_are_one_array(tmp_path):
+    """A short file that mentions a long array many times would fill the memory."""
+    model = AutoEncoder(2, max_iter=1).fit(np.random.default_rng(0).random((9, 3)))
+
+    def changed(found):
+        found["model"][2][1].append(["mentions", ["list", [["array", 0]] * 100]])
+        return found
+
+    again = skae.load(rewritten(stored(model, tmp_path), tmp_path, changed))
+    assert len({id(array) for array in again.mentions}) == 1
+
+
+def test_entries_inside_of_others_are_refused(tmp_path):
+    """They would be longer together than the file, by the square of its length."""
+    numbers, inner, outer = np.zeros(10_000), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("1.npy", _npy(numbers))
+        hidden = archive.getinfo("1.npy")
+    around = _npy(np.frombuffer(inner.getvalue(), dtype=np.uint8))
+    with zipfile.ZipFile(outer, "w") as archive:
+        content = {"format": 1, "skae": "1", "model": ["list", [["array", 0], ["array", 1]]]}
+        archive.writestr("model.json", json.dumps(content))
+        archive.writestr("0.npy", around)
+        start = outer.getvalue().index(inner.getvalue()[:30])
+        hidden.header_offset = start
+        archive.filelist.append(hidden)
+        archive.NameToInfo["1.npy"] = hidden
+    with pytest.raises(skae.ModelFileError, match=r"entry 1\.npy is not stored as it should be"):
+        from_bytes(outer.getvalue())
 
 
 def test_a_file_of_a_later_version(tmp_path):

@@ -111,7 +111,7 @@ def test_progress_without_a_console(X, monkeypatch):
 def test_memory_mapped_models(case, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = case.fit()
+        model = case.fitted
     joblib.dump(model, tmp_path / "model")
     mapped = joblib.load(tmp_path / "model", mmap_mode="r")
     # No warning of tensors that could be written to; the same results.

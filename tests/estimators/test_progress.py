@@ -171,7 +171,7 @@ def test_callback_hears_of_every_epoch(case):
     assert recorder.scores[-1] == model.score(case.X)
     assert len(set(recorder.scores[:3])) == 3
     # The hooks change nothing, and leave nothing behind on the estimator.
-    assert_array_equal(case.output(model), case.output(case.fit()))
+    assert_array_equal(case.output(model), case.output(case.fitted))
     assert not hasattr(model, "_callback_fit_ctx")
 
 
@@ -205,7 +205,7 @@ def test_error_in_a_callback_leaves_a_fitted_model_as_it_was(case):
         def on_fit_task_end(self, estimator, context):
             raise RuntimeError("disk is full")
 
-    model = case.fit()
+    model = case.fitted
     codes = case.output(model)
     with pytest.raises(RuntimeError, match="disk is full"):
         model.set_callbacks(Failing()).fit(case.X + 100)

@@ -1,9 +1,7 @@
 """A seed fixes every bit, and nobody else's random state, threads or defaults change."""
 
 import random
-import subprocess
-import sys
-import textwrap
+from functools import cache
 
 import joblib
 import numpy as np
@@ -48,6 +46,16 @@ def fitted(case, **parameters):
     return noisy(case, **parameters).fit(case.X, case.y)
 
 
+@cache
+def _reference(case, n_threads):
+    return fitted(case)
+
+
+def reference(case):
+    """The same, trained once for all tests: what others are compared with."""
+    return _reference(case, torch.get_num_threads())
+
+
 def results(model, case):
     """Everything that the seed has a say in."""
     yield from getattr(model, "weights_", {}).values()
@@ -69,19 +77,19 @@ def differ(model, other, case):
 @each_case
 def test_same_seed_same_bits(case):
     first = fitted(case)
-    assert_same_bits(first, fitted(case), case)
+    assert_same_bits(first, reference(case), case)
     np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
     random.seed(7)
     torch.rand(10)
     # Weights, batches and noise come from random_state alone; a fit forgets an earlier one of
     # the same object, also in its random state.
-    assert_same_bits(first.fit(case.X, case.y), fitted(case), case)
+    assert_same_bits(first.fit(case.X, case.y), reference(case), case)
 
 
 @each_trained
 def test_other_seed_other_bits(case):
-    assert differ(fitted(case), fitted(case, random_state=1), case)
+    assert differ(reference(case), fitted(case, random_state=1), case)
 
 
 @each_trained
@@ -105,29 +113,6 @@ def test_no_seed_differs_from_fit_to_fit(case):
     assert differ(*models, case)
 
 
-@pytest.mark.one_draw(reason="the other process does not know that seeds are moved")
-@pytest.mark.usefixtures("one_thread")
-def test_same_bits_in_another_process(tmp_path):
-    models = [(case, fitted(case)) for case in CASES]
-    saved = [(model, case.X, case.y, list(results(model, case))) for case, model in models]
-    joblib.dump(saved, tmp_path / "models.joblib")
-    script = f"""
-        import torch
-        torch.set_num_threads(1)
-        import joblib
-        from numpy.testing import assert_array_equal
-        from sklearn.base import clone
-        for model, X, y, expected in joblib.load({str(tmp_path / "models.joblib")!r}):
-            again = clone(model).fit(X, y)
-            for weight, mine in zip(getattr(again, "weights_", {{}}).values(), expected):
-                assert_array_equal(weight, mine)
-            output = again.transform(X) if hasattr(again, "transform") else again.predict(X)
-            assert_array_equal(output, expected[-1])
-        """
-    # Neither the hash seed of a process nor what it imported first has a say.
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
-
-
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "backend",
@@ -137,11 +122,12 @@ def test_same_bits_in_another_process(tmp_path):
     ],
 )
 def test_same_bits_in_joblib_workers(backend):
-    expected = [fitted(case) for case in CASES]
+    expected = list(map(reference, CASES))
     models = zip(CASES, map(clone, expected), strict=True)
     jobs = [joblib.delayed(type(model).fit)(model, case.X, case.y) for case, model in models]
     models = joblib.Parallel(n_jobs=2, backend=backend)(jobs)
-    # A search gives the same models in parallel as one by one.
+    # A search gives the same models in parallel as one by one: neither the hash seed of a process
+    # nor what it imported first has a say.
     for case, model, other in zip(CASES, models, expected, strict=True):
         assert_same_bits(model, other, case)
 
@@ -206,17 +192,15 @@ def test_global_states_are_left_alone_on_errors(case, fail_in_training):
 
 @each_case
 def test_defaults_of_torch_do_not_matter(case):
-    expected = fitted(case)
     torch.set_default_dtype(torch.float64)
     try:
-        model = fitted(case)
-        # The data choose the precision, not a global setting.
-        assert_same_bits(model, expected, case)
+        with torch.no_grad():
+            model = fitted(case)
     finally:
         torch.set_default_dtype(torch.float32)
-    with torch.no_grad():
-        # Training turns gradients on where it needs them.
-        assert_same_bits(fitted(case), expected, case)
+    # The data choose the precision, not a global setting; training turns gradients on where it
+    # needs them.
+    assert_same_bits(model, reference(case), case)
 
 
 def test_number_of_threads_changes_rounding_only(X):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from registry import PREDICTORS
-from sklearn.utils.class_weight import compute_class_weight
+from registry import CASES, PREDICTORS
+from sklearn import config_context
 
 from skae import AutoEncoder, SparseCoder, StackedAutoEncoder
 from skae._validation import check_weights
@@ -85,6 +85,7 @@ def test_a_mark_that_numpy_has_cut():
     ("y", "is_noticed"),
     [
         ([-1, 0, 1] * 5, True),  # three classes, it seems
+        ([-1, 0, 1] * 5 + [-1], True),  # also where they are not equally many
         (["-1", "0", "1"] * 5, True),
         ([-2, -1, 0, 1, 2] * 3, True),
         ([-1, -1, -1, 0, 1] * 3, False),
@@ -191,9 +192,10 @@ def test_balanced_weights_with_weights_of_rows():
     y, weight = np.array([0, 0, 0, 1, 1, 2]), np.array([1.0, 2, 3, 1, 1, 4])
     kind, table = classes_of(y, class_weight="balanced")
     values = kind.encoded(table, weight / weight.mean()).values
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=y, sample_weight=weight)
+    # n / (3 n_c) of the weighted rows, as compute_class_weight of scikit-learn 1.9 says.
+    expected = weight.sum() / (3 * np.bincount(y, weight))
     counts = (weight * expected[y]) / np.mean(weight * expected[y])
-    # scikit-learn's, of the weighted rows: all classes count alike in sum.
+    # All classes count alike in sum.
     assert_allclose(values.sum(1), counts)
     assert_allclose(values.sum(0), 2.0)
 
@@ -255,6 +257,23 @@ def test_tensors_as_targets_and_weights(make):
     assert_array_equal(infer_targets(make(y)).values, infer_targets(y).values)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tensors_where_scikit_learn_keeps_them(case):
+    """With array-API dispatch its checks return tensors as they are."""
+    y = case.y if case.y is None or case.is_regressor else (case.y == "yes").astype(int)
+    model = case.make().fit(case.X, y)
+    with config_context(array_api_dispatch=True):
+        X, tensor = torch.tensor(case.X), None if y is None else torch.tensor(y)
+        again = case.make().fit(X, tensor)
+        assert_array_equal(case.output(again, X), case.output(model))
+        if case.is_classifier or case.is_regressor:
+            assert again.score(X, tensor) == model.score(case.X, y)
+        if hasattr(model, "inverse_transform"):
+            codes = model.transform(case.X)
+            rows = again.inverse_transform(torch.tensor(codes))
+            assert_array_equal(rows, model.inverse_transform(codes))
+
+
 @pytest.mark.parametrize("make", TENSORS.values(), ids=TENSORS)
 def test_tensors_as_codes_and_dictionaries(make, X):
     model = AutoEncoder(3, max_iter=1, random_state=0).fit(X, sample_weight=make(np.ones(40)))
@@ -270,7 +289,7 @@ def test_tensors_as_codes_and_dictionaries(make, X):
 
 @pytest.mark.parametrize("case", PREDICTORS, ids=str)
 def test_predictors_check_what_they_score(case):
-    model = case.fit()
+    model = case.fitted
     for y, weight in ((case.y[:-1], None), (case.y, np.ones(39)), (case.y, -np.ones(40))):
         with pytest.raises(ValueError, match=r"inconsistent|expected|Negative"):
             model.score(case.X, y, sample_weight=weight)

@@ -126,18 +126,76 @@ _targets = _in(
 _spectra = _in("diagnostics", "tests/diagnostics/test_spectra.py")
 _auto_encoders = _in("estimators/auto_encoders.py", f"{_FACE}/test_composition.py")
 
+_together = _in("engine", f"{_ENGINE}/optimisation/test_together.py")
+_searches = _in("estimators/search", f"{_FACE}/search/test_searches.py")
+
 FAULTS = [
+    # Several trainings as one
+    _together(
+        "models that ended go on with the others",
+        "stay = [place for place, member in enumerate(self.members) if member not in ends]",
+        "stay = list(range(len(self.members)))",
+    ),
+    _together(
+        "all take their steps at the first one's rate",
+        "for _, same in groupby(runs, key=lambda run: repr(_pace(run))):",
+        "for _, same in groupby(runs, key=lambda run: None):",
+    ),
+    _together(
+        "rows that fill up a batch count",
+        "* (n / max(1, length))",
+        "* 1.0",
+    ),
+    _together(
+        "streams of different noise are taken for one",
+        "return fingerprint(run.data), digest(run.generator.get_state()), noise",
+        "return fingerprint(run.data), digest(run.generator.get_state())",
+    ),
+    _together(
+        "neighbours are taken to have the units of the first",
+        "if self.units and self.units[-1][0].likeness == objective.units.likeness:",
+        "if self.units:",
+    ),
+    _together(
+        "tasks of different seeds are taken for one",
+        "return identity, rows, state, arrays",
+        "return identity, rows, arrays",
+    ),
+    _together(
+        "one that fails takes the others with it",
+        "results[number] = error if alone else _by_itself(tasks[number], states[number])",
+        "results[number] = error",
+    ),
+    _together(
+        "a meeting trains before all have come",
+        "return self._knows_all and is_full and pending == len(self._members)",
+        "return self._knows_all and pending > 0",
+    ),
+    _searches(
+        "the whole search is fitted as one, the refit too",
+        "        stack.close()\n        if interrupt",
+        "        if interrupt",
+    ),
+    _searches(
+        "all of a search that was stopped counts as finished",
+        "finished[[number // n_splits for number in unfinished]] = False",
+        "pass",
+    ),
     # The loop
     _training(
         "the schedule moves once an epoch, not once a step",
         "(number + k / n_batches) / max_iter",
         "number / settings.max_iter",
     ),
-    _training("batches are not shuffled", "tensor_split(index[order],", "tensor_split(index,"),
+    _training(
+        "batches are not shuffled",
+        "return index[torch.randperm(len(index), generator=generator, device=index.device)]",
+        "return index",
+    ),
     _training(
         "the constraint is not applied after a step",
-        "if project is not None:",
-        "if project is None:",
+        "if run.project is not None:",
+        "if run.project is None:",
     ),
     _training(
         "weights of the first rows count for every batch",
@@ -289,8 +347,8 @@ FAULTS = [
     ),
     _units(
         "mixed units write the residual of the last part only",
-        "            a[:, columns] = residual\n            value = value + part",
-        "            a[:, columns] = residual\n            value = part",
+        "            _put_(a, columns, residual)\n            value = value + part",
+        "            _put_(a, columns, residual)\n            value = part",
     ),
     _layers(
         "the sigmoid's curvature has the wrong sign", "slope, h, value=-2)", "slope, h, value=2)"
@@ -313,18 +371,18 @@ FAULTS = [
     # Penalties and criteria
     _penalties(
         "weight decay is twice what it should be",
-        "g.add_(w, alpha=self.weight)",
-        "g.add_(w, alpha=2 * self.weight)",
+        "add_(g, w, self.weight)",
+        "add_(g, w, 2 * self.weight)",
     ),
     _penalties(
         "weighted activities are no fractions",
-        "return activity / forward.row_weight.mean()",
+        "return activity / forward.row_weight.mean(-1, keepdim=True)",
         "return activity",
     ),
     _penalties(
         "the contraction's gradient through the code misses a factor",
-        "forward.weighted_(change), norms, value=2 * self.weight)",
-        "forward.weighted_(change), norms, value=self.weight)",
+        "forward.weighted_(change), (norms * twice).unsqueeze(-2))",
+        "forward.weighted_(change), (norms * self.weight).unsqueeze(-2))",
     ),
     _penalties(
         "the neighbour's slope is the row's own",
@@ -439,7 +497,7 @@ FAULTS = [
     ),
     _outcomes(
         "a fit that fails takes the model with it",
-        "            vars(self).update(before | notes)\n",
+        "            vars(self).update(before)\n",
         "",
         f"{_FACE}/test_bad_input.py::test_failure_inside_training_leaves_a_fitted_model_as_it_was",
     ),

@@ -1,7 +1,7 @@
 """Apply deliberate faults, one at a time, and see whether the tests notice.
 
     python tests/faults/run.py                      # all of them
-    python tests/faults/run.py penalties rows       # those with such a word
+    python tests/faults/run.py penalties test_rbm   # those with such a word
     python tests/faults/run.py --shard 0/4          # every fourth, from the first
 
 Each fault is applied to a copy of the package in a temporary folder, where the test files that
@@ -80,7 +80,9 @@ def copy_of_the_package(folder):
 def main():
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("words", nargs="*", help="only faults whose place or description has one")
+    parser.add_argument(
+        "words", nargs="*", help="only faults whose place, description or tests have one"
+    )
     parser.add_argument("--shard", default="0/1", help="k/n: every n-th, from the k-th")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one fault")
     options = parser.parse_args()
@@ -88,7 +90,8 @@ def main():
     chosen = [
         fault
         for fault in FAULTS
-        if not options.words or any(word in fault.place + fault.what for word in options.words)
+        if not options.words
+        or any(word in " ".join([fault.place, fault.what, *fault.tests]) for word in options.words)
     ][first::step]
     missed = []
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,8 @@ import torch
 from torch.nn.functional import log_softmax
 
 from skae.engine.networks.layers import softplus
-from skae.engine.networks.units import Mixed, OneHotGroups
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import OneHotGroups
 
 # Of the quadrature, in standard deviations: its spacing; how far beyond the outermost mean it looks
 # for mass; and by how much the log-density may be lower where it does. The trapezoidal rule

@@ -29,7 +29,9 @@ import torch
 
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.networks.layers import Network
-from skae.engine.networks.units import Bernoulli, Mixed
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import Bernoulli
+from skae.engine.optimisation.devices import bernoulli
 from skae.engine.optimisation.parameters import Parameters
 
 
@@ -118,6 +120,17 @@ class DeepMachine(BipartiteMachine):
         start = torch.cat(self.upward(x)[1::2], 1)
         return torch.cat([x, settled(sweep, start, self.n_sweeps, self.tol)], 1)
 
+    def drawn(self, x: torch.Tensor, generator: torch.Generator) -> tuple:
+        """Rows and beside them draws of the other even layers, whose means are of Q.
+
+        And log Q of what was drawn, of shape (n_samples,).
+        """
+        completed = self.completed(x)
+        means = completed[:, self.n_columns :]
+        states = bernoulli(means, generator)
+        log_draw = torch.where(states > 0, means, 1 - means).log().sum(1)
+        return torch.cat([x, states], 1), log_draw
+
     def upward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Means of the hidden layers by one pass up, as the pre-trained machines compute them.
 
@@ -194,6 +207,11 @@ class DeepMachine(BipartiteMachine):
         return self.free_energy(completed) - entropy.sum(1)
 
     # Learning
+
+    def over(self, theta) -> "DeepMachine":
+        """The same kind of machine over other parameters."""
+        n_layers = len(self.weights)
+        return DeepMachine(theta, self.units, self.n_sweeps, self.tol, n_layers)
 
     def start_(self, base_bias: torch.Tensor, generator: torch.Generator) -> None:
         """Set the parameters with which training begins.

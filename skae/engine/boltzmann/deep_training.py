@@ -32,6 +32,7 @@ from skae.engine.boltzmann.learning import (
     boltzmann_machine,
     variance_bounds,
 )
+from skae.engine.boltzmann.trajectories import trajectory_of
 from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.models import Model
 
@@ -92,13 +93,14 @@ def deep_boltzmann_machine(
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
     report: Callable | None = None,
+    earlier: Callable | None = None,
     **learning,
 ) -> Model:
     """The `Model` of a deep Boltzmann machine, whose code are the means of a hidden layer.
 
     ``sizes`` are those of the layers from the columns up, ``code_layer`` is 1 for the lowest hidden
-    one. ``learning`` are parameters of `ContrastiveDivergence`; the others are of
-    `skae.engine.boltzmann.learning.boltzmann_machine` and `MeanFieldDivergence`.
+    one. ``earlier`` is the model's; ``learning`` are parameters of `ContrastiveDivergence`; the
+    others are of `skae.engine.boltzmann.learning.boltzmann_machine` and `MeanFieldDivergence`.
     """
     sizes = tuple(sizes)
     settings: dict[str, Any] = {"n_sweeps": n_sweeps, "tol": tol}
@@ -131,6 +133,9 @@ def deep_boltzmann_machine(
         project=project,
         code_range=(0.0, 1.0),
         report=report,
+        earlier=earlier,
+        remember=trajectory_of,
+        keeps_state=learning.get("n_checkpoints", 0) > 0,
     )
 
 

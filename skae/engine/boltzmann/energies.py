@@ -110,6 +110,13 @@ class BipartiteMachine:
         """Visible units that go with rows of data: the rows themselves."""
         return x
 
+    def drawn(self, x: torch.Tensor, generator: torch.Generator) -> tuple:
+        """Visible units that go with rows, drawn, and the logarithm of how likely the draw was.
+
+        There is nothing to draw here.
+        """
+        return x, x.new_zeros(len(x))
+
     def columns(self, visible: torch.Tensor) -> torch.Tensor:
         """The data's columns among the visible units: all of them."""
         return visible

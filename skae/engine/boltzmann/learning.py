@@ -8,22 +8,6 @@ particles replaces, samples that came out of Gibbs steps:
 Contrastive divergence (CD-k, Hinton 2002) runs k steps from the data; persistent contrastive
 divergence (PCD, or stochastic maximum likelihood; Younes 1999, Tieleman 2008) keeps its chains from
 one gradient step to the next.
-
-Where both layers are few Bernoulli units, all their states can be visited, and the expectation of a
-rule over all draws is a sum, without sampling noise. Each of the functions ``*_gradient`` returns a
-direction of ascent, averaged over the rows of x: what the data say of the statistics
-
-    -dF/dtheta = (h v^T, h, v),   h = P(h = 1 | v),   for (W, b, c)
-
-less what is expected of them elsewhere: under the machine for the log-likelihood, after k Gibbs
-steps from x for CD-k. The rules are related by an expansion of log P(x) along the chain x = x_1,
-h_1, x_2, h_2, ..., true of every chain (Bengio & Delalleau 2009):
-
-    log P(x) = sum_s=1..k [ log P(x_s | h_s) / P(h_s | x_s)
-                            + log P(h_s | x_s+1) / P(x_s+1 | h_s) ]  +  log P(x_k+1)
-
-CD-k is the expected gradient of these 2k terms, without the rest. That of the first term alone is
-`first_term_gradient`; with E[h | x] in the place of h, it is that of the reconstruction error.
 """
 
 import math
@@ -35,12 +19,16 @@ import numpy as np
 import torch
 
 from skae.engine.boltzmann.conditionals import REAL, real_columns
-from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
+from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import gibbs_step
-from skae.engine.networks.layers import Network, affine_chains, softplus
-from skae.engine.networks.objectives import Forward
+from skae.engine.boltzmann.trajectories import (
+    note_checkpoint,
+    tempered_particles,
+    trajectory_of,
+)
+from skae.engine.networks.forward import Forward
+from skae.engine.networks.layers import Network, affine_chains
 from skae.engine.optimisation.models import Model
-from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.training import Objective
 
 # How fast the offsets of centred hidden units follow their mean (Melchior et al. 2016).
@@ -67,10 +55,13 @@ class ContrastiveDivergence(Objective):
     - ``log_volume``, added to the criterion: sum_i log scale_i of standardised columns makes it a
       density of the data. Without it, the criterion cannot fall below ``least_loss``.
     - ``has_real_columns``: whether visible units are Gaussian, or some of them are.
+    - ``n_checkpoints``: of the parameters at most so many are kept on the way, see
+      `skae.engine.boltzmann.trajectories`.
+    - ``tempered``: whether persistent chains swap rows with companions at these.
 
     What carries over from step to step, in ``state``: persistent ``chains`` (hidden units), their
     ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
-    ``variance_square`` of recent steps.
+    ``variance_square`` of recent steps, the ``checkpoints``, and the chains' ``companions`` there.
     """
 
     is_noisy = True
@@ -87,12 +78,15 @@ class ContrastiveDivergence(Objective):
         log_volume: float = 0.0,
         least_loss: float = 0.0,
         has_real_columns: bool = False,
+        n_checkpoints: int = 0,
+        tempered: bool = False,
     ):
         self.machine, self.n_gibbs_steps, self.persistent = machine, n_gibbs_steps, persistent
         self.n_chains, self.penalties = n_chains, penalties
         self.visible_offset, self.log_volume = visible_offset, log_volume
         self.floor = log_volume + least_loss
         self.has_real_columns = has_real_columns
+        self.n_checkpoints, self.tempered = n_checkpoints, tempered
         self.criterion_cost = _CRITERION_COST if has_real_columns else 1.0
         self.state = {}
         self._shares: dict[Any, torch.Tensor] = {}
@@ -128,6 +122,8 @@ class ContrastiveDivergence(Objective):
         value must count for as much as it does in the mean.
         """
         machine, n = self.machine(theta), len(x)
+        if self.n_checkpoints > 0:
+            self._note(machine, theta, generator)
         x = self._completed(machine, x)
         visible, hidden = self._run_chains(machine, x, generator, keep=True)
         share = self._share(n, len(visible) - n, row_weight, theta.flat)
@@ -182,12 +178,21 @@ class ContrastiveDivergence(Objective):
             before = machine.sample_hidden(x, generator, code=code[:n])
         elif before is None:
             before = machine.sample_hidden(x[torch.arange(m, device=x.device) % n], generator)
-        step = gibbs_step(machine, generator, visible_out=particles, code_out=particle_code)
-        state = particles, before
-        for _ in range(self.n_gibbs_steps - 1):
-            state = step(state)
-        # Of the last step's hidden units the means are wanted.
-        machine.sample_visible(state[1], generator, out=particles)
+        if self.tempered and "checkpoints" in self.state:
+            machine.sample_visible(before, generator, out=particles)
+            moved, companions = tempered_particles(
+                machine, self.state, particles, generator, self.n_gibbs_steps
+            )
+            particles.copy_(moved)
+            if keep:
+                self.state["companions"] = companions
+        else:
+            step = gibbs_step(machine, generator, visible_out=particles, code_out=particle_code)
+            state = particles, before
+            for _ in range(self.n_gibbs_steps - 1):
+                state = step(state)
+            # Of the last step's hidden units the means are wanted.
+            machine.sample_visible(state[1], generator, out=particles)
         if not self.persistent:
             machine.code(particles, out=particle_code)
             return visible, code
@@ -197,6 +202,16 @@ class ContrastiveDivergence(Objective):
             self.state["chains"] = machine.draw_hidden(particle_code, generator)
             self._watch(before)
         return visible, code
+
+    def _note(self, machine, theta, generator):
+        """Keep a checkpoint if it is time to, with companions where the chains are now."""
+        stay = note_checkpoint(self.state, theta.flat, self.n_checkpoints)
+        companions = self.state.get("companions")
+        if stay is not None and companions is not None:
+            new = machine.sample_visible(self.state["chains"], generator).unsqueeze(1)
+            # Those of checkpoints count from the earliest, companions from the latest.
+            order = companions.shape[1] - stay.flip(0)
+            self.state["companions"] = torch.cat([new, companions], 1)[:, order]
 
     def _watch(self, before):
         """Note which chains have moved, in windows: weights that grow may freeze them later."""
@@ -331,6 +346,8 @@ def boltzmann_machine(
         untied=BipartiteMachine.untied,
         code_range=(0.0, 1.0),
         report=report,
+        remember=trajectory_of,
+        keeps_state=learning.get("n_checkpoints", 0) > 0,
     )
 
 
@@ -353,116 +370,3 @@ def variance_bounds(
     # The peak of a Gaussian of the least variance is what no density of a column exceeds.
     peaks = [0.5 * torch.log(2 * math.pi * least[real]).sum() for real in real_columns(units)]
     return float(sum(peaks)), None if least_variance is None else project
-
-
-# Of either layer. The law of one given the other is then a matrix of up to 2^24 entries.
-MAX_UNITS = 12
-# Entries of P(h | x) of the data that are held at a time.
-_BLOCK = 2**22
-
-
-def log_likelihood_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
-    """Gradient of the mean log P(x)."""
-    states = all_states(machine.visible_bias)
-    return _contrast(machine, x, states, torch.softmax(-machine.free_energy(states), 0))
-
-
-def contrastive_divergence_gradients(
-    machine: BipartiteMachine, x: torch.Tensor, n_gibbs_steps: Sequence[int]
-) -> list[Parameters]:
-    """Expected step of CD-k for each of several k; values of x lie in [0, 1].
-
-    The law of the hidden units given the data goes to and fro through the matrices P(v | h) and
-    P(h | v) of all states: 2^(n_visible + n_hidden) products for each half step.
-    """
-    visible, hidden = all_states(machine.visible_bias), all_states(machine.hidden_bias)
-    to_visible = _law_of_states(machine.visible_input(hidden), visible)
-    to_hidden = _law_of_states(machine.hidden_input(visible), hidden)
-    hidden_law, gradients = _hidden_law(machine, x, hidden), {}
-    for step in range(1, max(n_gibbs_steps) + 1):
-        visible_law = hidden_law @ to_visible
-        if step in n_gibbs_steps:
-            gradients[step] = _contrast(machine, x, visible, visible_law)
-        hidden_law = visible_law @ to_hidden
-    return [gradients[step] for step in n_gibbs_steps]
-
-
-def first_term_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
-    """E[d log P(x | h) / dtheta], h ~ P(h | x): CD-1 that does not draw h again.
-
-    dW = E[h (x - r(h))^T], dc = E[x - r(h)] with r(h) = E[v | h]; b does not occur in it.
-    """
-    hidden = all_states(machine.hidden_bias)
-    law = _hidden_law(machine, x, hidden)
-    mean = torch.sigmoid(machine.visible_input(hidden))
-    gradient = _expected_statistics(machine, x)
-    gradient.weight.sub_((law.unsqueeze(1) * hidden).t() @ mean)
-    gradient.visible_bias.sub_(law @ mean)
-    gradient.hidden_bias.zero_()
-    return gradient.theta
-
-
-def mean_field_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
-    """CD-1 with probabilities in the place of draws: x against its reconstruction."""
-    return _contrast(machine, x, torch.sigmoid(_reconstruction(machine, x)))
-
-
-def reconstruction_gradient(machine: BipartiteMachine, x: torch.Tensor) -> Parameters:
-    """Gradient of the mean log P(x | E[h | x]), the negative reconstruction error.
-
-    By autograd, as of an auto-encoder with tied weights: also through E[h | x].
-    """
-    gradient = machine.theta.empty_like()
-    gradient.flat.zero_()
-    outputs = _reconstruction(machine.over(machine.theta.tracked(gradient)), x)
-    (-machine.units.negative_log_likelihood(outputs, x).mean()).backward()
-    return gradient
-
-
-def particle_gradient(
-    machine: BipartiteMachine, x: torch.Tensor, particles: torch.Tensor
-) -> Parameters:
-    """Step of PCD: x against particles, whose law is near that of the machine or is not."""
-    return _contrast(machine, x, particles)
-
-
-def all_states(bias: torch.Tensor) -> torch.Tensor:
-    """All states of a layer that has such biases, shape (2^n, n)."""
-    return torch.cat(list(binary_states(len(bias), bias)))
-
-
-def _contrast(machine, x, visible, probability=None):
-    """Statistics of the rows of x less those of other rows, each as probable as given."""
-    gradient = _expected_statistics(machine, x).theta
-    gradient.flat.sub_(_expected_statistics(machine, visible, probability).theta.flat)
-    return gradient
-
-
-def _expected_statistics(machine, visible, probability=None):
-    """E[-dF/dtheta] over rows of visible units, as the parameters of a machine."""
-    if probability is None:
-        probability = visible.new_full((len(visible),), 1 / len(visible))
-    code = machine.code(visible)
-    expected = machine.over(machine.theta.empty_like())
-    torch.mm((code * probability.unsqueeze(1)).t(), visible, out=expected.weight)
-    torch.mv(code.t(), probability, out=expected.hidden_bias)
-    torch.mv(visible.t(), probability, out=expected.visible_bias)
-    return expected
-
-
-def _reconstruction(machine, x):
-    return machine.visible_input(torch.sigmoid(machine.hidden_input(x)))
-
-
-def _hidden_law(machine, x, states):
-    """P(h | x) of each state of the hidden units, averaged over the rows of x."""
-    law = states.new_zeros(len(states))
-    for rows in x.split(max(1, _BLOCK // len(states))):
-        law += _law_of_states(machine.hidden_input(rows), states).sum(0)
-    return law / len(x)
-
-
-def _law_of_states(logits, states):
-    """Probability of each state of independent units, for each row of their logits."""
-    log_law = logits @ states.t()
-    return log_law.sub_(softplus(logits).sum(1, keepdim=True)).exp_()

@@ -10,8 +10,9 @@ schedule's.
 
 A sampler is a function of a machine and a generator that returns a step. Those that users choose
 by name are in `SAMPLERS`. A sampler may also take, by these names, ``base_bias``, the biases of
-independent visible units that have the means of the data, and ``n_temperatures``. Its steps take
-states (visible, hidden). If they take other ones, the step has methods that say so:
+independent visible units that have the means of the data, ``n_temperatures``, and ``checkpoints``,
+what the machine's parameters were in training, of shape (n_checkpoints, n_parameters). Its steps
+take states (visible, hidden). If they take other ones, the step has methods that say so:
 ``start(visible)`` returns the state to start from, ``visible(state)`` its visible units.
 
 Parallel tempering and annealing walk along the laws P_beta between beta = 0, where all units are
@@ -143,6 +144,30 @@ def gibbs_step(machine, generator: torch.Generator, *, visible_out=None, code_ou
     return step
 
 
+class ClampedUnits:
+    """Visible units of a machine of which some have given values in each chain.
+
+    ``is_given`` and ``values`` have shape (n_chains, n_visible). Draws of several rows for each
+    chain lie together. What is drawn are the others given these: energies are as they were.
+    """
+
+    def __init__(self, units, is_given: torch.Tensor, values: torch.Tensor):
+        self.units, self.is_given, self.values = units, is_given, values
+
+    def __getattr__(self, name):
+        return getattr(self.units, name)
+
+    def sample(self, a, generator, precision=None, out=None) -> torch.Tensor:
+        """One draw of each column that is free, and the values of the others."""
+        return self.on(self.units.sample(a, generator, precision, out))
+
+    def on(self, visible: torch.Tensor) -> torch.Tensor:
+        """Write the given values into rows, and return these."""
+        n_rows, n_chains = len(visible), len(self.values)
+        chain = torch.arange(n_rows, device=visible.device) * n_chains // n_rows
+        return visible.copy_(torch.where(self.is_given[chain], self.values[chain], visible))
+
+
 def gibbs_state(machine, visible: torch.Tensor, generator: torch.Generator) -> tuple:
     """A state to start from: visible units, and hidden ones drawn given them."""
     return visible, machine.sample_hidden(visible, generator)
@@ -152,14 +177,15 @@ class ParallelTempering:
     """A step on states (visible,) of chains at several temperatures, ``betas`` from 1 downwards.
 
     Neighbours swap their rows with probability min(1, P_a(v_b) P_b(v_a) / P_a(v_a) P_b(v_b)),
-    even and odd pairs in turn; then every temperature takes a Gibbs step along a `TemperedPath`.
+    even and odd pairs in turn, from those of a ``parity``; then every temperature takes a Gibbs
+    step along a `TemperedPath`.
     """
 
-    def __init__(self, path, betas: torch.Tensor, generator: torch.Generator):
+    def __init__(self, path, betas: torch.Tensor, generator: torch.Generator, parity: int = 0):
         self.path, self.betas, self.generator = path, betas, generator
         self._tried = torch.zeros(len(betas) - 1, dtype=torch.float32, device=betas.device)
         self._accepted = torch.zeros_like(self._tried)
-        self._parity = 0
+        self._parity = parity if len(betas) > 2 else 0
 
     def start(self, visible: torch.Tensor) -> tuple:
         """The state in which all temperatures of a chain have its row."""
@@ -230,7 +256,8 @@ class Chains(NamedTuple):
 def make_chains(make: Callable, machine, generator: torch.Generator, **settings) -> Chains:
     """The chains of a sampler, ``make``, on a machine; a ValueError if what it returns is no step.
 
-    ``settings`` are ``base_bias`` and ``n_temperatures``, for samplers that take them.
+    ``settings`` are ``base_bias``, ``n_temperatures`` and ``checkpoints``, for samplers that take
+    them.
     """
     taken = inspect.signature(make).parameters
     step = make(machine, generator, **{n: value for n, value in settings.items() if n in taken})
@@ -245,22 +272,23 @@ def make_chains(make: Callable, machine, generator: torch.Generator, **settings)
     return Chains(step, lambda v: gibbs_state(machine, v, generator), _visible, watched)
 
 
-def check_sampler(make) -> bool:
-    """Raise a ValueError for what is no sampler; return whether it takes ``n_temperatures``."""
+def check_sampler(make) -> list[str]:
+    """Raise a ValueError for what is no sampler; return the names of the settings it takes."""
     try:
         parameters = inspect.signature(make)
         taken = [name for name in _SETTINGS if name in parameters.parameters]
         parameters.bind(None, None, **dict.fromkeys(taken))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{make!r} is no sampler. {_SIGNATURE}") from error
-    return "n_temperatures" in taken
+    return taken
 
 
 # What samplers may ask for beyond a machine and a generator.
-_SETTINGS = ("base_bias", "n_temperatures")
+_SETTINGS = ("base_bias", "n_temperatures", "checkpoints")
 _SIGNATURE = (
-    "A sampler is a function (machine, generator) -> step, which may also take base_bias and "
-    "n_temperatures, and step a function from a state (visible, hidden) to the next."
+    "A sampler is a function (machine, generator) -> step, which may also take base_bias, "
+    "n_temperatures and checkpoints, and step a function from a state (visible, hidden) to the "
+    "next."
 )
 
 
@@ -318,6 +346,43 @@ def annealed_importance_sampling(
     schedule = Schedule(burn_in=len(betas) - 1)
     run = run_chains(step, state, schedule, keep=lambda state: state[1], listener=listener)
     return _estimate(run.samples[0], float(path.log_base_partition()))
+
+
+def reverse_annealing(
+    path,
+    betas: torch.Tensor,
+    visible: torch.Tensor,
+    generator: torch.Generator,
+    listener: Callable | None = None,
+) -> torch.Tensor:
+    """Log of an unbiased estimate of each row's probability under annealing, (n_samples,).
+
+    Annealing that draws at beta = 0 and takes one Gibbs step at each later beta ends in rows of a
+    law P_a(v) of its own, near that of the machine. A chain that starts at the row and takes the
+    steps backwards, each of which is its own reverse, weighs how it could have come there, x_K = v,
+    x_k drawn from x_k+1 at beta_k+1 (Burda, Grosse & Salakhutdinov 2015):
+
+        w = exp(-F(v)) / Z_0 prod_k=K-1..0 P_{beta_k}(x_k) / P_{beta_k+1}(x_k)    (unnormalised)
+
+    E[w] = P_a(v), so that log w is, in expectation, a lower bound on log P_a(v). Where rows are
+    drawn from the machine itself, E[w exp(F(v))] = 1 / Z: an upper bound on log Z. Arguments are
+    those of `annealed_importance_sampling`; ``visible`` are all visible units.
+    """
+    pairs = pairwise(betas.flip(0).tolist())
+
+    def step(state):
+        energies, log_weight = state
+        beta, before = next(pairs)
+        energies = path.energies(path.step(energies, beta, generator))
+        change = path.log_density(energies, before) - path.log_density(energies, beta)
+        return energies, log_weight + change.to(log_weight.dtype)
+
+    precise = torch.float32 if visible.device.type == "mps" else torch.float64
+    energies = path.energies(visible)
+    log_weight = path.log_density(energies, 1.0).to(precise)
+    schedule = Schedule(burn_in=len(betas) - 1)
+    state = energies, log_weight - path.log_base_partition().to(precise)
+    return run_chains(step, state, schedule, keep=lambda s: s[1], listener=listener).samples[0]
 
 
 def _estimate(log_weight, log_base):

@@ -17,6 +17,7 @@ each column.
 import copy
 import inspect
 import math
+from collections.abc import Hashable
 from typing import TypeAlias
 
 import numpy as np
@@ -306,6 +307,15 @@ def has_mask(choice) -> bool:
         return False
     part = CORRUPTIONS[choice] if isinstance(choice, str) else choice
     return getattr(part, "has_mask", True)
+
+
+def key_of(part) -> Hashable:
+    """What decides what a corruption, or a tensor or number of it, does: a hashable value."""
+    if isinstance(part, torch.Tensor):
+        return tuple(part.reshape(-1).tolist())
+    if isinstance(part, _WithLevel):
+        return type(part), *((name, key_of(value)) for name, value in sorted(vars(part).items()))
+    return part if isinstance(part, (int, float, tuple, type(None))) else id(part)
 
 
 def corrupted(x: torch.Tensor, corruption, generator: torch.Generator) -> Corrupted:

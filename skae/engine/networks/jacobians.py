@@ -14,8 +14,11 @@ import torch
 
 
 def single_layer_squared_norm(slope, weight):
-    """|diag(slope) W|_F^2 of each row: sum_j slope_j^2 sum_i W_ji^2."""
-    return (slope * slope) @ weight.square().sum(1)
+    """|diag(slope) W|_F^2 of each row: sum_j slope_j^2 sum_i W_ji^2.
+
+    Of several maps at once, too: with an axis more, the first.
+    """
+    return ((slope * slope) @ weight.square().sum(-1, keepdim=True)).squeeze(-1)
 
 
 def jacobian_factor(slopes, weights):

@@ -25,6 +25,7 @@ import torch
 from torch.nn import functional
 
 from skae.engine.networks.jacobians import LayeredJacobian
+from skae.engine.networks.products import add_, add_product_, affine
 from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Registry
 
@@ -271,7 +272,10 @@ class AffineMap(NamedTuple):
 
 
 class AffineChain:
-    """Maps applied in turn. The last one's activation is left to the output units."""
+    """Maps applied in turn. The last one's activation is left to the output units.
+
+    They may be those of several models: all tensors have an axis more then, the first.
+    """
 
     def __init__(self, maps):
         self.maps = list(maps)
@@ -291,7 +295,7 @@ class AffineChain:
 
     def forward(self, theta, x, generator=None):
         """Pre-activation of the output; with a generator, inputs drop out."""
-        buffers, self._trace = self._buffers_for(theta, len(x)), []
+        buffers, self._trace = self._buffers_for(theta, x.shape[-2]), []
         for level, step in enumerate(self.maps):
             code, keep = x, None
             if step.dropout > 0 and generator is not None:
@@ -301,8 +305,8 @@ class AffineChain:
                 x = torch.addcmul(step.shift, x, step.gain)
             self._trace.append((code, keep, x))
             weight = theta[step.weight]
-            weight = weight if step.transposed else weight.t()
-            pre = torch.addmm(theta[step.bias], x, weight, out=buffers[level])
+            weight = weight if step.transposed else weight.mT
+            pre = affine(theta[step.bias], x, weight, buffers[level])
             is_last = level == len(self.maps) - 1
             x = pre if is_last else step.activation.function_(pre)
         return x
@@ -314,7 +318,7 @@ class AffineChain:
         n_outputs), is the derivative of the sum over rows by the output's pre-activation; it may be
         changed. Of ``out`` only the parameters of the chain are written.
         """
-        delta, n = residual, len(residual)
+        delta, n = residual, residual.shape[-2]
         ones = self._buffers_for(theta, n)["ones"]
         for level in reversed(range(len(self.maps))):
             step, (code, keep, x) = self.maps[level], self._trace[level]
@@ -322,8 +326,8 @@ class AffineChain:
             if level == 0:
                 return
             weight = theta[step.weight]
-            weight = weight.t() if step.transposed else weight
-            delta = torch.mm(delta, weight, out=self._buffers_for(theta, n)["delta", level])
+            weight = weight.mT if step.transposed else weight
+            delta = torch.matmul(delta, weight, out=self._buffers_for(theta, n)["delta", level])
             if step.gain is not None:
                 delta.mul_(step.gain)
             if keep is not None:
@@ -334,21 +338,27 @@ class AffineChain:
         """Add ``scale`` times the gradient of one map's parameters, from its input and delta."""
         step, (first_weight, first_bias) = self.maps[level], self._begins[level]
         left, right = (x, delta) if step.transposed else (delta, x)
-        out[step.weight].addmm_(left.t(), right, beta=0 if first_weight else 1, alpha=scale)
-        out[step.bias].addmv_(bias_delta.t(), ones, beta=0 if first_bias else 1, alpha=scale)
+        add_product_(out[step.weight], left, right, is_first=first_weight, scale=scale)
+        if bias_delta.dim() == 2:
+            out[step.bias].addmv_(bias_delta.t(), ones, beta=0 if first_bias else 1, alpha=scale)
+        else:
+            add_(out[step.bias], bias_delta.sum(1), is_first=first_bias, scale=scale)
 
     def _buffers_for(self, theta, n):
         # Batches differ in size: smaller ones take the first rows of the largest one's buffers.
         if n > len(self._buffers.get("ones", ())):
-            buffers = {"ones": theta.flat.new_ones(n)}
+            buffers, models = {"ones": theta.flat.new_ones(n)}, theta.flat.shape[:-1]
             for level, step in enumerate(self.maps):
-                shape = theta[step.weight].shape
+                shape = theta[step.weight].shape[-2:]
                 n_in, n_out = shape if step.transposed else reversed(shape)
-                buffers[level] = theta.flat.new_empty(n, n_out)
-                buffers["delta", level] = theta.flat.new_empty(n, n_in)
+                buffers[level] = theta.flat.new_empty(*models, n, n_out)
+                buffers["delta", level] = theta.flat.new_empty(*models, n, n_in)
             self._buffers, self._views = buffers, {}
         if n not in self._views:
-            self._views[n] = {name: buffer[:n] for name, buffer in self._buffers.items()}
+            self._views[n] = {
+                name: buffer[..., :n] if name == "ones" else buffer[..., :n, :]
+                for name, buffer in self._buffers.items()
+            }
         return self._views[n]
 
 

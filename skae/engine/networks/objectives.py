@@ -1,12 +1,12 @@
 """Training criteria of auto-encoders, built from units, corruptions and penalties."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.corruptions import corrupted, redrawn
+from skae.engine.networks.corruptions import corrupted, has_mask, key_of, redrawn
+from skae.engine.networks.forward import Forward
 from skae.engine.networks.gaps import missing_constant, observed, observed_loss
 from skae.engine.networks.layers import (
     AffineChain,
@@ -19,56 +19,9 @@ from skae.engine.networks.layers import (
 )
 from skae.engine.networks.levels import OwnColumn, told_of
 from skae.engine.networks.penalties import checked_value
+from skae.engine.networks.side_by_side import Reconstructions
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
-
-
-@dataclass(eq=False)
-class Forward:
-    """What one pass through the network leaves for the penalties to read.
-
-    - ``units``, of `skae.engine.networks.units`: those of the input.
-    - ``x``, of shape (n_samples, n_features): the encoder's input, the corrupted one where there is
-      corruption.
-    - ``row_weight``, (n_samples,): sample weights; None where all rows count alike.
-    - ``hidden``, ``decoded``: outputs of the encoder's layers, and of the decoder's inner layers.
-    - ``output``, (n_samples, n_features): pre-activation of the output units.
-    - ``row_fraction``, (n_samples,): what each row counts in the mean over the batch, row_weight /
-      n_samples.
-    - ``slope``, ``delta``, (n_samples, n_components), on the closed-form path of one-layer
-      networks: the code's slope s'(p), and n_samples times the objective's gradient with respect to
-      its pre-activation p, which the penalties add to.
-    """
-
-    network: Network
-    units: Any
-    x: torch.Tensor
-    row_weight: torch.Tensor | None
-    generator: torch.Generator | None
-    hidden: Sequence[torch.Tensor]
-    decoded: Sequence[torch.Tensor] = ()
-    output: torch.Tensor | None = None
-    row_fraction: torch.Tensor | None = None
-    slope: torch.Tensor | None = None
-    delta: torch.Tensor | None = None
-
-    def __post_init__(self):
-        if self.row_fraction is None:
-            weight = torch.ones_like(self.x[:, 0]) if self.row_weight is None else self.row_weight
-            self.row_fraction = weight / len(self.x)
-
-    @property
-    def code(self):
-        """Output of the encoder's last layer."""
-        return self.hidden[-1]
-
-    def mean(self, values):
-        """The weighted mean over rows of a tensor whose first axis is rows."""
-        return torch.matmul(self.row_fraction, values)
-
-    def weighted_(self, values):
-        """Each row times its sample weight, in place."""
-        return values if self.row_weight is None else values.mul_(self.row_weight.unsqueeze(1))
 
 
 class Emphasis(NamedTuple):
@@ -95,6 +48,8 @@ class Reconstruction(Objective):
     with the clean row for its target.
     """
 
+    side_by_side = Reconstructions
+
     def __init__(
         self,
         network: Network,
@@ -118,6 +73,14 @@ class Reconstruction(Objective):
         # Whether `gradient` needs no autograd: penalties of deep networks do.
         self.has_closed_form = all(hasattr(penalty, "add_gradient_") for penalty in penalties)
         self.has_closed_form &= (network.depth == 1 or not penalties) and not network.potential
+        # Several networks are trained as one where the closed form is all there is.
+        if self.has_closed_form and not walkback and not network.told:
+            numbers = [getattr(penalty, "numbers", None) for penalty in penalties]
+            if None not in numbers:
+                kinds = tuple(map(type, penalties))
+                self.likeness = network, kinds, has_mask(corruption), emphasis
+                self.closeness = units.likeness
+                self.noise_key = key_of(corruption), key_of(fill)
         self._chain = AffineChain([map for maps in affine_chains(network) for map in maps])
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 

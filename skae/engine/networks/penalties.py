@@ -2,12 +2,16 @@
 
 A penalty is one class with a ``weight``. ``value(theta, forward)`` is its formula
 without the weight, a differentiable scalar averaged over the batch, of what a pass through the
-network left in ``forward`` (`skae.engine.networks.objectives.Forward`); that is all a new
+network left in ``forward`` (`skae.engine.networks.forward.Forward`); that is all a new
 penalty needs. One that draws random numbers says so by ``is_noisy``. One that also has
 ``add_gradient_(theta, forward, gradient)`` keeps one-layer models on their closed-form path: it
 adds weight * n_samples * its gradient with respect to the code's pre-activation to
 ``forward.delta`` and weight * its gradient with respect to the matrices to ``gradient``, and
 returns its value. A test compares the two for every penalty that has both.
+
+Where several networks are trained as one, tensors have an axis more, the first, and `together`
+makes one penalty of several: those attributes that ``numbers`` names, "weight" at least, are
+columns then, of shape (n_models, 1). A penalty without ``numbers`` is for one network at a time.
 
 Penalties that users choose by a name are registered here, with `sparsity_penalty` or with
 `contraction`, and have ``name`` and ``summary``. Objects of users' own are penalties as much as
@@ -17,6 +21,7 @@ these.
 import inspect
 import math
 from collections.abc import Sequence
+from copy import copy
 from numbers import Real
 from typing import Any
 
@@ -32,8 +37,34 @@ CONTRACTIONS = Registry()
 contraction = CONTRACTIONS.register
 
 
+def together(penalties: Sequence, like: torch.Tensor) -> Any:
+    """Several penalties of one kind as one of several networks, with parameters like a tensor."""
+    one = copy(penalties[0])
+    for name in one.numbers:
+        values = [[getattr(penalty, name)] for penalty in penalties]
+        setattr(one, name, torch.tensor(values, dtype=like.dtype, device=like.device))
+    return one
+
+
+def add_(target: torch.Tensor, change: torch.Tensor, weight: float | torch.Tensor) -> None:
+    """Target += weight * change: of one network, or of each of several with its own weight."""
+    if isinstance(weight, torch.Tensor):
+        target.addcmul_(change, weight.unsqueeze(-1))
+    else:
+        target.add_(change, alpha=weight)
+
+
+def squared_norm(matrix: torch.Tensor) -> torch.Tensor:
+    """The sum of squares of a matrix, or of each of several."""
+    if matrix.dim() == 2:
+        return torch.dot(matrix.view(-1), matrix.view(-1))
+    return matrix.square().sum((-2, -1))
+
+
 class WeightDecay:
     """weight / 2 * sum of squared weights (biases are free)."""
+
+    numbers = ("weight",)
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -41,7 +72,7 @@ class WeightDecay:
     def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
         matrices = forward.network.weight_matrices(theta)
-        return 0.5 * sum(w.square().sum() for w in matrices)
+        return 0.5 * sum(w.square().sum((-2, -1)) for w in matrices)
 
     def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """Add weight * W to the gradient of each matrix; return the value."""
@@ -51,8 +82,8 @@ class WeightDecay:
             forward.network.weight_matrices(gradient),
             strict=True,
         ):
-            g.add_(w, alpha=self.weight)
-            value = value + torch.dot(w.view(-1), w.view(-1)) * 0.5
+            add_(g, w, self.weight)
+            value = value + squared_norm(w) * 0.5
         return value
 
 
@@ -62,6 +93,7 @@ class CodeL1:
 
     name = "l1"
     summary = "the sum of absolute values of the code"
+    numbers = ("weight",)
 
     def __init__(self, weight: float, target: float = 0.0):
         del target  # sparse codes are drawn to 0
@@ -69,13 +101,13 @@ class CodeL1:
 
     def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
-        return forward.mean(forward.code.abs().sum(1))
+        return forward.mean(forward.code.abs().sum(-1))
 
     def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """Add weight * sign(h) s'(p) to ``forward.delta``; return the value."""
         change = forward.weighted_(forward.code.sign().mul_(forward.slope))
-        forward.delta.add_(change, alpha=self.weight)
-        return forward.mean(forward.code.abs().sum(1))
+        add_(forward.delta, change, self.weight)
+        return forward.mean(forward.code.abs().sum(-1))
 
 
 @sparsity_penalty
@@ -88,6 +120,7 @@ class CodeKL:
     name = "kl"
     summary = "drives each unit's mean activity to ``sparsity_target``; for codes in (0, 1)"
     code_range = (0.0, 1.0)
+    numbers = ("weight", "target")
 
     def __init__(self, weight: float, target: float):
         self.weight, self.target = weight, target
@@ -96,7 +129,7 @@ class CodeKL:
         """The penalty, a scalar."""
         target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
         return sum(
-            (rho * torch.log(rho / share)).sum()
+            (rho * torch.log(rho / share)).sum(-1)
             for rho, share in zip(target, activity, strict=True)
         )
 
@@ -105,9 +138,9 @@ class CodeKL:
         target, activity = _on_and_off(self.target), _on_and_off(self._activity(forward))
         slope_of_divergence = target[1] / activity[1] - target[0] / activity[0]
         if forward.row_weight is not None:
-            slope_of_divergence /= forward.row_weight.mean()
-        change = forward.weighted_(forward.slope * slope_of_divergence)
-        forward.delta.add_(change, alpha=self.weight)
+            slope_of_divergence = slope_of_divergence / forward.row_weight.mean(-1, keepdim=True)
+        change = forward.weighted_(forward.slope * slope_of_divergence.unsqueeze(-2))
+        add_(forward.delta, change, self.weight)
         return self.value(theta, forward)
 
     def _activity(self, forward):
@@ -115,7 +148,7 @@ class CodeKL:
         if forward.row_weight is None:
             return activity
         # Weights have mean 1 over all rows, not over a batch: activities are fractions.
-        return activity / forward.row_weight.mean()
+        return activity / forward.row_weight.mean(-1, keepdim=True)
 
 
 def _on_and_off(activity):
@@ -134,6 +167,7 @@ class Contraction:
 
     name = "encoder"
     summary = "dh/dx, the code's"
+    numbers = ("weight",)
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -146,13 +180,14 @@ class Contraction:
     def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
         """Add 2 |W_j|^2 s' s'' to ``forward.delta`` and 2 W_j mean(s'^2) to the weights."""
         weight, slope = theta["weight_0"], forward.slope
-        norms = torch.linalg.vector_norm(weight, dim=1).square_()
+        norms = torch.linalg.vector_norm(weight, dim=-1).square_()
         square = slope * slope
         energy = forward.mean(square)
         change = forward.network.nonlinearity.curvature(forward.code, square)
-        forward.delta.addcmul_(forward.weighted_(change), norms, value=2 * self.weight)
-        gradient["weight_0"].addcmul_(weight, energy.unsqueeze(1), value=2 * self.weight)
-        return torch.dot(energy, norms)
+        twice = 2 * self.weight
+        forward.delta.addcmul_(forward.weighted_(change), (norms * twice).unsqueeze(-2))
+        gradient["weight_0"].addcmul_(weight, (energy * twice).unsqueeze(-1))
+        return (energy * norms).sum(-1)
 
 
 @contraction

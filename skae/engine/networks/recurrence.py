@@ -11,15 +11,17 @@ auto-encoders with these weights. In every further step odd layers change, then 
 row, corrupted, stays what h_1 hears, and a reconstruction is read out at each step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from skae.engine.networks.corruptions import corrupted
+from skae.engine.networks.forward import Forward
+from skae.engine.networks.gaps import observed, observed_loss
 from skae.engine.networks.layers import Network, decode, initialize_
-from skae.engine.networks.objectives import Forward
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
@@ -81,19 +83,26 @@ def _down(theta, above, level):
 
 
 class RecurrentReconstruction(Objective):
-    """mean_t mean_i -log P(x_i | r_t(corrupted x_i)) + the penalties, t over the steps."""
+    """mean_t mean_i -log P(x_i | r_t(corrupted x_i)) + the penalties, t over the steps.
+
+    NaN in x is not observed: ``fill``, of shape (n_features,), takes its place in the input, and it
+    has no part in the loss.
+    """
 
     is_noisy = True
 
-    def __init__(self, recurrence: Recurrence, units, corruption=None, penalties=()):
+    def __init__(self, recurrence: Recurrence, units, corruption=None, penalties=(), fill=None):
         self.recurrence, self.units, self.corruption = recurrence, units, corruption
         self.penalties, self.state, self.floor = penalties, {}, units.constant
+        self.fill = fill
 
     def value(self, theta, x, generator, row_weight=None):
         """The criterion on one batch; the generator is of the corruption and of hidden noise."""
+        x, mask = observed(x, self.fill) if self.has_gaps else (x, None)
         noisy = x if self.corruption is None else corrupted(x, self.corruption, generator)[0]
+        noisy = noisy if mask is None else torch.where(mask, noisy, x)
         steps = self.recurrence.steps(theta, noisy, generator)
-        losses = [self.units.negative_log_likelihood(step.output, x) for step in steps]
+        losses = [observed_loss(self.units, step.output, x, mask) for step in steps]
         network = self.recurrence.network
         forward = Forward(network, self.units, noisy, row_weight, generator, steps[-1].hidden)
         total = forward.mean(sum(losses) / len(losses))
@@ -102,6 +111,18 @@ class RecurrentReconstruction(Objective):
     def gradient(self, theta, x, generator, out, row_weight=None):
         """Write the gradient of `value`, through all steps, into ``out``; return the value."""
         return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
+
+
+def joined(layers: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of a recurrence, by name, from those of tied auto-encoders of one layer each.
+
+    The first pass up is then that of their stack.
+    """
+    return {
+        f"{name.removesuffix('0')}{level}": array
+        for level, arrays in enumerate(layers)
+        for name, array in arrays.items()
+    }
 
 
 def recurrent_auto_encoder(
@@ -114,10 +135,13 @@ def recurrent_auto_encoder(
     step: int,
     shift=None,
     scale=None,
+    fill=None,
+    earlier: Callable | None = None,
 ) -> Model:
     """The `Model` of a recurrence, whose code is a hidden ``layer`` after a ``step``, from 0.
 
-    A code is decoded as by a stack, down through the layers below it.
+    A code is decoded as by a stack, down through the layers below it. ``fill`` and ``earlier`` are
+    the model's.
     """
     network = recurrence.network
     below = Network(network.layer_sizes[: layer + 2], network.activation)
@@ -139,5 +163,7 @@ def recurrent_auto_encoder(
         objective=objective,
         shift=shift,
         scale=scale,
+        fill=fill,
+        earlier=earlier,
         code_range=network.nonlinearity.range,
     )

@@ -22,6 +22,9 @@ A kind of unit that users choose by name is registered here with `unit`, and say
   operation; None where there is no such thing;
 - ``is_linear``, whether the mean is the pre-activation itself.
 
+`value_and_residual_` also takes the rows of several models at once, of shape (n_models, n_samples,
+n_features), and returns the value of each.
+
 `column_losses` gives the terms of that sum one by one, -x_i log r_i for one-hot columns, and
 without the constant.
 
@@ -67,6 +70,11 @@ class Units:
         """The units of columns that were divided by ``scale``, a Tensor."""
         return cls()
 
+    @property
+    def likeness(self):
+        """What units of the same columns share, but for the constant: a hashable value."""
+        return type(self)
+
 
 @unit
 class Bernoulli(Units):
@@ -97,11 +105,16 @@ class Bernoulli(Units):
 
     def value_and_residual_(self, a, x, weight=None, scale=1.0):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
+        # softplus(a) = max(a, 0) - log max(r, 1 - r), at half the cost where r is needed anyway.
         if weight is None:
-            value = softplus(a).sum() - torch.dot(a.view(-1), x.view(-1))
+            value = _total(a.clamp(min=0)) - _inner(a, x)
+            confidence = torch.maximum(a.sigmoid_(), 1 - a)
+            value -= _total(confidence.log_())
         else:
-            value = (weight * (softplus(a) - x * a)).sum()
-        a.sigmoid_().sub_(x)
+            losses = a.clamp(min=0).addcmul_(a, x, value=-1)
+            confidence = torch.maximum(a.sigmoid_(), 1 - a)
+            value = _total(losses.sub_(confidence.log_()).mul_(weight))
+        a.sub_(x)
         return value.mul_(scale), _weighted_(a, weight)
 
     def jacobian_product(self, a, matrix):
@@ -173,9 +186,9 @@ class Gaussian(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         a.sub_(x)
         if weight is None:
-            value = torch.dot(a.view(-1), a.view(-1))
+            value = _inner(a, a)
         else:
-            value = (weight * a * a).sum()
+            value = _total(weight * a * a)
         return value.mul_(0.5 * scale), _weighted_(a, weight)
 
     def jacobian_product(self, a, matrix):
@@ -252,7 +265,7 @@ class Multinomial(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         target = x if weight is None else weight * x
         log_mean = log_softmax(a, dim=-1)
-        value = -(target * log_mean).sum()
+        value = -_total(target * log_mean)
         torch.exp(log_mean, out=a)
         # The row sums of x are 1, so this is r - x unless columns are weighted.
         a.mul_(target.sum(-1, keepdim=True)).sub_(target)
@@ -303,6 +316,11 @@ class OneHotGroups(Units):
         self.place = position * n_groups + self.group
         self._copies: dict[torch.dtype, torch.Tensor] = {}
 
+    @property
+    def likeness(self):
+        """What units of the same columns share, but for the constant: a hashable value."""
+        return type(self), tuple(self.group.tolist())
+
     def _padded(self, a):
         """Pre-activations by group, minus infinity where there is no column."""
         if a.dtype not in self._copies:
@@ -346,7 +364,7 @@ class OneHotGroups(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         target = x if weight is None else weight * x
         log_mean = self.log_mean(a)
-        value = -torch.dot(target.reshape(-1), log_mean.view(-1))
+        value = -_inner(target, log_mean)
         torch.exp(log_mean, out=a)
         # Groups whose columns are all 0 are not observed, and weights may differ.
         a.mul_(self._group_sums(target)).sub_(target)
@@ -371,112 +389,16 @@ class OneHotGroups(Units):
         return torch.log(torch.maximum(mean, 1e-4 / self.size))
 
 
-class Mixed(Units):
-    """Different units for different columns: the sum of ``parts``, a list of (units, columns).
+def _total(values):
+    """The sum over rows and columns, for each model where there are several."""
+    return values.sum() if values.dim() < 3 else values.sum((-2, -1))
 
-    Columns are a LongTensor or a slice; together they cover every column once.
-    """
 
-    def __init__(self, parts):
-        self.parts = [(units, _as_slice(columns)) for units, columns in parts]
-        self.constant = sum(units.constant for units, _ in parts)
-        self.column_constant = self._constants() if self.constant else None
-
-    def _constants(self):
-        n_columns = sum(c.stop - c.start if isinstance(c, slice) else len(c) for _, c in self.parts)
-        constants = [units.column_constant for units, _ in self.parts]
-        known = next((constant for constant in constants if constant is not None), None)
-        if known is None:
-            return None
-        result = known.new_zeros(n_columns)
-        for constant, (_, columns) in zip(constants, self.parts, strict=True):
-            if constant is not None:
-                # Constants come from the host, columns may be on the device.
-                where = columns if isinstance(columns, slice) else columns.to(result.device)
-                result[where] = constant
-        return result
-
-    def mean(self, a):
-        """Mean of each column given the pre-activation, shape of ``a``."""
-        return self._scattered(a, lambda units, part: units.mean(part))
-
-    @property
-    def is_discrete(self):
-        """Whether all units are."""
-        return all(units.is_discrete for units, _ in self.parts)
-
-    def sample(self, a, generator, precision=None, out=None):
-        """One draw of each column; real ones of variance 1 or 1 / precision."""
-        out = torch.empty_like(a) if out is None else out
-        for units, columns in self.parts:
-            own = None if precision is None else precision[columns]
-            out[..., columns] = units.sample(a[..., columns], generator, own)
-        return out
-
-    def negative_log_likelihood(self, a, x, weight=None):
-        """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
-        return sum(
-            units.negative_log_likelihood(
-                a[:, columns], x[:, columns], None if weight is None else weight[:, columns]
-            )
-            for units, columns in self.parts
-        )
-
-    def column_losses(self, a, x, weight=None):
-        """-log P of each column, but for the constant; shape of ``a``."""
-        losses = torch.empty_like(a)
-        for units, columns in self.parts:
-            losses[..., columns] = units.column_losses(a[..., columns], x[..., columns])
-        return _times(losses, weight)
-
-    def value_and_residual_(self, a, x, weight=None, scale=1.0):
-        """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
-        value = 0.0
-        for units, columns in self.parts:
-            part, residual = units.value_and_residual_(
-                a[:, columns].contiguous(),
-                x[:, columns].contiguous(),
-                None if weight is None else weight[:, columns],
-                scale,
-            )
-            a[:, columns] = residual
-            value = value + part
-        return value, a
-
-    def jacobian_product(self, a, matrix):
-        """dr/da @ matrix for each row, part by part."""
-        product = torch.empty_like(matrix)
-        for units, columns in self.parts:
-            product[:, columns] = units.jacobian_product(a[:, columns], matrix[:, columns])
-        return product
-
-    def energy(self, x, bias, precision=None):
-        """Energy of visible units without hidden ones: the sum of those of the parts."""
-        return sum(
-            units.energy(
-                x[..., columns], bias[columns], None if precision is None else precision[columns]
-            )
-            for units, columns in self.parts
-        )
-
-    def log_normalizer(self, u, bias, precision=None):
-        """Log of the sum and integral over all x of exp(sum_i precision_i u_i x_i - energy(x))."""
-        return sum(
-            units.log_normalizer(
-                u[..., columns], bias[columns], None if precision is None else precision[columns]
-            )
-            for units, columns in self.parts
-        )
-
-    def bias_for_mean(self, mean):
-        """The pre-activation at which the units' mean is ``mean``."""
-        return self._scattered(mean, lambda units, part: units.bias_for_mean(part))
-
-    def _scattered(self, a, function):
-        result = torch.empty_like(a)
-        for units, columns in self.parts:
-            result[..., columns] = function(units, a[..., columns])
-        return result
+def _inner(a, b):
+    """The sum of products over rows and columns, for each model where there are several."""
+    if a.dim() < 3:
+        return torch.dot(a.reshape(-1), b.reshape(-1))
+    return torch.linalg.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 def _drawn(probability, generator, dim):
@@ -487,16 +409,6 @@ def _drawn(probability, generator, dim):
     time = torch.empty_like(probability).exponential_(generator=generator)
     time.clamp_(min=torch.finfo(time.dtype).tiny)
     return torch.div(probability, time, out=time).argmax(dim, keepdim=True)
-
-
-def _as_slice(columns):
-    """Columns that lie one after the other as a slice, which copies nothing."""
-    if isinstance(columns, slice) or len(columns) == 0:
-        return columns
-    first, last = int(columns[0]), int(columns[-1])
-    if last - first + 1 == len(columns) and bool((columns[1:] > columns[:-1]).all()):
-        return slice(first, last + 1)
-    return columns
 
 
 def _times(losses, weight):

@@ -6,8 +6,9 @@ constructor parameters and the columns of the data, `fit_model` trains it, and
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import map_rows, may_have_gaps
-from skae.engine.optimisation.training import Data, Epoch, Settings, Training, train
+from skae.engine.optimisation.training import Data, Run, Settings, Training, train
+from skae.engine.optimisation.watching import Epoch
 
 # From a block of rows to one result for each.
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -43,6 +45,7 @@ class Model:
     - ``at_level(noise)``: the same model for rows with Gaussian noise of such a standard deviation.
       None: it is not told of it.
     - ``measure(theta, x, generator)``: what is known after training, tensors by name.
+    - ``remember(objective)``: what the objective knows after training, tensors by name.
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
@@ -55,6 +58,8 @@ class Model:
     - ``largest_alpha(theta, x)``: the weight of the sparsity penalty from which on each row's code
       is zero.
     - ``report(objective)``: what to warn of after a training on it, or None.
+    - ``earlier(X, weight)``: the `Start` that an earlier phase of the same fit learns from rows in
+      their own units. None: a fit begins as ``start_`` says.
     - ``numbers_per_row``: what a training step holds for each row, beyond the row and its code.
     - ``keeps_state``: whether what the objective knows of the rows so far outlives a training.
     """
@@ -75,6 +80,7 @@ class Model:
     has_potential: bool = False
     at_level: Callable[[float], "Model"] | None = None
     measure: Callable[..., dict[str, torch.Tensor]] | None = None
+    remember: Callable[[Any], dict[str, torch.Tensor]] | None = None
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
     decoder: tuple[Any, ...] | None = None
@@ -84,6 +90,7 @@ class Model:
     untied: Callable[[dict], dict] | None = None
     largest_alpha: Callable[[Parameters, torch.Tensor], torch.Tensor] | None = None
     report: Callable[[Any], str | None] | None = None
+    earlier: Callable[[Any, np.ndarray | None], "Start"] | None = None
     numbers_per_row: int = 0
     keeps_state: bool = False
 
@@ -168,12 +175,14 @@ class Start:
       the random numbers and what the objective knows. Else only the last, where a model keeps it.
     - ``was_learned``: whether the weights are what an earlier phase of the same fit has learned,
       which a training that makes them worse may not replace.
+    - ``facts``: what else is known of that phase, by the names of attributes.
     """
 
     weights: dict[str, np.ndarray] | None = None
     state: dict[str, Any] | None = None
     resumes: bool = False
     was_learned: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 AFRESH = Start()
@@ -184,7 +193,7 @@ Listener = Callable[[Parameters, Epoch], Any]
 class Fitted(NamedTuple):
     """What `fit_model` returns: the learned ``weights``, arrays by name, how the training went, the
     objective after the last step, the ``state`` from which a later training can resume, and what
-    the model was ``measured`` to be on some of the rows.
+    the model was ``measured`` to be on some of the rows, or remembers of its training.
     """
 
     weights: dict[str, np.ndarray]
@@ -192,6 +201,82 @@ class Fitted(NamedTuple):
     objective: Any
     state: dict[str, Any]
     measured: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model to be trained on rows, of which the data say what each is for.
+
+    - ``generator`` is that of the start, of the batches and of the objective's noise; it is set
+      back where training resumes.
+    - ``listener`` is called with the parameters and an `Epoch` after each; a true result ends
+      training.
+    - Messages call the model by ``name``.
+    - ``identity()``: two tasks of one identity, rows and generator's state have the same result.
+      None: no two are known to be alike.
+    """
+
+    model: Model
+    data: Data
+    settings: Settings
+    start: Start
+    generator: torch.Generator
+    listener: Listener | None = None
+    name: str = "a model"
+    identity: Callable[[], Hashable] | None = None
+
+    def run(self) -> Run:
+        """The training that is to be run: with parameters at their start."""
+        model, data, start, settings = self.model, self.data, self.start, self.settings
+        if model.objective is None:
+            raise TypeError(f"{self.name} has no objective: its parameters are given.")
+        objective, generator = model.objective(), self.generator
+        objective.has_gaps = data.rows.has_gaps
+        if model.optimizer is not None:
+            settings = replace(settings, optimizer=model.optimizer(objective))
+        require_memory_for(model, settings, data.rows.place, self.name)
+        theta = parameters_at(start, model, data, generator)
+        if start.resumes and objective.reports_loss:
+            data = replace(data, probe=None)  # one epoch tells nothing of how training goes
+        moments, tell = None, self.listener
+        if start.state is not None and start.state["shapes"] == theta.shapes:
+            if start.resumes or model.keeps_state:
+                objective.state = _to_tensors(start.state["objective"], data.rows.place)
+            if start.resumes:
+                generator = _resumed(generator, start.state)
+                moments = _moments(start.state, settings.optimizer, theta)
+        return Run(
+            *(theta, objective, data, settings, generator),
+            state=moments,
+            keeps_start=start.weights is not None,
+            project=model.project,
+            listener=None if tell is None else lambda epoch: tell(theta, epoch),
+        )
+
+    def fitted(self, run: Run, training: Training) -> Fitted:
+        """What was learned, of a run that has ended."""
+        state = {
+            "shapes": dict(run.theta.shapes),
+            "device": self.data.rows.place.device.type,
+            "generator": run.generator.get_state().numpy(),
+            "optimizer": _to_arrays(training.optimizer_state),
+            "objective": _to_arrays(run.objective.state),
+        }
+        weights = run.theta.to_numpy()
+        found = measured(self.model, run.theta, self.data)
+        if self.model.remember is not None:
+            found |= _to_arrays(self.model.remember(run.objective))
+        return Fitted(weights, training, run.objective, state, found)
+
+
+def fit_alone(task: Task) -> Fitted:
+    """Train one model by itself."""
+    run = task.run()
+    return task.fitted(run, train(run))
+
+
+# How tasks are trained that are begun in a context: see `skae.engine.optimisation.meetings`.
+trainer: ContextVar[Callable[[Task], Fitted]] = ContextVar("trainer", default=fit_alone)
 
 
 def fit_model(
@@ -203,52 +288,14 @@ def fit_model(
     generator: torch.Generator,
     listener: Listener | None = None,
     name: str = "a model",
+    identity: Callable[[], Hashable] | None = None,
 ) -> Fitted:
-    """Train a model on rows, of which the data say what each is for.
-
-    The generator is that of the start, of the batches and of the objective's noise; it is set back
-    where training resumes. The listener is called with the parameters and an `Epoch` after each; a
-    true result ends training. Messages call the model by ``name``.
+    """Train a model on rows: `Task` says what each argument is.
 
     Raises a MemoryError before parameters are made that would not fit into the device's memory, a
     TypeError if the model has no objective.
     """
-    if model.objective is None:
-        raise TypeError(f"{name} has no objective: its parameters are given.")
-    objective = model.objective()
-    objective.has_gaps = data.rows.has_gaps
-    if model.optimizer is not None:
-        settings = replace(settings, optimizer=model.optimizer(objective))
-    require_memory_for(model, settings, data.rows.place, name)
-    theta = parameters_at(start, model, data, generator)
-    if start.resumes and objective.reports_loss:
-        data = replace(data, probe=None)  # one epoch tells nothing of how training goes
-    moments = None
-    if start.state is not None and start.state["shapes"] == theta.shapes:
-        if start.resumes or model.keeps_state:
-            objective.state = _to_tensors(start.state["objective"], data.rows.place)
-        if start.resumes:
-            generator = _resumed(generator, start.state)
-            moments = _moments(start.state, settings.optimizer, theta)
-    training = train(
-        theta,
-        objective,
-        data,
-        settings,
-        generator,
-        state=moments,
-        keeps_start=start.weights is not None,
-        project=model.project,
-        listener=None if listener is None else lambda epoch: listener(theta, epoch),
-    )
-    state = {
-        "shapes": dict(theta.shapes),
-        "device": data.rows.place.device.type,
-        "generator": generator.get_state().numpy(),
-        "optimizer": _to_arrays(training.optimizer_state),
-        "objective": _to_arrays(objective.state),
-    }
-    return Fitted(theta.to_numpy(), training, objective, state, measured(model, theta, data))
+    return trainer.get()(Task(model, data, settings, start, generator, listener, name, identity))
 
 
 def measured(model: Model, theta: Parameters, data: Data) -> dict[str, np.ndarray]:

@@ -15,6 +15,8 @@ class Parameters:
     An optimiser, a divergence check, a copy of the best weights: each handles a single vector,
     ``theta.flat``. The mathematics handles matrices (``theta["weight_0"]``), which share the
     vector's memory. Without ``flat`` the memory is allocated here, uninitialised.
+
+    Of several models of one layout ``flat`` has a row for each, and so has every view.
     """
 
     def __init__(self, shapes, flat=None, *, dtype=None, device=None):
@@ -25,7 +27,7 @@ class Parameters:
         start = 0
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
-            self._views[name] = flat[start:stop].view(shape)
+            self._views[name] = flat[..., start:stop].view(flat.shape[:-1] + tuple(shape))
             start = stop
 
     def __getitem__(self, name):
@@ -53,7 +55,7 @@ class Parameters:
             before = _size(self.shapes[name] for name in order[:first])
             part = copy(self)
             part.shapes = {name.removeprefix(prefix): self.shapes[name] for name in names}
-            part.flat = self.flat.narrow(0, before, _size(part.shapes.values()))
+            part.flat = self.flat.narrow(-1, before, _size(part.shapes.values()))
             part._parts = {}
             part._views = {name.removeprefix(prefix): self._views[name] for name in names}
             self._parts[prefix] = part

@@ -1,12 +1,13 @@
-"""The training loop, the only one in the package, and the watch that it keeps.
+"""The training loop of one model: what is trained, on what, how, and in which order.
 
-`train` says what is done and in which order; `Watch` answers what it asks: which weights were best,
-whether there is still progress, whether training exploded.
+What the loop asks, whether there is progress and which weights were best, answers
+`skae.engine.optimisation.watching`. Several models in one loop are
+`skae.engine.optimisation.together`.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,17 +16,7 @@ import torch
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.parameters import Parameters, Registry
-
-# Rows, and dense entries, of one call of a criterion that is a mean over single rows.
-_PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
-# Where a criterion costs more than steps do: the part of an epoch's cost that it may have, and the
-# rows that it needs at least.
-_PROBE_SHARE, _FEWEST_PROBED = 0.1, 32
-# A rise of the criterion below this part of what it was at the start may be noise.
-_NOTABLE = 0.1
-# How far the end may be above the start, as a part of how far that is above the floor; after so few
-# epochs as may overshoot, and after more.
-_WORSE, _MUCH_WORSE, _OVERSHOOTS = 0.5, 2.0, 2
+from skae.engine.optimisation.watching import Epoch, Watch
 
 SCHEDULES = Registry()
 schedule = SCHEDULES.register
@@ -95,6 +86,10 @@ class Objective:
     - ``baseline``: a criterion up to which training has not exploded, however good its start;
     - ``state``, tensors or numbers by name: what carries over from one training to the next.
 
+    Of several of one ``likeness``, unless it is None, ``side_by_side`` makes one; those of one
+    ``closeness`` are neighbours there. ``noise_key`` tells which see the same noise, given the same
+    random numbers. See `skae.engine.optimisation.together`.
+
     It is told, by the rows it is trained on,
 
     - ``has_gaps``: whether x may be NaN, not observed, where its model has a ``fill``.
@@ -106,6 +101,10 @@ class Objective:
     floor = 0.0
     baseline = -math.inf
     has_gaps = False
+    likeness: Hashable | None = None
+    closeness: Hashable | None = None
+    noise_key: Hashable | None = None
+    side_by_side: Any = None
     state: dict[str, Any]
 
     def value(self, theta, x, generator, row_weight=None) -> torch.Tensor:
@@ -184,16 +183,6 @@ class Data:
         return self.rows.take(index), weight
 
 
-class Epoch(NamedTuple):
-    """What a listener is told after each epoch."""
-
-    number: int
-    max_iter: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
-
-
 class Training(NamedTuple):
     """What `train` returns: curves, state to continue from, and why it ended.
 
@@ -214,51 +203,80 @@ class Training(NamedTuple):
     unfinished: float = 0.0
 
 
-def train(
-    theta: Parameters,
-    objective: Objective,
-    data: Data,
-    settings: Settings,
-    generator: torch.Generator,
-    *,
-    state: dict[str, torch.Tensor] | None = None,
-    keeps_start: bool = False,
-    project: Callable[[Parameters], None] | None = None,
-    listener: Callable[[Epoch], Any] | None = None,
-) -> Training:
-    """Minimise an objective over rows by minibatch gradient steps, in place.
+@dataclass
+class Run:
+    """One training: of what, on which rows, and how.
 
-    ``theta`` is the start and, on return, the result. The generator is that of the permutations and
-    of the objective's noise, ``state`` the optimiser's, from an earlier call, to continue it. With
-    ``keeps_start`` the parameters at the start are a model already, which only an epoch that is
-    better on the held-out rows may replace. ``project(theta)`` is applied after every step: a
-    constraint holds after the step. ``listener(epoch)`` is called after each; a true result ends
-    training.
+    - ``theta`` is the start and, after the training, the result.
+    - ``generator`` is that of the permutations and of the objective's noise.
+    - ``state`` is the optimiser's, of an earlier training that this one continues.
+    - With ``keeps_start`` the parameters at the start are a model already, which only an epoch that
+      is better on the held-out rows may replace.
+    - ``project(theta)`` is applied after every step: a constraint holds after the step.
+    - ``listener(epoch)`` is called after each; a true result ends training.
+    """
+
+    theta: Parameters
+    objective: Objective
+    data: Data
+    settings: Settings
+    generator: torch.Generator
+    state: dict[str, torch.Tensor] | None = None
+    keeps_start: bool = False
+    project: Callable[[Parameters], None] | None = None
+    listener: Callable[[Epoch], Any] | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """Gradient steps of an epoch."""
+        return n_batches_of(len(self.data.index), self.settings.batch_size)
+
+    @property
+    def max_iter(self) -> int:
+        """Epochs at most."""
+        if self.settings.max_iter is not None:
+            return self.settings.max_iter
+        n_rows, n_columns = len(self.data.index), self.data.rows.n_columns
+        return epochs_for(n_rows, n_columns, self.settings.batch_size)
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """A permutation of the rows to train on, drawn."""
+        index = self.data.index.to(self.theta.flat.device)
+        return index[torch.randperm(len(index), generator=generator, device=index.device)]
+
+    def training(self, watch: "Watch", outcome: str, **ends: Any) -> Training:
+        """What is returned of a run that ended so, as it was watched."""
+        outcome, kept_epoch = watch.conclude(outcome, **ends)
+        curves = watch.loss_curve, watch.validation_curve
+        unfinished = watch.recent_progress if outcome == "max_iter" else 0.0
+        assert self.state is not None
+        return Training(*curves, self.state, outcome, kept_epoch, watch.setback, unfinished)
+
+
+def train(run: Run) -> Training:
+    """Minimise an objective over rows by minibatch gradient steps, in place.
 
     Within an epoch nothing waits for the device: losses are summed there and read once.
     """
+    theta, objective, data, settings = run.theta, run.objective, run.data, run.settings
     optimizer, gradient = settings.optimizer, theta.empty_like()
-    state = initial_state(optimizer, theta.flat) if state is None else state
-    index = data.index.to(theta.flat.device)
-    n_batches = n_batches_of(len(index), settings.batch_size)
-    max_iter = settings.max_iter
-    if max_iter is None:
-        max_iter = epochs_for(len(index), data.rows.n_columns, settings.batch_size)
-    watch = Watch(theta, objective, data, settings, keeps_start)
+    if run.state is None:
+        run.state = initial_state(optimizer, theta.flat)
+    n_batches, max_iter = run.n_batches, run.max_iter
+    watch = Watch(run)
 
     def step(batch, progress):
         x, weight = data.batch(batch)
-        value = objective.gradient(theta, x, generator, gradient, weight)
+        value = objective.gradient(theta, x, run.generator, gradient, weight)
         rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
-        optimizer.update_(theta.flat, gradient.flat, state, rate)
-        if project is not None:
-            project(theta)
+        optimizer.update_(theta.flat, gradient.flat, run.state, rate)
+        if run.project is not None:
+            run.project(theta)
         return value
 
     def run_epoch(number):
-        order = torch.randperm(len(index), generator=generator, device=index.device)
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(torch.tensor_split(index[order], n_batches)):
+        for k, batch in enumerate(torch.tensor_split(run.order(run.generator), n_batches)):
             value = step(batch, (number + k / n_batches) / max_iter)
             if objective.reports_loss:
                 total += value
@@ -266,223 +284,21 @@ def train(
             (total / n_batches).item() if objective.reports_loss else watch.criterion(watch.probe)
         )
 
-    def run():
+    def run_epochs():
         started = time.perf_counter()
         watch.begin()
         for number in range(max_iter):
             watch.before_epoch()
             loss = run_epoch(number)
-            if not watch.after_epoch(loss):
-                return "diverged"
-            seconds = time.perf_counter() - started
-            held_out = watch.validation_curve[-1] if watch.holds_out else None
-            report = Epoch(number + 1, max_iter, loss, held_out, seconds)
-            if listener is not None and listener(report):
-                return "stopped"
-            if watch.is_stale:
-                return "converged"
+            reason = watch.after_epoch(loss) or watch.told(number, time.perf_counter() - started)
+            if reason is not None:
+                return reason
         return "max_iter"
 
-    largest_product = theta.flat.numel() * math.ceil(len(index) / n_batches)
+    largest_product = theta.flat.numel() * math.ceil(len(data.index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
         try:
-            outcome = run()
+            outcome = run_epochs()
         except KeyboardInterrupt:
             outcome = "interrupted"
-        outcome, kept_epoch = watch.conclude(outcome)
-    curves = watch.loss_curve, watch.validation_curve
-    unfinished = watch.recent_progress if outcome == "max_iter" else 0.0
-    return Training(*curves, state, outcome, kept_epoch, watch.setback, unfinished)
-
-
-class Watch:
-    """What a training is judged by: its own loss, or a criterion on rows that are always the same.
-
-    An epoch's own loss is a mean over its steps: evidence for the weights with which it began. A
-    criterion on watched rows is evidence for those with which it ended.
-
-    ``loss_curve`` and ``judgements``, by what each was judged, have one entry for each finite
-    epoch; so has ``validation_curve`` where rows are held out, which then decide everything.
-    """
-
-    def __init__(
-        self,
-        theta: Parameters,
-        objective: Objective,
-        data: Data,
-        settings: Settings,
-        keeps_start: bool,
-    ):
-        self.theta, self.objective, self.data, self.settings = theta, objective, data, settings
-        self.keeps_start = keeps_start
-        self.loss_curve: list[float] = []
-        self.validation_curve: list[float] = []
-        self.judgements: list[float] = []
-        self.holds_out = data.held_out is not None and len(data.held_out) > 0
-        self.probe = _affordable(data, objective)
-        self.watched = data.held_out if self.holds_out else self.probe
-        # A lack of progress ends training; but a schedule is run to its end.
-        self.patience = settings.n_iter_no_change or math.inf
-        if not self.holds_out and settings.schedule != "constant":
-            self.patience = math.inf
-        may_converge = self.patience < math.inf and data.probe is not None
-        self.probes_epochs = (
-            self.holds_out or not objective.reports_loss or (may_converge and objective.is_noisy)
-        )
-        self.start, self.start_loss = theta.flat.clone(), math.nan
-        self.best, self.best_loss, self.best_epoch = theta.flat.clone(), math.inf, 0
-        self.judged = theta.flat if self.probes_epochs else theta.flat.clone()
-        self.reference, self.n_stale = math.inf, 0
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether there was no progress for as long as the settings wait."""
-        return self.n_stale >= self.patience
-
-    @property
-    def setback(self) -> float:
-        """The part of the fall from the start that was lost again, where that is much."""
-        if self.objective.reports_loss or self.holds_out:
-            return 0.0  # judged by it as it went
-        if math.isnan(self.start_loss) or not self.judgements:
-            return 0.0
-        lowest = min(self.best_loss, self.start_loss)
-        fall, rise = self.start_loss - lowest, self.judgements[-1] - lowest
-        if rise <= _NOTABLE * abs(self.start_loss - self.objective.floor):
-            return 0.0
-        return rise / fall if fall > 0 else math.inf
-
-    @property
-    def recent_progress(self) -> float:
-        """The part of the whole fall so far that the last tenth of the epochs brought.
-
-        0 where a schedule has brought the learning rate to nothing, so that no more was to come,
-        and where steps do not descend on the criterion, whose fall is no evidence then.
-        """
-        if not self.objective.reports_loss:
-            return 0.0
-        curve = self.judgements
-        n_recent = len(curve) // 10
-        if n_recent == 0 or self.settings.schedule != "constant":
-            return 0.0
-        # Means of epochs, since single ones are noisy.
-        before, recent = (sum(c) for c in (curve[-2 * n_recent : -n_recent], curve[-n_recent:]))
-        fall = curve[0] - recent / n_recent
-        return max(0.0, (before - recent) / n_recent / fall) if fall > 0 else 0.0
-
-    def begin(self) -> None:
-        """Note the criterion at the start; if that is a model, it is the best until beaten."""
-        loss = math.nan if self.watched is None else self.criterion(self.watched)
-        if math.isfinite(loss):
-            self.start_loss = loss
-            if self.keeps_start or not self.holds_out:
-                self.best_loss = loss
-
-    def before_epoch(self) -> None:
-        """Note the weights for which the coming epoch's own loss is evidence."""
-        if not self.probes_epochs:
-            self.judged.copy_(self.theta.flat)
-
-    def after_epoch(self, loss: float) -> bool:
-        """Judge an epoch by its loss, and return whether it and the weights are finite."""
-        # Where the loss is itself a probe, it need not be computed again.
-        is_judged_by_loss = not self.holds_out and not (
-            self.probes_epochs and self.objective.reports_loss
-        )
-        judgement = loss if is_judged_by_loss else self.criterion(self.watched)
-        finite = math.isfinite(loss) and math.isfinite(judgement)
-        if not (finite and bool(torch.isfinite(self.theta.flat).all())):
-            return False
-        self.loss_curve.append(loss)
-        self.judgements.append(judgement)
-        if self.holds_out:
-            self.validation_curve.append(judgement)
-        if judgement < self.best_loss:
-            self.best_loss, self.best_epoch = judgement, len(self.judgements)
-            self.best.copy_(self.judged)
-        # The fall so far is the scale: it does not depend on the loss's unit or zero.
-        fall = self.judgements[0] - self.best_loss
-        if judgement < self.reference - self.settings.tol * fall:
-            self.reference, self.n_stale = judgement, 0
-        else:
-            self.n_stale += 1
-        return True
-
-    def conclude(self, outcome: str) -> tuple[str, int]:
-        """Put the weights to be kept into ``theta``; return the outcome, and their epoch.
-
-        The outcome of a loop that ended regularly is "diverged" where the end is worse than the
-        start.
-        """
-        ended = outcome in ("max_iter", "converged")
-        if self.holds_out or outcome == "diverged":
-            regular = ended or outcome == "diverged"
-            if regular and self._is_worse_than_start(self.best_loss):
-                # Nothing that was found is better than the start.
-                outcome, self.best, self.best_epoch = "diverged", self.start, 0
-        elif ended and self._has_gone_wrong():
-            outcome = "diverged"
-        is_broken = not bool(torch.isfinite(self.theta.flat).all())  # Ctrl-C amid an explosion
-        if outcome == "diverged" or is_broken or self.validation_curve:
-            self.theta.flat.copy_(self.best)
-            early = 0 if self.probes_epochs else 1
-            return outcome, max(0, self.best_epoch - early)
-        return outcome, len(self.loss_curve)
-
-    def criterion(self, index: torch.Tensor) -> float:
-        """The criterion on some rows, as it is now."""
-        # A value may depend on the batch's size; where it is not what is judged, fewer calls.
-        size = self.settings.batch_size
-        if not self.objective.reports_loss:
-            size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // self.data.rows.n_columns))
-        return evaluate(self.theta, self.objective, self.data, index, size)
-
-    def _has_gone_wrong(self):
-        """Whether the end is far behind the first epoch, though still finite, or the start."""
-        first, last = self.judgements[0], self.judgements[-1]
-        # The loss of few noisy rows moves by its own size; explosions grow by powers.
-        if last - first > 100 * max(abs(first), 1.0):
-            return True
-        if math.isnan(self.start_loss):
-            return False  # nothing to compare the end to
-        return self._is_worse_than_start(
-            last if self.probes_epochs else self.criterion(self.watched)
-        )
-
-    def _is_worse_than_start(self, loss):
-        """Whether a criterion is worse than that of the start by more than chance."""
-        if math.isnan(self.start_loss):
-            return False
-        # Half as far again from what no parameters could undercut; the first steps of a wide net
-        # overshoot, and the loss falls from the next epoch on.
-        factor = _WORSE if len(self.judgements) > _OVERSHOOTS else _MUCH_WORSE
-        worst = self.start_loss + factor * abs(self.start_loss - self.objective.floor)
-        # From a start that is nearly perfect, half as far again is next to nothing.
-        return not loss <= max(worst, self.objective.baseline)
-
-
-def _affordable(data, objective):
-    """The rows to evaluate a criterion on after every epoch: fewer where it costs much."""
-    if data.probe is None or objective.criterion_cost <= 1:
-        return data.probe
-    most = max(_FEWEST_PROBED, int(_PROBE_SHARE * len(data.index) / objective.criterion_cost))
-    if most >= len(data.probe):
-        return data.probe
-    places = torch.linspace(0, len(data.probe) - 1, most, dtype=torch.float64)
-    return data.probe[places.round().long()]
-
-
-def evaluate(
-    theta: Parameters, objective: Objective, data: Data, index: torch.Tensor, batch_size: int = 100
-) -> float:
-    """The criterion's mean over some rows, with the same noise at every call."""
-    device = theta.flat.device
-    index = index.to(device)
-    generator = torch.Generator(device).manual_seed(0)
-    mean_weight = None if data.weight is None else data.weight[index].mean()
-    total = torch.zeros((), dtype=theta.flat.dtype, device=device)
-    for batch in torch.split(index, batch_size):
-        x, weight = data.batch(batch)
-        weight = None if weight is None else weight / mean_weight
-        total = total + objective.criterion(theta, x, generator, weight) * len(batch)
-    return float(total) / len(index)
+        return run.training(watch, outcome)

@@ -71,9 +71,22 @@ def mean_kernel(
     anchors: Sequence[torch.Tensor],
     distances: Sequence[Distances],
 ) -> torch.Tensor:
-    """The mean of a kernel over several views of rows: their columns, and codes of layers."""
-    parts = zip(views, anchors, distances, strict=True)
-    return sum(kernel(x, z, scale) for x, z, scale in parts) / len(views)
+    """The mean of a kernel over several views of rows: their columns, and codes of layers.
+
+    Raises a ValueError for a function that returns something else than similarities.
+    """
+    total, shape = 0, (len(views[0]), len(anchors[0]))
+    for one in zip(views, anchors, distances, strict=True):
+        values = kernel(*one)
+        if not isinstance(values, torch.Tensor) or values.shape != shape:
+            got = tuple(values.shape) if hasattr(values, "shape") else values
+            raise ValueError(
+                f"The kernel {kernel!r} returned a {type(values).__name__}, {got}, for {shape[0]} "
+                f"and {shape[1]} rows: output must be a function (x, z, distances) that returns "
+                "similarities, a tensor of shape (len(x), len(z))."
+            )
+        total = total + values
+    return total / len(views)
 
 
 class Ridge(NamedTuple):

@@ -80,7 +80,17 @@ def distances_between_planes(
         steps = torch.cholesky_solve((rest @ x_bases.mT).unsqueeze(-1), factor).squeeze(-1)
         along = along - _products(across, steps)
         rest = difference - steps @ x_bases - _combinations(along, bases)
-    return torch.linalg.vector_norm(rest, dim=-1)
+    return _lengths(rest)
+
+
+def _lengths(vectors):
+    """Euclidean norms, also of vectors whose squares overflow or vanish."""
+    norm = torch.linalg.vector_norm(vectors, dim=-1)
+    if bool((torch.isinf(norm) | (norm == 0)).any()):
+        largest = vectors.abs().amax(-1, keepdim=True)
+        scaled = vectors / torch.where(largest > 0, largest, 1)
+        norm = largest.squeeze(-1) * torch.linalg.vector_norm(scaled, dim=-1)
+    return norm
 
 
 def _products(bases, vectors):
@@ -136,7 +146,8 @@ def candidates(
     error.mul_(rounding)
     most = (squared + error).topk(n_nearest, largest=False).values[:, -1:]
     least = squared.sub_(error)
-    n_candidates = int((least <= most).sum(1).max())
+    # Where squares overflow nothing is known, and all are candidates.
+    n_candidates = int((~(least > most)).sum(1).max())
     return least.topk(n_candidates, largest=False).indices.sort().values
 
 

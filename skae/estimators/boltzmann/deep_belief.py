@@ -21,8 +21,8 @@ from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.samplers import sample_downwards, variational_bound
 from skae.engine.optimisation.models import FittedModel
 from skae.engine.stacks.stacking import stacked
+from skae.estimators.boltzmann.machines import machine_of, rows_of, sampling
 from skae.estimators.boltzmann.rbm import RBM
-from skae.estimators.boltzmann.sampling import machine_of, rows_of, sampling
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
@@ -214,8 +214,8 @@ class DeepBeliefNetwork(
     # The mean of the scores of rows.
     score = RBM.score
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
 

@@ -1,23 +1,24 @@
 """Deep Boltzmann machines."""
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
+
+import numpy as np
 
 from skae._validation import HasMethods, Interval, StrOptions, check_is_fitted, check_number
 from skae.engine.boltzmann.deep import DeepMachine, even_units
 from skae.engine.boltzmann.deep_training import deep_boltzmann_machine
 from skae.engine.networks.penalties import check_penalties
-from skae.engine.optimisation.models import AFRESH, Start
 from skae.estimators.boltzmann.deep_pretraining import pretrained
-from skae.estimators.boltzmann.rbm import RBM, check_visible
-from skae.estimators.boltzmann.sampling import BoltzmannSampling, base_bias, report_chains
+from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.rbm import RBM, check_tempering, check_visible
+from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
-from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
+from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
-from skae.estimators.face.scikit_learn import with_callbacks
-from skae.estimators.face.training import CallbackBridge, TrainedModel
+from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
-from skae.estimators.stacks.layers import number_of_code
 
 
 @estimator
@@ -139,6 +140,8 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         ``value(theta, forward)`` that returns a scalar tensor, as those of
         `skae.engine.networks.penalties`.""",
     )
+    n_checkpoints: int = preset(RBM, "n_checkpoints", default=0)
+    tempered: bool = preset(RBM, "tempered", default=False)
     code_layer: int = parameter(
         default=-1,
         constraints=[Interval(Integral, None, None, closed="neither")],
@@ -164,6 +167,12 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         empty without.""",
     )
 
+    trajectory_: np.ndarray = attribute(
+        "ndarray of shape (n_checkpoints, n_parameters)",
+        """Parameters that the training of the whole passed, from its beginning, each all of
+        ``weights_`` in one vector; without ``n_checkpoints`` none.""",
+    )
+
     @fitted_property
     def components_(self):
         """ndarray of shape (layer_sizes[0], n_features_in_)
@@ -185,50 +194,6 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     _least_variance = RBM._least_variance
     _visible = RBM._visible
     _all_penalties = RBM._all_penalties
-
-    @with_callbacks
-    @all_or_nothing
-    def fit(self, X, y=None, sample_weight=None):
-        """Learn from the rows of X, after pre-training where that was asked for.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is out of its range; if X is empty, not numeric, not finite or outside
-            the domain of the units; if training diverged at once. Whatever the error, the
-            estimator stays as it was before.
-        MemoryError
-            If the parameters would not fit into the device's memory.
-        """
-        self._check_parameters()
-        goes_on = self.warm_start and hasattr(self, "weights_")
-        start = Start(self.weights_) if goes_on else AFRESH
-        data, weight = self._read(X, sample_weight, start)
-        bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
-        if not goes_on:
-            self.layer_loss_curves_ = []
-            if self.pretraining is not None:
-                weights, self.layer_loss_curves_ = pretrained(self, self._sizes, data, weight)
-                start = Start(weights, was_learned=True)
-        training, fitted = self._learn(
-            data, weight, start, holds_out=self.early_stopping, bridge=bridge
-        )
-        self.n_iter_ = len(training.loss_curve)
-        self.loss_curve_, self.validation_curve_ = training.loss_curve, training.validation_curve
-        report_collapse(self, fitted, some_rows(data, weight), training)
-        bridge.finish()
-        return self
-
-    @all_or_nothing
-    def partial_fit(self, X, y=None, sample_weight=None):
-        """Continue learning with one pass over the rows of X, in batches.
-
-        The first call begins at small random weights, whatever ``pretraining`` says; the chains,
-        the optimiser's moments and the random state carry over from call to call.
-        """
-        if not hasattr(self, "weights_"):
-            self.layer_loss_curves_ = []
-        return Transformer.partial_fit.__wrapped__(self, X, y, sample_weight)
 
     def free_energy(self, X):
         """Upper bound on the free energy of each row, E(x, mu) - H(mu), in nats.
@@ -285,19 +250,26 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
             self._sizes,
             bias,
             fill,
-            code_layer=self._number_of_code + 1,
+            code_layer=number_of("code_layer", self.code_layer, len(self._sizes) - 1) + 1,
             n_sweeps=self.mean_field_steps,
             tol=self.mean_field_tol,
             least_variance=self._least_variance(),
             shift=shift,
             scale=scale,
             report=report_chains,
+            earlier=None if self.pretraining is None else partial(pretrained, self),
             n_gibbs_steps=self.n_gibbs_steps,
             n_chains=self.n_chains,
             penalties=self._all_penalties(),
             visible_offset=fill if self.centered else None,
             log_volume=log_volume(self.columns_),
+            n_checkpoints=self.n_checkpoints,
+            tempered=self.tempered,
         )
+
+    def _facts(self, X, weight, columns, *, is_whole):
+        facts = super()._facts(X, weight, columns, is_whole=is_whole)
+        return facts | {"layer_loss_curves_": []}
 
     def _machine(self, theta):
         """The machine of such parameters."""
@@ -307,29 +279,17 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     @property
     def _sizes(self):
         """Numbers of units of all layers, the columns included."""
-        sizes = self.layer_sizes
-        hidden = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
-        return (len(self.columns_.mean), *map(int, hidden))
-
-    @property
-    def _number_of_code(self):
-        """The number, from 0, of the hidden layer whose means are the code."""
-        return number_of_code(self, len(self._sizes) - 1)
+        return (len(self.columns_.mean), *map(int, sizes_of_layers(self.layer_sizes)))
 
     def _check_parameters(self):
         super()._check_parameters()
-        sizes = self.layer_sizes
-        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
-        if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
-            raise ValueError(
-                f"layer_sizes={self.layer_sizes!r} must be integers of at least 1, one for each "
-                "layer."
-            )
-        number_of_code(self, len(sizes))
+        sizes = checked_sizes("layer_sizes", self.layer_sizes)
+        number_of("code_layer", self.code_layer, len(sizes))
         if self.pretraining is not None and not isinstance(self.pretraining, str | RBM):
             raise ValueError(
                 f"pretraining={self.pretraining!r} is no RBM, whose parameters of training the "
                 "machines that start this one would take. Use RBM(...), 'unsupervised' or None."
             )
+        check_tempering(self, is_persistent=True)
         check_visible(self.visible)
         check_penalties(self._all_penalties(), (0.0, 1.0))

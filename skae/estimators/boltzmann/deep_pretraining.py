@@ -6,10 +6,11 @@ from skae._validation import make_generator
 from skae._warnings import of_layer
 from skae.engine.boltzmann.deep_training import composed, half_machine
 from skae.engine.networks.units import Bernoulli
-from skae.engine.optimisation.models import AFRESH, FittedModel, rows_that_count, some_of
+from skae.engine.optimisation.models import AFRESH, FittedModel, Start, rows_that_count, some_of
 from skae.engine.optimisation.training import Data
+from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.rbm import RBM
-from skae.estimators.boltzmann.sampling import base_bias, report_chains
+from skae.estimators.boltzmann.sampling import report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.training import (
     place_for,
@@ -20,13 +21,12 @@ from skae.estimators.face.training import (
 )
 
 
-def pretrained(model, sizes, X, weight):
-    """The arrays with which a deep machine begins, and the loss curves of what they come from.
+def pretrained(model, X, weight):
+    """The `Start` of a deep machine that machines of two layers each have learned.
 
-    ``sizes`` are those of its layers from the columns up. Rows are checked, as are their weights.
-    The columns of ``model`` are known.
+    Rows are checked, as are their weights. The columns of ``model`` are known.
     """
-    how = model.pretraining
+    how, sizes = model.pretraining, model._sizes
     if isinstance(how, str):
         how = RBM(batch_size=model.batch_size, device=model.device, verbose=model.verbose)
         how.max_iter = model.max_iter
@@ -73,4 +73,4 @@ def pretrained(model, sizes, X, weight):
             seen = FittedModel.of(engine, fitted.weights, place).codes(seen)
             mean = place.tensor(np.average(seen, axis=0, weights=weight))
             bias = Bernoulli().bias_for_mean(mean)
-    return composed(machines), curves
+    return Start(composed(machines), was_learned=True, facts={"layer_loss_curves_": curves})

@@ -12,11 +12,8 @@ from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import boltzmann_machine
 from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
-from skae.estimators.boltzmann.sampling import (
-    BoltzmannSampling,
-    base_bias,
-    report_chains,
-)
+from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.training import TrainedModel, decay_in_criterion
@@ -168,6 +165,20 @@ class RBM(BoltzmannSampling, Transformer):
         number ``weight`` and a method ``value(theta, forward)`` that returns a scalar tensor, as
         those of `skae.engine.networks.penalties`.""",
     )
+    n_checkpoints: int = parameter(
+        default=0,
+        constraints=[Interval(Integral, 0, None, closed="left")],
+        doc="""Checkpoints of its parameters that training keeps at most, and at least half as many,
+        at gradient steps of a steady ratio: the path along which ``method="trajectory"`` samples
+        and estimates log Z. 0: none.""",
+    )
+    tempered: bool = parameter(
+        default=False,
+        constraints=["boolean"],
+        doc="""Whether persistent chains of training swap rows with companions that run at the
+        checkpoints (parallel trajectory tempering): modes that drift apart are visited still. A
+        step costs as much as one for each checkpoint.""",
+    )
     n_scored_columns: int | None = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left"), None],
@@ -222,6 +233,12 @@ class RBM(BoltzmannSampling, Transformer):
         variable of each of some 500 rows, the same after every epoch. Of numbers, which cost more,
         it is computed nearly for all columns, and what that is wrong by estimated, on rows that
         take a tenth of the time at most, but 32 at least.""",
+    )
+
+    trajectory_: np.ndarray = attribute(
+        "ndarray of shape (n_checkpoints, n_parameters)",
+        """Parameters that training passed, from its beginning, each all of ``weights_`` in one
+        vector; without ``n_checkpoints`` none.""",
     )
 
     _loss_parameter = "visible"
@@ -310,6 +327,8 @@ class RBM(BoltzmannSampling, Transformer):
             penalties=self._all_penalties(),
             visible_offset=self.columns_.mean_like(bias) if self.centered else None,
             log_volume=log_volume(self.columns_),
+            n_checkpoints=self.n_checkpoints,
+            tempered=self.tempered,
         )
 
     def _machine(self, theta):
@@ -338,8 +357,19 @@ class RBM(BoltzmannSampling, Transformer):
 
     def _check_parameters(self):
         super()._check_parameters()
+        check_tempering(self, self.persistent)
         check_visible(self.visible)
         check_penalties(self._all_penalties(), (0.0, 1.0))
+
+
+def check_tempering(model, is_persistent: bool) -> None:
+    """Raise a ValueError for chains of training that have nothing to swap with."""
+    if model.tempered and not (is_persistent and model.n_checkpoints > 0):
+        lacking = "n_checkpoints=10 or so" if is_persistent else "persistent=True"
+        raise ValueError(
+            "tempered=True lets persistent chains swap with companions at checkpoints of the "
+            f"training: it needs {lacking}."
+        )
 
 
 def check_visible(chosen) -> None:

@@ -1,6 +1,6 @@
-"""Sampling from Boltzmann machines, and their partition functions."""
+"""Sampling from Boltzmann machines."""
 
-import contextlib
+import copy
 import math
 from collections.abc import Callable
 
@@ -10,63 +10,34 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import check_choice, check_count, check_is_fitted, make_generator
 from skae._warnings import warn
-from skae.engine.boltzmann.energies import MAX_ENUMERATED, BipartiteMachine
 from skae.engine.boltzmann.samplers import (
     SAMPLERS,
+    ClampedUnits,
     Schedule,
-    annealed_importance_sampling,
-    annealing_temperatures,
     check_sampler,
     gibbs_state,
     gibbs_step,
     make_chains,
     run_chains,
 )
-from skae.engine.optimisation.devices import Place, place_of, require_memory, suitable_threads
-from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import make_rows
-from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
+from skae.engine.networks.units import UNITS
+from skae.engine.optimisation.devices import place_of
+from skae.estimators.boltzmann import likelihoods
+from skae.estimators.boltzmann.machines import (
+    base_bias,
+    checkpoints_of,
+    machine_of,
+    require_room,
+    rows_of,
+    sampling,
+)
+from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.face.parameters import document_methods
-from skae.estimators.face.progress import StepLine
-from skae.estimators.face.training import usable_place
-from skae.estimators.face.transformer import check_same_weights
 
-_EXACT = Place(torch.float64, torch.device("cpu"))
 # After fewer steps than this, nothing can be told of how chains move.
 _TIME_TO_MOVE = 20
 # Temperatures that swap more rarely than this are too far apart.
 _SWAPPED = 0.01
-
-
-def machine_of(model, place: Place | None = None) -> BipartiteMachine:
-    """The machine that an estimator is, at a place, or on its device in its weights' precision."""
-    place = usable_place(model, next(iter(model.weights_.values()))) if place is None else place
-    check_same_weights(model, model._model(place), model.weights_)
-    theta = Parameters.from_numpy(model.weights_, dtype=place.dtype, device=place.device)
-    return model._machine(theta)
-
-
-def rows_of(model, X, place: Place):
-    """Rows as a fitted machine sees them."""
-    shift, scale = model.columns_.standardization(place)
-    return make_rows(X, shift, scale, dtype=place.dtype, device=place.device)
-
-
-def base_bias(columns, place: Place) -> torch.Tensor:
-    """Biases of visible units that are independent and have the data's means."""
-    return columns.units(place.device).bias_for_mean(place.tensor(columns.standardized("mean")))
-
-
-@contextlib.contextmanager
-def sampling(name: str, machine: BipartiteMachine, n_chains: int, *, shows: bool = False):
-    """The setting in which chains run; gives the listener that shows their progress, or None."""
-    line = StepLine(name)
-    threads = suitable_threads(machine.theta.flat.device, n_chains * machine.weight.numel())
-    with torch.inference_mode(), threads:
-        try:
-            yield line if shows else None
-        finally:
-            line.finish()
 
 
 @document_methods
@@ -115,6 +86,7 @@ class BoltzmannSampling:
         n_chains=None,
         n_temperatures=1,
         method="auto",
+        fixed=None,
         random_state=None,
     ):
         """Draw rows from the model's distribution by chains of samples.
@@ -137,10 +109,16 @@ class BoltzmannSampling:
             More than 1: parallel tempering. Each chain is then the cold one of so many,
             from the machine to independent units, which swap states; modes between which
             plain steps hardly ever move are all visited.
-        method : {"auto", "gibbs", "tempering"} or callable, default="auto"
-            The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs". Or
-            one of your own, a function of a machine and a generator that returns a step, from a
-            state (visible units, hidden units) to the next; see `skae.engine.boltzmann.samplers`.
+        method : {"auto", "gibbs", "tempering", "trajectory"} or callable, default="auto"
+            The sampler. "auto": "tempering" if ``n_temperatures`` is more than 1, else "gibbs".
+            "trajectory": parallel tempering along the machine's own training, from which
+            checkpoints were kept (``n_checkpoints``), in the place of temperatures: at
+            ``n_temperatures`` places or, where that is 1, at every checkpoint. Or one of your own,
+            a function of a machine and a generator that returns a step, from a state (visible
+            units, hidden units) to the next; see `skae.engine.boltzmann.samplers`.
+        fixed : dict or array-like of shape (n_features,) or (n_rows, n_features), default=None
+            Values that columns are to have, samples given these: a dict from columns to values, or
+            rows with NaN where nothing is fixed, one for all chains or one for each, in turn.
 
         Returns
         -------
@@ -162,13 +140,19 @@ class BoltzmannSampling:
             ("n_temperatures", n_temperatures, 1),
         ):
             check_count(name, value, least)
-        make = _sampler(method, n_temperatures)
+        make, settings = _sampler(method, n_temperatures)
         start = None if init is None else self._checked(init)
         if n_chains is None:
             n_chains = min(n_samples, 100) if start is None else min(n_samples, start.shape[0])
         check_count("n_chains", n_chains, 1)
+        given = None if fixed is None else _given_rows(self, fixed, n_samples)
+        n_chains = n_chains if given is None else max(n_chains, len(given))
 
         machine, name = machine_of(self), type(self).__name__
+        checkpoints = None
+        if "checkpoints" in settings:
+            checkpoints = checkpoints_of(self, machine, f"method={method!r}")
+            n_temperatures = len(checkpoints) + 2 if n_temperatures == 1 else n_temperatures
         place = place_of(machine.theta.flat)
         seed = self.random_state if random_state is None else random_state
         generator = make_generator(seed, place.device)
@@ -177,7 +161,7 @@ class BoltzmannSampling:
         schedule = Schedule(math.ceil(n_samples / n_chains), burn_in, n_steps)
         # The state, its hidden units, and a few temporaries of their size; what is kept.
         n_rows = 6 * n_chains * n_temperatures + 2 * n_chains * schedule.n_samples
-        _require_room(n_rows, machine, "Sampling", "n_samples, n_chains or n_temperatures")
+        require_room(n_rows, machine, "Sampling", "n_samples, n_chains or n_temperatures")
         setting = sampling(name, machine, n_chains * n_temperatures, shows=bool(self.verbose))
         with setting as listener:
             if start is None:
@@ -189,8 +173,14 @@ class BoltzmannSampling:
                 # A companion, thrown away: two chains that never move, in different states,
                 # are stuck; one alone may be where the only state is.
                 visible = torch.cat([visible, independent.start(1, generator)])
-            settings = {"base_bias": bias, "n_temperatures": n_temperatures}
-            chains = make_chains(make, machine, generator, **settings)
+            if given is not None:
+                every = torch.arange(len(visible), device=place.device) % len(given)
+                rows = rows_of(self, given, place).take(every)
+                machine.units = _clamped(machine, rows)
+                visible = machine.units.on(visible)
+            known = {"base_bias": bias, "n_temperatures": n_temperatures}
+            known["checkpoints"] = checkpoints
+            chains = make_chains(make, machine, generator, **known)
             run = run_chains(
                 chains.step,
                 chains.start(visible),
@@ -208,63 +198,8 @@ class BoltzmannSampling:
         samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
         return self._decoded(samples.cpu().numpy())
 
-    def log_partition_function(
-        self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None
-    ):
-        """Log Z, exactly or by annealed importance sampling.
-
-        Parameters
-        ----------
-        method : {"auto", "exact", "ais"}, default="auto"
-            "exact" enumerates the smaller layer (the hidden one, unless all visible units are
-            binary), which may have 20 units. "auto" does so where it can.
-        n_chains : int, default=100
-            Chains of annealed importance sampling.
-        n_temperatures : int, default=10000
-            Steps of each from independent units to the machine. More make the standard
-            error smaller, and honest.
-
-        Returns
-        -------
-        log_partition : LogPartition
-            ``value``, ``standard_error`` and ``method``.
-
-        Raises
-        ------
-        ValueError
-            If too many units would have to be enumerated.
-
-        References
-        ----------
-        .. [1] R. Salakhutdinov, I. Murray. On the quantitative analysis of deep belief
-           networks. ICML 2008.
-        """
-        check_is_fitted(self)
-        check_choice("method", method, ("auto", "exact", "ais"))
-        check_count("n_chains", n_chains, 2)
-        check_count("n_temperatures", n_temperatures, 4)
-        exact = machine_of(self, _EXACT)
-        n_enumerated, volume = exact.n_enumerated, log_volume(self.columns_)
-        if method == "exact" and n_enumerated > MAX_ENUMERATED:
-            layer = "the smaller layer" if exact.units.is_binary else "the hidden layer"
-            raise ValueError(
-                f"Exact log Z enumerates all 2^n states of {layer}, which has n={n_enumerated} "
-                f"units; at most {MAX_ENUMERATED} are possible. Use method='ais'."
-            )
-        if method != "ais" and n_enumerated <= MAX_ENUMERATED:
-            with torch.inference_mode():
-                return LogPartition(float(exact.log_partition()) + volume, 0.0, "exact")
-
-        machine, name = machine_of(self), type(self).__name__
-        place = place_of(machine.theta.flat)
-        seed = self.random_state if random_state is None else random_state
-        generator = make_generator(seed, place.device)
-        path = machine.tempered(machine.widened(base_bias(self.columns_, place)))
-        betas = annealing_temperatures(n_temperatures)
-        _require_room(6 * n_chains, machine, "Annealing", "n_chains")
-        with sampling(name, machine, n_chains, shows=bool(self.verbose)) as listener:
-            estimate = annealed_importance_sampling(path, betas, n_chains, generator, listener)
-        return annealed_log_partition(name, estimate, n_chains, n_temperatures, volume)
+    log_partition_function = likelihoods.log_partition_function
+    annealed_likelihood = likelihoods.annealed_likelihood
 
 
 def report_stuck(frozen, states, what, n_chains=None) -> str | None:
@@ -304,21 +239,53 @@ def _report_swaps(swap_rates, n_temperatures) -> str | None:
     )
 
 
-def _sampler(method, n_temperatures) -> Callable:
-    """The sampler that was asked for; a ValueError for what is none."""
+def _given_rows(model, fixed, n_samples) -> np.ndarray:
+    """Rows as encoded, NaN in columns that are free; a ValueError for what cannot be fixed."""
+    twin, columns = copy.copy(model), model.columns_
+    least, most = columns.minimum.copy(), columns.maximum.copy()
+    for name, own in columns.parts:
+        if UNITS[name].domain is not None:
+            # A machine knows of all states, also those that no training row was in.
+            least[own], most[own] = UNITS[name].domain
+    # Of rows with gaps, as of a loss, categories may be unknown.
+    twin.columns_ = columns.replaced(parameter="loss", minimum=least, maximum=most)
+    twin._accepts_gaps = True
+    rows = fixed_rows(twin, fixed)
+    if len(rows) > n_samples:
+        raise ValueError(
+            f"fixed has {len(rows)} rows, more than n_samples={n_samples}: use one for all "
+            "samples, or n_samples as many as there are rows."
+        )
+    is_given = ~np.isnan(rows)
+    if is_given.all():
+        raise ValueError("fixed gives all columns a value: nothing is left to draw.")
+    for name, columns in model.columns_.parts:
+        own = is_given[:, columns]
+        if UNITS[name].sums_to_one and (own.any(axis=1) & ~own.all(axis=1)).any():
+            raise ValueError(
+                f"fixed gives values to some of the columns {list(columns)}, which are one "
+                "category: fix all of them or none."
+            )
+    return rows
+
+
+def _clamped(machine, rows) -> ClampedUnits:
+    """The visible units of a machine, of which some have the values of rows; NaN is free."""
+    others = rows.new_full((len(rows), machine.n_visible - rows.shape[1]), math.nan)
+    rows = torch.cat([rows, others], 1)
+    return ClampedUnits(machine.units, ~torch.isnan(rows), rows.nan_to_num(0.0))
+
+
+def _sampler(method, n_temperatures) -> tuple[Callable, list[str]]:
+    """The sampler that was asked for, and the settings it takes; a ValueError for what is none."""
     if isinstance(method, str):
         check_choice("method", method, ("auto", *SAMPLERS))
     if method == "auto":
         method = "tempering" if n_temperatures > 1 else "gibbs"
     make = SAMPLERS.get(method, method) if isinstance(method, str) else method
-    if not check_sampler(make) and n_temperatures > 1:
+    taken = check_sampler(make)
+    if "n_temperatures" not in taken and n_temperatures > 1:
         raise ValueError(
             f"n_temperatures={n_temperatures} is for method='tempering', not for {method!r}."
         )
-    return make
-
-
-def _require_room(n_rows, machine, purpose, remedy):
-    flat = machine.theta.flat
-    n_bytes = n_rows * (machine.n_visible + machine.n_hidden) * flat.element_size()
-    require_memory(n_bytes, flat.device, purpose, f"Use a smaller {remedy}.")
+    return make, taken

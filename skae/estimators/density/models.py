@@ -14,9 +14,8 @@ from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
-from skae.estimators.density.grids import is_binary
-from skae.estimators.face.training import usable_place
-from skae.estimators.face.transformer import check_same_weights
+from skae.estimators.face.grids import is_binary
+from skae.estimators.face.training import check_same_weights, usable_place
 
 # Standard deviations whose squares float32 holds, with room for sums over columns.
 _LEAST, _MOST = 1e-15, 1e15
@@ -120,7 +119,7 @@ def denoiser_of(
 def drawn_columns(estimator) -> np.ndarray:
     """Which columns are 0 and 1, or one-hot, and so drawn by the units: (n_features,) of bool."""
     drawn = np.zeros(len(estimator.columns_.mean), dtype=bool)
-    binary = is_binary(estimator.grid_)
+    binary = is_binary(estimator.columns_.grid)
     for name, columns in estimator.columns_.parts:
         drawn[columns] = UNITS[name].is_discrete & binary[columns]
         if UNITS[name].sums_to_one:

@@ -22,8 +22,9 @@ from skae.engine.density.chains import CHAINS, annealed, levels_between
 from skae.engine.density.denoisers import Clamp, Denoiser
 from skae.engine.optimisation.devices import place_of, require_memory, suitable_threads
 from skae.estimators.density.fixed import fixed_rows
-from skae.estimators.density.grids import on_grid
 from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
+from skae.estimators.face.grids import on_grid
+from skae.estimators.face.parameters import check_function
 from skae.estimators.face.progress import StepLine
 
 METHODS = ("annealed", *CHAINS)
@@ -153,6 +154,11 @@ def chain_states(self, n_samples, request, random_state) -> np.ndarray:
     """What `sample` draws for such a `Request`, as the network sees it."""
     method, noise, n_steps, burn_in, init, n_chains, fixed, return_means = request
     check_is_fitted(self)
+    if not hasattr(self, "spread_"):
+        raise ValueError(
+            f"This {type(self).__name__} is a random layer of a stack, as with pretraining=None: "
+            "nothing has been learned that could be sampled. Pre-train it."
+        )
     check_count("n_samples", n_samples, 1)
     check_count("burn_in", burn_in, 0)
     if n_steps is not None:
@@ -209,13 +215,15 @@ def in_data_form(model, values: np.ndarray, are_means: bool):
         return model._decoded(values)
     values = model.columns_.in_data_units(values)
     ends = model.columns_.minimum, model.columns_.maximum
-    values = on_grid(values, model.grid_, *(end.astype(values.dtype) for end in ends))
+    values = on_grid(values, model.columns_.grid, *(end.astype(values.dtype) for end in ends))
     return values if model.encoding_ is None else model.encoding_.decode(values, rounds=True)
 
 
 def _method_of(model, method):
     """The method that was asked for, or that suits how the model was trained."""
     if callable(method):
+        step = "a step, from (rows, means) to the next"
+        check_function("method", method, ("denoiser", "generator"), step)
         return method
     check_choice("method", method, ("auto", *METHODS))
     if method != "auto":
@@ -339,6 +347,11 @@ def _run(model, denoiser, plan, x, generator, line, means):
         return state[which].unsqueeze(0), _trouble(model, denoiser, state[0], None, place)
     make = CHAINS.get(plan.method, plan.method) if isinstance(plan.method, str) else plan.method
     step = make(denoiser, generator)
+    if not callable(step):
+        raise ValueError(
+            f"method={make!r} is no chain: it returned {step!r}, but has to return a function that "
+            "goes from (rows, means) to the next."
+        )
     run = run_chains(
         step, (x, x), plan.schedule, keep=lambda state: state[which], listener=listener
     )

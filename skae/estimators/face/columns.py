@@ -8,8 +8,10 @@ import torch
 from scipy import sparse
 
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
-from skae.engine.networks.units import UNITS, Mixed
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.rows import summarize_columns
+from skae.estimators.face.grids import grid_of
 from skae.estimators.face.kinds import kinds_of
 from skae.frames.encoding import parts_of
 
@@ -31,6 +33,7 @@ class Columns:
     - ``mean``, ``minimum``, ``maximum``: of the training data.
     - ``parameter``: the estimator's parameter that chose the parts, for messages.
     - ``has_gaps``: whether entries of the training data were NaN: not observed.
+    - ``grid``: of each column the few values that it has, or a number of decimals, or None.
     """
 
     parts: tuple
@@ -41,6 +44,7 @@ class Columns:
     maximum: np.ndarray
     parameter: str = "loss"
     has_gaps: bool = False
+    grid: tuple = ()
 
     def replaced(self, **changes):
         """The same with other values of some."""
@@ -223,7 +227,7 @@ def describe_columns(
             constant = (summary.minimum == summary.maximum) | (std <= rounding)
             scale[columns] = np.where(constant, 1.0, std)[columns]
     statistics = summary.mean, summary.minimum, summary.maximum
-    return Columns(parts, shift, scale, *statistics, parameter, has_gaps)
+    return Columns(parts, shift, scale, *statistics, parameter, has_gaps, grid_of(X))
 
 
 def require_same_columns(what, learned, names):

@@ -1,5 +1,6 @@
 """What estimators that know a density share: log Z, and the scale of their columns."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +23,16 @@ class LogPartition(NamedTuple):
     standard_error : float
         0 where it is exact.
     method : str
-        "exact", "grid" or "ais".
+        "exact", "grid", "ais" or "trajectory".
+    effective_chains : float
+        How many of the chains carry an annealed estimate, (sum w)^2 / sum w^2 of their weights w;
+        infinite where it is exact.
     """
 
     value: float
     standard_error: float
     method: str
+    effective_chains: float = math.inf
 
 
 def log_volume(columns) -> float:
@@ -36,7 +41,7 @@ def log_volume(columns) -> float:
 
 
 def annealed_log_partition(
-    name, estimate, n_chains, n_temperatures, volume, more=""
+    name, estimate, n_chains, n_temperatures, volume, more="", method="ais"
 ) -> LogPartition:
     """Log Z by annealing, with a warning where few chains carry it.
 
@@ -50,4 +55,5 @@ def annealed_log_partition(
             f"{n_temperatures}){more}.",
             ConvergenceWarning,
         )
-    return LogPartition(estimate.log_partition + volume, estimate.standard_error, "ais")
+    value = estimate.log_partition + volume
+    return LogPartition(value, estimate.standard_error, method, estimate.effective_chains)

@@ -31,7 +31,10 @@ class CollapsedCodeWarning(UserWarning):
 
 
 def all_or_nothing(fit: F) -> F:
-    """Decorate a fit so that, where it raises, the model stays as it was."""
+    """Decorate a fit so that, where it raises, the model stays as it was.
+
+    The outermost decorator: by what others note in the model they undo what they did.
+    """
 
     @functools.wraps(fit)
     def guarded(self, *args, **kwargs):
@@ -39,10 +42,8 @@ def all_or_nothing(fit: F) -> F:
         try:
             return fit(self, *args, **kwargs)
         except BaseException:
-            # By what scikit-learn has noted here since, it tears callbacks down.
-            notes = {name: of for name, of in vars(self).items() if "callback" in name}
             vars(self).clear()
-            vars(self).update(before | notes)
+            vars(self).update(before)
             raise
 
     return cast(F, guarded)

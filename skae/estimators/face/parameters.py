@@ -20,13 +20,14 @@ import dataclasses
 import functools
 import inspect
 import textwrap
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, dataclass_transform
 
 import numpy as np
 
 from skae._documentation import complete, entries, joined, public_functions, sections
-from skae._validation import HasMethods, Interval, Registered
+from skae._validation import Interval, Registered
 from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -104,6 +105,10 @@ def _all_or_none(set_params):
 
     @functools.wraps(set_params)
     def guarded(self, **params):
+        if params.keys() <= {*self._get_param_names()}:  # nothing can be wrong
+            for name, value in params.items():
+                setattr(self, name, value)
+            return self
         before = self.get_params()
         try:
             return set_params(self, **params)
@@ -174,23 +179,58 @@ def document_methods(cls: type[T]) -> type[T]:
 _LARGEST = 1e30
 
 
+def check_pair(name: str, value, legal: Interval) -> None:
+    """Raise a ValueError unless a parameter that may be a tuple has two legal numbers there."""
+    if isinstance(value, tuple) and (len(value) != 2 or not all(map(legal.is_satisfied_by, value))):
+        raise ValueError(
+            f"The {name!r} parameter must be a number or a tuple of two, each of them {legal}. "
+            f"Got {value!r} instead."
+        )
+
+
+def check_function(name: str, function, arguments: Sequence[str], returned: str) -> None:
+    """Raise a ValueError for a user's function that does not take so many arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{name}={function!r} cannot be called as {name}({', '.join(arguments)}), to return "
+            f"{returned}."
+        ) from error
+    except ValueError:
+        return  # functions in C do not all say what they take
+
+
 def validate_parameters(model: BaseEstimator) -> None:
-    """Raise a ValueError where a parameter is out of bounds, or is no number of float32."""
+    """Raise a ValueError where a parameter is illegal, a class, or no number of float32."""
+    for name in model._parameter_constraints:
+        given, places = getattr(model, name), {}
+        if isinstance(given, list | tuple):
+            places = {f"{name}[{number}]": part for number, part in enumerate(given)}
+        for place, part in {name: given, **places}.items():
+            if isinstance(part, type) and hasattr(part, "get_params"):
+                raise ValueError(
+                    f"{place}={part!r} is a class: pass an instance of it, {part.__name__}()."
+                )
     BaseEstimator._validate_params(model)
-    for name, constraints in model._parameter_constraints.items():
+    for name in _real_parameters(type(model)):  # type: ignore[arg-type]
         given = getattr(model, name)
-        if isinstance(given, type) and any(isinstance(c, HasMethods) for c in constraints):
-            raise ValueError(
-                f"{name}={given!r} is a class: pass an instance of it, {given.__name__}()."
-            )
-        if not any(isinstance(c, Interval) and c.type is Real for c in constraints):
-            continue
         parts = given if isinstance(given, list | tuple | np.ndarray) else [given]
         if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
             raise ValueError(
                 f"The {name!r} parameter of {type(model).__name__} must be finite and at most "
                 f"{_LARGEST:g}. Got {given!r} instead."
             )
+
+
+@functools.cache
+def _real_parameters(cls: type[BaseEstimator]) -> list[str]:
+    """Names of the parameters that may be real numbers, of a class."""
+    return [
+        name
+        for name, constraints in cls._parameter_constraints.items()
+        if any(isinstance(c, Interval) and c.type is Real for c in constraints)
+    ]
 
 
 def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
@@ -209,20 +249,23 @@ def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
 
 def set_nested_params(model: E, params: dict[str, Any]) -> E:
     """What ``set_params`` does, with the parameters of estimators in lists."""
-    in_lists, nested = {}, [name for name in params if "__" in name]
-    known = model.get_params(deep=False) if nested else {}
-    for name in nested:
-        owner, _, rest = name.partition("__")
-        value = params.get(owner, known.get(owner))
-        if owner in known and not hasattr(value, "set_params"):
-            number, _, below = rest.partition("__")
-            in_lists[name] = owner, number, below
-    own = {name: params[name] for name in params if name not in in_lists}
-    BaseEstimator.set_params(model, **own)
-    for name in sorted(in_lists, key=len):
-        owner, number, below = in_lists[name]
+    own, nested = model.get_params(deep=False), []
+    for name in sorted(params, key=len):  # what is set itself comes before its parameters
+        owner, is_nested, below = name.partition("__")
+        if owner not in own:
+            BaseEstimator.set_params(model, **{name: params[name]})  # raises the usual error
+        elif is_nested:
+            nested.append((name, owner, below))
+        else:
+            setattr(model, name, params[name])
+    of_estimators: dict[str, dict] = {}
+    for name, owner, below in nested:
         value = getattr(model, owner)
+        if hasattr(value, "set_params"):
+            of_estimators.setdefault(owner, {})[below] = params[name]
+            continue
         parts = list(value) if isinstance(value, list | tuple) else []
+        number, _, below = below.partition("__")
         if not number.isdigit() or int(number) >= len(parts):
             raise ValueError(
                 f"{name!r} is no parameter of this {type(model).__name__}, which has "
@@ -233,6 +276,8 @@ def set_nested_params(model: E, params: dict[str, Any]) -> E:
         else:
             parts[int(number)] = params[name]
         setattr(model, owner, parts)
+    for owner, settings in of_estimators.items():
+        getattr(model, owner).set_params(**settings)
     return model
 
 

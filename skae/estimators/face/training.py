@@ -1,9 +1,12 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
+import pickle
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
+import joblib
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -12,7 +15,6 @@ from skae._validation import (
     Interval,
     Registered,
     StrOptions,
-    check_is_fitted,
     computing_dtype,
 )
 from skae._warnings import warn
@@ -205,12 +207,17 @@ def settings_of(estimator: TrainedModel, *, resumes: bool = False, **changes: An
 
     A training that goes on (``resumes``) has no schedule: nobody knows its end.
     """
-    own = {name: getattr(estimator, name) for name in _SAME} | changes
+    own = {name: _plain(getattr(estimator, name)) for name in _SAME} | changes
     if own["max_iter"] == "auto":
         own["max_iter"] = None
     if "optimizer" not in own:
         own["optimizer"] = rule_of(estimator)
     return Settings(schedule="constant" if resumes else estimator.learning_rate_schedule, **own)
+
+
+def _plain(value):
+    """A number of NumPy as one of Python, which neither overflows nor is strange to torch."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def rule_of(estimator: TrainedModel) -> Rule | None:
@@ -301,6 +308,29 @@ class CallbackBridge:
             )
 
 
+def started(
+    estimator: TrainedModel, model: Model, start: Start, X, weight: np.ndarray | None
+) -> Start:
+    """Where a training of checked rows begins: after what a fit learns before it, if it does."""
+    if start.weights is None and not start.resumes and model.earlier is not None:
+        start = model.earlier(X, weight)
+    if start.weights is not None:
+        check_same_weights(estimator, model, start.weights)
+    return start
+
+
+def check_same_weights(
+    estimator: TrainedModel, model: Model, weights: dict[str, np.ndarray]
+) -> None:
+    """Raise a ValueError if parameters have changed that set which weights there are."""
+    if {name: array.shape for name, array in weights.items()} != dict(model.shapes):
+        raise ValueError(
+            f"Parameters that set which weights this {type(estimator).__name__} has, such as "
+            "the number or sizes of its layers, have changed since it was fitted. Set them "
+            "back, or call fit with warm_start=False."
+        )
+
+
 def run_training(
     estimator: TrainedModel,
     model: Model,
@@ -331,7 +361,9 @@ def run_training(
         listeners.append(listener)
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
     follows = follows_on_interrupted()
-    fitted = fit_model(model, data, settings, start, generator=generator, listener=tell, name=name)
+    options = {"generator": generator, "listener": tell, "name": name}
+    identity = partial(_identity, estimator, model.n_codes)
+    fitted = fit_model(model, data, settings, start, **options, identity=identity)
     if line is not None:
         line.finish()
     if fitted.training.outcome == "interrupted":
@@ -343,13 +375,9 @@ def run_training(
     return fitted
 
 
-def reconstructed(model, X):
-    """Rows as a fitted transformer reconstructs them: from their codes, if these make rows."""
-    check_is_fitted(model)
-    if model._model(usable_place(model, model.columns_.mean)).at_level is None:
-        rows = model.inverse_transform(model.transform(X))
-    else:
-        rows = model._checked(X)
-        rows = model._decoded(model._fitted_model(rows).reconstructed(rows))
-    same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
-    return rows.set_axis(X.index) if same_index else rows
+def _identity(estimator, *others):
+    """What tells an estimator's model from others; None where its parameters cannot be compared."""
+    try:
+        return joblib.hash((type(estimator), estimator.get_params(), *others))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None

@@ -49,11 +49,12 @@ from skae.estimators.face.scikit_learn import (
 from skae.estimators.face.training import (
     CallbackBridge,
     TrainedModel,
+    check_same_weights,
     place_for,
-    reconstructed,
     rows_for,
     run_training,
     settings_of,
+    started,
     usable_place,
     weights_at,
 )
@@ -88,8 +89,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     """A transformer that is trained by gradient steps.
 
     A subclass has one method, `_model`, which returns the engine's `Model` that it is, given its
-    parameters and the columns of the data. What it needs to know beyond these, `_describe` and
-    `_facts` return.
+    parameters and the columns of the data. What it knows of the data before training, `_facts`
+    returns.
     """
 
     categorical_features: str | Sequence = parameter(
@@ -147,8 +148,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         "loss='squared_error', scaled columns."
     )
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
@@ -250,7 +251,14 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         reconstructions : ndarray of shape (n_samples, n_features)
             In the units of the data.
         """
-        return reconstructed(self, X)
+        check_is_fitted(self)
+        if self._model(usable_place(self, self.columns_.mean)).at_level is None:
+            rows = self.inverse_transform(self.transform(X))
+        else:
+            rows = self._checked(X)
+            rows = self._decoded(self._fitted_model(rows).reconstructed(rows))
+        same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
+        return rows.set_axis(X.index) if same_index else rows
 
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
@@ -290,21 +298,17 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """The `Model` that this estimator is, for ``columns_`` and its parameters."""
         raise NotImplementedError
 
-    def _describe(self, X, weight: np.ndarray | None, original) -> Columns:
-        """The `Columns` of checked rows."""
+    def _facts(self, X, weight: np.ndarray | None, original, *, is_whole: bool) -> dict[str, Any]:
+        """Attributes that are known before training, a dict by name, ``columns_`` among them.
+
+        X are checked rows, which were made of the ``original``; ``is_whole`` tells whether these
+        are all rows that there will be.
+        """
         names, parameter = column_names(self), self._loss_parameter
         options = {"gaps": self._accepts_gaps, "encoding": self.encoding_}
         choice = getattr(self, parameter)
-        return describe_columns(X, choice, weight, original, names, parameter, **options)
-
-    def _facts(
-        self, X, weight: np.ndarray | None, columns: Columns, *, is_whole: bool
-    ) -> dict[str, Any]:
-        """More attributes that are known before training, a dict by name.
-
-        ``is_whole`` tells whether these are all rows that there will be.
-        """
-        return {}
+        columns = describe_columns(X, choice, weight, original, names, parameter, **options)
+        return {"columns_": columns}
 
     @property
     def _n_features_out(self):
@@ -316,9 +320,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         data = check_rows(self, X, reset=afresh, finite=not afresh, sample_weight=sample_weight)
         weight = check_weights(sample_weight, data)
         if afresh:
-            columns = self._describe(data, weight, X)
-            facts = self._facts(data, weight, columns, is_whole=not start.resumes)
-            vars(self).update({"columns_": columns} | facts)
+            vars(self).update(self._facts(data, weight, X, is_whole=not start.resumes))
         else:
             self.columns_.check_choice(getattr(self, self._loss_parameter))
             self.columns_.check(data, column_names(self))
@@ -342,8 +344,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             if bridge is not None:
                 bridge.report("given", {})
             return Training([], [], {}, "given", 0), FittedModel.of(model, self.weights_, place)
-        if start.weights is not None:
-            check_same_weights(self, model, start.weights)
+        start = started(self, model, start, X, weight)
+        vars(self).update(start.facts)
         generator = make_generator(self.random_state, place.device)
         index, held_out = rows_that_count(X.shape[0], weight), None
         if holds_out:
@@ -405,8 +407,7 @@ def as_if_fitted(
         warnings.simplefilter("ignore")  # its own fit will warn
         trial.n_features_in_, trial.encoding_ = X.shape[1], encoding
         X = _without_gaps(X)  # few rows may have none of a column
-        trial.columns_ = trial._describe(X, None, original)
-        vars(trial).update(trial._facts(X, None, trial.columns_, is_whole=True))
+        vars(trial).update(trial._facts(X, None, original, is_whole=True))
     return trial
 
 
@@ -430,15 +431,3 @@ def _without_gaps(X):
 def mean_score(scores: np.ndarray, sample_weight=None) -> float:
     """The mean of scores of rows, weighted if there are weights."""
     return float(np.average(scores, weights=check_weights(sample_weight, scores)))
-
-
-def check_same_weights(
-    estimator: TrainedModel, model: Model, weights: dict[str, np.ndarray]
-) -> None:
-    """Raise a ValueError if parameters have changed that set which weights there are."""
-    if {name: array.shape for name, array in weights.items()} != dict(model.shapes):
-        raise ValueError(
-            f"Parameters that set which weights this {type(estimator).__name__} has, such as "
-            "the number or sizes of its layers, have changed since it was fitted. Set them "
-            "back, or call fit with warm_start=False."
-        )

@@ -193,7 +193,7 @@ class PatchFeatures(PatchSampling, ImageParameters):
             maps = torch.from_numpy(codes).view(len(block), *counts, -1)
             if self._cells is not None:
                 maps = pool_grid(maps, self.pooling, self._cells)
-            result[start : start + len(block)] = maps.reshape(len(block), -1)
+            result[start : start + len(block)] = maps.reshape(len(block), -1).numpy()
         return result
 
     @property
@@ -220,7 +220,7 @@ class PatchFeatures(PatchSampling, ImageParameters):
 
 
 def _clone_transformer(name, model):
-    if not (hasattr(model, "fit") and hasattr(model, "transform")) or isinstance(model, type):
+    if not (hasattr(model, "fit") and hasattr(model, "transform")):
         raise ValueError(
             f"{name}={model!r} has to be a transformer: an instance with fit and transform."
         )

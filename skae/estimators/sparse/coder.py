@@ -285,11 +285,9 @@ class SparseCoder(SparseInference, Transformer):
                 "'lasso' or positive=False."
             )
 
-    def _describe(self, X, weight, original):
+    def _facts(self, X, weight, original, *, is_whole):
         auto = "gaussian" if self.dictionary is None else "squared_error"
-        return describe_coded_columns(self, X, weight, original, auto)
-
-    def _facts(self, X, weight, columns, *, is_whole):
+        columns = describe_coded_columns(self, X, weight, original, auto)
         if self.dictionary is not None:
             atoms, columns = find_dictionary(
                 self.dictionary, X, columns, self.positive, column_names(self)

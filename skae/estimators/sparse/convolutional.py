@@ -234,15 +234,12 @@ class ConvolutionalPSD(Transformer):
                 "inference='optimal'."
             )
 
-    def _describe(self, X, weight, original):
+    def _facts(self, X, weight, original, *, is_whole):
         image_shape = resolve_image_shape(self.image_shape, X.shape[1])
         columns = describe_coded_columns(self, X, weight, original)
-        return ImageColumns.of_images(columns, image_shape)
-
-    def _facts(self, X, weight, columns, *, is_whole):
-        image_shape = resolve_image_shape(self.image_shape, X.shape[1])
         filter_shape = self._find_filter_shape(image_shape)
         return {
+            "columns_": ImageColumns.of_images(columns, image_shape),
             "image_shape_": image_shape,
             "filter_shape_": filter_shape,
             "output_shape_": self._convolution(image_shape, filter_shape).maps_shape,

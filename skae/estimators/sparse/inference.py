@@ -156,8 +156,6 @@ def find_dictionary(dictionary, X, columns, positive=False, labels=None):
     features as X has.
     """
     atoms, shift, scale = dictionary, None, None
-    if isinstance(dictionary, type):
-        raise ValueError(f"dictionary={dictionary!r} is a class: pass an instance of it.")
     if hasattr(dictionary, "fit"):
         model = _fitted(dictionary, X)
         names = [name for name in _ATTRIBUTES if getattr(model, name, None) is not None]

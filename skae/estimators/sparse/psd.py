@@ -190,8 +190,8 @@ class PSD(SparseInference, Transformer):
             )
         penalty_of(self, int(self.n_components))
 
-    def _describe(self, X, weight, original):
-        return describe_coded_columns(self, X, weight, original)
+    def _facts(self, X, weight, original, *, is_whole):
+        return {"columns_": describe_coded_columns(self, X, weight, original)}
 
     def _model(self, place):
         penalty, linear_map = self._parts()

@@ -137,8 +137,8 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     sample = sampling.sample
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y=None, sample_weight=None):
         """Train the layers, and then the whole if ``fine_tuning``.
 

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from skae.engine.optimisation.devices import Place
-from skae.estimators.face.transformer import check_same_weights
+from skae.estimators.face.training import check_same_weights
 
 _ANYWHERE = Place(torch.float32, torch.device("cpu"))
 

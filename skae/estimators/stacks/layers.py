@@ -14,6 +14,7 @@ from skae._warnings import of_layer
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.devices import Place
 from skae.estimators.auto_encoders import AutoEncoder
+from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
 from skae.estimators.face.outcomes import some_rows
 from skae.estimators.face.parameters import estimator, parameter
 from skae.estimators.face.transformer import (
@@ -169,12 +170,7 @@ def require_gradients(layers, models, numbers, purpose):
 
 def number_of_code(stack, n_layers):
     """The number, from 0, of the layer whose codes a stack returns; ValueError without one."""
-    if not -n_layers <= stack.code_layer < n_layers:
-        raise ValueError(
-            f"code_layer={stack.code_layer}, but there are {n_layers} layers, from 0 to "
-            f"{n_layers - 1}."
-        )
-    return stack.code_layer % n_layers
+    return number_of("code_layer", stack.code_layer, n_layers)
 
 
 def models_of(layers, place):
@@ -224,11 +220,7 @@ def _given_layers(stack, top_activation):
 def _layers_of_sizes(stack, top_activation):
     if stack.pretraining == "prefit":
         raise ValueError("pretraining='prefit' needs fitted estimators: layers=[...].")
-    sizes = _sizes(stack)
-    if not sizes or any(not isinstance(n, Integral) or n < 1 for n in sizes):
-        raise ValueError(
-            f"layer_sizes={stack.layer_sizes!r} must be integers of at least 1, one for each layer."
-        )
+    sizes = checked_sizes("layer_sizes", _sizes(stack))
     if isinstance(stack.layer, str):
         layer = LAYERS[stack.layer](**shared_by_layers(stack))
     else:
@@ -237,7 +229,7 @@ def _layers_of_sizes(stack, top_activation):
     if top_activation is not None:
         layers[-1] = _with_activation(layers[-1], top_activation)
     for layer, size in zip(layers, sizes, strict=True):
-        layer.set_params(n_components=int(size))
+        layer.set_params(n_components=size)
     return layers
 
 
@@ -264,8 +256,7 @@ def _unfrozen(layer, where):
 
 def _sizes(stack):
     """The numbers of units that were asked for."""
-    sizes = _DEFAULT_SIZES if stack.layer_sizes is None else stack.layer_sizes
-    return (int(sizes),) if isinstance(sizes, Integral) else tuple(sizes)
+    return sizes_of_layers(_DEFAULT_SIZES if stack.layer_sizes is None else stack.layer_sizes)
 
 
 def _kinds_of(layers):

@@ -11,12 +11,18 @@ from skae._validation import (
     Registered,
     StrOptions,
     check_is_fitted,
-    check_pair,
     check_rows,
 )
 from skae.engine.stacks.kernel_output import KERNELS
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.parameters import (
+    attribute,
+    check_function,
+    check_pair,
+    estimator,
+    parameter,
+    preset,
+)
 from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
@@ -136,8 +142,8 @@ class SupervisedStack(TrainedModel):
 
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, then train them and the output on the targets.
 
@@ -200,6 +206,9 @@ class SupervisedStack(TrainedModel):
     def _check_parameters(self):
         super()._check_parameters()
         check_pair("dropout", self.dropout, _RATE)
+        if callable(self.output):
+            similarities = "similarities, a tensor of shape (len(x), len(z))"
+            check_function("output", self.output, ("x", "z", "distances"), similarities)
 
     def _outputs(self, X):
         """Pre-activations of the output of every row, of shape (n_samples, n_outputs)."""

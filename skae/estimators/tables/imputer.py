@@ -366,7 +366,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _hide(self, rows, rng):
         """Rows with more gaps, several times where they are few, and the same without."""
-        n_times = int(np.clip(_TESTED // max(1, self.n_estimators * len(rows)), 1, 4))
+        n_times = int(np.clip(_TESTED // max(1, int(self.n_estimators) * len(rows)), 1, 4))
         full = np.tile(rows, (n_times, 1))
         hidden = rng.random_sample((len(full), len(self.fillers_))) < _HIDDEN
         widths = [filler.columns.stop - filler.columns.start for filler in self.fillers_]

@@ -1,6 +1,7 @@
 """Rows that are unlike the others, by what models find improbable."""
 
 import warnings
+from inspect import signature
 from math import ceil
 from numbers import Integral, Real
 from typing import Any, Self
@@ -155,7 +156,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, the estimator has no scores, or there is one row.
+            If a parameter is out of its range, the estimator has no scores or takes no weights that
+            are passed, or there is one row.
         """
         validate_parameters(self)
         models = self._unfitted(X)
@@ -166,12 +168,22 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
                 "OutlierDetector needs at least 2 rows, and tells more from hundreds."
             )
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if weights and not _takes_weights(models[0]):
+            raise ValueError(
+                f"estimator={models[0]!r} takes no sample_weight: fit it without weights, or "
+                "leave out the rows that should not count."
+            )
         self.estimators_ = [self._fitted(model, X, weights, rows.shape[0]) for model in models]
         scores = [
             score_of(model) if self.estimator is not None else Surprise(model, rows)
             for model in self.estimators_
         ]
         found = _mean_of(scores, X, rows)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"The score of training row {np.flatnonzero(~np.isfinite(found))[0]} is infinite, "
+                "so that no threshold can be set. Rescale X, or leave the row out."
+            )
         self.offset_ = _offset(found, check_weights(sample_weight, rows), self.contamination)
         self._scores = scores
         return self
@@ -323,6 +335,12 @@ def default_member(number: int, numbers: str) -> AutoEncoder:
 def _mean_of(scores, X, rows):
     """Scores of the rows of a table, or of these as encoded, averaged over members."""
     return np.mean([score.rows(X if score.reads_tables else rows) for score in scores], axis=0)
+
+
+def _takes_weights(model):
+    """Whether a model's fit has weights of rows, or keyword arguments that may be such."""
+    given = signature(model.fit).parameters.values()
+    return any(a.name == "sample_weight" or a.kind == a.VAR_KEYWORD for a in given)
 
 
 def _offset(scores, weight, contamination):

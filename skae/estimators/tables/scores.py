@@ -145,8 +145,15 @@ class Own:
         self.model = model
 
     def rows(self, X):
-        """The estimator's own score of each row."""
-        return np.asarray(self.model.score_samples(X), dtype=np.float64)
+        """The estimator's own score of each row; a ValueError where one is no number."""
+        scores = np.asarray(self.model.score_samples(X), dtype=np.float64)
+        if np.isnan(scores).any():
+            raise ValueError(
+                f"{self.model!r} gives row {np.flatnonzero(np.isnan(scores))[0]} the score NaN, "
+                "which is neither above nor below another. Use other parameters of it, more rows, "
+                "or another estimator."
+            )
+        return scores
 
 
 def score_of(model):

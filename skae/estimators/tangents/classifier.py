@@ -10,14 +10,7 @@ import torch
 from sklearn.utils import gen_even_slices
 from sklearn.utils.metaestimators import available_if
 
-from skae._validation import (
-    Interval,
-    StrOptions,
-    check_is_fitted,
-    check_pair,
-    check_rows,
-    column_names,
-)
+from skae._validation import Interval, StrOptions, check_is_fitted, check_rows, column_names
 from skae.diagnostics import jacobian_products
 from skae.engine.networks.differentials import jacobian_of
 from skae.engine.optimisation.devices import require_memory
@@ -27,7 +20,7 @@ from skae.engine.stacks.stacking import stacked
 from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
 from skae.estimators.auto_encoders import ContractiveAutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
-from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.parameters import attribute, check_pair, estimator, parameter, preset
 from skae.estimators.face.scikit_learn import with_callbacks
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
@@ -421,8 +414,8 @@ class ManifoldTangentClassifier(ClassifyingStack):
         X = check_rows(self, X, reset=False)
         return self.source_.directions(X)
 
-    @with_callbacks
     @all_or_nothing
+    @with_callbacks
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, find the tangents, and train all with the output on both.
 

@@ -26,6 +26,7 @@ from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.rows import fits_float32
 from skae.estimators.face.columns import require_same_columns
 from skae.estimators.face.outcomes import CollapsedCodeWarning, some_rows
+from skae.estimators.face.parameters import check_function
 from skae.estimators.face.transformer import Transformer, as_if_fitted
 
 # What `tangent_source` may be, where there is no encoder of the model's own.
@@ -224,6 +225,8 @@ def check_source(
     elif hasattr(choice, "fit"):
         _check_encoder(choice, n_tangents, X, names)
     else:
+        tangents = "tangents of rows, an array of shape (len(X), n_tangents, n_features)"
+        check_function("tangent_source", choice, ("X",), tangents)
         GivenTangents(choice, n_tangents, X)
 
 

@@ -1,27 +1,19 @@
 """Small machines that can be enumerated."""
 
+import machines
 import pytest
 import torch
 from scipy.stats import chi2
 
 from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
-from skae.engine.networks.units import Bernoulli, Gaussian
+from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.parameters import Parameters
 
 
 @pytest.fixture
 def make_machine():
     """Makes machines with N(0, spread^2) parameters, the same for the same arguments."""
-
-    def make(n_visible, n_hidden, kind="bernoulli", spread=1.0, seed=0):
-        learned = kind == "gaussian_learned"
-        shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learned)
-        theta = Parameters(shapes, dtype=torch.float64)
-        generator = torch.Generator().manual_seed(1000 * seed + 100 * n_visible + n_hidden)
-        theta.flat.normal_(0.0, spread, generator=generator)
-        return BipartiteMachine(theta, Bernoulli() if kind == "bernoulli" else Gaussian())
-
-    return make
+    return machines.make_machine
 
 
 @pytest.fixture

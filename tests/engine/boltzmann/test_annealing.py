@@ -35,7 +35,7 @@ def estimate(path, n_temperatures=300, n_chains=100, seed=0, **settings):
     ("size", "kind"),
     [
         *(((8, 5), kind) for kind in KINDS),
-        *((size, KINDS[0]) for size in [(1, 1), (5, 8), (12, 12)]),
+        *((size, KINDS[0]) for size in [(1, 1), (12, 12)]),
     ],
 )
 def test_estimates_are_within_their_error_bars(size, kind, make_machine):
@@ -45,7 +45,7 @@ def test_estimates_are_within_their_error_bars(size, kind, make_machine):
     exact, path = float(machine.log_partition()), make_path(machine, base=0.3)
     # Of fewer chains the error bar varies, and with it the ratio, beyond a normal law's tails.
     n, n_chains = 20, 400
-    estimates = [estimate(path, 100, n_chains, seed) for seed in range(n)]
+    estimates = [estimate(path, 60, n_chains, seed) for seed in range(n)]
     z = torch.tensor([(e.log_partition - exact) / e.standard_error for e in estimates])
     # Each estimate is log Z give or take its standard error: all of them are within 4 ...
     assert z.abs().max() < 4
@@ -60,8 +60,8 @@ def test_estimates_are_within_their_error_bars(size, kind, make_machine):
 def test_large_weights_take_more_temperatures(kind, make_machine):
     machine = make_machine(12, 12, kind, spread=1.0 if kind == "bernoulli" else 0.4)
     exact, path = float(machine.log_partition()), make_path(machine)
-    coarse = [estimate(path, 10, 100, seed) for seed in range(10)]
-    fine = [estimate(path, 400, 100, seed) for seed in range(10)]
+    coarse = [estimate(path, 10, 100, seed) for seed in range(6)]
+    fine = [estimate(path, 400, 100, seed) for seed in range(6)]
     errors = [
         math.sqrt(sum((e.log_partition - exact) ** 2 for e in es) / len(es))
         for es in (coarse, fine)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from machines import drawn_parameters
 
 from skae.engine.boltzmann.deep import DeepMachine, deep_shapes, even_units
 from skae.engine.boltzmann.deep_training import (
@@ -23,8 +24,9 @@ from skae.engine.boltzmann.samplers import (
     parallel_tempering,
     run_chains,
 )
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.penalties import CodeKL, WeightDecay
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 
 SIZES = [(5, 4, 3), (5, 4, 3, 4)]
@@ -44,8 +46,8 @@ def columns_of(kind):
 def make(sizes, kind="bernoulli", spread=1.0, seed=0, n_sweeps=2000, tol=1e-13):
     """A machine with N(0, spread^2) parameters, and its units."""
     units = columns_of(kind)
-    theta = Parameters(deep_shapes(sizes, learns_variance=kind != "bernoulli"), dtype=torch.float64)
-    theta.flat.normal_(0.0, spread, generator=torch.Generator().manual_seed(seed))
+    shapes = deep_shapes(sizes, learns_variance=kind != "bernoulli")
+    theta = drawn_parameters(shapes, spread, seed)
     if kind == "mixed":
         theta["log_variance"][[0, 3, 4]] = 0.0
     if kind != "bernoulli":

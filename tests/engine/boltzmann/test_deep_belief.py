@@ -162,7 +162,7 @@ def test_hidden_free_energy_has_the_machines_partition_function(kind, make_stack
 def test_bound_is_an_unbiased_estimate_of_its_expectation(sizes, kind, generator, make_stack):
     machines = make_stack(sizes, kind)
     x = rows_for(machines[0], kind)[:9]
-    n = 1500
+    n = 500
     values = torch.stack([variational_bound(machines, x, generator) for _ in range(n)])
     expected = exact_bound(machines, x) + top_partition(machines)
     # The mean over draws of the estimate is the sum over all states of the hidden layers. Of the
@@ -177,9 +177,9 @@ def test_bound_is_an_unbiased_estimate_of_its_expectation(sizes, kind, generator
 def test_bound_is_below_the_log_likelihood(sizes, kind, generator, make_stack):
     machines = make_stack(sizes, kind)
     x = rows_for(machines[0], kind)
-    n = 1000
+    n = 500
     bound = variational_bound(machines, x, generator, n) - top_partition(machines)
-    spread = torch.stack([variational_bound(machines, x, generator) for _ in range(100)])
+    spread = torch.stack([variational_bound(machines, x, generator) for _ in range(50)])
     exact = log_likelihood(machines, x)
     # By the inequality of Jensen, up to the error of the mean over the draws ...
     assert (bound < exact + 4.5 * spread.std(0) / math.sqrt(n)).all()

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from skae.engine.boltzmann import learning as exact_gradients
+from skae.engine.boltzmann import exact_gradients
 from skae.engine.boltzmann.energies import BipartiteMachine
-from skae.engine.boltzmann.learning import (
-    ContrastiveDivergence,
+from skae.engine.boltzmann.exact_gradients import (
     contrastive_divergence_gradients,
     first_term_gradient,
     log_likelihood_gradient,
@@ -18,6 +17,7 @@ from skae.engine.boltzmann.learning import (
     particle_gradient,
     reconstruction_gradient,
 )
+from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.networks.units import Bernoulli
 
 UNITS = Bernoulli()

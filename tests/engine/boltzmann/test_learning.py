@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from machines import drawn_parameters
 
 from skae.engine.boltzmann import learning as contrastive_divergence
 from skae.engine.boltzmann.conditionals import pseudo_log_likelihood
@@ -37,9 +38,7 @@ PENALTIES = {
 
 def make_theta(kind="bernoulli", spread=0.7, size=(N_VISIBLE, N_HIDDEN)):
     shapes = BipartiteMachine.shapes(*size, learns_variance=kind == "gaussian_learned")
-    theta = Parameters(shapes, dtype=torch.float64)
-    theta.flat.normal_(0.0, spread, generator=torch.Generator().manual_seed(2))
-    return theta
+    return drawn_parameters(shapes, spread, 2)
 
 
 def make_objective(kind="bernoulli", rule="cd_1", penalties="none", **settings):
@@ -529,7 +528,7 @@ def test_many_steps_give_the_gradient_of_the_likelihood(persistent, kind):
     theta, x = make_theta(kind, spread=spread), make_rows(kind, 200)
     objective = make_objective(kind, n_gibbs_steps=30, persistent=persistent, n_chains=200)
     generator, draws = seeded(), []
-    for _ in range(100):
+    for _ in range(60):
         objective.state = {}  # independent chains each time
         draws.append(step(objective, theta, x, generator).flat)
     draws = torch.stack(draws)
@@ -599,7 +598,7 @@ def test_the_truth_is_a_fixed_point(rule):
 def test_criterion_estimates_the_pseudo_likelihood(kind, weighted):
     theta, x, weight = make_theta(kind), make_rows(kind), make_weight(weighted)
     objective, generator = make_objective(kind, log_volume=3.5, least_loss=-2.0), seeded()
-    draws = torch.stack([objective.criterion(theta, x, generator, weight) for _ in range(500)])
+    draws = torch.stack([objective.criterion(theta, x, generator, weight) for _ in range(200)])
     losses = 3.5 - pseudo_log_likelihood(objective.machine(theta), x)
     expected = losses.mean() if weight is None else (losses * weight).mean()
     # A column drawn uniformly, times their number, is an unbiased estimate of the sum over all;

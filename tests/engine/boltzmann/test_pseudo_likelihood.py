@@ -3,12 +3,11 @@
 import itertools
 import math
 
+import machines
 import pytest
 import torch
 
 from skae.engine.boltzmann.conditionals import pseudo_log_likelihood
-from skae.engine.boltzmann.energies import BipartiteMachine
-from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.parameters import Parameters
 
 SIZES = [(1, 1), (1, 6), (7, 4), (4, 7), (12, 12)]
@@ -17,12 +16,7 @@ KINDS = ["bernoulli", "gaussian", "gaussian_learned"]
 
 def make_machine(n_visible, n_hidden, kind="bernoulli", spread=1.0, dtype=torch.float64):
     """A machine with biases N(0, 1) and weights N(0, spread^2)."""
-    learned = kind == "gaussian_learned"
-    shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learned)
-    units = Bernoulli() if kind == "bernoulli" else Gaussian()
-    machine = BipartiteMachine(Parameters(shapes, dtype=torch.float64), units)
-    generator = torch.Generator().manual_seed(100 * n_visible + n_hidden)
-    machine.theta.flat.normal_(0.0, 1.0, generator=generator)
+    machine = machines.make_machine(n_visible, n_hidden, kind)
     machine.weight.mul_(spread)
     return converted(machine, dtype)
 
@@ -74,7 +68,7 @@ def rows(generator):
     return lambda machine, n_rows=20: make_rows(machine, n_rows, generator)
 
 
-@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("spread", [0.1, 4.0])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES)
 def test_terms_are_conditional_probabilities(size, kind, spread, rows):
@@ -246,20 +240,20 @@ def slack(machine, x, n_columns):
 @pytest.mark.parametrize("kind", KINDS)
 def test_extreme_weights_do_not_pass_for_good_ones(kind, spread, dtype, rows):
     machine = make_machine(6, 4, kind, spread, dtype)
-    x = rows(machine, 300)
+    x = rows(machine, 100)
     value = pseudo_log_likelihood(machine, x)
     # A training that explodes must be seen to: the value is a number ...
     assert not torch.isnan(value).any()
     # ... and never above what any machine of these units can reach.
     assert value.max() <= bound(machine, 6) + slack(machine, x, 6)
     # Rows from anywhere are next to impossible for it.
-    assert value[300:].mean() < -spread
+    assert value[100:].mean() < -spread
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_moderate_weights_reach_their_bound_at_best(kind, rows):
     machine = make_machine(6, 4, kind, 50.0)
-    value = pseudo_log_likelihood(machine, rows(machine, 3000))
+    value = pseudo_log_likelihood(machine, rows(machine, 1500))
     # Modes are far apart, so that given the others' units a column is in a known one: the best
     # rows come near the bound of the test above, which is hence not idle ...
     assert value.max() > bound(machine, 6) - 1.0

@@ -110,7 +110,7 @@ def test_draws_have_the_local_covariance(make_denoiser, generator, noise, kind):
     network = Network((3, 4), "sigmoid", tied=kind != "untied")
     denoiser = make_denoiser(network, noise, units)
     x = torch.randn(1, 3, dtype=torch.float64, generator=generator)
-    draws = denoiser.normal_draw(x.expand(100_000, -1), generator)
+    draws = denoiser.normal_draw(x.expand(50_000, -1), generator)
     covariance = denoiser.covariance(x).dense()[0]
     values, basis = torch.linalg.eigh(covariance)
     expected = basis * values.clamp(min=0) @ basis.T

@@ -9,9 +9,10 @@ from torch.testing import assert_close
 from skae.engine.networks.corruptions import GaussianNoise, Masking, redrawn
 from skae.engine.networks.layers import Network, output_of
 from skae.engine.networks.levels import OwnColumn, told_of
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction
 from skae.engine.networks.penalties import WeightDecay
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.training import gradient_by_autograd
 
 

@@ -8,9 +8,10 @@ import torch
 from skae.engine.networks.corruptions import GaussianNoise, Masking, Swap
 from skae.engine.networks.gaps import observed
 from skae.engine.networks.layers import Network
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Emphasis, Reconstruction
 from skae.engine.networks.penalties import CodeL1, Contraction, HessianContraction, WeightDecay
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial, OneHotGroups
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial, OneHotGroups
 from skae.engine.optimisation.parameters import Parameters
 
 N_ROWS, N_FEATURES = 11, 8

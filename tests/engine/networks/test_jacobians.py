@@ -6,6 +6,7 @@ from torch.func import jacrev, vmap
 from torch.testing import assert_close
 
 from skae.engine.networks import jacobians
+from skae.engine.networks.forward import Forward
 from skae.engine.networks.jacobians import DifferentiatedJacobian, LayeredJacobian, OutputJacobian
 from skae.engine.networks.layers import (
     ACTIVATIONS,
@@ -15,9 +16,9 @@ from skae.engine.networks.layers import (
     encode,
     linearized,
 )
-from skae.engine.networks.objectives import Forward
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.penalties import ReconstructionContraction, encoder_layers
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 
 N_FEATURES = 6
 DEPTHS = {1: (N_FEATURES, 4), 2: (N_FEATURES, 5, 3), 3: (N_FEATURES, 4, 5, 2)}

@@ -5,6 +5,7 @@ import torch
 
 from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper
 from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Emphasis, Reconstruction
 from skae.engine.networks.penalties import (
     CodeKL,
@@ -14,7 +15,7 @@ from skae.engine.networks.penalties import (
     ReconstructionContraction,
     WeightDecay,
 )
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 
 N_ROWS, N_FEATURES, N_COMPONENTS = 9, 6, 4

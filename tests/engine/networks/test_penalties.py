@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.func import jacrev, vmap
 
+from skae.engine.networks.forward import Forward
 from skae.engine.networks.layers import Network, decode, encode
-from skae.engine.networks.objectives import Forward
 from skae.engine.networks.penalties import (
     CodeKL,
     CodeL1,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial, OneHotGroups
+from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial, OneHotGroups
 
 SCALE = torch.tensor([0.5, 3.0, 7.0], dtype=torch.float64)
 

@@ -20,12 +20,13 @@ from skae.engine.optimisation.training import (
     SCHEDULES,
     Data,
     Objective,
+    Run,
     Settings,
     epochs_for,
-    evaluate,
     gradient_by_autograd,
     train,
 )
+from skae.engine.optimisation.watching import evaluate
 
 N_ROWS = 23
 
@@ -126,7 +127,7 @@ def run(theta, objective, rows, **changes):
     names = ["index", "probe", "held_out", "weight"]
     data = Data(rows, **parts | {name: changes.pop(name) for name in names if name in changes})
     generator = changes.pop("generator", None) or torch.Generator().manual_seed(0)
-    return train(theta, objective, data, Settings(**settings), generator, **changes)
+    return train(Run(theta, objective, data, Settings(**settings), generator, **changes))
 
 
 # Batches

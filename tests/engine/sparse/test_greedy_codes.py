@@ -36,7 +36,7 @@ def pursue(D, x, n_nonzero, tol=0.0):
 
 
 @pytest.mark.parametrize("shape", [(40, 30, 12), (40, 12, 30), (2500, 20, 10), (3, 1, 5)], ids=str)
-@pytest.mark.parametrize("n_nonzero", [1, 4, 10])
+@pytest.mark.parametrize("n_nonzero", [1, 6])
 def test_codes_are_those_of_scikit_learn(shape, n_nonzero):
     D, x = problem(*shape)
     n_nonzero = min(n_nonzero, len(D))

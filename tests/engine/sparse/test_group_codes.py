@@ -103,7 +103,7 @@ def test_groups_of_one_unit_are_the_lasso(positive):
 @each_group
 def test_codes_are_those_of_the_proximal_gradient_method(name, positive):
     groups = GROUPS[name]
-    D, x = problem(6, 8, 12)
+    D, x = problem(4, 8, 12)
     alphas = (0.02, 0.1)
     both = proximal_gradient(D, x.repeat(2, 1), np.repeat(alphas, len(x)), groups, positive)
     for alpha, expected in zip(alphas, torch.tensor(both).split(len(x)), strict=True):

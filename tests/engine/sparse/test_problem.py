@@ -170,7 +170,7 @@ def test_the_correlation_may_be_handed_in():
 
 
 @each_solver
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("alpha", [1e-3, 0.1])
 def test_random_problems_with_degenerate_atoms_satisfy_the_conditions(solver, seed, alpha):
     rng = np.random.default_rng(seed)
@@ -229,7 +229,7 @@ def test_rows_of_zeros_have_codes_of_zeros(solver):
 
 @each_solver
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_codes_scale_with_the_rows(solver, dtype, scale):
     D, x = problem((8, 20, 10), dtype=dtype)
     alpha, tol = 0.1, 1e-5
@@ -306,7 +306,7 @@ def test_no_rows_have_no_codes(solver):
 
 @each_solver
 def test_few_steps_report_what_they_reached(solver):
-    D, x = problem((30, 60, 20))
+    D, x = problem((12, 30, 12))
     quadratic, penalty = make_quadratic(D, x), L1(0.01)
     result = solver(quadratic, penalty, tol=1e-12, max_iter=2)
     best = fista(quadratic, penalty, **EXACT)

@@ -12,9 +12,10 @@ from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import ContrastiveDivergence
 from skae.engine.networks.corruptions import Masking
 from skae.engine.networks.layers import ACTIVATIONS, Network, encode
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.penalties import Contraction
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled

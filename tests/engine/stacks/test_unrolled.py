@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
-from skae.engine.networks.units import Bernoulli, Gaussian, Mixed, Multinomial
+from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import UnrolledReconstruction, stacked
 

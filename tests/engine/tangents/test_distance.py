@@ -245,3 +245,16 @@ def test_clusters_far_apart_do_not_hide_who_is_near(generator, dtype, gap, sides
     found = nearest_planes(*parts[:3], 3, x_bases=parts[3], n_candidates=20)
     # The squares are lost in the rounding of gap^2; the distances are not.
     assert_close(found[0], exact.sort(stable=True).values[:, :3])
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+@pytest.mark.parametrize("n_candidates", [5, None])
+def test_rows_whose_squares_overflow_or_vanish_have_their_distances(planes, size, n_candidates):
+    x, of_x, rows, of_rows = planes
+    bases = orthonormal_bases(of_rows)
+    options = {"x_bases": orthonormal_bases(of_x), "n_candidates": n_candidates}
+    expected = nearest_planes(x, rows, bases, 3, **options)
+    found = nearest_planes(x * size, rows * size, bases, 3, **options)
+    # Distances grow as the numbers do, and who is nearest stays.
+    assert_close(found[0] / size, expected[0])
+    assert torch.equal(found[1], expected[1])

@@ -206,7 +206,7 @@ def test_samples_have_the_law_of_the_network(sizes):
 @pytest.mark.parametrize("sizes", [(2, 3), (2, 3, 3), (2, 3, 2, 4)])
 def test_gaussian_samples_are_in_the_units_of_the_data(sizes, kind):
     network, _ = tiny(kind, sizes, spread=0.7)
-    bottom, n = network.layers_[0], 20_000
+    bottom, n = network.layers_[0], 12_000
     weight, b, c = parameters(bottom)
     states = binary_states(sizes[1])
     if len(sizes) > 2:
@@ -259,7 +259,7 @@ def test_chains_start_at_the_codes_of_init():
     samples = network.sample(20, init=init, burn_in=10)
     # One chain for each row, in turn, and each still is where its row was.
     assert_array_equal(samples, np.tile(init, (10, 1)))
-    tempered = network.sample(200, init=init[:1], n_temperatures=20, burn_in=10)
+    tempered = network.sample(100, init=init[:1], n_temperatures=10, burn_in=10)
     # Hot chains bring the cold one to the other mode.
     assert set(tempered[:, 0]) == {0, 1}
 
@@ -310,7 +310,7 @@ def test_samples_resemble_the_data(trained, binary_digits):
 def test_scores_are_the_variational_bound(sizes, kind):
     network, data = tiny(kind, sizes)
     x = data[:12]
-    n = 2000
+    n = 800
     scores, (exact, variance) = network.score_samples(x, n_draws=n), exact_bound(network.layers_, x)
     # The mean over draws is within its standard error of the expectation; a single layer has
     # none, but its likelihood. Densities are in the units of the data: with scales from 1 to 1000

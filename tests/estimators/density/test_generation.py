@@ -69,7 +69,7 @@ def test_a_linear_denoiser_knows_normal_data():
     assert_allclose(model.score_field(X[:50]), -X[:50] / total, atol=0.4)
     # The grid gives what is known of a normal density; annealing agrees.
     log_partition = model.log_partition_function()
-    assert log_partition[1:] == (0.0, "grid")
+    assert log_partition[1:3] == (0.0, "grid")
     assert log_partition.value == pytest.approx(0.5 * np.log(2 * np.pi * total).sum(), abs=0.1)
     other = model.log_partition_function("ais", n_temperatures=200, random_state=1)
     assert abs(other.value - log_partition.value) < 4 * other.standard_error + 0.01
@@ -293,9 +293,9 @@ def test_grids_of_columns():
         8, loss=[("bernoulli", [0]), ("gaussian", [1, 2, 3, 4])], corruption="gaussian",
         max_iter=3, random_state=0,
     ).fit(X)  # fmt: skip
-    assert_array_equal(model.grid_[0], [0, 1])
-    assert_array_equal(model.grid_[1], np.arange(9) / 8)
-    assert model.grid_[2:] == (2, 0, None)
+    assert_array_equal(model.columns_.grid[0], [0, 1])
+    assert_array_equal(model.columns_.grid[1], np.arange(9) / 8)
+    assert model.columns_.grid[2:] == (2, 0, None)
     samples = model.sample(200, burn_in=5)
     assert set(samples[:, 0]) == {0, 1}
     assert np.isin(samples[:, 1], np.arange(9) / 8).all()
@@ -571,3 +571,10 @@ def test_samples_of_a_table_have_its_columns_and_pairs():
     assert samples["gain"].isin(table["gain"]).mean() > 0.5  # most are 0
     medians = samples.groupby("rich")["income"].median()
     assert medians["yes"] > 1.5 * medians["no"]
+
+
+def test_random_layers_have_nothing_to_sample():
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    stack = StackedAutoEncoder((3,), layer="denoising", pretraining=None, random_state=0).fit(X)
+    with pytest.raises(ValueError, match=r"random layer of a stack.*nothing has been learned"):
+        stack.sample(2)

@@ -425,7 +425,7 @@ def test_names_and_copies(images):
         (PatchFeatures(PCA(2), pooling_grid=(1, 0)), r"pooling_grid=\(1, 0\) must be"),
         (PatchFeatures(PCA(2), pooling="median"), "'pooling' parameter"),
         (PatchFeatures(PCA(2), n_patches=0), "'n_patches' parameter"),
-        (PatchFeatures(PCA), "encoder=.* has to be a transformer: an instance"),
+        (PatchFeatures(PCA), "encoder=.* is a class: pass an instance of it"),
         (PatchFeatures("pca"), "encoder='pca' has to be a transformer"),
         (PatchFeatures(PCA(2), whitening="zca"), "whitening='zca' has to be a transformer"),
         (PatchFeatures(PCA(2), whitening=None), "whitening=None has to be a transformer"),

@@ -35,12 +35,12 @@ def small(**parameters):
 
 @pytest.fixture(scope="module")
 def fitted(bars):
-    return small(alpha=0.2, max_iter=30, padding="same").fit(bars)
+    return small(alpha=0.2, max_iter=20, padding="same").fit(bars)
 
 
 def test_training_lowers_the_objective_and_explains_the_images(fitted, bars):
     curve = fitted.loss_curve_
-    # Steps descend on the objective; what is left after 30 epochs is far below the start.
+    # Steps descend on the objective; what is left after 20 epochs is far below the start.
     assert curve[-1] < curve[4] < curve[0]
     error = np.square(fitted.reconstruct(bars) - bars).sum()
     # The encoder alone reconstructs most of what the mean image does not.
@@ -81,7 +81,7 @@ def test_learned_filters_code_new_images_better_than_random_ones():
     images /= images.std()
     model = ConvolutionalPSD(
         6, image_shape=(10, 10), filter_shape=3, padding="valid", alpha=0.3, batch_size=10,
-        prediction=0.1, max_iter=15, loss="squared_error", random_state=0,
+        prediction=0.1, max_iter=10, loss="squared_error", random_state=0,
     )  # fmt: skip
     model.fit(images[:150].numpy())
 
@@ -202,7 +202,7 @@ def test_predictions_point_where_optimal_codes_do(fitted, optimal, bars):
 
 @pytest.mark.parametrize("activation", ["shrinkage", "smooth_shrinkage"])
 def test_shrinkage_predicts_sparse_codes(activation, bars):
-    settings = {"alpha": 0.2, "max_iter": 20, "padding": "same", "inference_max_iter": 5}
+    settings = {"alpha": 0.2, "max_iter": 15, "padding": "same", "inference_max_iter": 5}
     model = small(activation=activation, **settings).fit(bars)
     codes = model.transform(bars)
     error = np.square(model.inverse_transform(codes) - bars).sum()

@@ -128,9 +128,9 @@ def test_prediction_gap_of_the_mean_row_is_zero(X):
 
 @each_activation
 def test_training_lowers_the_objective_and_learns_to_predict(digits, activation):
-    data = digits[0][:500]
+    data = digits[0][:300]
     model = PSD(
-        32, activation=activation, alpha=0.5, batch_size=20, max_iter=15, inference_tol=1e-3,
+        32, activation=activation, alpha=0.5, batch_size=15, max_iter=12, inference_tol=1e-3,
         random_state=0,
     ).fit(data)  # fmt: skip
     # Adam descends on exactly this objective, by an exact gradient.
@@ -250,9 +250,9 @@ def test_defaults_do_not_collapse(load):
 
 
 def test_neighbours_on_the_map_are_alike():
-    X = load_digits().data[:800]
+    X = load_digits().data[:600]
     model = PSD(
-        64, group_shape=3, map_shape=(8, 8), alpha=0.4, learning_rate=1e-2, max_iter=20,
+        64, group_shape=3, map_shape=(8, 8), alpha=0.4, learning_rate=1e-2, max_iter=15,
         inference_tol=1e-2, random_state=0,
     ).fit(X)  # fmt: skip
     size = np.corrcoef(np.abs(model.transform(X)).T)

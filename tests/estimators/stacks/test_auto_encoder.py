@@ -177,9 +177,15 @@ STACKS = {
 UNROLLED = [name for name in STACKS if "dictionary" not in name]
 
 
+_FITTED = {}
+
+
 def fitted(name, data):
-    layers = [clone(KINDS[kind]) for kind in STACKS[name]]
-    return StackedAutoEncoder(layers=layers).fit(data)
+    """A stack that has learned from the rows, which several tests ask for: a copy of its own."""
+    if (name, data.shape) not in _FITTED:
+        layers = [clone(KINDS[kind]) for kind in STACKS[name]]
+        _FITTED[name, data.shape] = StackedAutoEncoder(layers=layers).fit(data)
+    return copy.deepcopy(_FITTED[name, data.shape])
 
 
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
@@ -797,7 +803,7 @@ REFUSED = [
     ({"layer_sizes": (8, 2.5)}, r"layer_sizes=\(8, 2.5\).*integers"),
     ({"layer_sizes": -3}, "layer_sizes"),
     ({"layers": []}, "needs at least one"),
-    ({"layers": [AutoEncoder]}, r"layers\[0\] is the class AutoEncoder.*instances"),
+    ({"layers": [AutoEncoder]}, r"layers\[0\]=.*is a class: pass an instance of it"),
     ({"layers": [AutoEncoder(8), PCA()]}, r"layers\[1\] is PCA\(\).*instances of AutoEncoder"),
     ({"layers": [AutoEncoder(8), "rbm"]}, r"layers\[1\] is 'rbm'"),
     ({"layers": [None]}, r"layers\[0\] is None"),
@@ -926,28 +932,33 @@ def test_partial_fit_of_supervised_layers(images, classes):
 # Failures
 
 
-@pytest.mark.parametrize("parameters", [{}, {"fine_tuning": True}, {"pretraining": "simultaneous"}])
+# How many trainings each way of learning is made of: a layer each, all together, and the whole.
+TRAININGS = {
+    "layers": ({}, {"fit": 2, "partial_fit": 2, "warm fit": 2}),
+    "fine_tuning": ({"fine_tuning": True}, {"fit": 3, "partial_fit": 1, "warm fit": 1}),
+    "simultaneous": (
+        {"pretraining": "simultaneous"}, {"fit": 1, "partial_fit": 2, "warm fit": 1},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", TRAININGS)
 @pytest.mark.parametrize("method", ["fit", "partial_fit", "warm fit"])
-@pytest.mark.parametrize("training", [1, 2, 3])
-def test_failure_leaves_the_earlier_model(images, fail_in_training, parameters, method, training):
+def test_failure_leaves_the_earlier_model(images, fail_in_training, way, method):
+    parameters, n_trainings = TRAININGS[way]
     stack = small_stack(**parameters, verbose=1).fit(images)
     before, codes = state_of(stack), stack.transform(images)
-    fail_in_training(RuntimeError("out of memory"), training, epoch=1)
     stack.set_params(warm_start=method == "warm fit")
     call = stack.partial_fit if method == "partial_fit" else stack.fit
-    n_trainings = 2
-    if method != "partial_fit" and "pretraining" in parameters:
-        n_trainings = 1
-    if "fine_tuning" in parameters:
-        n_trainings = 3 if method == "fit" else 1
-    if training <= n_trainings:
+    for training in range(1, n_trainings[method] + 1):
+        fail_in_training(RuntimeError("out of memory"), training, epoch=1)
         with pytest.raises(RuntimeError, match="out of memory"):
             call(images[::-1] ** 2)
         # All or nothing, whichever layer failed: not the lower layers without the upper ones.
         assert state_of(stack) == before
         assert_array_equal(stack.transform(images), codes)
-    else:
-        call(images[::-1] ** 2)
+    fail_in_training(RuntimeError("out of memory"), training + 1, epoch=1)
+    call(images[::-1] ** 2)
 
 
 @pytest.mark.filterwarnings("ignore:.*interrupted after 2 epochs")
@@ -1088,19 +1099,20 @@ CHANGES = {
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("make", [StackedAutoEncoder, StackedClassifier])
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_structure_that_changes_while_learning_goes_on(digits, make, changes, method):
+def test_structure_that_changes_while_learning_goes_on(digits, make, changes):
     X, y = digits[0][:50], digits[1][:50] % 3
     layer = DenoisingAutoEncoder(max_iter=1)
     model = make((6,), layer=layer, max_iter=1, warm_start=True, random_state=0).fit(X, y)
     before = pickle.dumps(vars(model))
     model.set_params(**changes)
-    with pytest.raises(ValueError, match="warm_start=False"):
-        # Nothing is ignored in silence, in stacks as in single layers.
-        getattr(model, method)(X, y)
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match="warm_start=False"):
+            # Nothing is ignored in silence, in stacks as in single layers.
+            method(X, y)
     model.set_params(**{"layer_sizes": (6,), "layer": DenoisingAutoEncoder(max_iter=1)})
-    getattr(model, method)(X, y)
-    assert pickle.dumps(vars(model)) != before
+    for method in (model.fit, model.partial_fit):
+        assert pickle.dumps(vars(method(X, y))) != before
+        before = pickle.dumps(vars(model))
 
 
 @pytest.mark.parametrize("pretraining", [3, "unsupervized", {"supervised": 1}])

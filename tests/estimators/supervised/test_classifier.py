@@ -573,12 +573,12 @@ def test_partial_fit_goes_on(images, y):
     assert losses[-1] < 0.5 * losses[0]
     assert model.n_iter_ == 30
     interrupted = small_classifier(learning_rate=0.02)
-    for i in range(30):
+    for i in range(10):
         interrupted.partial_fit(images, y, classes=range(10))
-        if i % 10 == 5:
+        if i == 5:
             interrupted = pickle.loads(pickle.dumps(interrupted))
     # A pickle in between changes nothing.
-    assert_same_model(model, interrupted)
+    assert losses[:10] == interrupted.loss_curve_
 
 
 def test_parts_of_few_classes(images, y):
@@ -750,7 +750,7 @@ REFUSED = [
         "y",
         "Layer 1 is a SparseCoder",
     ),
-    ({"layers": [AutoEncoder]}, "y", "class AutoEncoder"),
+    ({"layers": [AutoEncoder]}, "y", "is a class: pass an instance"),
     ({"layers": [AutoEncoder(8)], "layer_sizes": (9,)}, "y", "contradicts"),
     (
         {"layers": [AutoEncoder(8, activation="relu"), RBM(4, visible="bernoulli")]},

@@ -399,13 +399,23 @@ def test_a_kernel_of_the_users_own(wine):
     )
 
 
+def one_argument(x):
+    """No kernel."""
+
+
 @pytest.mark.parametrize(
-    "kernel",
-    [lambda x, z, d: torch.ones(3, 2), lambda x, z, d: torch.cdist(x, z) / 0],
-    ids=["of another shape", "not finite"],
+    ("kernel", "message"),
+    [
+        (one_argument, r"output=.*one_argument.* called as output\(x, z, distances\)"),
+        (lambda x, z, d: None, "returned a NoneType, None, for 178 and 178 rows"),
+        (lambda x, z, d: np.ones((len(x), len(z))), r"returned a ndarray, \(178, 178\)"),
+        (lambda x, z, d: torch.ones(3, 2), r"returned a Tensor, \(3, 2\).*similarities"),
+        (lambda x, z, d: torch.cdist(x, z) / 0, "returned NaN or infinity"),
+    ],
+    ids=["of other arguments", "nothing", "an array", "of another shape", "not finite"],
 )
-def test_a_kernel_that_is_none(wine, kernel):
-    with pytest.raises(ValueError, match=r"\(x, z, distances\).*finite similarities"):
+def test_a_kernel_that_is_none(wine, kernel, message):
+    with pytest.raises(ValueError, match=message):
         classifier(output=kernel).fit(*wine)
 
 

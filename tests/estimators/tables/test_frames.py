@@ -226,6 +226,35 @@ def test_a_category_named_infrequent_is_none_of_the_pooled():
     assert text.positions == {"a": 0, "infrequent": 1, "b": 2, "c": 2}
 
 
+@pytest.mark.parametrize("most", [2, 3, None])
+def test_numbers_that_are_categories_are_pooled_too(most):
+    values = np.repeat([7.0, 3.0, 5.0, 9.0], [40, 30, 20, 10])
+    X = np.column_stack([values, np.arange(100.0)])
+    model = AutoEncoder(**SMALL, categorical_features=[0], max_categories=most).fit(X)
+    (grade, _) = model.encoding_.variables
+    back = grade.decode(model.encoding_.encode(X)[:, grade.columns])
+    # What is pooled comes back as the most frequent value of it.
+    expected = {2: [7, 3, 3, 3], 3: [7, 3, 5, 5], None: [7, 3, 5, 9]}[most]
+    assert_array_equal(back, np.repeat(expected, [40, 30, 20, 10]))
+
+
+def test_another_number_than_the_two_categories_is_none_of_them():
+    X = np.column_stack([np.resize([1.0, 2.0], 40), np.arange(40.0)])
+    model = AutoEncoder(**SMALL, categorical_features=[0]).fit(X)
+    # 1.5 is not halfway between two categories, and 7 is not the second: nothing is known of them.
+    given = np.array([[1, 0], [2, 0], [1.5, 0], [7, 0]])
+    assert_array_equal(model.encoding_.encode(given)[:, 0], [0, 1, np.nan, np.nan])
+
+
+def test_numbers_that_float32_does_not_hold_come_back():
+    X = 1e200 * np.random.default_rng(0).normal(size=(40, 3))
+    model = AutoEncoder(**SMALL, numbers="clipped").fit(X)
+    # Nets of clipped numbers compute in float32, whatever the units of the data.
+    back = model.inverse_transform(model.transform(X))
+    assert back.dtype == np.float64
+    assert np.isfinite(back).all()
+
+
 def test_rows_of_weight_zero_do_not_count():
     frame = table()
     weight = np.r_[np.ones(100), np.zeros(20)]

@@ -1,0 +1,139 @@
+"""Criteria of several auto-encoders of one shape as one: tensors have one axis more, the first."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from skae.engine.networks.forward import Forward
+from skae.engine.networks.gaps import missing_constant
+from skae.engine.networks.layers import AffineChain, affine_chains
+from skae.engine.networks.penalties import together
+from skae.engine.networks.products import affine
+from skae.engine.optimisation.parameters import Parameters
+
+
+class Inputs(NamedTuple):
+    """What a step sees of rows.
+
+    - ``noisy`` and ``x``, of shape (n_samples, n_features): corrupted rows, and what they were.
+    - ``column_weight``, of the same shape, weighs components. None: all alike.
+    - ``row_weight``, (n_samples,), weighs rows. None: all alike.
+    - ``missing``, (n_samples,): of the units' constant, the part of what was not observed.
+    """
+
+    noisy: torch.Tensor
+    x: torch.Tensor
+    column_weight: torch.Tensor | None = None
+    row_weight: torch.Tensor | None = None
+    missing: torch.Tensor | None = None
+
+
+class Reconstructions:
+    """The criteria of `Reconstruction` of several networks of one shape, which differ in their
+    parameters, their rows and the weights of their penalties; these are for one layer.
+
+    Inputs have the shapes of `Inputs` with an axis more, the first; so have the parameters.
+    """
+
+    def __init__(self, objectives: list[Any], like: torch.Tensor):
+        first = objectives[0]
+        self.network = first.network
+        # Units of neighbours whose columns are alike, and where these end.
+        self.units: list[tuple[Any, int]] = []
+        for number, objective in enumerate(objectives, start=1):
+            if self.units and self.units[-1][0].likeness == objective.units.likeness:
+                self.units[-1] = self.units[-1][0], number
+            else:
+                self.units.append((objective.units, number))
+        kinds = zip(*(objective.penalties for objective in objectives), strict=True)
+        self.penalties = [together(penalties, like) for penalties in kinds]
+        self.chain = None
+        if self.network.depth > 1:
+            self.chain = AffineChain([map for maps in affine_chains(self.network) for map in maps])
+        constants = [float(objective.units.constant) for objective in objectives]
+        self.constant = torch.tensor(constants, dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def inputs(objective: Any, x, generator, row_weight=None) -> Inputs:
+        """What the steps of one of them see of a batch."""
+        noisy, x, mask, column_weight, row_weight = objective.inputs(None, x, generator, row_weight)
+        missing = None
+        if mask is not None:
+            seen = mask.to(x.dtype)
+            column_weight = seen if column_weight is None else column_weight.mul_(seen)
+            missing = missing_constant(objective.units, mask, x.dtype)
+            missing = missing if isinstance(missing, torch.Tensor) else None
+        return Inputs(noisy, x, column_weight, row_weight, missing)
+
+    def criterion(self, theta: Parameters, inputs: Inputs) -> torch.Tensor:
+        """The criterion of each, of shape (n_models,)."""
+        if self.chain is not None:
+            return self._value_and_residual(self.chain.forward(theta, inputs.noisy), inputs)[0]
+        code, output = self._forward(theta, inputs.noisy)
+        value, _ = self._value_and_residual(output, inputs)
+        forward = self._seen(inputs, code, output)
+        for penalty in self.penalties:
+            value.addcmul_(penalty.value(theta, forward), penalty.weight[:, 0])
+        return value
+
+    def gradient(self, theta: Parameters, inputs: Inputs, out: Parameters) -> torch.Tensor:
+        """Write the gradients into ``out``; return the criterion of each."""
+        noisy, scale = inputs.noisy, 1.0 / inputs.noisy.shape[1]
+        if self.chain is not None:
+            output = self.chain.forward(theta, noisy)
+            value, residual = self._value_and_residual(output, inputs)
+            self.chain.backward_(theta, residual, out, scale)
+            return value
+        code, output = self._forward(theta, noisy)
+        value, residual = self._value_and_residual(output, inputs)
+        decoder = self.network.decoder_weight(theta, 0)
+        # Products have memory of their own, where they are batched; ``out`` has them as parts.
+        product = torch.bmm(code.mT, residual)
+        torch.mul(residual.sum(1), scale, out=out["visible_bias_0"])
+        slope = self.network.nonlinearity.slope(code)
+        delta = torch.bmm(residual, decoder.mT).mul_(slope)
+        for name in ("weight_0", "hidden_bias_0"):
+            out[name].zero_()
+        if not self.network.tied:
+            torch.mul(product, scale, out=self.network.decoder_weight(out, 0))
+            product.zero_()
+        forward = self._seen(inputs, code, output, slope=slope, delta=delta)
+        for penalty in self.penalties:
+            term = penalty.add_gradient_(theta, forward, out)
+            value.addcmul_(term, penalty.weight[:, 0])
+        out["weight_0"].add_(product.baddbmm_(delta.mT, noisy), alpha=scale)
+        out["hidden_bias_0"].add_(delta.sum(1), alpha=scale)
+        return value
+
+    def _forward(self, theta, noisy):
+        code = affine(theta["hidden_bias_0"], noisy, theta["weight_0"].mT)
+        code = self.network.nonlinearity.function_(code)
+        decoder = self.network.decoder_weight(theta, 0)
+        return code, affine(theta["visible_bias_0"], code, decoder)
+
+    def _value_and_residual(self, output, inputs):
+        """The loss of each model, and the gradient by the output, in its place."""
+        column_weight, row_weight, missing = inputs[2:]
+        if row_weight is not None:
+            of_rows = row_weight.unsqueeze(-1).expand_as(output)
+            column_weight = of_rows if column_weight is None else column_weight * of_rows
+        scale = 1.0 / output.shape[1]
+        values, start = [], 0
+        for units, stop in self.units:
+            own = None if column_weight is None else column_weight[start:stop]
+            part = output[start:stop], inputs.x[start:stop], own, scale
+            value, residual = units.value_and_residual_(*part)
+            if residual.data_ptr() != part[0].data_ptr():
+                part[0].copy_(residual)
+            values.append(value)
+            start = stop
+        value = torch.cat(values)
+        share = 1.0 if row_weight is None else row_weight.mean(-1)
+        value = value + self.constant * share
+        if missing is not None:
+            value -= (missing if row_weight is None else row_weight * missing).mean(-1)
+        return value, output
+
+    def _seen(self, inputs, code, output, **parts):
+        own = self.network, None, inputs.noisy, inputs.row_weight, None, [code], (), output
+        return Forward(*own, **parts)

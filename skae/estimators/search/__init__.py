@@ -1,0 +1,1 @@
+"""Searches and ensembles whose models are trained together."""

@@ -1,0 +1,124 @@
+"""Many fits in one: a joblib backend under which models of one shape are trained as one."""
+
+import itertools
+from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
+
+import joblib
+from joblib.parallel import ThreadingBackend
+
+from skae.engine.optimisation.meetings import Meeting
+
+# Models that are trained as one: more hardly gain anything.
+MANY = 64
+
+
+class TogetherBackend(ThreadingBackend):
+    """Runs each task in a thread of its own, in turn; models that the tasks train are trained as
+    one.
+
+    ``n_running`` tasks compute at a time. Tasks come in rounds of at most ``size``.
+    """
+
+    def __init__(self, n_running: int = 1, size: int = MANY, **options):
+        super().__init__(**options)
+        self.n_running, self.size = n_running, size
+        self.meeting = Meeting(n_running, size)
+
+    def effective_n_jobs(self, n_jobs):
+        """The number of tasks that may be begun at a time."""
+        return self.size
+
+    def configure(self, n_jobs=1, parallel=None, **options):
+        """Begin anew; return the number of tasks that may be begun at a time."""
+        self.parallel, self._n_jobs = parallel, self.size
+        self.meeting = Meeting(self.n_running, self.size)
+        return self.size
+
+    def start_call(self):
+        """Tasks are about to come."""
+        self.meeting.knows_all(False)
+
+    @contextmanager
+    def retrieval_context(self):
+        """All tasks that are given out at first have come."""
+        self.meeting.knows_all(True)
+        yield
+
+    def terminate(self):
+        """End what still runs."""
+        self.meeting.end()
+        super().terminate()
+
+    def _get_pool(self):
+        if self._pool is None:
+            self._pool = _Pool(self.size, self.meeting)
+        return self._pool
+
+
+class _Pool(ThreadPool):
+    """Threads whose tasks are members of a meeting."""
+
+    def __init__(self, size, meeting):
+        self._meeting, self._numbers = meeting, itertools.count()
+        super().__init__(size)
+
+    def apply_async(self, func, args=(), kwds=None, callback=None, error_callback=None):
+        number, meeting = next(self._numbers), self._meeting
+        meeting.announce()
+
+        def in_company(*args):
+            with meeting.membership(number):
+                return func(*args)
+
+        return super().apply_async(in_company, args, kwds or {}, callback, error_callback)
+
+
+def train_together(n_jobs: int | None = None):
+    """Let scikit-learn train models of this package together, whoever fits many of them.
+
+    Within this context, whatever fits through joblib
+    (:func:`~sklearn.model_selection.cross_validate`, :class:`~sklearn.ensemble.BaggingClassifier`,
+    :class:`~sklearn.ensemble.VotingClassifier`, :class:`~sklearn.multiclass.OneVsRestClassifier`,
+    searches) runs as it always does, but models of one shape that it fits side by side are trained
+    as one: parameters, learning rates, penalties, noise and seeds are of each, one product does for
+    all. Each result is that of a fit by itself, but for rounding. What cannot be trained so is
+    trained one after the other.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default=None
+        Threads that do what is not training, such as the fits of other steps, at a time. None: one,
+        so that nothing has to be safe with threads. -1: all processors.
+
+    Returns
+    -------
+    context : joblib.parallel_config
+        To be used in a ``with`` statement.
+
+    See Also
+    --------
+    BatchedGridSearchCV : A search in such a context.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import BaggingClassifier
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skae import AutoEncoder, train_together
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> model = make_pipeline(AutoEncoder(16, max_iter=10), LogisticRegression())
+    >>> with train_together():
+    ...     ensemble = BaggingClassifier(model, n_estimators=5, random_state=0).fit(X, y)
+    >>> bool(ensemble.score(X, y) > 0.95)
+    True
+    """
+    return joblib.parallel_config(backend=TogetherBackend(number_of_jobs(n_jobs)))
+
+
+def number_of_jobs(n_jobs: int | None) -> int:
+    """How many threads a number of jobs stands for, as joblib counts."""
+    if n_jobs is None:
+        return 1
+    return joblib.effective_n_jobs(n_jobs) if n_jobs < 0 else max(1, n_jobs)
