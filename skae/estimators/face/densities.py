@@ -1,6 +1,5 @@
 """What estimators that know a density share: log Z, and the scale of their columns."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -24,15 +23,15 @@ class LogPartition(NamedTuple):
         0 where it is exact.
     method : str
         "exact", "grid", "ais" or "trajectory".
-    effective_chains : float
+    effective_chains : float or None
         How many of the chains carry an annealed estimate, (sum w)^2 / sum w^2 of their weights w;
-        infinite where it is exact.
+        None where it is exact.
     """
 
     value: float
     standard_error: float
     method: str
-    effective_chains: float = math.inf
+    effective_chains: float | None = None
 
 
 def log_volume(columns) -> float:
