@@ -52,7 +52,9 @@ def note_checkpoint(state: dict[str, Any], flat: torch.Tensor, most: int) -> tor
 
 def trajectory_of(objective) -> dict[str, torch.Tensor]:
     """The checkpoints of a training as the attribute that holds them, of shape (0, 0) if none."""
-    return {"trajectory_": objective.state.get("checkpoints", torch.empty(0, 0))}
+    return {
+        "trajectory_": objective.state.get("checkpoints", torch.empty(0, 0, dtype=torch.float32))
+    }
 
 
 def checkpoint_machines(machine, checkpoints: torch.Tensor) -> list:
