@@ -330,7 +330,7 @@ def test_what_a_fit_raises_comes_through(digits):
 
 
 def test_scikit_learn_contract():
-    """All of scikit-learn's checks; its own search over a transformer does not say that it is one."""
+    """All of scikit-learn's checks, which its own search of a transformer cannot take."""
     model = AutoEncoder(4, max_iter=2, random_state=0)
     search = BatchedGridSearchCV(model, {"contraction": [0.1, 0.2]}, cv=2)
     failed = {}
