@@ -65,7 +65,8 @@ def train_together(
     # Neighbours take their steps in one call where rule and rate are the same.
     order = sorted(range(len(runs)), key=lambda k: _neighbourhood(runs[k]))
     company = Company([runs[k] for k in order])
-    product = company.theta.flat.numel() * math.ceil(len(runs[0].data.index) / runs[0].n_batches)
+    # The size of one model decides: to wake threads at each call costs more than they gain.
+    product = runs[0].theta.flat.numel() * math.ceil(len(runs[0].data.index) / runs[0].n_batches)
     with torch.no_grad(), suitable_threads(company.theta.flat.device, product):
         try:
             company.begin()
