@@ -1,6 +1,7 @@
 """Many fits in one: a joblib backend under which models of one shape are trained as one."""
 
 import itertools
+import warnings
 from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 
@@ -38,6 +39,13 @@ class TogetherBackend(ThreadingBackend):
     def start_call(self):
         """Tasks are about to come."""
         self.meeting.knows_all(False)
+        # Filters of warnings are global: a task that waits within some of its own would leave them.
+        self._filters = warnings.catch_warnings()
+        self._filters.__enter__()
+
+    def stop_call(self):
+        """All tasks are done."""
+        self._filters.__exit__(None, None, None)
 
     @contextmanager
     def retrieval_context(self):

@@ -324,6 +324,32 @@ def test_cross_validation_in_one_fit(digits, batches):
     np.testing.assert_allclose(together, cross_val_score(model, X, y, cv=3))
 
 
+class Quiet(AutoEncoder):
+    """A model that ignores warnings while it is fitted, the longer the more units it has."""
+
+    def fit(self, X, y=None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(self.n_components):
+                super().fit(X)
+        return self
+
+
+def test_filters_of_warnings_are_left_as_they_were(digits):
+    """Though some fits wait, and end, within filters of others."""
+    X, _ = digits
+    before = list(warnings.filters)
+    grid = {"n_components": [1, 3, 2], "learning_rate": [1e-3, 1e-2]}
+    BatchedGridSearchCV(Quiet(**SHORT), grid, cv=2, refit=False).fit(X)
+    assert list(warnings.filters) == before
+    with train_together():
+        cross_val_score(Quiet(2, **SHORT), X, cv=2)
+    assert list(warnings.filters) == before
+    with train_together(), pytest.raises(ValueError, match="contraction"):
+        cross_val_score(Quiet(2, contraction=-1.0), X, cv=2, error_score="raise")
+    assert list(warnings.filters) == before
+
+
 def test_what_a_fit_raises_comes_through(digits):
     with train_together(), pytest.raises(ValueError, match="contraction"):
         cross_val_score(AutoEncoder(6, contraction=-1.0), digits[0], error_score="raise")
