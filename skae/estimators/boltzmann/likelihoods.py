@@ -182,9 +182,12 @@ def annealed_likelihood(
             visible, log_draw = machine.drawn(x, generator)
             weight = reverse_annealing(path, betas, visible, generator, listener)
             log_weight.append((weight - log_draw).view(len(some), n_chains))
-    log_weight = torch.cat(log_weight).double()
+    # Of a row whose energy overflows, the difference of two infinities: its density is 0.
+    impossible = {"nan": -math.inf, "posinf": math.inf, "neginf": -math.inf}
+    log_weight = torch.cat(log_weight).double().nan_to_num(**impossible)
     log_sum = torch.logsumexp(log_weight, 1)
-    effective = torch.exp(2 * log_sum - torch.logsumexp(2 * log_weight, 1)).cpu().numpy()
+    effective = torch.exp(2 * log_sum - torch.logsumexp(2 * log_weight, 1))
+    effective = effective.nan_to_num(nan=0.0).cpu().numpy()
     scores = (log_sum - math.log(n_chains)).cpu().numpy() - log_volume(self.columns_)
     return AnnealedLikelihood(scores + self._log_derivative(X), effective)
 

@@ -121,6 +121,17 @@ def test_frames_have_densities_of_their_own_numbers(rows):
     assert_allclose(found.scores.mean(), score.mean(), atol=0.1)
 
 
+def test_a_row_beyond_all_bounds_has_the_density_0():
+    X = np.random.default_rng(0).poisson(3.0, size=(30, 3)).astype(float)
+    machine = RBM(3, visible="gaussian", max_iter=2, random_state=0).fit(X)
+    far = np.array([[1e200, 0.0, 0.0], [3.0, 3.0, 3.0]])
+    found = machine.annealed_likelihood(far, n_chains=2, n_temperatures=10, random_state=0)
+    assert found.scores[0] == -np.inf
+    assert found.effective_chains[0] == 0
+    assert np.isfinite(found.scores[1])
+    assert np.isfinite(found.effective_chains[1])
+
+
 def test_samples_along_the_trajectory(machines, rows):
     rbm, _ = machines
     plain = rbm.sample(1000, n_chains=1000, burn_in=40)
