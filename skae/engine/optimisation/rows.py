@@ -42,9 +42,9 @@ class DenseRows:
             self._buffers[len(index)] = self.tensor.new_empty(len(index), self.n_columns)
         return torch.index_select(self.tensor, 0, index, out=self._buffers[len(index)])
 
-    def blocks(self):
-        """(start, tensor) for successive blocks of rows."""
-        for start, stop in block_bounds(*self.tensor.shape):
+    def blocks(self, width=0):
+        """(start, tensor) for successive blocks of rows, of which so many numbers are made."""
+        for start, stop in block_bounds(len(self), max(width, self.n_columns)):
             yield start, self.tensor[start:stop]
 
 
