@@ -51,6 +51,8 @@ def map_jacobians(estimator, X, function, shape, of, n_vectors=1):
         start += len(x)
         return function(jacobian_of(model, theta, x, of), rows)
 
+    if model.encoder is None:  # the whole Jacobian may take a pass for each output or input
+        n_vectors = max(n_vectors, min(model.n_codes, model.n_features))
     return fitted.map_rows(of_block, X, shape, width=n_vectors * model.width)
 
 

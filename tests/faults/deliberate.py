@@ -182,6 +182,12 @@ FAULTS = [
         "finished[[number // n_splits for number in unfinished]] = False",
         "pass",
     ),
+    # Blocks of rows
+    _in("engine/optimisation/models.py", f"{_FACE}/test_memory.py")(
+        "blocks of rows count columns alone",
+        "width = max(width, model.width)",
+        "width = 0",
+    ),
     # The loop
     _training(
         "the schedule moves once an epoch, not once a step",
