@@ -188,6 +188,17 @@ FAULTS = [
         "width = max(width, model.width)",
         "width = 0",
     ),
+    # Threads of a training
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_threads.py")(
+        "the number of threads is chosen whatever its bits",
+        "if not _same(value, other) or not all(map(_same, self.state, after)):",
+        "if False:",
+    ),
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_threads.py")(
+        "the second of two measured steps draws other random numbers",
+        "self.generator.set_state(draws)",
+        "pass",
+    ),
     # The loop
     _training(
         "the schedule moves once an epoch, not once a step",

@@ -49,6 +49,7 @@ class Reconstruction(Objective):
     """
 
     side_by_side = Reconstructions
+    is_repeatable = True
 
     def __init__(
         self,

@@ -59,9 +59,7 @@ def add_(target: torch.Tensor, change: torch.Tensor, weight: float | torch.Tenso
 
 def squared_norm(matrix: torch.Tensor) -> torch.Tensor:
     """The sum of squares of a matrix, or of each of several."""
-    if matrix.dim() == 2:
-        return torch.dot(matrix.view(-1), matrix.view(-1))
-    return matrix.square().sum((-2, -1))
+    return torch.linalg.vecdot(matrix, matrix).sum(-1)
 
 
 class WeightDecay:

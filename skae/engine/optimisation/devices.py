@@ -104,12 +104,15 @@ def require_memory(n_bytes, device, purpose, remedy=_LEANER_TRAINING):
 
 @contextmanager
 def suitable_threads(device, multiply_adds):
-    """Run a CPU training of tiny products on one thread; restore the limit after it."""
+    """Run a CPU training of tiny products on one thread; restore the limit after it.
+
+    Of larger ones, `skae.engine.optimisation.threads` measures what is faster.
+    """
     n_threads = torch.get_num_threads()
     if device.type != "cpu" or n_threads == 1 or multiply_adds > _SINGLE_THREAD_PRODUCT:
         yield
         return
-    with _one_thread():
+    with one_thread():
         yield
 
 
@@ -165,11 +168,12 @@ def _guards():
     if torch.empty(0).device.type != "cpu":  # torch.get_default_device takes ten times as long
         yield torch.device("cpu")
     if _fork["is_child"] and torch.get_num_threads() > 1:
-        yield _one_thread()
+        yield one_thread()
 
 
 @contextmanager
-def _one_thread():
+def one_thread():
+    """Run on one thread what is called within; restore the limit after it."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
