@@ -248,8 +248,8 @@ class ReconstructionContraction:
         slopes += [slope(g) for g in forward.decoded] + [None]
         directions = directions_of(forward.output, self.n_directions, forward.generator)
         if directions is not None:
-            whole = jacobians.LayeredJacobian(slopes, weights)
-            whole = jacobians.OutputJacobian(whole, forward.units, forward.output)
+            inner = jacobians.LayeredJacobian(slopes, weights)
+            whole = jacobians.OutputJacobian(inner, forward.units, forward.output)
             return forward.mean(whole.transposed_times(directions).square().sum((1, 2)))
         factor = jacobians.jacobian_factor(slopes, weights)
         factor = forward.units.jacobian_product(forward.output, factor)

@@ -62,7 +62,8 @@ def pulled_gradient_(
     n_rows, depth = len(slopes[0]), len(weights)
     basis = torch.eye(len(weights[-1]), dtype=slopes[0].dtype, device=slopes[0].device)
     t = basis.unsqueeze(0) if directions is None else directions
-    inputs, outputs = [], []
+    inputs: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     for slope, weight in zip(reversed(slopes), reversed(weights), strict=True):
         inputs.insert(0, t)
         u = t * slope.unsqueeze(1)

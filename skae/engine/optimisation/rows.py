@@ -38,9 +38,10 @@ class DenseRows:
 
     def take(self, index):
         """The rows of a LongTensor of indices; valid until the next call."""
-        if len(index) not in self._buffers:
-            self._buffers[len(index)] = self.tensor.new_empty(len(index), self.n_columns)
-        return torch.index_select(self.tensor, 0, index, out=self._buffers[len(index)])
+        n = index.shape[0]
+        if n not in self._buffers:
+            self._buffers[n] = self.tensor.new_empty(n, self.n_columns)
+        return torch.index_select(self.tensor, 0, index, out=self._buffers[n])
 
     def blocks(self, width=0):
         """(start, tensor) for successive blocks of rows, of which so many numbers are made."""

@@ -284,7 +284,7 @@ def train(run: Run) -> Training:
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
         for k, batch in enumerate(torch.tensor_split(run.order(run.generator), n_batches)):
             progress = (number + k / n_batches) / max_iter
-            value = threads.run(partial(step, batch, progress), len(batch))
+            value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
                 total += value
         return (
