@@ -99,7 +99,13 @@ def machine_of(X, n_units, batch_size):
     products = [(n, n_units, n_visible), (2 * n, n_visible, n_units), (n_units, 2 * n, n_visible)]
     n_epochs, n_steps = steps_of(len(X), batch_size, products)
     own = {"batch_size": batch_size, "max_iter": n_epochs, "n_iter_no_change": None}
-    rules = {"persistent": True, "centered": False, "optimizer": "sgd", "momentum": 0.0}
+    rules = {
+        "persistent": True,
+        "learning_rate": 1e-4,
+        "centered": False,
+        "optimizer": "sgd",
+        "momentum": 0.0,
+    }
     made = RBM(n_units, visible="bernoulli", device="cpu", random_state=0, **rules, **own)
     title = f"RBM, {n_visible}-{n_units}, {len(X)} rows, batch {n}"
     return Work(title, lambda: made.fit(X), n_steps, products)
