@@ -29,6 +29,8 @@ _BLOCK = 16 * 2**20
 class DenseRows:
     """Rows held as one tensor on the device."""
 
+    is_resident = True  # batches are taken without the host
+
     def __init__(self, tensor, has_gaps=False):
         self.tensor, self.has_gaps, self._buffers = tensor, has_gaps, {}
         self.place, self.n_columns = place_of(tensor), tensor.shape[1]
@@ -55,6 +57,8 @@ class StreamedRows:
     """Rows of an array or CSR matrix, read and standardised, (x - shift) / scale, batch by
     batch.
     """
+
+    is_resident = False
 
     def __init__(self, array, shift, scale, *, dtype, device, has_gaps=False):
         self.array, self.shift, self.scale, self.has_gaps = array, shift, scale, has_gaps
