@@ -22,6 +22,8 @@ def _cuda_graph(function: Function, generator: torch.Generator) -> Function:
     # Other threads may use the device meanwhile.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = function()
+    # The generator's place was set on the recording's own stream, and replays read it on another.
+    torch.cuda.synchronize(generator.device)
 
     def replay():
         graph.replay()
