@@ -284,7 +284,7 @@ def train(run: Run) -> Training:
         return objective.gradient(theta, x, run.generator, gradient, weight)
 
     if run.is_replayed:
-        gradient_at = Replayed(gradient_at, run.generator)
+        gradient_at = Replayed(gradient_at, [run.generator])
 
     def step(batch, progress):
         value = gradient_at(batch)
