@@ -14,6 +14,7 @@ import torch
 _FEWEST_STEPS = 50
 
 Function = Callable[[], Any]
+Recorder = Callable[[Function, Sequence[torch.Generator]], Function]
 
 
 def _cuda_graph(function: Function, generators: Sequence[torch.Generator]) -> Function:
@@ -35,9 +36,7 @@ def _cuda_graph(function: Function, generators: Sequence[torch.Generator]) -> Fu
 
 # How a function is recorded, by the type of its device: what is returned does the same operations
 # on the same tensors, and returns what the function did.
-RECORDERS: dict[str, Callable[[Function, Sequence[torch.Generator]], Function]] = {
-    "cuda": _cuda_graph
-}
+RECORDERS: dict[str, Recorder] = {"cuda": _cuda_graph}
 
 
 class Replayed:
