@@ -520,7 +520,7 @@ FAULTS = [
     ),
     _validation(
         "weights are not made to mean 1",
-        "return weight * (positive.sum() / weight.sum())",
+        "return weight * (np.count_nonzero(weight) / weight.sum())",
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
