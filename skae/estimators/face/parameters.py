@@ -206,7 +206,8 @@ def validate_parameters(model: BaseEstimator) -> None:
 
     Defaults are legal: a fit looks only at those that are not.
     """
-    defaults = _defaults(type(model))
+    cls: Any = type(model)
+    defaults = _defaults(cls)
     parameters = {name: getattr(model, name) for name in model._parameter_constraints}
     parameters = {name: v for name, v in parameters.items() if v is not defaults.get(name)}
     for name, given in parameters.items():
@@ -218,14 +219,14 @@ def validate_parameters(model: BaseEstimator) -> None:
                 raise ValueError(
                     f"{place}={part!r} is a class: pass an instance of it, {part.__name__}()."
                 )
-    class_name = type(model).__name__
-    validate_parameter_constraints(model._parameter_constraints, parameters, class_name)
-    for name in _real_parameters(type(model)) & parameters.keys():
-        given = parameters[name]
+    validate_parameter_constraints(model._parameter_constraints, parameters, cls.__name__)
+    for name, given in parameters.items():
+        if name not in _real_parameters(cls):
+            continue
         parts = given if isinstance(given, list | tuple | np.ndarray) else [given]
         if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
             raise ValueError(
-                f"The {name!r} parameter of {class_name} must be finite and at most "
+                f"The {name!r} parameter of {cls.__name__} must be finite and at most "
                 f"{_LARGEST:g}. Got {given!r} instead."
             )
 
@@ -237,11 +238,11 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 @functools.cache
-def _real_parameters(cls: type) -> set[str]:
+def _real_parameters(cls: Any) -> set[str]:
     """Names of the parameters that may be real numbers, of a class."""
     return {
         name
-        for name, constraints in cls._parameter_constraints.items()  # type: ignore[attr-defined]
+        for name, constraints in cls._parameter_constraints.items()
         if any(isinstance(c, Interval) and c.type is Real for c in constraints)
     }
 
