@@ -847,15 +847,15 @@ def single_site(machine, generator):
 
 def test_a_sampler_of_ones_own(monkeypatch):
     model, _ = machine("bernoulli", n_visible=6, n_hidden=4)
-    settings = {"n_chains": 20_000, "burn_in": 60, "random_state": 1}
-    samples = model.sample(20_000, method=single_site, **settings)
+    settings = {"n_chains": 10_000, "burn_in": 60, "random_state": 1}
+    samples = model.sample(10_000, method=single_site, **settings)
     # Another way to the same law, in the same loop.
     assert p_value(frequencies(samples), law_of(model, 6)) > 1e-3
     with pytest.raises(ValueError, match="method='single_site' must be one of"):
         model.sample(method="single_site")
     monkeypatch.setitem(SAMPLERS, "single_site", single_site)
     # Once registered it has a name.
-    assert_array_equal(model.sample(20_000, method="single_site", **settings), samples)
+    assert_array_equal(model.sample(10_000, method="single_site", **settings), samples)
 
 
 def test_a_sampler_of_ones_own_is_watched():
