@@ -5,6 +5,7 @@ What checks data and weights is tested itself; each estimator is tested to call 
 
 import datetime
 import functools
+import inspect
 import itertools
 import pickle
 import warnings
@@ -41,6 +42,7 @@ from skae._validation import (
     check_rows,
     check_weights,
     make_generator,
+    validate_parameter_constraints,
 )
 from skae.estimators.face.columns import describe_columns
 
@@ -591,6 +593,16 @@ def test_impossible_parameters(case):
         for value in values if case.takes(name) else ():
             model = case.make(**{name: value})
             assert_refused(model, case.X, rf"(?s){name}", y=case.y)
+
+
+@each_case
+def test_defaults_are_legal(case):
+    # A fit does not look at them.
+    parameters = inspect.signature(case.cls).parameters
+    defaults = {
+        name: one.default for name, one in parameters.items() if one.default is not one.empty
+    }
+    validate_parameter_constraints(case.cls._parameter_constraints, defaults, str(case))
 
 
 @each_case
