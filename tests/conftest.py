@@ -76,6 +76,19 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each process a half of the tests in their order, and the idle one a half of the rest.
+
+    What a module's tests share is then made once, by the one process that has them all.
+    """
+    if config.getoption("dist") == "load":  # what ``-n 2`` means, unless another is asked for
+        from xdist.scheduler import WorkStealingScheduling
+
+        return WorkStealingScheduling(config, log)
+    return None
+
+
 @pytest.fixture(autouse=True)
 def no_entropy(request, monkeypatch):
     """Let ``random_state=None`` take the seeds 2000, 2001, ... in each test.

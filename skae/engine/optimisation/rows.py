@@ -304,6 +304,14 @@ def _summarize_csr(array, row_weight):
         return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum, n_missing)
 
 
+def varies(array):
+    """Whether any column of an array or CSR matrix has two values, NaN not counted."""
+    if sparse.issparse(array):
+        summary = summarize_columns(array)
+        return bool((summary.minimum < summary.maximum).any())
+    return bool((np.fmin.reduce(array, 0) < np.fmax.reduce(array, 0)).any())
+
+
 def block_bounds(n_rows, n_columns):
     """(start, stop) of successive blocks of rows of about 16 MiB in float64."""
     step = max(1, _BLOCK // (8 * max(1, n_columns)))

@@ -74,12 +74,12 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     >>> from sklearn.datasets import load_digits
     >>> from skae import DeepBoltzmannMachine
     >>> X = load_digits().data > 7
-    >>> dbm = DeepBoltzmannMachine((32, 16), max_iter=10, random_state=0).fit(X)
+    >>> dbm = DeepBoltzmannMachine((32, 16), max_iter=5, random_state=0).fit(X[:600])
     >>> dbm.transform(X).shape
     (1797, 16)
     >>> dbm.sample(5).shape
     (5, 64)
-    >>> bound = dbm.score(X, log_partition=dbm.log_partition_function(n_temperatures=500))
+    >>> bound = dbm.score(X, log_partition=dbm.log_partition_function(n_temperatures=200))
     """
 
     layer_sizes: Sequence[int] | int = parameter(

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 import numpy as np
 
 from skae._documentation import complete, entries, joined, public_functions, sections
-from skae._validation import Interval, Registered
+from skae._validation import Interval, Registered, validate_parameter_constraints
 from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -202,9 +202,16 @@ def check_function(name: str, function, arguments: Sequence[str], returned: str)
 
 
 def validate_parameters(model: BaseEstimator) -> None:
-    """Raise a ValueError where a parameter is illegal, a class, or no number of float32."""
-    for name in model._parameter_constraints:
-        given, places = getattr(model, name), {}
+    """Raise a ValueError where a parameter is illegal, a class, or no number of float32.
+
+    Defaults are legal: a fit looks only at those that are not.
+    """
+    cls: Any = type(model)
+    defaults = _defaults(cls)
+    parameters = {name: getattr(model, name) for name in model._parameter_constraints}
+    parameters = {name: v for name, v in parameters.items() if v is not defaults.get(name)}
+    for name, given in parameters.items():
+        places = {}
         if isinstance(given, list | tuple):
             places = {f"{name}[{number}]": part for number, part in enumerate(given)}
         for place, part in {name: given, **places}.items():
@@ -212,25 +219,32 @@ def validate_parameters(model: BaseEstimator) -> None:
                 raise ValueError(
                     f"{place}={part!r} is a class: pass an instance of it, {part.__name__}()."
                 )
-    BaseEstimator._validate_params(model)
-    for name in _real_parameters(type(model)):  # type: ignore[arg-type]
-        given = getattr(model, name)
+    validate_parameter_constraints(model._parameter_constraints, parameters, cls.__name__)
+    for name, given in parameters.items():
+        if name not in _real_parameters(cls):
+            continue
         parts = given if isinstance(given, list | tuple | np.ndarray) else [given]
         if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
             raise ValueError(
-                f"The {name!r} parameter of {type(model).__name__} must be finite and at most "
+                f"The {name!r} parameter of {cls.__name__} must be finite and at most "
                 f"{_LARGEST:g}. Got {given!r} instead."
             )
 
 
 @functools.cache
-def _real_parameters(cls: type[BaseEstimator]) -> list[str]:
+def _defaults(cls: type) -> dict[str, Any]:
+    """The defaults of a class's parameters, by their names."""
+    return {name: one.default for name, one in inspect.signature(cls).parameters.items()}
+
+
+@functools.cache
+def _real_parameters(cls: Any) -> set[str]:
     """Names of the parameters that may be real numbers, of a class."""
-    return [
+    return {
         name
         for name, constraints in cls._parameter_constraints.items()
         if any(isinstance(c, Interval) and c.type is Real for c in constraints)
-    ]
+    }
 
 
 def get_nested_params(model: BaseEstimator, deep: bool) -> dict:
