@@ -20,7 +20,7 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.density import densities, models, sampling
-from skae.estimators.face.layer_sizes import checked_sizes, sizes_of_layers
+from skae.estimators.face.layer_sizes import checked_sizes
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
@@ -277,13 +277,13 @@ class AutoEncoder(Transformer):
     def _model(self, place):
         sizes = (
             len(self.columns_.mean),
-            *sizes_of_layers(self.hidden_layer_sizes),
-            self.n_components,
+            *checked_sizes("hidden_layer_sizes", self.hidden_layer_sizes, may_be_empty=True),
+            int(self.n_components),
         )
         linear = self.decoder == "linear"
         potential, told = self.parametrization == "energy", bool(self.level_as_input)
         tied = self.tied_weights and not (linear and len(sizes) > 2) and not told
-        network = Network(tuple(map(int, sizes)), self.activation, tied, linear, potential, told)
+        network = Network(sizes, self.activation, tied, linear, potential, told)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)
