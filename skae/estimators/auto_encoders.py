@@ -282,6 +282,8 @@ class AutoEncoder(Transformer):
         )
         linear = self.decoder == "linear"
         potential, told = self.parametrization == "energy", bool(self.level_as_input)
+        if told:
+            models.check_noise(self)  # which may have changed since `fit`
         tied = self.tied_weights and not (linear and len(sizes) > 2) and not told
         network = Network(sizes, self.activation, tied, linear, potential, told)
         units = self.columns_.units(place.device)

@@ -914,6 +914,12 @@ def test_sizes_that_are_none_after_a_fit_are_named(name):
                 case.output(model)
 
 
+def test_a_level_to_be_told_that_there_is_none_of_after_a_fit(X):
+    model = AutoEncoder(3, max_iter=1, random_state=0).fit(X).set_params(level_as_input=True)
+    with pytest.raises(ValueError, match="level_as_input=True is for corruption='gaussian'"):
+        model.reconstruct(X)
+
+
 @each_case
 def test_parameters_are_set_all_or_none(case):
     model = case.make()

@@ -32,6 +32,7 @@ from skae.estimators.boltzmann.machines import (
     sampling,
 )
 from skae.estimators.density.fixed import fixed_rows
+from skae.estimators.face.grids import is_binary
 from skae.estimators.face.parameters import document_methods
 
 # After fewer steps than this, nothing can be told of how chains move.
@@ -119,6 +120,7 @@ class BoltzmannSampling:
         fixed : dict or array-like of shape (n_features,) or (n_rows, n_features), default=None
             Values that columns are to have, samples given these: a dict from columns to values, or
             rows with NaN where nothing is fixed, one for all chains or one for each, in turn.
+            They are in the range and on the grid of the column, such as whole numbers.
 
         Returns
         -------
@@ -242,13 +244,18 @@ def _report_swaps(swap_rates, n_temperatures) -> str | None:
 def _given_rows(model, fixed, n_samples) -> np.ndarray:
     """Rows as encoded, NaN in columns that are free; a ValueError for what cannot be fixed."""
     twin, columns = copy.copy(model), model.columns_
-    least, most = columns.minimum.copy(), columns.maximum.copy()
+    least, most, grid = columns.minimum.copy(), columns.maximum.copy(), list(columns.grid)
+    binary = is_binary(grid)
     for name, own in columns.parts:
         if UNITS[name].domain is not None:
             # A machine knows of all states, also those that no training row was in.
-            least[own], most[own] = UNITS[name].domain
+            least[own], most[own] = ends = UNITS[name].domain
+            for column in own:
+                grid[column] = np.array(ends, dtype=float) if binary[column] else None
     # Of rows with gaps, as of a loss, categories may be unknown.
-    twin.columns_ = columns.replaced(parameter="loss", minimum=least, maximum=most)
+    twin.columns_ = columns.replaced(
+        parameter="loss", minimum=least, maximum=most, grid=tuple(grid)
+    )
     twin._accepts_gaps = True
     rows = fixed_rows(twin, fixed)
     if len(rows) > n_samples:

@@ -115,6 +115,7 @@ def sample(
     fixed : dict or array-like of shape (n_features,) or (n_rows, n_features), default=None
         Values that columns are to have, samples given these: a dict from columns to values, or rows
         with NaN where nothing is fixed, one for all chains or one for each.
+        They are in the range and on the grid of the column, such as whole numbers.
     return_means : bool, default=False
         Whether to return the means from which the last step drew: the same rows without the noise
         of each column, as images are shown.
