@@ -32,6 +32,7 @@ from skae.estimators.boltzmann.machines import (
     sampling,
 )
 from skae.estimators.density.fixed import fixed_rows
+from skae.estimators.density.sampling import outside_of_range
 from skae.estimators.face.grids import is_binary
 from skae.estimators.face.parameters import document_methods
 
@@ -75,7 +76,7 @@ class BoltzmannSampling:
                 schedule = Schedule(burn_in=n_steps)
                 run = run_chains(step, state, schedule, keep=lambda s: machine.columns(s[0]))
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
-        return self._decoded(result)
+        return self._decoded(self.columns_.settled(result))
 
     def sample(
         self,
@@ -132,7 +133,8 @@ class BoltzmannSampling:
         -----
         ConvergenceWarning
             If chains never left the states they started in; if neighbouring temperatures
-            hardly ever swap states.
+            hardly ever swap states; if real columns of many samples are far outside of the range of
+            the training rows.
         """
         check_is_fitted(self)
         for name, value, least in (
@@ -195,10 +197,13 @@ class BoltzmannSampling:
             trouble = _report_swaps(chains.step.swap_rates, n_temperatures)
         else:
             trouble = report_stuck(~run.moved, chains.watched(run.state), "chains", n_chains)
-        if trouble is not None and schedule.n_steps >= _TIME_TO_MOVE:
-            warn(f"{name}: {trouble}", ConvergenceWarning)
+        if schedule.n_steps < _TIME_TO_MOVE:
+            trouble = None
         samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
-        return self._decoded(samples.cpu().numpy())
+        trouble = _report_range(self.columns_, samples) or trouble
+        if trouble is not None:
+            warn(f"{name}: {trouble}", ConvergenceWarning)
+        return self._decoded(self.columns_.settled(samples.cpu().numpy()))
 
     log_partition_function = likelihoods.log_partition_function
     annealed_likelihood = likelihoods.annealed_likelihood
@@ -238,6 +243,23 @@ def _report_swaps(swap_rates, n_temperatures) -> str | None:
         f"neighbouring temperatures swap states in {rate:.1%} of the steps only, so the cold "
         "chains hardly profit from the hot ones. Use more n_temperatures (now "
         f"{n_temperatures})."
+    )
+
+
+def _report_range(columns, samples) -> str | None:
+    """What to tell of samples whose real columns have left the range of the training rows."""
+    place = place_of(samples)
+    low, high = (place.tensor(columns.standardized(end)) for end in ("minimum", "maximum"))
+    varies = low < high
+    if not bool(varies.any()):
+        return None
+    ends = low[varies], high[varies]
+    trouble = outside_of_range(samples[:, varies], *ends, torch.ones_like(ends[0]))
+    if trouble is None:
+        return None
+    return (
+        f"{trouble}, where the energy falls without end. Fit with a smaller learning_rate, more "
+        "weight_decay or persistent=True, whose chains find such places and raise their energy."
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from skae._validation import check_rows, column_names
 from skae.estimators.face.grids import on_grid
-from skae.frames.columns import read_columns
+from skae.frames.columns import Cells, read_columns
 
 # Values of a column that a message names, at most.
 _NAMED = 20
@@ -17,7 +17,7 @@ def fixed_rows(model, fixed) -> np.ndarray:
     ValueError for columns that are none, and for values that no sample has in a column: outside of
     its range, or off its grid.
     """
-    cells = {}
+    cells: dict[int, Cells] = {}
     if isinstance(fixed, dict):
         rows = _of_dict(model, fixed, cells)
     else:
