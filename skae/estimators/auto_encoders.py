@@ -90,9 +90,10 @@ class AutoEncoder(Transformer):
         doc="""Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
         {summaries}
-        - "auto": column by column. Columns of the values 0 and 1 are "bernoulli", and those
-          that together are one one-hot variable are "multinomial": told by the data, where
-          columns side by side sum to 1 in every row, or by names such as those that
+        - "auto": column by column. Columns of the values 0 and 1 are "bernoulli" (but among
+          amounts, those that are 1 in few rows are amounts, too), and those that together
+          are one one-hot variable are "multinomial": told by the data, where columns side by side
+          sum to 1 in every row, or by names such as those that
           :class:`~sklearn.preprocessing.OneHotEncoder` gives. All other columns are
           "gaussian"; "bernoulli" if all of them lie in [0, 1] and a tenth of their entries or
           more are exactly 0 or 1, as in images and texts.
