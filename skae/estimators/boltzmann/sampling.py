@@ -197,12 +197,13 @@ class BoltzmannSampling:
             trouble = _report_swaps(chains.step.swap_rates, n_temperatures)
         else:
             trouble = report_stuck(~run.moved, chains.watched(run.state), "chains", n_chains)
-        if schedule.n_steps < _TIME_TO_MOVE:
-            trouble = None
         samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
-        trouble = _report_range(self.columns_, samples) or trouble
-        if trouble is not None:
-            warn(f"{name}: {trouble}", ConvergenceWarning)
+        told = [
+            trouble if schedule.n_steps >= _TIME_TO_MOVE else None,
+            _report_range(self.columns_, samples),
+        ]
+        if any(told):
+            warn(f"{name}: {' '.join(filter(None, told))}", ConvergenceWarning)
         return self._decoded(self.columns_.settled(samples.cpu().numpy()))
 
     log_partition_function = likelihoods.log_partition_function
