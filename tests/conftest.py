@@ -12,6 +12,7 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
+from elsewhere import accelerator
 from sklearn.datasets import load_digits
 
 from skae.engine.optimisation.parameters import Parameters
@@ -33,6 +34,21 @@ def pytest_addoption(parser):
         metavar="K",
         help="Add 1000 K to every seed of torch's generators: what is claimed holds for all K.",
     )
+    parser.addoption(
+        "--elsewhere",
+        action="store_true",
+        help="Pretend that there is a CUDA device, and check the place of every tensor.",
+    )
+
+
+@pytest.fixture(autouse=True)
+def pretended_accelerator(request):
+    """With ``--elsewhere``, ``device="auto"`` finds one."""
+    if not request.config.getoption("elsewhere"):
+        yield
+        return
+    with accelerator():
+        yield
 
 
 def pytest_configure(config):

@@ -64,6 +64,7 @@ def squared_norm(matrix: torch.Tensor) -> torch.Tensor:
 class WeightDecay:
     """weight / 2 * sum of squared weights (biases are free)."""
 
+    is_replayable = True
     numbers = ("weight",)
 
     def __init__(self, weight: float):
@@ -93,6 +94,7 @@ class CodeL1:
 
     name = "l1"
     summary = "the sum of absolute values of the code"
+    is_replayable = True
     numbers = ("weight",)
 
     def __init__(self, weight: float, target: float = 0.0):
@@ -120,6 +122,7 @@ class CodeKL:
     name = "kl"
     summary = "drives each unit's mean activity to ``sparsity_target``; for codes in (0, 1)"
     code_range = (0.0, 1.0)
+    is_replayable = True
     numbers = ("weight", "target")
 
     def __init__(self, weight: float, target: float):
@@ -167,6 +170,7 @@ class Contraction:
 
     name = "encoder"
     summary = "dh/dx, the code's"
+    is_replayable = True
     numbers = ("weight",)
 
     def __init__(self, weight: float):

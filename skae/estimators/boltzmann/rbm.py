@@ -311,7 +311,7 @@ class RBM(BoltzmannSampling, Transformer):
         return mean_score(self.score_samples(X, log_partition=log_partition), sample_weight)
 
     def _model(self, place):
-        units, bias = self._visible, base_bias(self.columns_, place)
+        units, bias = self.columns_.units(place.device), base_bias(self.columns_, place)
         shift, scale = self.columns_.standardization(place)
         return boltzmann_machine(
             units,

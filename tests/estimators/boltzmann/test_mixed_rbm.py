@@ -114,7 +114,7 @@ def test_it_learns_what_columns_say_of_each_other():
     }
     means = torch.tensor(independent.columns_.standardized("mean"))
     bias = machine.units.bias_for_mean(means.to(machine.theta.flat))
-    independent.weights_["visible_bias_0"] = bias.numpy()
+    independent.weights_["visible_bias_0"] = bias.cpu().numpy()
     # The pseudo-likelihood of new rows has risen by nats, far above that of independence ...
     assert model.score(test) > independent.score(test) + 1.5
     assert model.loss_curve_[-1] < model.loss_curve_[0] - 1.0
@@ -157,7 +157,7 @@ def test_some_variables_stand_for_all(fitted, table):
     terms = [
         machine.conditional_log_likelihood(x, machine.hidden_input(x), n.view(1)) for n in number
     ]
-    estimate = 2.5 * sum(terms).double().numpy()
+    estimate = 2.5 * sum(terms).double().cpu().numpy()
     constant = some.score_samples(table) - estimate
     log_derivative = fitted.encoding_.log_derivative(fitted.encoding_.encode(table))
     volume = np.log(fitted.columns_.scale).sum()
