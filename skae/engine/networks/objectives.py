@@ -21,6 +21,7 @@ from skae.engine.networks.levels import OwnColumn, told_of
 from skae.engine.networks.penalties import checked_value
 from skae.engine.networks.side_by_side import Reconstructions
 from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.replay import says_replayable
 from skae.engine.optimisation.training import Objective, gradient_by_autograd
 
 
@@ -86,6 +87,12 @@ class Reconstruction(Objective):
                 self.noise_key = key_of(corruption), key_of(fill)
         self._chain = AffineChain([map for maps in affine_chains(network) for map in maps])
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
+
+    @property
+    def is_replayable(self):
+        """Whether `gradient` can be recorded: gaps are looked for on the host."""
+        plain = self.has_closed_form and not (self.has_gaps or self.walkback or self.network.told)
+        return plain and all(map(says_replayable, (self.corruption, *self.penalties)))
 
     def value(self, theta, x, generator, row_weight=None):
         """The criterion on one batch; the generator is of the corruption and the penalties'

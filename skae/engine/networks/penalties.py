@@ -65,6 +65,7 @@ def squared_norm(matrix: torch.Tensor) -> torch.Tensor:
 class WeightDecay:
     """weight / 2 * sum of squared weights (biases are free)."""
 
+    is_replayable = True
     numbers = ("weight",)
     any_depth = True
 
@@ -95,6 +96,7 @@ class CodeL1:
 
     name = "l1"
     summary = "the sum of absolute values of the code"
+    is_replayable = True
     numbers = ("weight",)
     any_depth = True
 
@@ -123,6 +125,7 @@ class CodeKL:
     name = "kl"
     summary = "drives each unit's mean activity to ``sparsity_target``; for codes in (0, 1)"
     code_range = (0.0, 1.0)
+    is_replayable = True
     numbers = ("weight", "target")
     any_depth = True
 
@@ -171,6 +174,7 @@ class Contraction:
 
     name = "encoder"
     summary = "dh/dx, the code's"
+    is_replayable = True
     numbers = ("weight",)
     any_depth = True
 
@@ -325,9 +329,10 @@ def check_penalties(penalties: Sequence, code_range: tuple[float, float]) -> Non
     for penalty in penalties:
         weight = getattr(penalty, "weight", None)
         try:
-            inspect.signature(getattr(penalty, "value", None)).bind(None, None)  # type: ignore
-            if hasattr(penalty, "add_gradient_"):
-                inspect.signature(penalty.add_gradient_).bind(None, None, None)
+            if type(penalty).__module__ != __name__:  # those here are right
+                inspect.signature(getattr(penalty, "value", None)).bind(None, None)  # type: ignore
+                if hasattr(penalty, "add_gradient_"):
+                    inspect.signature(penalty.add_gradient_).bind(None, None, None)
             if not isinstance(weight, Real) or not math.isfinite(weight):
                 raise TypeError(f"Its weight is {weight!r}.")
         except (TypeError, ValueError) as error:

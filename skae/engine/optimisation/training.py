@@ -17,6 +17,7 @@ import torch
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.parameters import Parameters, Registry
+from skae.engine.optimisation.replay import Replayed, is_worth_recording
 from skae.engine.optimisation.threads import StepThreads
 from skae.engine.optimisation.watching import Epoch, Watch
 
@@ -88,7 +89,10 @@ class Objective:
     - ``baseline``: a criterion up to which training has not exploded, however good its start;
     - ``state``, tensors or numbers by name: what carries over from one training to the next;
     - ``is_repeatable``: whether a step leaves no trace but in the parameters and the generator, so
-      that it can be made twice from one start.
+      that it can be made twice from one start;
+    - ``is_replayable``: whether `gradient` is the same operations for all batches of one length, on
+      tensors that stay where they are, so that it can be recorded once: it makes no tensor from
+      the host's numbers and reads none there. See `skae.engine.optimisation.replay`.
 
     Of several of one ``likeness``, unless it is None, ``side_by_side`` makes one; those of one
     ``closeness`` are neighbours there. ``noise_key`` tells which see the same noise, given the same
@@ -106,6 +110,7 @@ class Objective:
     baseline = -math.inf
     is_repeatable = False
     has_gaps = False
+    is_replayable = False
     likeness: Hashable | None = None
     closeness: Hashable | None = None
     noise_key: Hashable | None = None
@@ -244,6 +249,15 @@ class Run:
         n_rows, n_columns = len(self.data.index), self.data.rows.n_columns
         return epochs_for(n_rows, n_columns, self.settings.batch_size)
 
+    @property
+    def is_replayed(self) -> bool:
+        """Whether gradients are recorded once and replayed."""
+        if not (self.objective.is_replayable and self.data.rows.is_resident):
+            return False
+        # Batches have two lengths at most.
+        n_steps = self.n_batches * self.max_iter // 2
+        return is_worth_recording(self.theta.flat.device, n_steps)
+
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""
         index = self.data.index.to(self.theta.flat.device)
@@ -271,9 +285,15 @@ def train(run: Run) -> Training:
     watch = Watch(run)
     largest_product = theta.flat.numel() * math.ceil(len(data.index) / n_batches)
 
-    def step(batch, progress):
+    def gradient_at(batch):
         x, weight = data.batch(batch)
-        value = objective.gradient(theta, x, run.generator, gradient, weight)
+        return objective.gradient(theta, x, run.generator, gradient, weight)
+
+    if run.is_replayed:
+        gradient_at = Replayed(gradient_at, [run.generator])
+
+    def step(batch, progress):
+        value = gradient_at(batch)
         rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
         optimizer.update_(theta.flat, gradient.flat, run.state, rate)
         if run.project is not None:
