@@ -23,6 +23,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils import get_tags
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skae import (
     RBM,
@@ -42,7 +43,6 @@ from skae._validation import (
     check_rows,
     check_weights,
     make_generator,
-    validate_parameter_constraints,
 )
 from skae.estimators.face.columns import describe_columns
 
@@ -598,7 +598,7 @@ def test_impossible_parameters(case):
 
 @each_case
 def test_defaults_are_legal(case):
-    # A fit does not look at them.
+    # A fit that has them does not look at them once more.
     parameters = inspect.signature(case.cls).parameters
     defaults = {
         name: one.default for name, one in parameters.items() if one.default is not one.empty

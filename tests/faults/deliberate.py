@@ -553,8 +553,8 @@ FAULTS = [
     ),
     _outcomes(
         "what a user has set is not checked",
-        "if v is not defaults.get(name)}",
-        "if v is defaults.get(name)}",
+        "if value is not legal.get(n, _UNKNOWN)}",
+        "if value is legal.get(n, _UNKNOWN)}",
         f"{_FACE}/test_bad_input.py::test_impossible_parameters",
     ),
     _outcomes(
