@@ -1,5 +1,6 @@
 """Criteria of several auto-encoders of one shape as one: tensors have one axis more, the first."""
 
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from skae.engine.networks.forward import Forward
 from skae.engine.networks.gaps import missing_constant
 from skae.engine.networks.layers import AffineChain, affine_chains
-from skae.engine.networks.penalties import together
+from skae.engine.networks.penalties import of_some, together
 from skae.engine.networks.products import affine
 from skae.engine.optimisation.parameters import Parameters
 
@@ -28,7 +29,19 @@ class Inputs(NamedTuple):
     missing: torch.Tensor | None = None
 
 
-class Reconstructions:
+def joint_inputs(objective: Any, x, generator, row_weight=None) -> Inputs:
+    """What a step of one `Reconstruction` sees of a batch."""
+    noisy, x, mask, column_weight, row_weight = objective.inputs(None, x, generator, row_weight)
+    missing = None
+    if mask is not None:
+        seen = mask.to(x.dtype)
+        column_weight = seen if column_weight is None else column_weight.mul_(seen)
+        missing = missing_constant(objective.units, mask, x.dtype)
+        missing = missing if isinstance(missing, torch.Tensor) else None
+    return Inputs(noisy, x, column_weight, row_weight, missing)
+
+
+class JointReconstruction:
     """The criteria of `Reconstruction` of several networks of one shape, which differ in their
     parameters, their rows and the weights of their penalties; these are for one layer.
 
@@ -37,33 +50,25 @@ class Reconstructions:
 
     def __init__(self, objectives: list[Any], like: torch.Tensor):
         first = objectives[0]
-        self.network = first.network
-        # Units of neighbours whose columns are alike, and where these end.
-        self.units: list[tuple[Any, int]] = []
-        for number, objective in enumerate(objectives, start=1):
-            if self.units and self.units[-1][0].likeness == objective.units.likeness:
-                self.units[-1] = self.units[-1][0], number
-            else:
-                self.units.append((objective.units, number))
+        self.network, self.all_units = first.network, [each.units for each in objectives]
         kinds = zip(*(objective.penalties for objective in objectives), strict=True)
         self.penalties = [together(penalties, like) for penalties in kinds]
         self.chain = None
         if self.network.depth > 1:
             self.chain = AffineChain([map for maps in affine_chains(self.network) for map in maps])
-        constants = [float(objective.units.constant) for objective in objectives]
+        constants = [float(units.constant) for units in self.all_units]
         self.constant = torch.tensor(constants, dtype=like.dtype, device=like.device)
+        self.units = _neighbours(self.all_units)
 
-    @staticmethod
-    def inputs(objective: Any, x, generator, row_weight=None) -> Inputs:
-        """What the steps of one of them see of a batch."""
-        noisy, x, mask, column_weight, row_weight = objective.inputs(None, x, generator, row_weight)
-        missing = None
-        if mask is not None:
-            seen = mask.to(x.dtype)
-            column_weight = seen if column_weight is None else column_weight.mul_(seen)
-            missing = missing_constant(objective.units, mask, x.dtype)
-            missing = missing if isinstance(missing, torch.Tensor) else None
-        return Inputs(noisy, x, column_weight, row_weight, missing)
+    def of(self, places: list[int]) -> "JointReconstruction":
+        """The criteria of some of the networks."""
+        some = copy(self)
+        some.all_units = [self.all_units[place] for place in places]
+        some.units, some.constant = _neighbours(some.all_units), self.constant[places]
+        some.penalties = [of_some(penalty, places) for penalty in self.penalties]
+        if self.chain is not None:
+            some.chain = AffineChain(self.chain.maps)  # its buffers are of so many networks
+        return some
 
     def criterion(self, theta: Parameters, inputs: Inputs) -> torch.Tensor:
         """The criterion of each, of shape (n_models,)."""
@@ -137,3 +142,14 @@ class Reconstructions:
     def _seen(self, inputs, code, output, **parts):
         own = self.network, None, inputs.noisy, inputs.row_weight, None, [code], (), output
         return Forward(*own, **parts)
+
+
+def _neighbours(all_units):
+    """Units of neighbours whose columns are alike, and where these end."""
+    found: list[tuple[Any, int]] = []
+    for number, units in enumerate(all_units, start=1):
+        if found and found[-1][0].likeness == units.likeness:
+            found[-1] = found[-1][0], number
+        else:
+            found.append((units, number))
+    return found

@@ -2,7 +2,7 @@
 
 Whoever fits many models, a search or an ensemble, does more than train: rows are split, scaled and
 checked before, codes are made and scored after. All of that stays as it is. Each fit runs in a
-thread of its own, and `Meeting.train`, which takes the place of training in these threads, waits
+thread of its own, and `Rendezvous.train`, which takes the place of training in these threads, waits
 until all others have come to a training, too, or have ended. Then those of one shape are trained as
 one, and those that are the same once.
 
@@ -17,19 +17,20 @@ from typing import Any
 
 import torch
 
+from skae.engine.joint.training import likeness, train_jointly
 from skae.engine.optimisation.models import Fitted, Task, fit_alone, trainer
-from skae.engine.optimisation.together import digest, fingerprint, likeness, train_together
-from skae.engine.optimisation.training import Run
+from skae.engine.optimisation.rows import digest
+from skae.engine.optimisation.runs import Run
 
-# How trainings end that `Meeting.end` ends.
+# How trainings end that `Rendezvous.end` ends.
 _CUT_SHORT = ("interrupted", "stopped")
 
 
-class MeetingEndedError(Exception):
-    """The meeting was ended from outside, by Ctrl-C, before a fit had come to its end."""
+class RendezvousEndedError(Exception):
+    """The rendezvous was ended from outside, by Ctrl-C, before a fit had come to its end."""
 
 
-class Meeting:
+class Rendezvous:
     """Where the fits of one search meet.
 
     Fits take part in rounds of at most ``size``: those of a round have all ended before the next
@@ -88,7 +89,7 @@ class Meeting:
     def train(self, number: int, task: Task) -> Fitted:
         """Wait for the others, and train with those that are alike.
 
-        Raises what the training raised, and a MeetingEndedError after `end`.
+        Raises what the training raised, and a RendezvousEndedError after `end`.
         """
         with self._changed:
             self._waiting[number] = task
@@ -108,7 +109,7 @@ class Meeting:
         if result is not None and not (self.is_ended and cut_short):
             return result
         self.unfinished.add(number)
-        raise MeetingEndedError("The search was stopped before this model was trained.")
+        raise RendezvousEndedError("The search was stopped before this model was trained.")
 
     def _take_turn(self):
         """Wait until fewer fits compute than may; the lock is held."""
@@ -159,7 +160,7 @@ def train_all(
         groups.setdefault((number,) if kind is None else kind, []).append(number)
     for members in groups.values():
         try:
-            trainings = train_together([runs[number] for number in members], is_stopped)
+            trainings = train_jointly([runs[number] for number in members], is_stopped)
             for number, training in zip(members, trainings, strict=True):
                 results[number] = tasks[number].fitted(runs[number], training)
         except Exception as error:
@@ -175,7 +176,7 @@ def train_all(
 def _identity(task):
     """What decides the result of a task, or a value of its own where that is not known."""
     data, model, start = task.data, task.model, task.start
-    rows = fingerprint(data)
+    rows = data.fingerprint
     if rows is None or task.listener is not None or start.state is not None:
         return object()
     identity = None if task.identity is None else task.identity()
