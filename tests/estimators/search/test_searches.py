@@ -374,7 +374,7 @@ def test_scikit_learn_contract():
 
 def test_warnings_point_to_the_line_that_searches(digits):
     search = BatchedGridSearchCV(
-        AutoEncoder(6, max_iter=12, n_iter_no_change=None, random_state=0),
+        AutoEncoder(6, max_iter=30, learning_rate=1e-4, random_state=0),
         {"contraction": [0.1, 0.2]}, cv=2,
     )  # fmt: skip
     with pytest.warns(ConvergenceWarning) as caught:
