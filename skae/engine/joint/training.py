@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -60,8 +61,7 @@ def train_jointly(
     order = _neighbours(runs)
     joint = JointTraining([runs[k] for k in order])
     # The size of one model decides: to wake threads at each call costs more than they gain.
-    product = runs[0].theta.flat.numel() * math.ceil(len(runs[0].data.index) / runs[0].n_batches)
-    with torch.no_grad(), suitable_threads(joint.theta.flat.device, product):
+    with torch.no_grad(), suitable_threads(joint.theta.flat.device, runs[0].largest_product):
         try:
             joint.begin()
             while joint.members and not is_stopped():
@@ -125,13 +125,14 @@ class JointTraining:
         """Make what steps need of those that go on."""
         self.members, self.objective = members, objective
         self.theta = Parameters(self.runs[0].theta.shapes, flat)
-        self.gradient = self.theta.empty_like()
+        self.gradient, self._buffers = self.theta.empty_like(), {}
         self.streams, self.stream_of = self._streams_of(members)
-        self.paces, start = [], 0
+        self.steps, start = [], 0
         for _, same in groupby((self.runs[member] for member in members), key=_pace):
-            same = list(same)
-            self.paces.append((same[0], start, start + len(same)))
-            start += len(same)
+            run, *others = same
+            stop = start + 1 + len(others)
+            self.steps.append((run, self._step_of(start, stop)))
+            start = stop
 
     def _streams_of(self, members):
         """The streams of some members, and which of them is that of each; None: each has its own.
@@ -183,22 +184,22 @@ class JointTraining:
                 stream.inputs(own[k], stream.generator)
                 for stream, own in zip(streams, batches, strict=True)
             ]
-            inputs = _spread(stacked(parts), self.stream_of)
+            inputs = _spread(stacked(parts), self.stream_of, self._buffers)
             total += self.objective.gradient(self.theta, inputs, self.gradient)
-            for run, start, stop in self.paces:
-                self._step(run, start, stop, (self.n_epochs + k / n_batches) / run.max_iter)
+            for run, step in self.steps:
+                settings, progress = run.settings, (self.n_epochs + k / n_batches) / run.max_iter
+                step(settings.learning_rate * SCHEDULES[settings.schedule](progress))
             self.n_steps += 1
         return (total / n_batches).tolist()
 
-    def _step(self, run, start, stop, progress):
-        """Move the parameters of neighbours that have one rule and one rate."""
-        settings, flat = run.settings, self.theta.flat
+    def _step_of(self, start, stop):
+        """What moves the parameters of neighbours that have one rule and one rate, by the rate."""
+        rule = self.runs[self.members[start]].settings.optimizer
         state = {slot: kept[start:stop].view(-1) for slot, kept in self.kept.items()}
-        if "step" in self.rule.slots:
-            state["step"] = self._count(flat)
-        rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
-        parts = flat[start:stop].view(-1), self.gradient.flat[start:stop].view(-1)
-        settings.optimizer.update_(*parts, state, rate)
+        if "step" in rule.slots:
+            state["step"] = self._count(self.theta.flat)
+        own = (part.flat[start:stop].view(-1) for part in (self.theta, self.gradient))
+        return partial(rule.update_, *own, state)
 
     def _count(self, like):
         return torch.tensor(float(self.n_steps), dtype=torch.float32, device=like.device)
@@ -265,14 +266,20 @@ class JointTraining:
         return (total / (sizes if stream_of is None else sizes[stream_of])).tolist()
 
 
-def _spread(inputs, stream_of):
-    """What each member sees, of what each stream has."""
+def _spread(inputs, stream_of, buffers=None):
+    """What each member sees, of what each stream has; in buffers, which are made where missing."""
     if stream_of is None:
         return inputs
     copies: dict[int, torch.Tensor] = {}
-    for tensor in inputs:
+    for name, tensor in zip(inputs._fields, inputs, strict=True):
         if tensor is not None and id(tensor) not in copies:
-            copies[id(tensor)] = tensor.index_select(0, stream_of)
+            out = None
+            if buffers is not None:
+                key = name, tensor.shape[1:]
+                if key not in buffers:
+                    buffers[key] = tensor.new_empty(len(stream_of), *tensor.shape[1:])
+                out = buffers[key]
+            copies[id(tensor)] = torch.index_select(tensor, 0, stream_of, out=out)
     return type(inputs)(*(None if tensor is None else copies[id(tensor)] for tensor in inputs))
 
 

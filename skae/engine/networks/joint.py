@@ -1,6 +1,7 @@
 """Criteria of several auto-encoders of one shape as one: tensors have one axis more, the first."""
 
 from copy import copy
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -59,10 +60,12 @@ class JointReconstruction:
         constants = [float(units.constant) for units in self.all_units]
         self.constant = torch.tensor(constants, dtype=like.dtype, device=like.device)
         self.units = _neighbours(self.all_units)
+        self._buffers: dict[int, dict[str, torch.Tensor]] = {}
 
     def of(self, places: list[int]) -> "JointReconstruction":
         """The criteria of some of the networks."""
         some = copy(self)
+        some._buffers = {}
         some.all_units = [self.all_units[place] for place in places]
         some.units, some.constant = _neighbours(some.all_units), self.constant[places]
         some.penalties = [of_some(penalty, places) for penalty in self.penalties]
@@ -89,32 +92,48 @@ class JointReconstruction:
             value, residual = self._value_and_residual(output, inputs)
             self.chain.backward_(theta, residual, out, scale)
             return value
-        code, output = self._forward(theta, noisy)
+        buffers = self._buffers_for(theta, noisy)
+        code, output = self._forward(theta, noisy, buffers)
         value, residual = self._value_and_residual(output, inputs)
         decoder = self.network.decoder_weight(theta, 0)
         # Products have memory of their own, where they are batched; ``out`` has them as parts.
-        product = torch.bmm(code.mT, residual)
+        product = torch.bmm(code.mT, residual, out=buffers["product"])
+        torch.mul(product, scale, out=self.network.decoder_weight(out, 0))
         torch.mul(residual.sum(1), scale, out=out["visible_bias_0"])
         slope = self.network.nonlinearity.slope(code)
-        delta = torch.bmm(residual, decoder.mT).mul_(slope)
-        for name in ("weight_0", "hidden_bias_0"):
-            out[name].zero_()
+        delta = torch.bmm(residual, decoder.mT, out=buffers["delta"]).mul_(slope)
         if not self.network.tied:
-            torch.mul(product, scale, out=self.network.decoder_weight(out, 0))
-            product.zero_()
-        forward = self._seen(inputs, code, output, slope=slope, delta=delta)
-        for penalty in self.penalties:
-            term = penalty.add_gradient_(theta, forward, out)
-            value.addcmul_(term, penalty.weight[:, 0])
-        out["weight_0"].add_(product.baddbmm_(delta.mT, noisy), alpha=scale)
+            out["weight_0"].zero_()
+        out["hidden_bias_0"].zero_()
+        if self.penalties:
+            fraction = buffers["fraction"] if inputs.row_weight is None else None
+            parts = {"slope": slope, "delta": delta, "row_fraction": fraction}
+            forward = self._seen(inputs, code, output, **parts)
+            for penalty in self.penalties:
+                term = penalty.add_gradient_(theta, forward, out)
+                value.addcmul_(term, penalty.weight[:, 0])
+        product = torch.bmm(delta.mT, noisy, out=buffers["product"])
+        out["weight_0"].add_(product, alpha=scale)
         out["hidden_bias_0"].add_(delta.sum(1), alpha=scale)
         return value
 
-    def _forward(self, theta, noisy):
-        code = affine(theta["hidden_bias_0"], noisy, theta["weight_0"].mT)
+    def _forward(self, theta, noisy, buffers=MappingProxyType({})):
+        into, out = buffers.get("code"), buffers.get("output")
+        code = affine(theta["hidden_bias_0"], noisy, theta["weight_0"].mT, into)
         code = self.network.nonlinearity.function_(code)
         decoder = self.network.decoder_weight(theta, 0)
-        return code, affine(theta["visible_bias_0"], code, decoder)
+        return code, affine(theta["visible_bias_0"], code, decoder, out)
+
+    def _buffers_for(self, theta, noisy):
+        # An epoch has batches of two sizes at most; their buffers are made once.
+        n_models, n = noisy.shape[:2]
+        if n not in self._buffers:
+            weight = theta["weight_0"]
+            shapes = {"code": (n, weight.shape[1]), "output": (n, weight.shape[2])}
+            shapes |= {"delta": shapes["code"], "product": weight.shape[1:]}
+            found = {name: noisy.new_empty(n_models, *shape) for name, shape in shapes.items()}
+            self._buffers[n] = found | {"fraction": noisy.new_full((n_models, n), 1.0 / n)}
+        return self._buffers[n]
 
     def _value_and_residual(self, output, inputs):
         """The loss of each model, and the gradient by the output, in its place."""

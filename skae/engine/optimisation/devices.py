@@ -109,7 +109,7 @@ def suitable_threads(device, multiply_adds):
     if device.type != "cpu" or n_threads == 1 or multiply_adds > _SINGLE_THREAD_PRODUCT:
         yield
         return
-    with _one_thread():
+    with one_thread():
         yield
 
 
@@ -165,11 +165,12 @@ def _guards():
     if torch.empty(0).device.type != "cpu":  # torch.get_default_device takes ten times as long
         yield torch.device("cpu")
     if _fork["is_child"] and torch.get_num_threads() > 1:
-        yield _one_thread()
+        yield one_thread()
 
 
 @contextmanager
-def _one_thread():
+def one_thread():
+    """Run on one thread of torch, and so what other threads begin meanwhile; restore the limit."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

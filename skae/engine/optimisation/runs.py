@@ -234,6 +234,11 @@ class Run:
         n_rows, n_columns = len(self.data.index), self.data.rows.n_columns
         return epochs_for(n_rows, n_columns, self.settings.batch_size)
 
+    @property
+    def largest_product(self) -> int:
+        """Multiply-adds of the largest product of a step, about."""
+        return self.theta.flat.numel() * math.ceil(len(self.data.index) / self.n_batches)
+
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""
         index = self.data.index.to(self.theta.flat.device)

@@ -4,7 +4,6 @@ What the loop asks, whether there is progress and which weights were best, answe
 `skae.engine.optimisation.watching`. Several models in one loop are `skae.engine.joint`.
 """
 
-import math
 import time
 
 import torch
@@ -58,8 +57,7 @@ def train(run: Run) -> Training:
                 return reason
         return "max_iter"
 
-    largest_product = theta.flat.numel() * math.ceil(len(data.index) / n_batches)
-    with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
+    with torch.no_grad(), suitable_threads(theta.flat.device, run.largest_product):
         try:
             outcome = run_epochs()
         except KeyboardInterrupt:

@@ -11,8 +11,8 @@ from joblib.parallel import ThreadingBackend
 from skae._warnings import as_seen_from, users_line
 from skae.engine.joint.rendezvous import Rendezvous
 
-# Models that are trained as one: more hardly gain anything.
-MANY = 64
+# Fits that are begun at a time: more hardly gain anything, though some may be of the same model.
+MANY = 192
 
 
 class TogetherBackend(ThreadingBackend):

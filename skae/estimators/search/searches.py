@@ -195,7 +195,7 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
     Notes
     -----
     All fits of a round are alive at the same time, each with its copy of its rows: rounds are as
-    large as memory allows, at most 64 fits.
+    large as memory allows, at most 192 fits.
 
     Examples
     --------
