@@ -142,6 +142,11 @@ FAULTS = [
         "some.penalties = [of_some(p, list(range(len(places)))) for p in self.penalties]",
     ),
     _joint(
+        "a part has the models of another",
+        "return [order[start:stop] for start, stop in pairwise(ends)]",
+        "return [order[:stop] for start, stop in pairwise(ends)]",
+    ),
+    _joint(
         "all take their steps at the first one's rate",
         "for _, same in groupby((self.runs[member] for member in members), key=_pace):",
         "for _, same in groupby((self.runs[member] for member in members), key=bool):",
@@ -168,7 +173,7 @@ FAULTS = [
     ),
     _joint(
         "one that fails takes the others with it",
-        "results[number] = error if alone else _by_itself(tasks[number], states[number])",
+        "results[number] = error if is_alone else _by_itself(tasks[number], states[number])",
         "results[number] = error",
     ),
     _joint(

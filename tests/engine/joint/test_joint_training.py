@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skae.engine.joint import rendezvous
 from skae.engine.joint.rendezvous import Rendezvous, RendezvousEndedError, train_all
 from skae.engine.joint.streams import stacked
 from skae.engine.joint.training import likeness, train_jointly
@@ -291,6 +292,9 @@ def make_task(seed=0, identity=None, penalties=(), listener=None, corruption=Non
     return Task(model, data, settings, AFRESH, generator, listener, identity=identity)
 
 
+DECAYS = [[WeightDecay(0.01 * k)] for k in range(1, 6)]
+
+
 class Broken:
     """A penalty that cannot be computed."""
 
@@ -314,6 +318,30 @@ def test_tasks_are_trained_once_where_they_are_the_same():
     # Who listens hears of each.
     train_all([make_task(identity=lambda: "one", listener=count) for _ in range(2)])
     assert sorted(epochs) == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(("n_threads", "most", "sizes"), [(1, 2, [2, 2, 1]), (2, 9, [2, 3])])
+def test_many_are_trained_in_parts(monkeypatch, n_threads, most, sizes):
+    """By their number, and for the threads that there are; each by what it has alone."""
+    found = []
+
+    def counted(runs, *others):
+        found.append(len(runs))
+        return train_jointly(runs, *others)
+
+    monkeypatch.setattr(rendezvous, "train_jointly", counted)
+    monkeypatch.setattr(rendezvous, "_MOST", most)
+    monkeypatch.setattr(rendezvous, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    noise = Masking(0.2)
+    results = train_all([make_task(k % 2, corruption=noise, penalties=DECAYS[k]) for k in range(5)])
+    assert sorted(found) == sorted(sizes)
+    for k, result in enumerate(results):
+        expected = fit_alone(make_task(k % 2, corruption=noise, penalties=DECAYS[k]))
+        np.testing.assert_allclose(
+            result.weights["weight_0"], expected.weights["weight_0"], rtol=1e-9
+        )
 
 
 def test_an_error_is_that_of_its_own_task():
