@@ -102,9 +102,8 @@ class JointReconstruction:
         torch.mul(residual.sum(1), scale, out=out["visible_bias_0"])
         slope = self.network.nonlinearity.slope(code)
         delta = torch.bmm(residual, decoder.mT, out=buffers["delta"]).mul_(slope)
-        if not self.network.tied:
-            out["weight_0"].zero_()
-        out["hidden_bias_0"].zero_()
+        for name in ("hidden_bias_0",) if self.network.tied else ("hidden_bias_0", "weight_0"):
+            out[name].zero_()
         if self.penalties:
             fraction = buffers["fraction"] if inputs.row_weight is None else None
             parts = {"slope": slope, "delta": delta, "row_fraction": fraction}
