@@ -15,12 +15,7 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._missing import is_pandas_na
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
@@ -30,7 +25,7 @@ __all__ = [
     "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
     "check_no_infinity", "check_number", "check_one_hot", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
-    "is_missing", "make_generator", "random_numbers", "validate_parameter_constraints",
+    "is_missing", "make_constraint", "make_generator", "random_numbers",
 ]  # fmt: skip
 
 

@@ -20,9 +20,10 @@ import torch
 from numpy.testing import assert_array_equal
 from registry import CASES, GRADIENT_LEARNERS, LEARNERS, TRAINED, families
 from scipy import sparse
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils import get_tags
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skae import (
     RBM,
@@ -42,7 +43,6 @@ from skae._validation import (
     check_rows,
     check_weights,
     make_generator,
-    validate_parameter_constraints,
 )
 from skae.estimators.face.columns import describe_columns
 
@@ -552,6 +552,7 @@ OUT_OF_RANGE = {
     "penalties": ["l1", None, 0.1],
     "contraction": [-0.1, np.nan, np.inf, None, "strong"],
     "contraction_target": ["decoder", None],
+    "contraction_directions": [0, -1, 1.5, "all"],
     "hessian": [-1, np.nan, np.inf, None],
     "hessian_noise": [0, -0.1, np.nan, None],
     "hessian_samples": [0, -1, 1.5, None],
@@ -597,7 +598,7 @@ def test_impossible_parameters(case):
 
 @each_case
 def test_defaults_are_legal(case):
-    # A fit does not look at them.
+    # A fit that has them does not look at them once more.
     parameters = inspect.signature(case.cls).parameters
     defaults = {
         name: one.default for name, one in parameters.items() if one.default is not one.empty
@@ -893,6 +894,43 @@ def test_numbers_that_float32_has_not(case):
             case.fit(**{name: 1e31})
         with pytest.raises(ValueError, match=f"'{name}' parameter"):
             case.fit(**{name: np.inf})
+
+
+@each_case
+def test_truth_values_are_numbers(case):
+    constraints = case.cls._parameter_constraints
+    for name, legal in constraints.items():
+        if "boolean" in legal or not any(isinstance(one, Interval) for one in legal):
+            continue
+        for value in (True, False):
+            # Both where an estimator is made and where a parameter is set; clones have it, too.
+            model = case.make(**{name: value})
+            assert type(getattr(clone(model), name)) is int
+            assert getattr(model.set_params(**{name: value}), name) == value
+
+
+def test_a_truth_value_trains_as_its_number(X):
+    chosen = ("contraction", "hessian", "weight_decay", "sparsity", "learning_rate")
+    models = [
+        AutoEncoder(3, max_iter=2, random_state=0, **dict.fromkeys(chosen, number)).fit(X)
+        for number in (True, 1.0)
+    ]
+    assert_array_equal(*(model.components_ for model in models))
+
+
+@pytest.mark.parametrize("name", ["layer_sizes", "hidden_layer_sizes"])
+def test_sizes_that_are_none_after_a_fit_are_named(name):
+    for case in TRAINED:
+        if case.takes(name) and "layer" not in case.cls._parameter_constraints:
+            model = case.fitted.set_params(**{name: "many"})
+            with pytest.raises(ValueError, match=f"{name}='many' must be integers"):
+                case.output(model)
+
+
+def test_a_level_to_be_told_that_there_is_none_of_after_a_fit(X):
+    model = AutoEncoder(3, max_iter=1, random_state=0).fit(X).set_params(level_as_input=True)
+    with pytest.raises(ValueError, match="level_as_input=True is for corruption='gaussian'"):
+        model.reconstruct(X)
 
 
 @each_case

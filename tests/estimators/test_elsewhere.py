@@ -6,6 +6,7 @@ import torch
 from elsewhere import DEVICE, Elsewhere, accelerator
 from registry import CASES
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real one")
 METHODS = {
     "transform": lambda model, X, y: model.transform(X),
     "inverse_transform": lambda model, X, y: model.inverse_transform(model.transform(X)),

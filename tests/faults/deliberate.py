@@ -124,6 +124,7 @@ _targets = _in(
     f"{_FACE}/supervised/test_classifier.py",
 )
 _spectra = _in("diagnostics", "tests/diagnostics/test_spectra.py")
+_penalties_named = _in("estimators/penalties.py", f"{_FACE}/test_composition.py")
 _auto_encoders = _in("estimators/auto_encoders.py", f"{_FACE}/test_composition.py")
 
 _together = _in("engine", f"{_ENGINE}/optimisation/test_together.py")
@@ -179,6 +180,23 @@ FAULTS = [
     _searches(
         "all of a search that was stopped counts as finished",
         "finished[[number // n_splits for number in unfinished]] = False",
+        "pass",
+    ),
+    # Blocks of rows
+    _in("engine/optimisation/models.py", f"{_FACE}/test_memory.py")(
+        "blocks of rows count columns alone",
+        "width = max(width, model.width)",
+        "width = 0",
+    ),
+    # Threads of a training
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_threads.py")(
+        "the number of threads is chosen whatever its bits",
+        "if not _same(value, other) or not all(map(_same, self.state, after)):",
+        "if False:",
+    ),
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_threads.py")(
+        "the second of two measured steps draws other random numbers",
+        "self.generator.set_state(draws)",
         "pass",
     ),
     # The loop
@@ -370,6 +388,26 @@ FAULTS = [
     _corruptions("the level of the noise is squared", "alpha=level)", "alpha=level**2)"),
     # Penalties and criteria
     _penalties(
+        "the mean over random directions is their sum",
+        "return signs.div_(n_directions**0.5)",
+        "return signs",
+    ),
+    _penalties(
+        "a deep contraction does not reach the slopes of the layers",
+        "delta.add_(curvature(hidden, slope * change), alpha=n_rows)",
+        "pass",
+    ),
+    _penalties(
+        "the deltas of lower layers are left out",
+        "if deltas is not None and level <= len(deltas):",
+        "if deltas is not None and level == len(deltas):",
+    ),
+    _penalties(
+        "rows do not weigh in the gradient by the Gram matrix",
+        "gradient.addmm_(u.t() @ (u * each), weight)",
+        "gradient.addmm_(u.t() @ u, weight)",
+    ),
+    _penalties(
         "weight decay is twice what it should be",
         "add_(g, w, self.weight)",
         "add_(g, w, 2 * self.weight)",
@@ -515,8 +553,8 @@ FAULTS = [
     ),
     _outcomes(
         "what a user has set is not checked",
-        "if v is not defaults.get(name)}",
-        "if v is defaults.get(name)}",
+        "if value is not legal.get(n, _UNKNOWN)}",
+        "if value is legal.get(n, _UNKNOWN)}",
         f"{_FACE}/test_bad_input.py::test_impossible_parameters",
     ),
     _outcomes(
@@ -546,7 +584,7 @@ FAULTS = [
         "_raise_not_finite(block[row, column], start + row, column, feature_names)",
         "_raise_not_finite(block[row, column], row, column, feature_names)",
     ),
-    _auto_encoders(
+    _penalties_named(
         "the user's own penalties are left out",
         "return [*penalties, *model.penalties]",
         "return penalties",

@@ -104,12 +104,15 @@ def require_memory(n_bytes, device, purpose, remedy=_LEANER_TRAINING):
 
 @contextmanager
 def suitable_threads(device, multiply_adds):
-    """Run a CPU training of tiny products on one thread; restore the limit after it."""
+    """Run a CPU training of tiny products on one thread; restore the limit after it.
+
+    Of larger ones, `skae.engine.optimisation.threads` measures what is faster.
+    """
     n_threads = torch.get_num_threads()
     if device.type != "cpu" or n_threads == 1 or multiply_adds > _SINGLE_THREAD_PRODUCT:
         yield
         return
-    with _one_thread():
+    with one_thread():
         yield
 
 
@@ -177,11 +180,12 @@ def _guards():
     if torch.empty(0).device.type != "cpu":  # torch.get_default_device takes ten times as long
         yield torch.device("cpu")
     if _fork["is_child"] and torch.get_num_threads() > 1:
-        yield _one_thread()
+        yield one_thread()
 
 
 @contextmanager
-def _one_thread():
+def one_thread():
+    """Run on one thread what is called within; restore the limit after it."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -219,7 +223,9 @@ def bernoulli(probability, generator, out=None):
     n_draws = probability.numel()
     if n_draws < _MANY:
         # In float32 whatever the dtype, so that models of both draw alike.
-        numbers = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+        if out.dtype == torch.float32 and out is not probability:
+            return out.uniform_(generator=generator).lt_(probability)
+        numbers = torch.empty_like(out, dtype=torch.float32)
         return out.copy_(numbers.uniform_(generator=generator) < probability)
     bits = torch.empty((n_draws + 1) // 2, dtype=torch.int64, device=probability.device)
     bits.random_(-(2**63), None, generator=generator)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.parameters import Parameters, Registry
 from skae.engine.optimisation.replay import Replayed, is_worth_recording
+from skae.engine.optimisation.threads import StepThreads
 from skae.engine.optimisation.watching import Epoch, Watch
 
 SCHEDULES = Registry()
@@ -88,7 +90,9 @@ class Objective:
     - ``state``, tensors or numbers by name: what carries over from one training to the next;
     - ``is_replayable``: whether `gradient` is the same operations for all batches of one length, on
       tensors that stay where they are, so that it can be recorded once: it makes no tensor from
-      the host's numbers and reads none there. See `skae.engine.optimisation.replay`.
+      the host's numbers and reads none there. See `skae.engine.optimisation.replay`;
+    - ``is_repeatable``: whether a step leaves no trace but in the parameters and the generator, so
+      that it can be made twice from one start.
 
     Of several of one ``likeness``, unless it is None, ``side_by_side`` makes one; those of one
     ``closeness`` are neighbours there. ``noise_key`` tells which see the same noise, given the same
@@ -104,6 +108,7 @@ class Objective:
     criterion_cost = 1.0
     floor = 0.0
     baseline = -math.inf
+    is_repeatable = False
     has_gaps = False
     is_replayable = False
     likeness: Hashable | None = None
@@ -278,13 +283,14 @@ def train(run: Run) -> Training:
         run.state = initial_state(optimizer, theta.flat)
     n_batches, max_iter = run.n_batches, run.max_iter
     watch = Watch(run)
+    largest_product = theta.flat.numel() * math.ceil(len(data.index) / n_batches)
 
     def gradient_at(batch):
         x, weight = data.batch(batch)
         return objective.gradient(theta, x, run.generator, gradient, weight)
 
     if run.is_replayed:
-        gradient_at = Replayed(gradient_at, run.generator)
+        gradient_at = Replayed(gradient_at, [run.generator])
 
     def step(batch, progress):
         value = gradient_at(batch)
@@ -297,7 +303,8 @@ def train(run: Run) -> Training:
     def run_epoch(number):
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
         for k, batch in enumerate(torch.tensor_split(run.order(run.generator), n_batches)):
-            value = step(batch, (number + k / n_batches) / max_iter)
+            progress = (number + k / n_batches) / max_iter
+            value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
                 total += value
         return (
@@ -315,8 +322,12 @@ def train(run: Run) -> Training:
                 return reason
         return "max_iter"
 
-    largest_product = theta.flat.numel() * math.ceil(len(data.index) / n_batches)
     with torch.no_grad(), suitable_threads(theta.flat.device, largest_product):
+        threads = StepThreads(
+            [theta.flat, *run.state.values()],
+            run.generator,
+            n_steps=n_batches * max_iter if objective.is_repeatable else 0,
+        )
         try:
             outcome = run_epochs()
         except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.rbm import RBM, check_tempering, check_visible
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
-from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
+from skae.estimators.face.layer_sizes import checked_sizes, number_of
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
@@ -279,7 +279,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     @property
     def _sizes(self):
         """Numbers of units of all layers, the columns included."""
-        return (len(self.columns_.mean), *map(int, sizes_of_layers(self.layer_sizes)))
+        return (len(self.columns_.mean), *checked_sizes("layer_sizes", self.layer_sizes))
 
     def _check_parameters(self):
         super()._check_parameters()

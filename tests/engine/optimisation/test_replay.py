@@ -39,7 +39,7 @@ def n_recordings(monkeypatch):
     """Record on the CPU as a CUDA graph does; a list of how many operations each recording has."""
     lengths = []
 
-    def record(function, generator):
+    def record(function, generators):
         with Tape() as tape:
             result = function()
         lengths.append(len(tape.notes))
