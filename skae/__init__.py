@@ -10,8 +10,8 @@ from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener
 from skae.estimators.persistence import ModelFileError, load, save
 from skae.estimators.posterior.ensemble import PosteriorEnsemble
 from skae.estimators.recurrent import DeepRecurrentAutoEncoder, GenerativeStochasticNetwork
+from skae.estimators.search.backend import train_together
 from skae.estimators.search.searches import BatchedGridSearchCV, BatchedRandomizedSearchCV
-from skae.estimators.search.together import train_together
 from skae.estimators.sparse.coder import SparseCoder
 from skae.estimators.sparse.convolutional import ConvolutionalPSD
 from skae.estimators.sparse.psd import PSD

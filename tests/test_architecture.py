@@ -55,6 +55,7 @@ ENGINE = {
     "density": {"networks", "optimisation"},
     "sparse": {"optimisation"},
     "images": set(),
+    "joint": {"optimisation"},
     "stacks": {"networks", "optimisation"},
     "tangents": {"networks", "optimisation", "stacks"},
     "posterior": {"optimisation"},
@@ -184,7 +185,7 @@ def test_optimisers_are_used_in_one_place():
         if file != "engine/optimisation/optimizers.py":
             # One loop, one optimiser: nobody else touches torch's.
             assert not any(is_or_is_in(name, "torch.optim") for name in names), file
-        loops = "engine/optimisation/training.py", "engine/optimisation/together.py"
+        loops = "engine/optimisation/training.py", "engine/joint/training.py"
         if file not in loops and not file.startswith("estimators/"):
             # And only the loops, and the estimators that choose a rule by name, see ours.
             assert not any(is_or_is_in(name, rules) for name in names), file

@@ -21,7 +21,7 @@ from skae.engine.boltzmann import samplers
 from skae.engine.networks import corruptions, layers, penalties, units
 from skae.engine.optimisation import optimizers, training
 from skae.engine.optimisation.models import Model
-from skae.engine.optimisation.training import Objective, gradient_by_autograd
+from skae.engine.optimisation.runs import Objective, gradient_by_autograd
 from skae.estimators.face.parameters import estimator, parameter
 from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.stacks import layers as stack_layers

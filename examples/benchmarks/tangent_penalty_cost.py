@@ -30,7 +30,7 @@ from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Multinomial
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
-from skae.engine.optimisation.training import Objective
+from skae.engine.optimisation.runs import Objective
 from skae.engine.stacks.stacking import stacked
 from skae.engine.stacks.supervised import Supervised, with_output
 from skae.engine.tangents.semi_supervised import Moves, SemiSupervised

@@ -14,7 +14,7 @@ from skae import (
     ContractiveAutoEncoder,
     StackedAutoEncoder,
 )
-from skae.engine.optimisation.training import epochs_for
+from skae.engine.optimisation.runs import epochs_for
 
 
 def warnings_of(model, X):

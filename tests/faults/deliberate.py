@@ -127,48 +127,58 @@ _spectra = _in("diagnostics", "tests/diagnostics/test_spectra.py")
 _penalties_named = _in("estimators/penalties.py", f"{_FACE}/test_composition.py")
 _auto_encoders = _in("estimators/auto_encoders.py", f"{_FACE}/test_composition.py")
 
-_together = _in("engine", f"{_ENGINE}/optimisation/test_together.py")
+_joint = _in("engine", f"{_ENGINE}/joint/test_joint_training.py")
 _searches = _in("estimators/search", f"{_FACE}/search/test_searches.py")
 
 FAULTS = [
     # Several trainings as one
-    _together(
+    _joint(
         "models that ended go on with the others",
         "stay = [place for place, member in enumerate(self.members) if member not in ends]",
         "stay = list(range(len(self.members)))",
     ),
-    _together(
-        "all take their steps at the first one's rate",
-        "for _, same in groupby(runs, key=lambda run: repr(_pace(run))):",
-        "for _, same in groupby(runs, key=lambda run: None):",
+    _joint(
+        "those that go on have the penalties of the first",
+        "some.penalties = [of_some(penalty, places) for penalty in self.penalties]",
+        "some.penalties = [of_some(p, list(range(len(places)))) for p in self.penalties]",
     ),
-    _together(
+    _joint(
+        "a part has the models of another",
+        "return [order[start:stop] for start, stop in pairwise(ends)]",
+        "return [order[:stop] for start, stop in pairwise(ends)]",
+    ),
+    _joint(
+        "all take their steps at the first one's rate",
+        "for _, same in groupby((self.runs[member] for member in members), key=_pace):",
+        "for _, same in groupby((self.runs[member] for member in members), key=bool):",
+    ),
+    _joint(
         "rows that fill up a batch count",
         "* (n / max(1, length))",
         "* 1.0",
     ),
-    _together(
+    _joint(
         "streams of different noise are taken for one",
-        "return fingerprint(run.data), digest(run.generator.get_state()), noise",
-        "return fingerprint(run.data), digest(run.generator.get_state())",
+        "return run.data.fingerprint, digest(run.generator.get_state()), run.objective.joint.noise",
+        "return run.data.fingerprint, digest(run.generator.get_state())",
     ),
-    _together(
+    _joint(
         "neighbours are taken to have the units of the first",
-        "if self.units and self.units[-1][0].likeness == objective.units.likeness:",
-        "if self.units:",
+        "if found and found[-1][0].likeness == units.likeness:",
+        "if found:",
     ),
-    _together(
+    _joint(
         "tasks of different seeds are taken for one",
         "return identity, rows, state, arrays",
         "return identity, rows, arrays",
     ),
-    _together(
+    _joint(
         "one that fails takes the others with it",
-        "results[number] = error if alone else _by_itself(tasks[number], states[number])",
+        "results[number] = error if is_alone else _by_itself(tasks[number], states[number])",
         "results[number] = error",
     ),
-    _together(
-        "a meeting trains before all have come",
+    _joint(
+        "a rendezvous trains before all have come",
         "return self._knows_all and is_full and pending == len(self._members)",
         "return self._knows_all and pending > 0",
     ),
@@ -335,8 +345,8 @@ FAULTS = [
     ),
     _optimizers(
         "Nesterov's momentum is plain momentum",
-        "nesterov = self.nesterov and self.momentum > 0",
-        "nesterov = False",
+        '"nesterov": self.nesterov}',
+        '"nesterov": False}',
     ),
     _draws(
         "coins are drawn by the global generator",
@@ -455,8 +465,8 @@ FAULTS = [
     ),
     _objectives(
         "the closed form ignores the code's slope",
-        'out=buffers["delta"]).mul_(slope)',
-        'out=buffers["delta"])',
+        'decoder_weight.t(), out=buffers["delta"]).mul_(slope)',
+        'decoder_weight.t(), out=buffers["delta"])',
     ),
     _maps(
         "standardisation is forgotten on the way back",

@@ -29,7 +29,7 @@ from skae.engine.boltzmann.trajectories import (
 from skae.engine.networks.forward import Forward
 from skae.engine.networks.layers import Network, affine_chains
 from skae.engine.optimisation.models import Model
-from skae.engine.optimisation.training import Objective
+from skae.engine.optimisation.runs import Objective
 
 # How fast the offsets of centred hidden units follow their mean (Melchior et al. 2016).
 _OFFSET_RATE = 0.01

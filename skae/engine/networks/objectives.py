@@ -1,6 +1,7 @@
 """Training criteria of auto-encoders, built from units, corruptions and penalties."""
 
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from skae.engine.networks.corruptions import corrupted, has_mask, key_of, redrawn
 from skae.engine.networks.forward import Forward
 from skae.engine.networks.gaps import missing_constant, observed, observed_loss
+from skae.engine.networks.joint import JointReconstruction, joint_inputs
 from skae.engine.networks.layers import (
     AffineChain,
     Network,
@@ -19,10 +21,9 @@ from skae.engine.networks.layers import (
 )
 from skae.engine.networks.levels import OwnColumn, told_of
 from skae.engine.networks.penalties import checked_value
-from skae.engine.networks.side_by_side import Reconstructions
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.replay import says_replayable
-from skae.engine.optimisation.training import Objective, gradient_by_autograd
+from skae.engine.optimisation.runs import Joint, Objective, gradient_by_autograd
 
 
 class Emphasis(NamedTuple):
@@ -49,8 +50,6 @@ class Reconstruction(Objective):
     with the clean row for its target.
     """
 
-    side_by_side = Reconstructions
-
     def __init__(
         self,
         network: Network,
@@ -75,15 +74,6 @@ class Reconstruction(Objective):
         needed = ("add_gradient_",) if network.depth == 1 else ("add_gradient_", "any_depth")
         has_all = all(hasattr(penalty, name) for penalty in penalties for name in needed)
         self.has_closed_form = has_all and not network.potential
-        # Several networks are trained as one where the closed form is all there is.
-        is_simple = network.depth == 1 or not penalties
-        if self.has_closed_form and is_simple and not walkback and not network.told:
-            numbers = [getattr(penalty, "numbers", None) for penalty in penalties]
-            if None not in numbers:
-                kinds = tuple(map(type, penalties))
-                self.likeness = network, kinds, has_mask(corruption), emphasis
-                self.closeness = units.likeness
-                self.noise_key = key_of(corruption), key_of(fill)
         self._chain = AffineChain([map for maps in affine_chains(network) for map in maps])
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 
@@ -97,6 +87,25 @@ class Reconstruction(Objective):
         """Whether `gradient` can be recorded: gaps are looked for on the host."""
         plain = self.has_closed_form and not (self.has_gaps or self.walkback or self.network.told)
         return plain and self.is_repeatable
+
+    @cached_property
+    def joint(self) -> Joint | None:
+        """How several are trained as one, where the closed form of one layer is all there is, or
+        that of several without penalties.
+        """
+        is_simple = self.network.depth == 1 or not self.penalties
+        is_plain = self.has_closed_form and not self.walkback and not self.network.told
+        has_numbers = all(hasattr(penalty, "numbers") for penalty in self.penalties)
+        if not (is_simple and is_plain and has_numbers):
+            return None
+        kinds = tuple(map(type, self.penalties))
+        return Joint(
+            likeness=(self.network, kinds, has_mask(self.corruption), self.emphasis),
+            closeness=self.units.likeness,
+            noise=(key_of(self.corruption), key_of(self.fill)),
+            make=JointReconstruction,
+            inputs=partial(joint_inputs, self),
+        )
 
     def value(self, theta, x, generator, row_weight=None):
         """The criterion on one batch; the generator is of the corruption and the penalties'

@@ -49,6 +49,14 @@ def together(penalties: Sequence, like: torch.Tensor) -> Any:
     return one
 
 
+def of_some(penalty: Any, places: list[int]) -> Any:
+    """What `together` has made, of some of the networks."""
+    one = copy(penalty)
+    for name in one.numbers:
+        setattr(one, name, getattr(penalty, name)[places])
+    return one
+
+
 def add_(target: torch.Tensor, change: torch.Tensor, weight: float | torch.Tensor) -> None:
     """Target += weight * change: of one network, or of each of several with its own weight."""
     if isinstance(weight, torch.Tensor):

@@ -23,7 +23,7 @@ from skae.engine.networks.forward import Forward
 from skae.engine.networks.gaps import observed, observed_loss
 from skae.engine.networks.layers import Network, decode, initialize_
 from skae.engine.optimisation.models import Model
-from skae.engine.optimisation.training import Objective, gradient_by_autograd
+from skae.engine.optimisation.runs import Objective, gradient_by_autograd
 
 
 class Step(NamedTuple):

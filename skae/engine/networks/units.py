@@ -107,9 +107,11 @@ class Bernoulli(Units):
         """``scale`` * the sum of losses less the constant; ``a`` becomes its gradient / scale."""
         # softplus(a) = max(a, 0) - log max(r, 1 - r), at half the cost where r is needed anyway.
         if weight is None:
-            value = _total(a.clamp(min=0)) - _inner(a, x)
-            confidence = torch.maximum(a.sigmoid_(), 1 - a)
-            value -= _total(confidence.log_())
+            # One tensor is all the memory that is needed: large ones cost as much as a pass.
+            spare = a.clamp(min=0)
+            value = _total(spare) - _inner(a, x)
+            torch.sub(a.new_ones(()), a.sigmoid_(), out=spare)
+            value -= _total(_log_products(torch.maximum(spare, a, out=spare)))
         else:
             losses = a.clamp(min=0).addcmul_(a, x, value=-1)
             confidence = torch.maximum(a.sigmoid_(), 1 - a)
@@ -401,13 +403,30 @@ def _total(values):
     return values.sum((-2, -1))
 
 
+# Numbers from which on logarithms cost more than the calls that save some of them.
+_MANY_LOGARITHMS = 2**15
+
+
+def _log_products(values):
+    """Logarithms of products of many values in [0.5, 1], whose sum is that of all logarithms.
+
+    A product of 64 of them is at least 2^-64, far above what is the smallest number of float32.
+    """
+    if values.numel() < _MANY_LOGARITHMS:
+        return values.log_()
+    values = values.reshape(*values.shape[:-2], -1)
+    whole = values.shape[-1] // 64 * 64
+    products = values[..., :whole].unflatten(-1, (-1, 64)).prod(-1)
+    return torch.cat([products, values[..., whole:]], -1).log_().unsqueeze(-2)
+
+
 def _inner(a, b):
     """The sum of products over rows and columns, for each model where there are several."""
     if a.dim() < 3:
         if a.numel() <= _SUMMED_AT_ONCE:
             return torch.dot(a.reshape(-1), b.reshape(-1))
         return torch.linalg.vecdot(a, b).sum()
-    return torch.linalg.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
+    return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1)).view(-1)
 
 
 def _drawn(probability, generator, dim):

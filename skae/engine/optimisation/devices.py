@@ -185,7 +185,7 @@ def _guards():
 
 @contextmanager
 def one_thread():
-    """Run on one thread what is called within; restore the limit after it."""
+    """Run on one thread of torch, and so what other threads begin meanwhile; restore the limit."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -17,8 +17,8 @@ import torch
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import map_rows, may_have_gaps
-from skae.engine.optimisation.training import Data, Run, Settings, Training, train
-from skae.engine.optimisation.watching import Epoch
+from skae.engine.optimisation.runs import Data, Epoch, Run, Settings, Training
+from skae.engine.optimisation.training import train
 
 # From a block of rows to one result for each.
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -295,7 +295,7 @@ def fit_alone(task: Task) -> Fitted:
     return task.fitted(run, train(run))
 
 
-# How tasks are trained that are begun in a context: see `skae.engine.optimisation.meetings`.
+# How tasks are trained that are begun in a context: see `skae.engine.joint.rendezvous`.
 trainer: ContextVar[Callable[[Task], Fitted]] = ContextVar("trainer", default=fit_alone)
 
 

@@ -6,7 +6,7 @@ which a grid search pays in every worker); one flat tensor needs none of that. T
 of tensors, so a training that is continued later (`partial_fit`) has the same moments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch.optim.adagrad import adagrad
@@ -42,6 +42,11 @@ class Rule:
 
     def __init__(self, momentum: float):
         self.momentum = momentum  # of rules that have one to choose
+
+    @property
+    def key(self) -> Hashable:
+        """What decides a step, but for the learning rate: rules of one key make the same steps."""
+        return type(self), *sorted(vars(self).items())
 
     def update_(self, theta, gradient, state, learning_rate) -> None:
         """One step; ``theta`` and ``state`` change in place."""

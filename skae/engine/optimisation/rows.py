@@ -4,8 +4,11 @@
 matrices, data larger than the memory) rows that are read, made dense and moved one batch at a time.
 """
 
+import hashlib
 import math
 import mmap
+from collections.abc import Hashable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +55,11 @@ class DenseRows:
         for start, stop in block_bounds(len(self), max(width, self.n_columns)):
             yield start, self.tensor[start:stop]
 
+    @cached_property
+    def fingerprint(self) -> Hashable:
+        """What tells these rows from others."""
+        return self.tensor.shape, digest(self.tensor)
+
 
 class StreamedRows:
     """Rows of an array or CSR matrix, read and standardised, (x - shift) / scale, batch by
@@ -59,6 +67,8 @@ class StreamedRows:
     """
 
     is_resident = False
+    # Only reading all of them would tell them from others.
+    fingerprint = None
 
     def __init__(self, array, shift, scale, *, dtype, device, has_gaps=False):
         self.array, self.shift, self.scale, self.has_gaps = array, shift, scale, has_gaps
@@ -135,6 +145,13 @@ class LabelledRows:
         target = self.target.index_select(0, index)
         return Labelled(self.rows.take(index), target, weight, *self._directions_at(index))
 
+    @cached_property
+    def fingerprint(self) -> Hashable:
+        """What tells these rows and their targets from others; None where nothing does."""
+        if self.directions is not None or self.rows.fingerprint is None:
+            return None
+        return self.rows.fingerprint, digest(self.target), digest(self.weight)
+
     def _directions_at(self, index):
         if self.directions is None:
             return None, None
@@ -146,6 +163,14 @@ class LabelledRows:
         # The number of directions cannot be inferred from a batch in which no row has any.
         shape = len(index), self.directions.n_columns // self.n_columns, self.n_columns
         return self.directions.take(index).view(shape), position
+
+
+def digest(tensor: torch.Tensor | None) -> bytes | None:
+    """A fingerprint of a tensor's bytes; None of None."""
+    if tensor is None:
+        return None
+    array = tensor.detach().cpu().contiguous().numpy()
+    return hashlib.blake2b(memoryview(array).cast("B"), digest_size=16).digest()
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):

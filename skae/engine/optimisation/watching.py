@@ -1,13 +1,11 @@
 """By what a training is judged: which weights were best, and whether it goes on or exploded."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-if TYPE_CHECKING:
-    from skae.engine.optimisation.parameters import Parameters
-    from skae.engine.optimisation.training import Data, Objective, Run
+from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.runs import Data, Epoch, Objective, Run, Training
 
 # Rows, and dense entries, of one call of a criterion that is a mean over single rows.
 _PROBE_ROWS, _PROBE_ENTRIES = 500, 2**21
@@ -21,16 +19,6 @@ _NOTABLE = 0.1
 _WORSE, _MUCH_WORSE, _OVERSHOOTS = 0.5, 2.0, 2
 
 
-class Epoch(NamedTuple):
-    """What a listener is told after each epoch."""
-
-    number: int
-    max_iter: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
-
-
 class Watch:
     """What a training is judged by: its own loss, or a criterion on rows that are always the same.
 
@@ -41,7 +29,7 @@ class Watch:
     epoch; so has ``validation_curve`` where rows are held out, which then decide everything.
     """
 
-    def __init__(self, run: "Run"):
+    def __init__(self, run: Run):
         theta, objective, data, settings = run.theta, run.objective, run.data, run.settings
         self.theta, self.objective, self.data, self.settings = theta, objective, data, settings
         self.run, self.keeps_start = run, run.keeps_start
@@ -161,6 +149,14 @@ class Watch:
                 return "stopped"
         return "converged" if self.is_stale else None
 
+    def training(self, outcome: str, last: float | None = None) -> Training:
+        """What is returned of the run, which ended so: see `conclude`."""
+        outcome, kept_epoch = self.conclude(outcome, last)
+        unfinished = self.recent_progress if outcome == "max_iter" else 0.0
+        state, curves = self.run.state, (self.loss_curve, self.validation_curve)
+        assert state is not None
+        return Training(*curves, state, outcome, kept_epoch, self.setback, unfinished)
+
     def conclude(self, outcome: str, last: float | None = None) -> tuple[str, int]:
         """Put the weights to be kept into ``theta``; return the outcome, and their epoch.
 
@@ -226,9 +222,9 @@ def _affordable(data, objective):
 
 
 def evaluate(
-    theta: "Parameters",
-    objective: "Objective",
-    data: "Data",
+    theta: Parameters,
+    objective: Objective,
+    data: Data,
     index: torch.Tensor,
     batch_size: int = 100,
 ) -> float:

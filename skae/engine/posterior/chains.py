@@ -25,7 +25,7 @@ import torch
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.models import Model, Start, parameters_at
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.training import Data
+from skae.engine.optimisation.runs import Data
 from skae.engine.posterior.energies import Energy, Scale, largest_curvature, scale_of
 
 # Acceptance that warming up aims at: of trajectories, and of Langevin proposals.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.training import Data, Objective
+from skae.engine.optimisation.runs import Data, Objective
 
 # Probes of the diagonal of the Hessian, and products for its largest eigenvalue.
 _PROBES, _PRODUCTS = 12, 12

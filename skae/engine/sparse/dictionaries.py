@@ -19,7 +19,7 @@ import torch
 from skae.engine.optimisation import compilation
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.training import Objective
+from skae.engine.optimisation.runs import Objective
 from skae.engine.sparse.problem import (
     choose_algorithm,
     infer,

@@ -30,7 +30,7 @@ import torch
 
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters, Registry
-from skae.engine.optimisation.training import Objective
+from skae.engine.optimisation.runs import Objective
 from skae.engine.sparse.dictionaries import normalize_atoms_
 from skae.engine.sparse.linear_maps import squared_norm
 from skae.engine.sparse.problem import SparseCodes, infer, make_quadratic, objective_and_gap

@@ -20,7 +20,7 @@ from skae.engine.networks.layers import AffineChain, decoder_maps, encoder_maps
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import Objective, gradient_by_autograd
+from skae.engine.optimisation.runs import Objective, gradient_by_autograd
 
 
 def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None) -> Model:

@@ -15,7 +15,7 @@ from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
-from skae.engine.optimisation.training import Objective, gradient_by_autograd
+from skae.engine.optimisation.runs import Objective, gradient_by_autograd
 from skae.engine.stacks.stacking import Layerwise, codes_of_layers, stacked
 
 

@@ -7,7 +7,7 @@ from skae._warnings import of_layer
 from skae.engine.boltzmann.deep_training import composed, half_machine
 from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.models import AFRESH, FittedModel, Start, rows_that_count, some_of
-from skae.engine.optimisation.training import Data
+from skae.engine.optimisation.runs import Data
 from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import report_chains

@@ -22,7 +22,8 @@ from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
-from skae.engine.optimisation.training import SCHEDULES, Data, Settings
+from skae.engine.optimisation.runs import Data, Settings
+from skae.engine.optimisation.schedules import SCHEDULES
 from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (

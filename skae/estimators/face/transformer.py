@@ -37,7 +37,7 @@ from skae.engine.optimisation.models import (
 )
 from skae.engine.optimisation.parameters import Registry
 from skae.engine.optimisation.rows import may_have_gaps
-from skae.engine.optimisation.training import Data, Training
+from skae.engine.optimisation.runs import Data, Training
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter

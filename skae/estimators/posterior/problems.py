@@ -8,7 +8,7 @@ import numpy as np
 
 from skae._validation import check_weights
 from skae.engine.optimisation.models import Model, rows_that_count
-from skae.engine.optimisation.training import Data
+from skae.engine.optimisation.runs import Data
 from skae.estimators.face.training import place_for, rows_for, weights_at
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.supervised.fine_tuning import own_criterion, pose_again

@@ -14,10 +14,35 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
+from skae._documentation import complete, entries
 from skae._validation import BaseSearchCV
 from skae.engine.optimisation.devices import available_memory
 from skae.estimators.face.training import TrainedModel
-from skae.estimators.search.together import MANY, TogetherBackend, number_of_jobs
+from skae.estimators.search.backend import MANY, TogetherBackend, number_of_jobs
+
+# What the parameters mean that both searches have.
+_SHARED = entries("""
+    estimator : estimator
+        A model of this package, or what has one, such as a pipeline.
+    scoring : str, callable, list, tuple or dict, default=None
+        Scores of a fitted estimator. None: its method ``score``.
+    n_jobs : int, default=None
+        Threads that do what is not training of models of this package, such as the fits of other
+        steps of a pipeline, at a time. None: one.
+    refit : bool, str or callable, default=True
+        Whether to fit the best candidate on all rows, by itself, or by which score, or how to
+        choose.
+    cv : int, cross-validation generator or iterable, default=None
+        Folds. None: five.
+    verbose : int, default=0
+        How much to print.
+    pre_dispatch : int or str, default="2*n_jobs"
+        Fits that are begun at a time. Fewer make smaller batches.
+    error_score : "raise" or float, default=nan
+        Score of a candidate whose fit fails.
+    return_train_score : bool, default=False
+        Whether ``cv_results_`` has scores on training rows, too.
+""")
 
 
 class Batched(BaseSearchCV):
@@ -102,7 +127,7 @@ class Batched(BaseSearchCV):
         stack.close()
         if interrupt.is_set():
             if results:
-                unfinished = backend.meeting.unfinished
+                unfinished = backend.rendezvous.unfinished
                 self.cv_results_ = dict(results)
                 self.cv_results_["finished"] = _finished(results, unfinished, self.n_splits_)
             raise KeyboardInterrupt
@@ -132,29 +157,9 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
 
     Parameters
     ----------
-    estimator : estimator
-        A model of this package, or what has one, such as a pipeline.
     param_grid : dict or list of dict
         Names of parameters and lists of values, as ``{"contraction": [0.01, 0.1]}`` or, of a step
         of a pipeline, ``{"cae__contraction": [0.01, 0.1], "svm__C": [1, 10]}``.
-    scoring : str, callable, list, tuple or dict, default=None
-        Scores of a fitted estimator. None: its method ``score``.
-    n_jobs : int, default=None
-        Threads that do what is not training of models of this package, such as the fits of other
-        steps of a pipeline, at a time. None: one.
-    refit : bool, str or callable, default=True
-        Whether to fit the best candidate on all rows, by itself, or by which score, or how to
-        choose.
-    cv : int, cross-validation generator or iterable, default=None
-        Folds. None: five.
-    verbose : int, default=0
-        How much to print.
-    pre_dispatch : int or str, default="2*n_jobs"
-        Fits that are begun at a time. Fewer make smaller batches.
-    error_score : "raise" or float, default=nan
-        Score of a candidate whose fit fails.
-    return_train_score : bool, default=False
-        Whether ``cv_results_`` has scores on training rows, too.
 
     Attributes
     ----------
@@ -190,7 +195,7 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
     Notes
     -----
     All fits of a round are alive at the same time, each with its copy of its rows: rounds are as
-    large as memory allows, at most 64 fits.
+    large as memory allows, at most 192 fits.
 
     Examples
     --------
@@ -216,31 +221,12 @@ class BatchedRandomizedSearchCV(Batched, RandomizedSearchCV):
 
     Parameters
     ----------
-    estimator : estimator
-        A model of this package, or what has one, such as a pipeline.
     param_distributions : dict or list of dict
         Names of parameters, and lists of values or distributions of scipy.
     n_iter : int, default=10
         Candidates that are drawn.
-    scoring : str, callable, list, tuple or dict, default=None
-        Scores of a fitted estimator. None: its method ``score``.
-    n_jobs : int, default=None
-        Threads that do what is not training of models of this package at a time. None: one.
-    refit : bool, str or callable, default=True
-        Whether to fit the best candidate on all rows, by itself, or by which score, or how to
-        choose.
-    cv : int, cross-validation generator or iterable, default=None
-        Folds. None: five.
-    verbose : int, default=0
-        How much to print.
-    pre_dispatch : int or str, default="2*n_jobs"
-        Fits that are begun at a time. Fewer make smaller batches.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws.
-    error_score : "raise" or float, default=nan
-        Score of a candidate whose fit fails.
-    return_train_score : bool, default=False
-        Whether ``cv_results_`` has scores on training rows, too.
 
     See Also
     --------
@@ -260,6 +246,10 @@ class BatchedRandomizedSearchCV(Batched, RandomizedSearchCV):
     """
 
 
+for _search in (BatchedGridSearchCV, BatchedRandomizedSearchCV):
+    complete(_search, _SHARED)
+
+
 @contextmanager
 def _ended_by_interrupt(backend: TogetherBackend):
     """A context in which the first Ctrl-C ends what the backend trains; yields whether it came.
@@ -276,7 +266,7 @@ def _ended_by_interrupt(backend: TogetherBackend):
         if pressed.is_set() and callable(before):
             before(number, frame)
         pressed.set()
-        backend.meeting.end()
+        backend.rendezvous.end()
 
     signal.signal(signal.SIGINT, end)
     try:

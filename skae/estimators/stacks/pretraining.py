@@ -19,7 +19,7 @@ from skae.engine.optimisation.models import (
 )
 from skae.engine.optimisation.optimizers import Partwise
 from skae.engine.optimisation.rows import LabelledRows
-from skae.engine.optimisation.training import Data, Training
+from skae.engine.optimisation.runs import Data, Training
 from skae.engine.stacks.stacking import Layerwise, layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
 from skae.estimators.face.outcomes import report_constant_units, some_rows

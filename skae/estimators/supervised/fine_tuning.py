@@ -15,7 +15,7 @@ import torch
 from skae._validation import column_names, make_generator
 from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.rows import LabelledRows
-from skae.engine.optimisation.training import Data, Training
+from skae.engine.optimisation.runs import Data, Training
 from skae.engine.stacks.supervised import with_output
 from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
 from skae.estimators.face.training import (

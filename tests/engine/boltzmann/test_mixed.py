@@ -27,7 +27,8 @@ from skae.engine.optimisation.models import some_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
-from skae.engine.optimisation.training import Data, Run, Settings, train
+from skae.engine.optimisation.runs import Data, Run, Settings
+from skae.engine.optimisation.training import train
 
 N_HIDDEN, N_CHAINS, LIMIT = 3, 10_000, 1e-5
 # Kinds of columns: b a binary one, r a real one, a digit a category of so many columns.

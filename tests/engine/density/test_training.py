@@ -13,7 +13,7 @@ from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction
 from skae.engine.networks.penalties import WeightDecay
 from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
-from skae.engine.optimisation.training import gradient_by_autograd
+from skae.engine.optimisation.runs import gradient_by_autograd
 
 
 def seeded():

@@ -24,7 +24,7 @@ from skae.engine.optimisation.models import (
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import Data, Settings
+from skae.engine.optimisation.runs import Data, Settings
 
 NETWORK = Network((6, 3))
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.parameters import Registry
-from skae.engine.optimisation.training import SCHEDULES
+from skae.engine.optimisation.schedules import SCHEDULES
 
 REGISTRIES = {
     "corruptions": CORRUPTIONS,

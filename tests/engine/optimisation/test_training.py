@@ -16,16 +16,16 @@ from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.optimizers import OPTIMIZERS, SGD
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import (
-    SCHEDULES,
+from skae.engine.optimisation.runs import (
     Data,
     Objective,
     Run,
     Settings,
     epochs_for,
     gradient_by_autograd,
-    train,
 )
+from skae.engine.optimisation.schedules import SCHEDULES
+from skae.engine.optimisation.training import train
 from skae.engine.optimisation.watching import evaluate
 
 N_ROWS = 23

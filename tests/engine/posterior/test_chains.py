@@ -11,7 +11,7 @@ from skae.engine.networks.units import Gaussian, Multinomial
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows, LabelledRows
-from skae.engine.optimisation.training import Data, Objective
+from skae.engine.optimisation.runs import Data, Objective
 from skae.engine.posterior.chains import Plan, StepSize, draw_parameters, leapfrog_
 from skae.engine.posterior.energies import (
     Energy,

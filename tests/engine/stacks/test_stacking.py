@@ -12,7 +12,7 @@ from skae.engine.networks.penalties import CodeL1, HessianContraction
 from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.training import Objective
+from skae.engine.optimisation.runs import Objective
 from skae.engine.stacks.stacking import Layerwise, codes_of_layers, layerwise, stacked
 
 N_ROWS = 7

@@ -19,7 +19,7 @@ from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
 from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
-from skae.engine.optimisation.training import Objective
+from skae.engine.optimisation.runs import Objective
 from skae.engine.stacks.stacking import Layerwise, codes_of_layers
 from skae.engine.stacks.supervised import Supervised, classification_error, with_output
 

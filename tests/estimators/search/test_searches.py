@@ -39,7 +39,7 @@ from skae import (
     StackedClassifier,
     train_together,
 )
-from skae.engine.optimisation import meetings
+from skae.engine.joint import rendezvous
 from skae.estimators.search import searches
 
 SHORT = {"max_iter": 4, "batch_size": 20, "random_state": 0}
@@ -60,8 +60,8 @@ def batches(monkeypatch):
         sizes.append(len(runs))
         return original(runs, *others)
 
-    original = meetings.train_together
-    monkeypatch.setattr(meetings, "train_together", counted)
+    original = rendezvous.train_jointly
+    monkeypatch.setattr(rendezvous, "train_jointly", counted)
     return sizes
 
 
@@ -260,11 +260,11 @@ class Interrupting(BaseEstimator):
         self.presses = presses
 
     def fit(self, X, y=None):
-        if self.presses and not BEFORE["meeting"]().is_ended:
+        if self.presses and not BEFORE["rendezvous"]().is_ended:
             os.kill(os.getpid(), signal.SIGINT)
             # The signal is handled in the main thread, which waits there.
             for _ in range(500):
-                if BEFORE["meeting"]().is_ended:
+                if BEFORE["rendezvous"]().is_ended:
                     break
                 threading.Event().wait(0.01)
         return self
@@ -287,7 +287,7 @@ def test_one_press_of_ctrl_c_stops_a_search(digits, monkeypatch):
     monkeypatch.setattr(
         searches, "TogetherBackend", lambda *args: backends.append(original(*args)) or backends[0]
     )
-    BEFORE["meeting"] = lambda: backends[0].meeting
+    BEFORE["rendezvous"] = lambda: backends[0].rendezvous
     # Two fits at a time have room: those of the first candidate end before the others begin.
     monkeypatch.setattr(searches, "available_memory", lambda device: 1)
     model = Pipeline([("press", Interrupting()), ("model", AutoEncoder(6, **SHORT))])
@@ -370,3 +370,16 @@ def test_scikit_learn_contract():
             except Exception as error:
                 failed[check.func.__name__] = str(error)[:200]
     assert failed == {}
+
+
+def test_warnings_point_to_the_line_that_searches(digits):
+    search = BatchedGridSearchCV(
+        AutoEncoder(6, max_iter=30, learning_rate=1e-4, random_state=0),
+        {"contraction": [0.1, 0.2]}, cv=2,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search.fit(digits[0])
+    # At least those of two candidates on two folds, and of the best one on all rows.
+    assert len(caught) >= 5
+    assert {warning.filename for warning in caught} == {__file__}

@@ -2,7 +2,7 @@
 
 Whoever fits many models, a search or an ensemble, does more than train: rows are split, scaled and
 checked before, codes are made and scored after. All of that stays as it is. Each fit runs in a
-thread of its own, and `Meeting.train`, which takes the place of training in these threads, waits
+thread of its own, and `Rendezvous.train`, which takes the place of training in these threads, waits
 until all others have come to a training, too, or have ended. Then those of one shape are trained as
 one, and those that are the same once.
 
@@ -10,26 +10,32 @@ Threads take turns: no more than ``n_running`` compute at a time. So nothing tha
 be safe with threads where that is 1.
 """
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
 
+from skae.engine.joint.streams import stream_key
+from skae.engine.joint.training import likeness, train_jointly
+from skae.engine.optimisation.devices import one_thread
 from skae.engine.optimisation.models import Fitted, Task, fit_alone, trainer
-from skae.engine.optimisation.together import digest, fingerprint, likeness, train_together
-from skae.engine.optimisation.training import Run
+from skae.engine.optimisation.rows import digest
+from skae.engine.optimisation.runs import Run
 
-# How trainings end that `Meeting.end` ends.
+# How trainings end that `Rendezvous.end` ends.
 _CUT_SHORT = ("interrupted", "stopped")
 
 
-class MeetingEndedError(Exception):
-    """The meeting was ended from outside, by Ctrl-C, before a fit had come to its end."""
+class RendezvousEndedError(Exception):
+    """The rendezvous was ended from outside, by Ctrl-C, before a fit had come to its end."""
 
 
-class Meeting:
+class Rendezvous:
     """Where the fits of one search meet.
 
     Fits take part in rounds of at most ``size``: those of a round have all ended before the next
@@ -41,12 +47,15 @@ class Meeting:
         self.is_ended = False
         # Fits that were ended before they had trained all they wanted to.
         self.unfinished: set[int] = set()
-        self._changed = threading.Condition()
+        # Who waits for others, and who waits to take part; who computes has one of the turns.
+        lock = threading.Lock()
+        self._changed, self._entry = threading.Condition(lock), threading.Condition(lock)
+        self._turns = threading.Semaphore(n_running)
         self._n_announced, self._is_open = 0, True
         self._members: set[int] = set()
         self._waiting: dict[int, Task] = {}
         self._results: dict[int, Fitted | Exception] = {}
-        self._n_active, self._trains, self._knows_all = 0, False, False
+        self._trains, self._knows_all = False, False
 
     def announce(self) -> None:
         """One fit more is to come."""
@@ -57,7 +66,7 @@ class Meeting:
         """Whether all fits that can be expected for now were announced: trainings may begin."""
         with self._changed:
             self._knows_all = knows
-            self._changed.notify_all()
+            self._wake_if_all_wait()
 
     def end(self) -> None:
         """All fits end, as soon as they come to a training."""
@@ -68,32 +77,32 @@ class Meeting:
     @contextmanager
     def membership(self, number: int):
         """A context of the fit of such a number: what is trained in it is trained here."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_open and len(self._members) < self.size)
+        with self._entry:
+            self._entry.wait_for(lambda: self._is_open and len(self._members) < self.size)
             self._members.add(number)
             self._n_announced -= 1
-            self._changed.notify_all()
-            self._take_turn()
+        self._turns.acquire()
         token = trainer.set(lambda task: self.train(number, task))
         try:
             yield
         finally:
             trainer.reset(token)
+            self._turns.release()
             with self._changed:
                 self._members.discard(number)
                 self._is_open = self._is_open or not self._members
-                self._n_active -= 1
-                self._changed.notify_all()
+                self._wake_if_all_wait()
+                if self._is_open:
+                    self._entry.notify_all()
 
     def train(self, number: int, task: Task) -> Fitted:
         """Wait for the others, and train with those that are alike.
 
-        Raises what the training raised, and a MeetingEndedError after `end`.
+        Raises what the training raised, and a RendezvousEndedError after `end`.
         """
+        self._turns.release()
         with self._changed:
             self._waiting[number] = task
-            self._n_active -= 1
-            self._changed.notify_all()
             while number not in self._results and not self.is_ended:
                 if self._all_wait() and not self._trains:
                     self._train_all()
@@ -101,19 +110,20 @@ class Meeting:
                     self._changed.wait()
             self._waiting.pop(number, None)
             result = self._results.pop(number, None)
-            self._take_turn()
+        self._turns.acquire()
         cut_short = isinstance(result, Fitted) and result.training.outcome in _CUT_SHORT
         if isinstance(result, Exception):
             raise result
         if result is not None and not (self.is_ended and cut_short):
             return result
         self.unfinished.add(number)
-        raise MeetingEndedError("The search was stopped before this model was trained.")
+        raise RendezvousEndedError("The search was stopped before this model was trained.")
 
-    def _take_turn(self):
-        """Wait until fewer fits compute than may; the lock is held."""
-        self._changed.wait_for(lambda: self._n_active < self.n_running)
-        self._n_active += 1
+    def _wake_if_all_wait(self):
+        """Wake the members if one of them is to train; the lock is held."""
+        # Not at every change: many that wake to wait again take longer than what they wait for.
+        if self._all_wait():
+            self._changed.notify_all()
 
     def _all_wait(self):
         """Whether all members wait for a training, and no others are to come."""
@@ -153,29 +163,77 @@ def train_all(
             runs[number] = tasks[number].run()
         except Exception as error:
             results[number] = error
-    groups: dict[Any, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
+    alone: list[list[int]] = []
     for number, run in runs.items():
         kind = likeness(run)
-        groups.setdefault((number,) if kind is None else kind, []).append(number)
-    for members in groups.values():
+        members = [] if kind is None else groups.setdefault(kind, [])
+        members.append(number)
+        if kind is None:
+            alone.append(members)
+
+    def train_members(members):
         try:
-            trainings = train_together([runs[number] for number in members], is_stopped)
+            trainings = train_jointly([runs[number] for number in members], is_stopped)
             for number, training in zip(members, trainings, strict=True):
                 results[number] = tasks[number].fitted(runs[number], training)
         except Exception as error:
             for number in members:
-                alone = len(members) == 1
-                results[number] = error if alone else _by_itself(tasks[number], states[number])
+                is_alone = len(members) == 1
+                results[number] = error if is_alone else _by_itself(tasks[number], states[number])
+
+    parts = [part for members in groups.values() for part in _parts(members, runs)]
+    _side_by_side(train_members, parts)
+    for members in alone:
+        train_members(members)
     for number, first in enumerate(same):
         if first != number:
             results[number] = _copied(results[first])
     return results
 
 
+# Models of a part: more hardly gain anything, and need memory.
+_MOST = 32
+# Multiply-adds of a step's largest product, of all models of a part, that are worth a thread.
+_WORTH_A_THREAD = 1_000_000
+
+
+def _parts(members, runs):
+    """Runs that can be one, in parts for the threads that there are; those of one stream together.
+
+    Threads that are woken at each call cost more than they give where products are small; those
+    that have a part each meet at the end alone.
+    """
+    first = runs[members[0]]
+    listens = any(runs[number].listener is not None for number in members)
+    n_parts = math.ceil(len(members) / _MOST)
+    if first.theta.flat.device.type == "cpu" and not listens:
+        work = len(members) * first.largest_product
+        n_threads = min(torch.get_num_threads(), len(members), work // _WORTH_A_THREAD)
+        n_parts = max(n_parts, n_threads)
+    streams: dict[Hashable, list[int]] = {}
+    for number in members if n_parts > 1 else ():
+        streams.setdefault(stream_key(runs[number]), []).append(number)
+    order = [number for stream in streams.values() for number in stream] or members
+    ends = [len(order) * k // n_parts for k in range(n_parts + 1)]
+    return [order[start:stop] for start, stop in pairwise(ends)]
+
+
+def _side_by_side(function, parts):
+    """Call a function of each part, as many at a time as torch has threads."""
+    n_threads = min(torch.get_num_threads(), len(parts))
+    if n_threads < 2:
+        for part in parts:
+            function(part)
+        return
+    with one_thread(), ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(function, parts))
+
+
 def _identity(task):
     """What decides the result of a task, or a value of its own where that is not known."""
     data, model, start = task.data, task.model, task.start
-    rows = fingerprint(data)
+    rows = data.fingerprint
     if rows is None or task.listener is not None or start.state is not None:
         return object()
     identity = None if task.identity is None else task.identity()

@@ -8,10 +8,11 @@ from multiprocessing.pool import ThreadPool
 import joblib
 from joblib.parallel import ThreadingBackend
 
-from skae.engine.optimisation.meetings import Meeting
+from skae._warnings import as_seen_from, users_line
+from skae.engine.joint.rendezvous import Rendezvous
 
-# Models that are trained as one: more hardly gain anything.
-MANY = 64
+# Fits that are begun at a time: more hardly gain anything, though some may be of the same model.
+MANY = 192
 
 
 class TogetherBackend(ThreadingBackend):
@@ -24,7 +25,7 @@ class TogetherBackend(ThreadingBackend):
     def __init__(self, n_running: int = 1, size: int = MANY, **options):
         super().__init__(**options)
         self.n_running, self.size = n_running, size
-        self.meeting = Meeting(n_running, size)
+        self.rendezvous = Rendezvous(n_running, size)
 
     def effective_n_jobs(self, n_jobs):
         """The number of tasks that may be begun at a time."""
@@ -33,12 +34,13 @@ class TogetherBackend(ThreadingBackend):
     def configure(self, n_jobs=1, parallel=None, **options):
         """Begin anew; return the number of tasks that may be begun at a time."""
         self.parallel, self._n_jobs = parallel, self.size
-        self.meeting = Meeting(self.n_running, self.size)
+        self.rendezvous = Rendezvous(self.n_running, self.size)
         return self.size
 
     def start_call(self):
         """Tasks are about to come."""
-        self.meeting.knows_all(False)
+        self.rendezvous.knows_all(False)
+        self._line = users_line()
         # Filters of warnings are global: a task that waits within some of its own would leave them.
         self._filters = warnings.catch_warnings()
         self._filters.__enter__()
@@ -50,33 +52,33 @@ class TogetherBackend(ThreadingBackend):
     @contextmanager
     def retrieval_context(self):
         """All tasks that are given out at first have come."""
-        self.meeting.knows_all(True)
+        self.rendezvous.knows_all(True)
         yield
 
     def terminate(self):
         """End what still runs."""
-        self.meeting.end()
+        self.rendezvous.end()
         super().terminate()
 
     def _get_pool(self):
         if self._pool is None:
-            self._pool = _Pool(self.size, self.meeting)
+            self._pool = _Pool(self.size, self.rendezvous, self._line)
         return self._pool
 
 
 class _Pool(ThreadPool):
-    """Threads whose tasks are members of a meeting."""
+    """Threads whose tasks are members of a rendezvous."""
 
-    def __init__(self, size, meeting):
-        self._meeting, self._numbers = meeting, itertools.count()
+    def __init__(self, size, rendezvous, line):
+        self._rendezvous, self._line, self._numbers = rendezvous, line, itertools.count()
         super().__init__(size)
 
     def apply_async(self, func, args=(), kwds=None, callback=None, error_callback=None):
-        number, meeting = next(self._numbers), self._meeting
-        meeting.announce()
+        number, rendezvous = next(self._numbers), self._rendezvous
+        rendezvous.announce()
 
         def in_company(*args):
-            with meeting.membership(number):
+            with rendezvous.membership(number), as_seen_from(self._line):
                 return func(*args)
 
         return super().apply_async(in_company, args, kwds or {}, callback, error_callback)

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from skae.engine.joint import rendezvous
+from skae.engine.joint.rendezvous import Rendezvous, RendezvousEndedError, train_all
+from skae.engine.joint.streams import stacked
+from skae.engine.joint.training import likeness, train_jointly
 from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper, Swap
 from skae.engine.networks.layers import Network, initialize_
 from skae.engine.networks.mixed import Mixed
@@ -18,13 +22,12 @@ from skae.engine.networks.penalties import (
     WeightDecay,
 )
 from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial
-from skae.engine.optimisation.meetings import Meeting, MeetingEndedError, train_all
 from skae.engine.optimisation.models import AFRESH, Task, fit_alone, some_of, trainer
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.together import likeness, stacked, train_together
-from skae.engine.optimisation.training import Data, Run, Settings, train
+from skae.engine.optimisation.runs import Data, Run, Settings
+from skae.engine.optimisation.training import train
 
 N_FEATURES = 6
 MIXED = Mixed(
@@ -94,7 +97,7 @@ def assert_alike(makers):
     assert None not in kinds
     trainings = [train(run) for run in alone]
     for run, other, one, two in zip(
-        alone, together, trainings, train_together(together), strict=True
+        alone, together, trainings, train_jointly(together), strict=True
     ):
         torch.testing.assert_close(other.theta.flat, run.theta.flat, rtol=1e-9, atol=1e-11)
         np.testing.assert_allclose(two.loss_curve, one.loss_curve, rtol=1e-10)
@@ -184,7 +187,12 @@ def test_each_ends_by_itself(schedule):
     """By its own number of epochs, by its own patience."""
     makers = [
         lambda k=k: make_run(
-            k, max_iter=3 + 4 * k, schedule=schedule, tol=0.2, n_iter_no_change=1 + k
+            k,
+            max_iter=3 + 4 * k,
+            schedule=schedule,
+            tol=0.2,
+            n_iter_no_change=1 + k,
+            penalties=[Contraction(0.1 * k)],
         )
         for k in range(4)
     ]
@@ -220,7 +228,7 @@ def test_one_that_diverges_leaves_the_others_alone():
     ]  # fmt: skip
     assert_alike(makers)
     runs = [make() for make in makers]
-    assert [training.outcome for training in train_together(runs)] == [
+    assert [training.outcome for training in train_jointly(runs)] == [
         "max_iter", "diverged", "max_iter",
     ]  # fmt: skip
 
@@ -231,7 +239,7 @@ def test_a_listener_hears_of_its_own_run():
         make_run(k, max_iter=4, listener=lambda epoch, k=k: heard[k].append(epoch.loss) or k)
         for k in (0, 1)
     ]
-    one, two = train_together(runs)
+    one, two = train_jointly(runs)
     assert (one.outcome, two.outcome) == ("max_iter", "stopped")
     assert heard == {0: one.loss_curve, 1: two.loss_curve}
     assert len(heard[1]) == 1
@@ -247,7 +255,7 @@ def test_streams_share_their_noise():
             return super().__call__(x, generator)
 
     runs = [make_run(0, corruption=Counted(0.2), penalties=[WeightDecay(0.1 * k)]) for k in (1, 2)]
-    train_together(runs)
+    train_jointly(runs)
     n_together = len(counted)
     counted.clear()
     train(make_run(0, corruption=Counted(0.2), penalties=[WeightDecay(0.1)]))
@@ -263,10 +271,7 @@ def test_what_cannot_be_one_is_alone():
 
 def test_fewer_rows_are_filled_up_with_rows_without_weight():
     runs = [make_run(rows=make_rows(n)) for n in (5, 3)]
-    parts = [
-        run.objective.side_by_side.inputs(run.objective, run.data.rows.tensor, run.generator)
-        for run in runs
-    ]
+    parts = [run.objective.joint.inputs(run.data.rows.tensor, run.generator) for run in runs]
     inputs = stacked(parts)
     assert inputs.x.shape == (2, 5, N_FEATURES)
     np.testing.assert_allclose(inputs.row_weight, [[1] * 5, [5 / 3] * 3 + [0, 0]])
@@ -285,6 +290,9 @@ def make_task(seed=0, identity=None, penalties=(), listener=None, corruption=Non
     settings = Settings(OPTIMIZERS["adam"](0.9), 0.02, batch_size=10, max_iter=3)
     generator = torch.Generator().manual_seed(seed)
     return Task(model, data, settings, AFRESH, generator, listener, identity=identity)
+
+
+DECAYS = [[WeightDecay(0.01 * k)] for k in range(1, 6)]
 
 
 class Broken:
@@ -312,6 +320,30 @@ def test_tasks_are_trained_once_where_they_are_the_same():
     assert sorted(epochs) == [1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.parametrize(("n_threads", "most", "sizes"), [(1, 2, [2, 2, 1]), (2, 9, [2, 3])])
+def test_many_are_trained_in_parts(monkeypatch, n_threads, most, sizes):
+    """By their number, and for the threads that there are; each by what it has alone."""
+    found = []
+
+    def counted(runs, *others):
+        found.append(len(runs))
+        return train_jointly(runs, *others)
+
+    monkeypatch.setattr(rendezvous, "train_jointly", counted)
+    monkeypatch.setattr(rendezvous, "_MOST", most)
+    monkeypatch.setattr(rendezvous, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    noise = Masking(0.2)
+    results = train_all([make_task(k % 2, corruption=noise, penalties=DECAYS[k]) for k in range(5)])
+    assert sorted(found) == sorted(sizes)
+    for k, result in enumerate(results):
+        expected = fit_alone(make_task(k % 2, corruption=noise, penalties=DECAYS[k]))
+        np.testing.assert_allclose(
+            result.weights["weight_0"], expected.weights["weight_0"], rtol=1e-9
+        )
+
+
 def test_an_error_is_that_of_its_own_task():
     good, bad = train_all([make_task(), make_task(penalties=[Broken()])])
     assert isinstance(bad, ArithmeticError)
@@ -333,23 +365,23 @@ def test_one_that_fails_leaves_the_others_of_its_batch_alone():
     np.testing.assert_array_equal(good.weights["weight_0"], expected.weights["weight_0"])
 
 
-def run_in_threads(meeting, functions):
-    """Each function as a member of the meeting, in a thread; what they return or raise."""
+def run_in_threads(rendezvous, functions):
+    """Each function as a member of the rendezvous, in a thread; what they return or raise."""
     results = [None] * len(functions)
 
     def member(number):
         try:
-            with meeting.membership(number):
+            with rendezvous.membership(number):
                 results[number] = functions[number]()
         except Exception as error:
             results[number] = error
 
     threads = [threading.Thread(target=member, args=(k,)) for k in range(len(functions))]
     for _ in functions:
-        meeting.announce()
+        rendezvous.announce()
     for thread in threads:
         thread.start()
-    meeting.knows_all(True)
+    rendezvous.knows_all(True)
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
@@ -367,7 +399,7 @@ def test_fits_meet_where_they_train(n_running, size):
         return [trainer.get()(make_task(seed)) for _ in range(n_fits)]
 
     functions = [lambda k=k: fit(k, k % 3) for k in range(6)]
-    results = run_in_threads(Meeting(n_running, size), functions)
+    results = run_in_threads(Rendezvous(n_running, size), functions)
     for k, found in enumerate(results):
         if k % 3 == 0:
             assert isinstance(found, KeyError)
@@ -380,14 +412,14 @@ def test_fits_meet_where_they_train(n_running, size):
     assert trainer.get() is fit_alone
 
 
-def test_a_meeting_that_is_ended_trains_no_more():
-    meeting = Meeting(1, 10)
+def test_a_rendezvous_that_is_ended_trains_no_more():
+    rendezvous = Rendezvous(1, 10)
 
     def fit(k):
         if k == 2:
-            meeting.end()
+            rendezvous.end()
         return trainer.get()(make_task(k))
 
-    results = run_in_threads(meeting, [lambda k=k: fit(k) for k in range(3)])
-    assert all(isinstance(found, MeetingEndedError) for found in results)
-    assert meeting.unfinished == {0, 1, 2}
+    results = run_in_threads(rendezvous, [lambda k=k: fit(k) for k in range(3)])
+    assert all(isinstance(found, RendezvousEndedError) for found in results)
+    assert rendezvous.unfinished == {0, 1, 2}
