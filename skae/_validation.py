@@ -15,7 +15,7 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._missing import is_pandas_na
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
@@ -25,7 +25,7 @@ __all__ = [
     "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
     "check_no_infinity", "check_number", "check_one_hot", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
-    "is_missing", "make_generator", "random_numbers",
+    "is_missing", "make_constraint", "make_generator", "random_numbers",
 ]  # fmt: skip
 
 
@@ -241,10 +241,7 @@ _IMPUTE = (
 
 
 def _raise_not_finite(value, row, column, feature_names):
-    kind, remedy = "infinity", "Clip or remove it"
-    if np.isnan(value):
-        kind = "NaN"
-        remedy = _IMPUTE
+    kind, remedy = ("NaN", _IMPUTE) if np.isnan(value) else ("infinity", "Clip or remove it")
     name = "" if feature_names is None else f" ({feature_names[column]!r})"
     raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
 
@@ -253,10 +250,7 @@ def check_no_infinity(values, column, name):
     """Raise a ValueError that names row and column of the first infinity of a column."""
     if values is not None and np.isinf(values).any():
         row = np.flatnonzero(np.isinf(values))[0]
-        raise ValueError(
-            f"Input X contains infinity in row {row}, column {column} ({name!r}). Clip or remove "
-            "it."
-        )
+        _raise_not_finite(np.inf, row, column, {column: name})
 
 
 def check_count(name, value, least):
@@ -298,8 +292,7 @@ def check_weights(sample_weight, X):
     if (weight == weight[0]).all():
         return None
     weight = weight / weight.max()  # so that sums of huge weights do not overflow
-    positive = weight > 0
-    return weight * (positive.sum() / weight.sum())
+    return weight * (np.count_nonzero(weight) / weight.sum())
 
 
 def _numbers(name, values):

@@ -12,6 +12,7 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
+from elsewhere import accelerator
 from sklearn.datasets import load_digits
 
 from skae.engine.optimisation.parameters import Parameters
@@ -33,6 +34,21 @@ def pytest_addoption(parser):
         metavar="K",
         help="Add 1000 K to every seed of torch's generators: what is claimed holds for all K.",
     )
+    parser.addoption(
+        "--elsewhere",
+        action="store_true",
+        help="Pretend that there is a CUDA device, and check the place of every tensor.",
+    )
+
+
+@pytest.fixture(autouse=True)
+def pretended_accelerator(request):
+    """With ``--elsewhere``, ``device="auto"`` finds one."""
+    if not request.config.getoption("elsewhere"):
+        yield
+        return
+    with accelerator():
+        yield
 
 
 def pytest_configure(config):
@@ -58,6 +74,19 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if mark := item.get_closest_marker("one_draw"):
                 item.add_marker(pytest.mark.skip(reason=mark.kwargs["reason"]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each process a half of the tests in their order, and the idle one a half of the rest.
+
+    What a module's tests share is then made once, by the one process that has them all.
+    """
+    if config.getoption("dist") == "load":  # what ``-n 2`` means, unless another is asked for
+        from xdist.scheduler import WorkStealingScheduling
+
+        return WorkStealingScheduling(config, log)
+    return None
 
 
 @pytest.fixture(autouse=True)

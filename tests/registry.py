@@ -6,6 +6,8 @@ A test imports what it needs::
     @pytest.mark.parametrize("case", TRANSFORMERS, ids=str)
     def test_codes(case):
         codes = case.fit().transform(case.X)
+
+Where the code is one by construction, ``families(TRANSFORMERS)`` are enough.
 """
 
 import copy
@@ -152,3 +154,15 @@ PREDICTORS = [case for case in CASES if case.is_classifier or case.is_regressor]
 LEARNERS = [case for case in TRAINED if case.is_transformer]
 # Those that are one training, by a rule of the steps and a rate that their parameters choose.
 GRADIENT_LEARNERS = [case for case in LEARNERS if not case.takes("layer_sizes")]
+
+
+def families(cases):
+    """The first case of each package of the face.
+
+    For what the classes of a family have in common: a base class, a decorator or a function that
+    checks. What a class does by itself is tested on all of them.
+    """
+    first = {}
+    for case in cases:
+        first.setdefault(case.cls.__module__.split(".")[2], case)
+    return list(first.values())

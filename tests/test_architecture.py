@@ -292,7 +292,7 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 170
+    assert len(FILES) <= 174
     assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 35_500
 
 
@@ -468,27 +468,16 @@ print(json.dumps(dict(by_import=by_import, changed=changed, by_fit=heavy())))
 """
 
 
-@pytest.fixture(scope="module")
-def guest():
-    """What an import and a fit did to a process of their own."""
+def test_import_and_fit_are_light_and_change_nothing():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", GUEST], capture_output=True, text=True, env=environment, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_import_is_light(guest):
+    guest = json.loads(done.stdout)
     # Every worker of a grid search pays for what an import drags in.
     assert guest["by_import"] == []
-
-
-def test_import_starts_nothing_and_changes_nothing(guest):
     # No thread, no process, no CUDA context, no draw, no setting: an import only defines.
     assert guest["changed"] == []
-
-
-def test_a_fit_on_the_cpu_stays_light(guest):
     # The import of torch's compiler costs a second in every worker; a training needs none of it.
     assert guest["by_fit"] == []

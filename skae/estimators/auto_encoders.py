@@ -20,7 +20,7 @@ from skae.engine.networks.penalties import (
 )
 from skae.engine.networks.units import UNITS
 from skae.estimators.density import densities, models, sampling
-from skae.estimators.face.layer_sizes import checked_sizes, sizes_of_layers
+from skae.estimators.face.layer_sizes import checked_sizes
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
@@ -90,9 +90,10 @@ class AutoEncoder(Transformer):
         doc="""Units of the output, and so the reconstruction loss -log P(x | r(x)), in nats:
 
         {summaries}
-        - "auto": column by column. Columns of the values 0 and 1 are "bernoulli", and those
-          that together are one one-hot variable are "multinomial": told by the data, where
-          columns side by side sum to 1 in every row, or by names such as those that
+        - "auto": column by column. Columns of the values 0 and 1 are "bernoulli" (but among
+          amounts, those that are 1 in few rows are amounts, too), and those that together
+          are one one-hot variable are "multinomial": told by the data, where columns side by side
+          sum to 1 in every row, or by names such as those that
           :class:`~sklearn.preprocessing.OneHotEncoder` gives. All other columns are
           "gaussian"; "bernoulli" if all of them lie in [0, 1] and a tenth of their entries or
           more are exactly 0 or 1, as in images and texts.
@@ -277,13 +278,15 @@ class AutoEncoder(Transformer):
     def _model(self, place):
         sizes = (
             len(self.columns_.mean),
-            *sizes_of_layers(self.hidden_layer_sizes),
-            self.n_components,
+            *checked_sizes("hidden_layer_sizes", self.hidden_layer_sizes, may_be_empty=True),
+            int(self.n_components),
         )
         linear = self.decoder == "linear"
         potential, told = self.parametrization == "energy", bool(self.level_as_input)
+        if told:
+            models.check_noise(self)  # which may have changed since `fit`
         tied = self.tied_weights and not (linear and len(sizes) > 2) and not told
-        network = Network(tuple(map(int, sizes)), self.activation, tied, linear, potential, told)
+        network = Network(sizes, self.activation, tied, linear, potential, told)
         units = self.columns_.units(place.device)
         bias = units.bias_for_mean(place.tensor(self.columns_.standardized("mean")))
         shift, scale = self.columns_.standardization(place)

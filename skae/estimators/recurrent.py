@@ -21,7 +21,7 @@ from skae.engine.networks.recurrence import (
 from skae.engine.optimisation.models import FittedModel, Start
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.density.models import corruption_of
-from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
+from skae.estimators.face.layer_sizes import checked_sizes, number_of
 from skae.estimators.face.parameters import estimator, parameter, preset
 from skae.estimators.face.training import decay_in_criterion, rows_for, usable_place
 from skae.estimators.face.transformer import Transformer
@@ -226,7 +226,7 @@ class DeepRecurrentAutoEncoder(Transformer):
     @property
     def _recurrence(self):
         """The recurrence that the parameters ask for."""
-        sizes = len(self.columns_.mean), *map(int, sizes_of_layers(self.layer_sizes))
+        sizes = len(self.columns_.mean), *checked_sizes("layer_sizes", self.layer_sizes)
         network = Network(sizes, self.activation)
         return Recurrence(network, int(self.n_steps), float(self.hidden_noise))
 

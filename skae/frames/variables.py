@@ -200,12 +200,16 @@ def decimals_of(x: np.ndarray, size: float = 1.0) -> int | None:
     """
     size = max(1.0, size, float(np.abs(x).max(initial=0.0)))
     rounding = 4 * size * float(np.finfo(x.dtype).eps)
-    for decimals in range(_MOST_DECIMALS + 1):
-        if rounding > 0.1 * 10.0**-decimals:
-            return None
-        if np.abs(x - np.round(x, decimals)).max(initial=0.0) <= rounding:
-            return decimals
-    return None
+    possible = [n for n in range(_MOST_DECIMALS + 1) if rounding <= 0.1 * 10.0**-n]
+    # Most columns have more decimals than that, which one look tells.
+    if not possible or _rest(x, possible[-1]) > 2 * rounding:
+        return None
+    return next((n for n in possible if _rest(x, n) <= rounding), None)
+
+
+def _rest(x: np.ndarray, decimals: int) -> float:
+    """What is left of numbers behind so many decimals, at most."""
+    return float(np.abs(x - np.round(x, decimals)).max(initial=0.0))
 
 
 def normal_scores(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

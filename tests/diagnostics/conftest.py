@@ -62,7 +62,8 @@ def jacobians_by_autograd():
             code = model.code(theta, row[None])
             return (code if of == "encoder" else model.units.mean(model.decode(theta, code)))[0]
 
-        z = torch.tensor((X - estimator.columns_.shift) / estimator.columns_.scale)
-        return torch.func.vmap(torch.func.jacrev(function))(z).detach().numpy()
+        z = (X - estimator.columns_.shift) / estimator.columns_.scale
+        z = torch.tensor(z, device=theta.flat.device)
+        return torch.func.vmap(torch.func.jacrev(function))(z).detach().cpu().numpy()
 
     return jacobians

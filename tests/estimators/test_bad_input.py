@@ -5,6 +5,7 @@ What checks data and weights is tested itself; each estimator is tested to call 
 
 import datetime
 import functools
+import inspect
 import itertools
 import pickle
 import warnings
@@ -17,11 +18,12 @@ import polars as pl
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from registry import CASES, GRADIENT_LEARNERS, LEARNERS, TRAINED
+from registry import CASES, GRADIENT_LEARNERS, LEARNERS, TRAINED, families
 from scipy import sparse
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils import get_tags
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skae import (
     RBM,
@@ -391,14 +393,14 @@ def test_bad_data_are_refused(case):
         case.output(fitted, narrow)
 
 
-@each_case
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_other_feature_names(case):
     frame = pd.DataFrame(case.X, columns=[f"c{i}" for i in range(case.X.shape[1])])
     with pytest.raises(ValueError, match="feature names"):
         case.output(case.fit(frame), frame.rename(columns={"c1": "other"}))
 
 
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 def test_bad_data_are_refused_by_every_method(case):
     model = case.fitted
     methods = [name for name in ("score_samples", "score", "reconstruct") if hasattr(model, name)]
@@ -424,7 +426,7 @@ def test_bad_data_are_refused_by_every_method(case):
         model.inverse_transform(wide)
 
 
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 def test_wrong_number_of_features_in_continued_training(case):
     model = case.fitted
     before = state_of(model)
@@ -457,7 +459,7 @@ def test_likelihoods_are_of_the_domain_of_the_loss(counts):
     assert np.isfinite(model.transform(data + 1)).all()
 
 
-@each_trained
+@pytest.mark.parametrize("case", families(TRAINED), ids=str)
 def test_bad_weights_are_refused(case):
     model = case.fitted if case in LEARNERS else None
     for weight, match in BAD_WEIGHTS.values():
@@ -467,7 +469,7 @@ def test_bad_weights_are_refused(case):
                 model.score(case.X, sample_weight=weight)
 
 
-@each_case
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_bad_devices_are_refused(case):
     if case.takes("device"):
         for device, match in (
@@ -594,6 +596,16 @@ def test_impossible_parameters(case):
 
 
 @each_case
+def test_defaults_are_legal(case):
+    # A fit that has them does not look at them once more.
+    parameters = inspect.signature(case.cls).parameters
+    defaults = {
+        name: one.default for name, one in parameters.items() if one.default is not one.empty
+    }
+    validate_parameter_constraints(case.cls._parameter_constraints, defaults, str(case))
+
+
+@each_case
 def test_constructor_never_raises(case):
     # scikit-learn's rule: parameters are checked in fit, so that set_params can mend them.
     model = case.make(**dict.fromkeys(case.make().get_params(deep=False), "nonsense"))
@@ -672,7 +684,7 @@ def test_small_integers_of_numpy_are_numbers(case):
 # Failures and what was there before
 
 
-@each_trained
+@pytest.mark.parametrize("case", families(TRAINED), ids=str)
 def test_failure_inside_training_leaves_a_fitted_model_as_it_was(case, fail_in_training):
     model = case.fitted
     model.set_params(**{name: True for name in model.get_params() if name.endswith("verbose")})
@@ -701,7 +713,7 @@ def test_failure_of_a_users_part_leaves_a_fitted_model_as_it_was(X):
         assert state_of(model) == before
 
 
-@each_case
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_failed_first_fit_leaves_an_unfitted_model(case):
     choices = {"device": "cuda:99", "image_shape": (5, 5), "estimator": "a name"}
     name, wrong = next((name, wrong) for name, wrong in choices.items() if case.takes(name))
@@ -859,7 +871,7 @@ def test_interruption_before_training_is_passed_on(X):
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_images_that_are_not_flat(case):
     images = np.zeros((40, 6, 6))
     with pytest.raises(ValueError, match=r"dim 3.*X\.reshape\(len\(X\), -1\)"):
@@ -881,6 +893,43 @@ def test_numbers_that_float32_has_not(case):
             case.fit(**{name: 1e31})
         with pytest.raises(ValueError, match=f"'{name}' parameter"):
             case.fit(**{name: np.inf})
+
+
+@each_case
+def test_truth_values_are_numbers(case):
+    constraints = case.cls._parameter_constraints
+    for name, legal in constraints.items():
+        if "boolean" in legal or not any(isinstance(one, Interval) for one in legal):
+            continue
+        for value in (True, False):
+            # Both where an estimator is made and where a parameter is set; clones have it, too.
+            model = case.make(**{name: value})
+            assert type(getattr(clone(model), name)) is int
+            assert getattr(model.set_params(**{name: value}), name) == value
+
+
+def test_a_truth_value_trains_as_its_number(X):
+    chosen = ("contraction", "hessian", "weight_decay", "sparsity", "learning_rate")
+    models = [
+        AutoEncoder(3, max_iter=2, random_state=0, **dict.fromkeys(chosen, number)).fit(X)
+        for number in (True, 1.0)
+    ]
+    assert_array_equal(*(model.components_ for model in models))
+
+
+@pytest.mark.parametrize("name", ["layer_sizes", "hidden_layer_sizes"])
+def test_sizes_that_are_none_after_a_fit_are_named(name):
+    for case in TRAINED:
+        if case.takes(name) and "layer" not in case.cls._parameter_constraints:
+            model = case.fitted.set_params(**{name: "many"})
+            with pytest.raises(ValueError, match=f"{name}='many' must be integers"):
+                case.output(model)
+
+
+def test_a_level_to_be_told_that_there_is_none_of_after_a_fit(X):
+    model = AutoEncoder(3, max_iter=1, random_state=0).fit(X).set_params(level_as_input=True)
+    with pytest.raises(ValueError, match="level_as_input=True is for corruption='gaussian'"):
+        model.reconstruct(X)
 
 
 @each_case

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
-from registry import CASES, GRADIENT_LEARNERS, LEARNERS, PREDICTORS, TRANSFORMERS
+from registry import CASES, GRADIENT_LEARNERS, LEARNERS, PREDICTORS, TRANSFORMERS, families
 from scipy.special import expit, log_softmax
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, make_column_selector
@@ -51,7 +51,7 @@ def assert_same_weights(model, other, **close):
 # Parts of larger models
 
 
-@each_transformer
+@pytest.mark.parametrize("case", families(TRANSFORMERS), ids=str)
 def test_pipeline(case, y):
     pipeline = make_pipeline(case.make(), LogisticRegression(max_iter=1000)).fit(case.X, y)
     # A pipeline does by itself what one does by hand.
@@ -84,7 +84,7 @@ def test_grid_search_over_the_likelihood(X):
     assert search.best_params_ == {"learning_rate": 0.01}
 
 
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 def test_cross_val_score(case):
     scores = cross_val_score(case.make(), case.X, cv=3)
     # Folds of 14, 13 and 13 rows: the first score is that of the first 14.
@@ -162,7 +162,7 @@ def test_pickle_restores_the_model(case):
     assert b"torch" not in pickled
 
 
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_pickle_holds_weights_only(case, method):
     generator = np.random.default_rng(0)
@@ -195,15 +195,7 @@ def test_mixed_model_works_from_read_only_memory_maps(X, tmp_path, loss):
     assert_same_weights(mapped.partial_fit(X), expected)
 
 
-@each_case
-def test_model_works_from_read_only_memory_maps(case, tmp_path):
-    model = case.fitted
-    joblib.dump(model, tmp_path / "model.joblib")
-    mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
-    assert_array_equal(case.output(mapped), case.output(model))
-
-
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 def test_copies_are_independent(case):
     model = case.fit(warm_start=True)
     codes, curve = case.output(model), list(getattr(model, "loss_curve_", []))
@@ -216,7 +208,7 @@ def test_copies_are_independent(case):
     assert (case.output(deep) != codes).any()
 
 
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 def test_model_trained_on_a_gpu_works_without_one(case):
     model = case.fitted
     codes, score = case.output(model), model.score(case.X)
@@ -245,7 +237,7 @@ def test_integer_weights_are_repetitions_in_one_batch(X):
     assert_allclose(weighted.transform(X), repeated.transform(X), rtol=1e-8)
 
 
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 def test_scale_of_the_weights_does_not_matter(case):
     weight = 1.0 + np.arange(40) % 3
     # Weights are relative, so that a learning rate does not depend on their unit.
@@ -270,7 +262,7 @@ def test_rows_of_weight_zero_do_not_count(case):
     )
 
 
-@each_learner
+@pytest.mark.parametrize("case", families(LEARNERS), ids=str)
 def test_score_takes_weights(case):
     model = case.fitted
     weight = np.arange(40) % 3
@@ -312,7 +304,7 @@ def test_warm_start_continues(case):
     assert model.n_iter_ == len(model.loss_curve_) == 3
 
 
-@each_case
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_fit_without_warm_start_forgets(case):
     model = case.fit(case.X[::-1] + 100)
     # Nothing of an earlier fit is left: neither weights nor statistics of columns.
@@ -598,7 +590,7 @@ def test_fitted_attributes_of_several_layers(X):
 
 # Such long steps may leave units of PSD without codes.
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
-@each_gradient_learner
+@pytest.mark.parametrize("case", families(GRADIENT_LEARNERS), ids=str)
 def test_early_stopping_keeps_the_best_weights(case):
     settings = {"early_stopping": True, "learning_rate": 0.3, "n_iter_no_change": 5, "tol": 0}
     settings |= {"learning_rate_schedule": "constant"}

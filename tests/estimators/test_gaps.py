@@ -183,7 +183,7 @@ def test_fine_tuning_scores_what_was_observed(table):
 def test_classifiers_and_regressors(weight, table):
     X, y = table
     gappy = with_gaps(X)
-    settings = {"max_iter": 20, "random_state": 0, "unsupervised_weight": weight}
+    settings = {"max_iter": 10, "random_state": 0, "unsupervised_weight": weight}
     model = StackedClassifier((8,), **settings).fit(gappy, y)
     assert model.score(gappy, y) > 0.8
     assert np.isfinite(model.predict_proba(np.full((1, 8), np.nan))).all()

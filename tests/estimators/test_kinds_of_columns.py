@@ -6,10 +6,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.preprocessing import OneHotEncoder
 
-from skae import AutoEncoder
+from skae import RBM, AutoEncoder
 from skae.engine.optimisation.rows import summarize_columns
 from skae.estimators.face.kinds import kinds_of
 
@@ -143,6 +144,34 @@ def test_numbers_that_happen_to_lie_in_the_unit_interval(draws):
     # So they are beside one-hot columns, of which all entries are 0 or 1.
     X = np.column_stack([draws.random((N, 2)), one_hot(draws, 3)])
     assert parts_of(X) == [("gaussian", [0, 1]), ("multinomial", [2, 3, 4])]
+
+
+def test_columns_of_counts_that_hold_only_0_and_1(draws):
+    counts = draws.poisson([0.02, 2, 3, 4, 0.05, 5], size=(N, 6)).clip([0] * 6, [1, 9, 9, 9, 1, 9])
+    assert parts_of(counts) == [("gaussian", [0, 1, 2, 3, 4, 5])]
+    assert parts_of(sparse.csr_matrix(counts.astype(float))) == [("gaussian", [0, 1, 2, 3, 4, 5])]
+    # A one in more than a tenth of the rows would have brought other numbers with it.
+    often = np.column_stack([counts, draws.random(N) < 0.3])
+    assert parts_of(often) == [("bernoulli", [6]), ("gaussian", [0, 1, 2, 3, 4, 5])]
+    # Among numbers, or where few columns are counts, it is a truth value; so are one-hot columns.
+    numbers = np.column_stack([counts[:, :3], draws.normal(size=(N, 3))])
+    assert parts_of(numbers) == [("bernoulli", [0]), ("gaussian", [1, 2, 3, 4, 5])]
+    rare = draws.choice(12, size=N)
+    beside = np.column_stack([counts[:, 1:4], np.eye(12)[rare], draws.poisson(3, size=(N, 13))])
+    assert [name for name, _ in parts_of(beside)] == ["gaussian", "multinomial"]
+
+
+@pytest.mark.parametrize("cls", [AutoEncoder, RBM])
+def test_raw_digits_are_searched_by_their_own_score(cls):
+    X = load_digits().data
+    folds = list(KFold(5).split(X))
+    # In each fold some pixels hold only 0 and 1 where other rows have more.
+    few = [(X[fit].max(axis=0) == 1) & (X[rest].max(axis=0) > 1) for fit, rest in folds]
+    assert np.any(few)
+    search = GridSearchCV(
+        cls(max_iter=1, random_state=0), {"n_components": [4, 8]}, cv=folds, error_score="raise"
+    ).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def test_columns_of_one_value(draws):

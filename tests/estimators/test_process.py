@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from registry import CASES, TRAINED
+from registry import CASES, TRAINED, families
 from sklearn.model_selection import GridSearchCV
 
 from skae import AutoEncoder, ConvolutionalPSD
@@ -40,7 +40,7 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_modes_of_the_caller_do_not_reach_a_model(case):
     X = case.X.astype(np.float32)
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from registry import GRADIENT_LEARNERS, TRAINED
+from registry import GRADIENT_LEARNERS, TRAINED, families
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -33,13 +33,13 @@ each_trained = pytest.mark.parametrize("case", TRAINED, ids=str)
 each_gradient_learner = pytest.mark.parametrize("case", GRADIENT_LEARNERS, ids=str)
 
 
-@each_trained
+@pytest.mark.parametrize("case", families(TRAINED), ids=str)
 def test_silent_by_default(case, capsys):
     case.fit()
     assert capsys.readouterr() == ("", "")
 
 
-@each_gradient_learner
+@pytest.mark.parametrize("case", families(GRADIENT_LEARNERS), ids=str)
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_verbose_prints_a_line_for_each_epoch(case, capsys, early_stopping):
     model = case.fit(verbose=True, early_stopping=early_stopping)

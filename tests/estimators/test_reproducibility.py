@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from registry import CASES, LEARNERS, TRAINED
+from registry import CASES, LEARNERS, TRAINED, families
 from sklearn.base import clone
 
 from skae import AutoEncoder
@@ -92,7 +92,7 @@ def test_other_seed_other_bits(case):
     assert differ(reference(case), fitted(case, random_state=1), case)
 
 
-@each_trained
+@pytest.mark.parametrize("case", families(TRAINED), ids=str)
 def test_random_state_instances(case):
     first = fitted(case, random_state=np.random.RandomState(3))
     second = noisy(case, random_state=np.random.RandomState(3))
@@ -102,7 +102,7 @@ def test_random_state_instances(case):
 
 
 @pytest.mark.fresh_entropy
-@each_trained
+@pytest.mark.parametrize("case", families(TRAINED), ids=str)
 def test_no_seed_differs_from_fit_to_fit(case):
     models = []
     for _ in range(2):
@@ -122,13 +122,14 @@ def test_no_seed_differs_from_fit_to_fit(case):
     ],
 )
 def test_same_bits_in_joblib_workers(backend):
-    expected = list(map(reference, CASES))
-    models = zip(CASES, map(clone, expected), strict=True)
+    cases = families(CASES)
+    expected = list(map(reference, cases))
+    models = zip(cases, map(clone, expected), strict=True)
     jobs = [joblib.delayed(type(model).fit)(model, case.X, case.y) for case, model in models]
     models = joblib.Parallel(n_jobs=2, backend=backend)(jobs)
     # A search gives the same models in parallel as one by one: neither the hash seed of a process
     # nor what it imported first has a say.
-    for case, model, other in zip(CASES, models, expected, strict=True):
+    for case, model, other in zip(cases, models, expected, strict=True):
         assert_same_bits(model, other, case)
 
 
@@ -158,7 +159,7 @@ def use_everything(case, **parameters):
         model.partial_fit(case.X, case.y)
 
 
-@each_case
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_global_states_are_left_alone(case):
     threads_before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -172,7 +173,7 @@ def test_global_states_are_left_alone(case):
         torch.set_num_threads(threads_before)
 
 
-@each_trained
+@pytest.mark.parametrize("case", families(TRAINED), ids=str)
 def test_global_states_are_left_alone_on_errors(case, fail_in_training):
     threads_before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -190,7 +191,7 @@ def test_global_states_are_left_alone_on_errors(case, fail_in_training):
         torch.set_num_threads(threads_before)
 
 
-@each_case
+@pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_defaults_of_torch_do_not_matter(case):
     torch.set_default_dtype(torch.float64)
     try:

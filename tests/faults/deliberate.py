@@ -523,6 +523,18 @@ FAULTS = [
         "collapsed = constant.mean() > 1",
         f"{_FACE}/test_collapse.py",
     ),
+    _outcomes(
+        "what a user has set is not checked",
+        "if value is not legal.get(n, _UNKNOWN)}",
+        "if value is legal.get(n, _UNKNOWN)}",
+        f"{_FACE}/test_bad_input.py::test_impossible_parameters",
+    ),
+    _outcomes(
+        "a default is illegal",
+        "default=0.1,\n        constraints=[Interval(Real, 0, 1,",
+        "default=1.5,\n        constraints=[Interval(Real, 0, 1,",
+        f"{_FACE}/test_bad_input.py::test_defaults_are_legal",
+    ),
     _validation(
         "sums of huge weights overflow",
         "    weight = weight / weight.max()  # so that sums of huge weights do not overflow\n",
@@ -530,7 +542,7 @@ FAULTS = [
     ),
     _validation(
         "weights are not made to mean 1",
-        "return weight * (positive.sum() / weight.sum())",
+        "return weight * (np.count_nonzero(weight) / weight.sum())",
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),

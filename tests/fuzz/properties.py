@@ -117,6 +117,8 @@ class _Run:
         if call.interrupt:
             return
         if call.method in LEARNING:
+            if getattr(model, "random_state", 0) is None:
+                return  # asks for other bits each time
             self.outcome(lambda: self.call(call, self.arguments(call), before), 0)
             same = digest(vars(before)) == digest(vars(model))
             _require(same, "the same seed gave other bits")
@@ -227,7 +229,7 @@ class _Run:
 # What grows as squares do, and may be infinite where rows are as large as roots of the largest.
 DENSITIES = (
     "score", "score_samples", "energy", "free_energy", "chain_log_likelihood", "decision_function",
-    "score_columns", "prediction_gap", "fit_predict",
+    "score_columns", "prediction_gap", "fit_predict", "annealed_likelihood",
 )  # fmt: skip
 EXTREME = ("any scale", "scales", "heavy", "subnormal")
 IN_GENERAL = ("clone", "pickle", "save")

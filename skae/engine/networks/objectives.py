@@ -22,6 +22,7 @@ from skae.engine.networks.layers import (
 from skae.engine.networks.levels import OwnColumn, told_of
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
+from skae.engine.optimisation.replay import says_replayable
 from skae.engine.optimisation.runs import Joint, Objective, gradient_by_autograd
 
 
@@ -89,6 +90,12 @@ class Reconstruction(Objective):
             make=JointReconstruction,
             inputs=partial(joint_inputs, self),
         )
+
+    @property
+    def is_replayable(self):
+        """Whether `gradient` can be recorded: gaps are looked for on the host."""
+        plain = self.has_closed_form and not (self.has_gaps or self.walkback or self.network.told)
+        return plain and all(map(says_replayable, (self.corruption, *self.penalties)))
 
     def value(self, theta, x, generator, row_weight=None):
         """The criterion on one batch; the generator is of the corruption and the penalties'

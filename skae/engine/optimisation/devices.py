@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -111,6 +111,18 @@ def suitable_threads(device, multiply_adds):
         return
     with one_thread():
         yield
+
+
+def exact_convolutions(device: torch.device) -> AbstractContextManager:
+    """Convolutions of full precision, the same bits each time, as products of matrices are.
+
+    By default cuDNN's have 10 bits of precision on newer GPUs, and add up in any order.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    exact = {"benchmark": False, "deterministic": True, "allow_tf32": False}
+    return cudnn.flags(enabled=cudnn.enabled, **exact)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

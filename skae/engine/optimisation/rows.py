@@ -32,6 +32,8 @@ _BLOCK = 16 * 2**20
 class DenseRows:
     """Rows held as one tensor on the device."""
 
+    is_resident = True  # batches are taken without the host
+
     def __init__(self, tensor, has_gaps=False):
         self.tensor, self.has_gaps, self._buffers = tensor, has_gaps, {}
         self.place, self.n_columns = place_of(tensor), tensor.shape[1]
@@ -40,7 +42,10 @@ class DenseRows:
         return len(self.tensor)
 
     def take(self, index):
-        """The rows of a LongTensor of indices; valid until the next call."""
+        """The rows of a LongTensor of indices, which may be on the host; valid until the next
+        call.
+        """
+        index = index.to(self.place.device)
         if len(index) not in self._buffers:
             self._buffers[len(index)] = self.tensor.new_empty(len(index), self.n_columns)
         return torch.index_select(self.tensor, 0, index, out=self._buffers[len(index)])
@@ -61,6 +66,7 @@ class StreamedRows:
     batch.
     """
 
+    is_resident = False
     # Only reading all of them would tell them from others.
     fingerprint = None
 
@@ -126,12 +132,15 @@ class LabelledRows:
         self.directions, self.position = directions, position
         self.place, self.n_columns = rows.place, rows.n_columns
         self.has_gaps = rows.has_gaps
+        # Which rows have directions is asked on the host.
+        self.is_resident = rows.is_resident and directions is None
 
     def __len__(self):
         return len(self.rows)
 
     def take(self, index):
         """The rows of a LongTensor of indices, as `Labelled`; valid until the next call."""
+        index = index.to(self.place.device)
         weight = None if self.weight is None else self.weight[index]
         target = self.target.index_select(0, index)
         return Labelled(self.rows.take(index), target, weight, *self._directions_at(index))
@@ -318,6 +327,14 @@ def _summarize_csr(array, row_weight):
         np.minimum.at(minimum, columns, values)
         np.maximum.at(maximum, columns, values)
         return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum, n_missing)
+
+
+def varies(array):
+    """Whether any column of an array or CSR matrix has two values, NaN not counted."""
+    if sparse.issparse(array):
+        summary = summarize_columns(array)
+        return bool((summary.minimum < summary.maximum).any())
+    return bool((np.fmin.reduce(array, 0) < np.fmax.reduce(array, 0)).any())
 
 
 def block_bounds(n_rows, n_columns):

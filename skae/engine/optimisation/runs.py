@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.replay import is_worth_recording
 from skae.engine.optimisation.rows import digest
 
 
@@ -44,8 +45,10 @@ class Objective:
       more than 1, it is evaluated on fewer rows;
     - ``floor``: what the criterion cannot fall below, whatever the parameters;
     - ``baseline``: a criterion up to which training has not exploded, however good its start;
-    - ``state``, tensors or numbers by name: what carries over from one training to the next.
-
+    - ``state``, tensors or numbers by name: what carries over from one training to the next;
+    - ``is_replayable``: whether `gradient` is the same operations for all batches of one length, on
+      tensors that stay where they are, so that it can be recorded once: it makes no tensor from
+      the host's numbers and reads none there. See `skae.engine.optimisation.replay`;
     - ``joint``: how it takes part in a training of several at once, a `Joint`. None: it does not.
 
     It is told, by the rows it is trained on,
@@ -59,6 +62,7 @@ class Objective:
     floor = 0.0
     baseline = -math.inf
     has_gaps = False
+    is_replayable = False
     joint: Any = None
     state: dict[str, Any]
 
@@ -233,6 +237,15 @@ class Run:
             return self.settings.max_iter
         n_rows, n_columns = len(self.data.index), self.data.rows.n_columns
         return epochs_for(n_rows, n_columns, self.settings.batch_size)
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether gradients are recorded once and replayed."""
+        if not (self.objective.is_replayable and self.data.rows.is_resident):
+            return False
+        # Batches have two lengths at most.
+        n_steps = self.n_batches * self.max_iter // 2
+        return is_worth_recording(self.theta.flat.device, n_steps)
 
     @property
     def largest_product(self) -> int:

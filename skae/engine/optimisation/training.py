@@ -10,6 +10,7 @@ import torch
 
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
+from skae.engine.optimisation.replay import Replayed
 from skae.engine.optimisation.runs import Run, Training
 from skae.engine.optimisation.schedules import SCHEDULES
 from skae.engine.optimisation.watching import Watch
@@ -27,9 +28,15 @@ def train(run: Run) -> Training:
     n_batches, max_iter = run.n_batches, run.max_iter
     watch = Watch(run)
 
-    def step(batch, progress):
+    def gradient_at(batch):
         x, weight = data.batch(batch)
-        value = objective.gradient(theta, x, run.generator, gradient, weight)
+        return objective.gradient(theta, x, run.generator, gradient, weight)
+
+    if run.is_replayed:
+        gradient_at = Replayed(gradient_at, [run.generator])
+
+    def step(batch, progress):
+        value = gradient_at(batch)
         rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
         optimizer.update_(theta.flat, gradient.flat, run.state, rate)
         if run.project is not None:

@@ -19,6 +19,8 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d, fold, pad, unfold
 from torch.nn.grad import conv2d_weight
 
+from skae.engine.optimisation.devices import exact_convolutions
+
 PADDINGS = ("valid", "same", "full")
 # Below it, synthesis by blocks takes longer to prepare than it saves.
 _MANY_CODES = 2**16
@@ -130,7 +132,8 @@ class Convolution:
         """
         images = self._padded(images)
         if self.tile == (1, 1):
-            maps = conv2d(images, self._kernels(filters), shift, stride=self.stride)
+            with exact_convolutions(images.device):
+                maps = conv2d(images, self._kernels(filters), shift, stride=self.stride)
             return maps.permute(0, 2, 3, 1).reshape(len(maps), -1)
         products = torch.bmm(self._patches(images), self._banks(filters).transpose(1, 2))
         maps = self._joined(products, len(images))
@@ -145,7 +148,8 @@ class Convolution:
             maps, kernels = self._unflattened(maps, self.maps_shape), self._kernels(filters)
             block = self._block(maps)
             if block == (1, 1):
-                images = conv_transpose2d(maps, kernels, stride=self.stride)
+                with exact_convolutions(maps.device):
+                    images = conv_transpose2d(maps, kernels, stride=self.stride)
             else:
                 images = _transposed_by_blocks(maps, kernels, block)
         else:
@@ -159,7 +163,8 @@ class Convolution:
         if self.tile == (1, 1):
             shape = (self.n_filters, self.image_shape[2], *self.filter_shape)
             maps = self._unflattened(maps, self.maps_shape)
-            gradient = conv2d_weight(images, shape, maps, stride=self.stride)
+            with exact_convolutions(images.device):
+                gradient = conv2d_weight(images, shape, maps, stride=self.stride)
         else:
             gradient = torch.bmm(self._split(maps).transpose(1, 2), self._patches(images))
             gradient = gradient.view(-1, self.image_shape[2], *self.filter_shape)

@@ -151,7 +151,8 @@ def calibrated(left_out: torch.Tensor, targets: torch.Tensor) -> Calibration:
     variance v.
     The weights of rows are in their one-hot targets. The slope is positive: the order is kept.
     """
-    shares, targets = log_shares(left_out.double()), targets.double()
+    # Few numbers and many evaluations, each of which is read on the host.
+    shares, targets = log_shares(left_out.double().cpu()), targets.double().cpu()
     weight = targets.sum(1)
 
     def loss(numbers):

@@ -136,6 +136,13 @@ class Supervised(Objective):
         if self.unsupervised is not None:
             self.unsupervised.has_gaps = has_gaps
 
+    @property
+    def is_replayable(self):
+        """Whether `gradient` can be recorded: the host looks for gaps, and has some constants."""
+        own = self.unsupervised is None or self.unsupervised.is_replayable
+        on_device = not self.has_gaps and self.units.column_constant is None
+        return self.has_closed_form and on_device and own
+
     def filled(self, x: torch.Tensor) -> torch.Tensor:
         """Rows without gaps, as the lowest of the layers fills them."""
         return self.models[0].filled(x) if self._has_gaps and self.models else x

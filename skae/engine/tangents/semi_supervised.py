@@ -224,6 +224,8 @@ class SemiSupervised(Supervised):
     tangent_penalty is 0. ``prior``, of shape (n_outputs,), is how often each class occurs.
     """
 
+    is_replayable = False  # which rows have a target is asked on the host
+
     def __init__(
         self,
         models,

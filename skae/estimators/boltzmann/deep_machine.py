@@ -15,7 +15,7 @@ from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.rbm import RBM, check_tempering, check_visible
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
-from skae.estimators.face.layer_sizes import checked_sizes, number_of, sizes_of_layers
+from skae.estimators.face.layer_sizes import checked_sizes, number_of
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
@@ -74,12 +74,12 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     >>> from sklearn.datasets import load_digits
     >>> from skae import DeepBoltzmannMachine
     >>> X = load_digits().data > 7
-    >>> dbm = DeepBoltzmannMachine((32, 16), max_iter=10, random_state=0).fit(X)
+    >>> dbm = DeepBoltzmannMachine((32, 16), max_iter=5, random_state=0).fit(X[:600])
     >>> dbm.transform(X).shape
     (1797, 16)
     >>> dbm.sample(5).shape
     (5, 64)
-    >>> bound = dbm.score(X, log_partition=dbm.log_partition_function(n_temperatures=500))
+    >>> bound = dbm.score(X, log_partition=dbm.log_partition_function(n_temperatures=200))
     """
 
     layer_sizes: Sequence[int] | int = parameter(
@@ -279,7 +279,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     @property
     def _sizes(self):
         """Numbers of units of all layers, the columns included."""
-        return (len(self.columns_.mean), *map(int, sizes_of_layers(self.layer_sizes)))
+        return (len(self.columns_.mean), *checked_sizes("layer_sizes", self.layer_sizes))
 
     def _check_parameters(self):
         super()._check_parameters()

@@ -104,7 +104,8 @@ class RBM(BoltzmannSampling, Transformer):
         - "auto": column by column. Columns that together are one one-hot variable are
           "multinomial", as the columns of a data frame's categories are, or as the ``loss`` of
           :class:`AutoEncoder` tells by the data and by names. The others are "bernoulli" if
-          all data lie in [0, 1]; else those of 0 and 1 are "bernoulli", and numbers "gaussian".
+          all data lie in [0, 1]; else those of 0 and 1 are "bernoulli", and numbers "gaussian",
+          with rare ones among amounts, as there.
 
         A list chooses by columns, given in any way that :class:`~sklearn.compose.ColumnTransformer`
         takes them; every column once, and one entry "multinomial" for each one-hot variable.""",
@@ -310,7 +311,7 @@ class RBM(BoltzmannSampling, Transformer):
         return mean_score(self.score_samples(X, log_partition=log_partition), sample_weight)
 
     def _model(self, place):
-        units, bias = self._visible, base_bias(self.columns_, place)
+        units, bias = self.columns_.units(place.device), base_bias(self.columns_, place)
         shift, scale = self.columns_.standardization(place)
         return boltzmann_machine(
             units,

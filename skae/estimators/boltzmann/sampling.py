@@ -32,6 +32,8 @@ from skae.estimators.boltzmann.machines import (
     sampling,
 )
 from skae.estimators.density.fixed import fixed_rows
+from skae.estimators.density.sampling import outside_of_range
+from skae.estimators.face.grids import is_binary
 from skae.estimators.face.parameters import document_methods
 
 # After fewer steps than this, nothing can be told of how chains move.
@@ -74,7 +76,7 @@ class BoltzmannSampling:
                 schedule = Schedule(burn_in=n_steps)
                 run = run_chains(step, state, schedule, keep=lambda s: machine.columns(s[0]))
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
-        return self._decoded(result)
+        return self._decoded(self.columns_.settled(result))
 
     def sample(
         self,
@@ -119,6 +121,7 @@ class BoltzmannSampling:
         fixed : dict or array-like of shape (n_features,) or (n_rows, n_features), default=None
             Values that columns are to have, samples given these: a dict from columns to values, or
             rows with NaN where nothing is fixed, one for all chains or one for each, in turn.
+            They are in the range and on the grid of the column, such as whole numbers.
 
         Returns
         -------
@@ -130,7 +133,8 @@ class BoltzmannSampling:
         -----
         ConvergenceWarning
             If chains never left the states they started in; if neighbouring temperatures
-            hardly ever swap states.
+            hardly ever swap states; if real columns of many samples are far outside of the range of
+            the training rows.
         """
         check_is_fitted(self)
         for name, value, least in (
@@ -193,10 +197,14 @@ class BoltzmannSampling:
             trouble = _report_swaps(chains.step.swap_rates, n_temperatures)
         else:
             trouble = report_stuck(~run.moved, chains.watched(run.state), "chains", n_chains)
-        if trouble is not None and schedule.n_steps >= _TIME_TO_MOVE:
-            warn(f"{name}: {trouble}", ConvergenceWarning)
         samples = run.samples[:, :n_chains].flatten(0, 1)[:n_samples]
-        return self._decoded(samples.cpu().numpy())
+        told = [
+            trouble if schedule.n_steps >= _TIME_TO_MOVE else None,
+            _report_range(self.columns_, samples),
+        ]
+        if any(told):
+            warn(f"{name}: {' '.join(filter(None, told))}", ConvergenceWarning)
+        return self._decoded(self.columns_.settled(samples.cpu().numpy()))
 
     log_partition_function = likelihoods.log_partition_function
     annealed_likelihood = likelihoods.annealed_likelihood
@@ -239,16 +247,38 @@ def _report_swaps(swap_rates, n_temperatures) -> str | None:
     )
 
 
+def _report_range(columns, samples) -> str | None:
+    """What to tell of samples whose real columns have left the range of the training rows."""
+    place = place_of(samples)
+    low, high = (place.tensor(columns.standardized(end)) for end in ("minimum", "maximum"))
+    varies = low < high
+    if not bool(varies.any()):
+        return None
+    ends = low[varies], high[varies]
+    trouble = outside_of_range(samples[:, varies], *ends, torch.ones_like(ends[0]))
+    if trouble is None:
+        return None
+    return (
+        f"{trouble}, where the energy falls without end. Fit with a smaller learning_rate, more "
+        "weight_decay or persistent=True, whose chains find such places and raise their energy."
+    )
+
+
 def _given_rows(model, fixed, n_samples) -> np.ndarray:
     """Rows as encoded, NaN in columns that are free; a ValueError for what cannot be fixed."""
     twin, columns = copy.copy(model), model.columns_
-    least, most = columns.minimum.copy(), columns.maximum.copy()
+    least, most, grid = columns.minimum.copy(), columns.maximum.copy(), list(columns.grid)
+    binary = is_binary(grid)
     for name, own in columns.parts:
         if UNITS[name].domain is not None:
             # A machine knows of all states, also those that no training row was in.
-            least[own], most[own] = UNITS[name].domain
+            least[own], most[own] = ends = UNITS[name].domain
+            for column in own:
+                grid[column] = np.array(ends, dtype=float) if binary[column] else None
     # Of rows with gaps, as of a loss, categories may be unknown.
-    twin.columns_ = columns.replaced(parameter="loss", minimum=least, maximum=most)
+    twin.columns_ = columns.replaced(
+        parameter="loss", minimum=least, maximum=most, grid=tuple(grid)
+    )
     twin._accepts_gaps = True
     rows = fixed_rows(twin, fixed)
     if len(rows) > n_samples:

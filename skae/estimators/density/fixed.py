@@ -3,30 +3,38 @@
 import numpy as np
 
 from skae._validation import check_rows, column_names
-from skae.frames.columns import read_columns
+from skae.estimators.face.grids import on_grid
+from skae.frames.columns import Cells, read_columns
+
+# Values of a column that a message names, at most.
+_NAMED = 20
 
 
 def fixed_rows(model, fixed) -> np.ndarray:
     """Rows as encoded, NaN in columns that are free, of shape (1 or more, n_columns).
 
     ``fixed`` is a dict from columns to values, or rows with NaN where nothing is fixed. Raises a
-    ValueError for columns that are none, and for values outside a column's domain.
+    ValueError for columns that are none, and for values that no sample has in a column: outside of
+    its range, or off its grid.
     """
+    cells: dict[int, Cells] = {}
     if isinstance(fixed, dict):
-        rows = _of_dict(model, fixed)
+        rows = _of_dict(model, fixed, cells)
     else:
         rows = fixed
         if not hasattr(fixed, "columns") and np.ndim(fixed) == 1:
             rows = np.asarray(fixed).reshape(1, -1)
         encoding = model.encoding_
-        cells = None if encoding is None else list(read_columns(_table(rows)))
+        cells = {} if encoding is None else dict(enumerate(read_columns(_table(rows))))
         rows = np.array(check_rows(model, rows, reset=False), dtype=np.float64)
-        for variable, column in zip(encoding.variables, cells, strict=True) if cells else ():
+        for number, column in cells.items():
+            variable = encoding.variables[number]
             _check_known(variable, rows[:, variable.columns], column.observed)
     model.columns_.check(rows, column_names(model))
     if np.isnan(rows).all():
         raise ValueError("fixed has no value: all its entries are NaN. Use fixed=None.")
     _check_range(model, rows)
+    _check_grid(model, rows, cells)
     return rows
 
 
@@ -34,7 +42,8 @@ def _table(rows):
     return rows if hasattr(rows, "columns") or hasattr(rows, "schema") else np.asarray(rows)
 
 
-def _of_dict(model, fixed):
+def _of_dict(model, fixed, cells):
+    """The row of a dict; what was read of encoded columns is noted in ``cells``, by number."""
     rows = np.full((1, len(model.columns_.mean)), np.nan)
     encoding, names = model.encoding_, getattr(model, "feature_names_in_", None)
     if encoding is not None and names is None:
@@ -57,9 +66,9 @@ def _of_dict(model, fixed):
         variable = encoding.variables[number]
         cell = np.empty((1, 1), dtype=object)
         cell[0, 0] = value
-        (cells,) = read_columns(cell)
-        variable.encode(cells, rows[:, variable.columns])
-        _check_known(variable, rows[:, variable.columns], cells.observed)
+        (cells[number],) = read_columns(cell)
+        variable.encode(cells[number], rows[:, variable.columns])
+        _check_known(variable, rows[:, variable.columns], cells[number].observed)
     return rows
 
 
@@ -67,7 +76,7 @@ def _check_known(variable, encoded, observed):
     if (np.isnan(encoded).any(axis=1) & observed).any():
         raise ValueError(
             f"fixed has a value of column {variable.name!r} that was not seen in fit. Known are "
-            f"{[*variable.positions][:20] or [*variable.categories][:20]}."
+            f"{[*variable.positions][:_NAMED] or [*variable.categories][:_NAMED]}."
         )
 
 
@@ -86,3 +95,47 @@ def _check_range(model, rows):
             f"fixed has a value in column {label} that is outside of the [{ends[0]:.6g}, "
             f"{ends[1]:.6g}] of the training rows: of rows there the model knows nothing."
         )
+
+
+def _check_grid(model, rows, cells):
+    """Raise a ValueError for numbers that are off a column's grid, which samples would not keep."""
+    columns, encoding = model.columns_, model.encoding_
+    held = on_grid(rows.copy(), columns.grid, columns.minimum, columns.maximum)
+    if encoding is None:
+        names = column_names(model)
+        for column, grid in enumerate(columns.grid):
+            if grid is not None:
+                label = f"{column}" if names is None else f"{column} ({names[column]!r})"
+                _require_kept(label, rows[:, column], held[:, column], grid)
+        return
+    for number, cell in cells.items():
+        variable = encoding.variables[number]
+        own = variable.columns
+        grid = columns.grid[own][0]
+        if cell.numbers is None or variable.kind == "category" or variable.is_exact:
+            continue
+        if isinstance(grid, np.ndarray):
+            grid = variable.decode(grid[:, None], rounds=True)
+        elif variable.decimals is not None:
+            grid = variable.decimals
+        else:
+            continue
+        kept = variable.decode(held[:, own], rounds=True)
+        _require_kept(repr(variable.name), cell.numbers, kept, grid)
+
+
+def _require_kept(label, given, kept, grid):
+    """Raise a ValueError unless numbers of a column are as its grid has them; NaN is free."""
+    # What is stored in float32 has rounding errors.
+    wrong = np.flatnonzero(np.abs(given - kept) > 1e-7 * np.abs(given) + 1e-12)
+    if not len(wrong):
+        return
+    if isinstance(grid, np.ndarray):
+        more = ", ..." if len(grid) > _NAMED else ""
+        known = f"one of {', '.join(f'{value:.6g}' for value in grid[:_NAMED])}{more}"
+    else:
+        known = f"a number of {grid} decimals at most" if grid else "a whole number"
+    raise ValueError(
+        f"fixed has {given[wrong[0]]:.6g} in column {label}, which is {known} in the training "
+        f"rows: no sample has it. The nearest that may be is {kept[wrong[0]]:.6g}."
+    )

@@ -115,6 +115,7 @@ def sample(
     fixed : dict or array-like of shape (n_features,) or (n_rows, n_features), default=None
         Values that columns are to have, samples given these: a dict from columns to values, or rows
         with NaN where nothing is fixed, one for all chains or one for each.
+        They are in the range and on the grid of the column, such as whole numbers.
     return_means : bool, default=False
         Whether to return the means from which the last step drew: the same rows without the noise
         of each column, as images are shown.
@@ -375,14 +376,12 @@ def _trouble(model, denoiser, x, moved, place) -> str | None:
         return None
     x, spread = x[:, varies], spread[varies]
     low, high = ends[0][varies], ends[1][varies]
-    around = _AROUND * (high - low + spread.mean())
-    outside = (x < low - around) | (x > high + around) | ~torch.isfinite(x)
-    part = float(outside.any(1).float().mean())
-    if part > _OUTSIDE:
+    trouble = outside_of_range(x, low, high, spread)
+    if trouble is not None:
         return (
-            f"{part:.0%} of the samples are far outside of the range of the training data, where "
-            "the reconstruction leads chains away. Train with more noise, walkback or "
-            "bounded hidden units (activation='sigmoid', 'tanh'), or use a smaller noise here."
+            f"{trouble}, where the reconstruction leads chains away. Train with more noise, "
+            "walkback or bounded hidden units (activation='sigmoid', 'tanh'), or use a smaller "
+            "noise here."
         )
     if moved is not None and _is_frozen(moved[:, varies] / spread, denoiser.is_drawn[varies], x):
         return (
@@ -398,6 +397,16 @@ def _trouble(model, denoiser, x, moved, place) -> str | None:
                 "method='local_covariance' keeps the spread that r alone takes away."
             )
     return None
+
+
+def outside_of_range(x, low, high, spread) -> str | None:
+    """How many samples are far outside of the training rows' range, where that is many."""
+    around = _AROUND * (high - low + spread.mean())
+    outside = (x < low - around) | (x > high + around) | ~torch.isfinite(x)
+    part = float(outside.any(1).float().mean())
+    if part <= _OUTSIDE:
+        return None
+    return f"{part:.0%} of the samples are far outside of the range of the training data"
 
 
 def _is_frozen(moved, is_drawn, x):

@@ -160,6 +160,17 @@ class Columns:
         # A copy: fitted state may be a read-only memory map, which torch does not have.
         return Mixed([(units, torch.tensor(columns, device=device)) for units, columns in parts])
 
+    def settled(self, values):
+        """Standardised samples, an array that is changed, with that value in columns of one value.
+
+        What is standardised has no scale there: its units draw with variance 1 around the value.
+        """
+        for name, columns in self.parts:
+            if UNITS[name].standardizes:
+                constant = columns[self.minimum[columns] == self.maximum[columns]]
+                values[:, constant] = self.standardized("minimum")[constant]
+        return values
+
     def in_data_units(self, values):
         """Standardised rows, an array that may be changed, in the units of the data."""
         if self.is_standardized:

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skae._warnings import warn
 from skae.diagnostics import constant_units
 from skae.engine.networks.gaps import observed
-from skae.engine.optimisation.rows import summarize_columns
+from skae.engine.optimisation.rows import varies
 
 F = TypeVar("F", bound=Callable[..., Any])
 # A few dead units are usual in wide or relu layers; from this fraction on, warn.
@@ -110,8 +110,7 @@ def some_rows(X, weight, n_rows=1000):
 
 def report_collapse(model, fitted, X, training):
     """Warn if half of the units are constant over training rows, or only the mean was learned."""
-    seen = summarize_columns(X)
-    if training.outcome == "interrupted" or not (seen.minimum < seen.maximum).any():
+    if training.outcome == "interrupted" or not varies(X):
         return  # the user knows, and waits; or there was nothing to learn
     if report_vanished(model, X, fitted) or training.outcome == "given":
         return  # given units are the user's choice

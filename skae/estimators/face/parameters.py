@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform
 import numpy as np
 
 from skae._documentation import complete, entries, joined, public_functions, sections
-from skae._validation import Interval, Registered
+from skae._validation import Interval, Registered, make_constraint
 from skae.engine.optimisation.devices import undisturbed
 from skae.estimators.face.scikit_learn import BaseEstimator
 
@@ -76,6 +76,23 @@ class fitted_property(property):  # noqa: N801 - a decorator, as property is
         self.__doc__ = None
 
 
+class _Number:
+    """A parameter that is a number: a truth value is kept as the number that it is in Python.
+
+    scikit-learn's constraints take ``True`` for a number; torch does not. Models of files that were
+    written before there was a parameter have its default, as for any other attribute of a class.
+    """
+
+    def __init__(self, name: str, default):
+        self.name, self.default = name, default
+
+    def __get__(self, model, cls):
+        return self.default if model is None else vars(model).get(self.name, self.default)
+
+    def __set__(self, model, value):
+        vars(model)[self.name] = int(value) if isinstance(value, bool) else value
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(parameter, preset, attribute))
 def estimator(cls: type[T]) -> type[T]:
     """Class decorator that makes the constructor and composes the docstring."""
@@ -84,6 +101,9 @@ def estimator(cls: type[T]) -> type[T]:
     cls._parameter_constraints = {  # type: ignore[attr-defined]
         name: field.metadata["constraints"] for name, field in fields.items()
     }
+    for name, constraints in cls._parameter_constraints.items():  # type: ignore[attr-defined]
+        if any(isinstance(c, Interval) for c in constraints) and "boolean" not in constraints:
+            setattr(cls, name, _Number(name, fields[name].default))
     # scikit-learn asks for it at every clone, and for every set of parameters.
     cls.__init__.__signature__ = inspect.signature(cls.__init__)  # type: ignore[misc, attr-defined]
     if cls.__doc__:
@@ -203,34 +223,67 @@ def check_function(name: str, function, arguments: Sequence[str], returned: str)
 
 def validate_parameters(model: BaseEstimator) -> None:
     """Raise a ValueError where a parameter is illegal, a class, or no number of float32."""
-    for name in model._parameter_constraints:
-        given, places = getattr(model, name), {}
-        if isinstance(given, list | tuple):
-            places = {f"{name}[{number}]": part for number, part in enumerate(given)}
-        for place, part in {name: given, **places}.items():
+    cls: Any = type(model)
+    given = {name: getattr(model, name) for name in cls._parameter_constraints}
+    # Most parameters are what they are by default.
+    legal = _legal_defaults(cls)
+    given = {n: value for n, value in given.items() if value is not legal.get(n, _UNKNOWN)}
+    for name, value in given.items():
+        parts = value if isinstance(value, list | tuple) else ()
+        places = {name: value, **{f"{name}[{number}]": part for number, part in enumerate(parts)}}
+        for place, part in places.items():
             if isinstance(part, type) and hasattr(part, "get_params"):
                 raise ValueError(
                     f"{place}={part!r} is a class: pass an instance of it, {part.__name__}()."
                 )
-    BaseEstimator._validate_params(model)
-    for name in _real_parameters(type(model)):  # type: ignore[arg-type]
-        given = getattr(model, name)
-        parts = given if isinstance(given, list | tuple | np.ndarray) else [given]
-        if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in parts):
+    if not all(_is_legal(cls, name, value) for name, value in given.items()):
+        BaseEstimator._validate_params(model)
+    for name in _real_parameters(cls) & given.keys():
+        value = given[name]
+        numbers = value if isinstance(value, list | tuple | np.ndarray) else [value]
+        if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in numbers):
             raise ValueError(
-                f"The {name!r} parameter of {type(model).__name__} must be finite and at most "
-                f"{_LARGEST:g}. Got {given!r} instead."
+                f"The {name!r} parameter of {cls.__name__} must be finite and at most "
+                f"{_LARGEST:g}. Got {value!r} instead."
             )
 
 
+def _is_legal(cls, name, value):
+    """Whether a value satisfies one of the constraints of a parameter."""
+    return any(constraint.is_satisfied_by(value) for constraint in _constraints_of(cls)[name])
+
+
 @functools.cache
-def _real_parameters(cls: type[BaseEstimator]) -> list[str]:
+def _constraints_of(cls):
+    """What scikit-learn, anew each time, makes of constraints, by the names of parameters."""
+    return {
+        name: [make_constraint(constraint) for constraint in constraints]
+        for name, constraints in cls._parameter_constraints.items()
+    }
+
+
+_UNKNOWN = object()
+
+
+@functools.cache
+def _legal_defaults(cls: Any) -> dict[str, Any]:
+    """Defaults that need no check, by the names of parameters, of a class."""
+    fields = {name: cls.__dataclass_fields__.get(name) for name in cls._parameter_constraints}
+    return {
+        name: field.default
+        for name, field in fields.items()
+        if field is not None and _is_legal(cls, name, field.default)
+    }
+
+
+@functools.cache
+def _real_parameters(cls: type[BaseEstimator]) -> set[str]:
     """Names of the parameters that may be real numbers, of a class."""
-    return [
+    return {
         name
         for name, constraints in cls._parameter_constraints.items()
         if any(isinstance(c, Interval) and c.type is Real for c in constraints)
-    ]
+    }
 
 
 def get_nested_params(model: BaseEstimator, deep: bool) -> dict:

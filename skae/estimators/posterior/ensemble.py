@@ -38,10 +38,10 @@ _ATTRIBUTES = (
 
 
 def _has(name):
-    """Whether the estimator of an ensemble has a method."""
+    """Whether the estimator of an ensemble, the trained one after `fit`, has a method."""
 
     def check(self):
-        model = self._of_draws()
+        model = self.estimator_ if hasattr(self, "estimator_") else self._of_draws()
         return hasattr(model, name) or not hasattr(model, "fit")  # which `fit` refuses
 
     return check

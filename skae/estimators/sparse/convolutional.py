@@ -112,7 +112,7 @@ class ConvolutionalPSD(Transformer):
     >>> from sklearn.datasets import load_digits
     >>> from skae import ConvolutionalPSD
     >>> X, _ = load_digits(return_X_y=True)
-    >>> psd = ConvolutionalPSD(8, image_shape=(8, 8), max_iter=5, random_state=0).fit(X[:300])
+    >>> psd = ConvolutionalPSD(8, image_shape=(8, 8), max_iter=5, random_state=0).fit(X[:100])
     >>> psd.output_shape_
     (8, 8, 8)
     >>> psd.transform(X[:300]).shape

@@ -351,7 +351,7 @@ class StackedClassifier(ClassifyingStack):
     >>> X, y = load_digits(return_X_y=True)
     >>> some = y.copy()
     >>> some[200:] = -1                                   # 200 labels, the others unknown
-    >>> model = StackedClassifier((128, 128), max_iter=20, random_state=0).fit(X, some)
+    >>> model = StackedClassifier((64, 64), max_iter=20, random_state=0).fit(X, some)
     >>> bool(model.score(X[200:], y[200:]) > 0.75)
     True
     """

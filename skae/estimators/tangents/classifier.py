@@ -299,8 +299,8 @@ class ManifoldTangentClassifier(ClassifyingStack):
     >>> X, y = load_digits(return_X_y=True)
     >>> some = y.copy()
     >>> some[100:] = -1                                   # 100 labels, the others unknown
-    >>> layer = ContractiveAutoEncoder(contraction=0.06, learning_rate=2e-3, max_iter=30)
-    >>> model = ManifoldTangentClassifier((64,), layer=layer, max_iter=15, random_state=0)
+    >>> layer = ContractiveAutoEncoder(contraction=0.06, learning_rate=2e-3, max_iter=20)
+    >>> model = ManifoldTangentClassifier((64,), layer=layer, max_iter=10, random_state=0)
     >>> model = model.fit(X / 16, some)
     >>> bool(model.score(X[100:] / 16, y[100:]) > 0.8)
     True

@@ -162,7 +162,7 @@ def test_hidden_free_energy_has_the_machines_partition_function(kind, make_stack
 def test_bound_is_an_unbiased_estimate_of_its_expectation(sizes, kind, generator, make_stack):
     machines = make_stack(sizes, kind)
     x = rows_for(machines[0], kind)[:9]
-    n = 500
+    n = 250
     values = torch.stack([variational_bound(machines, x, generator) for _ in range(n)])
     expected = exact_bound(machines, x) + top_partition(machines)
     # The mean over draws of the estimate is the sum over all states of the hidden layers. Of the

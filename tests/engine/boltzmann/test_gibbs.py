@@ -7,7 +7,7 @@ import torch
 
 from skae.engine.boltzmann.samplers import Schedule, gibbs_state, gibbs_step, run_chains
 
-N_CHAINS = 40_000
+N_CHAINS = 20_000
 # Exact draws are taken for wrong ones once in 10^5 times.
 LIMIT = 1e-5
 

@@ -598,7 +598,7 @@ def test_the_truth_is_a_fixed_point(rule):
 def test_criterion_estimates_the_pseudo_likelihood(kind, weighted):
     theta, x, weight = make_theta(kind), make_rows(kind), make_weight(weighted)
     objective, generator = make_objective(kind, log_volume=3.5, least_loss=-2.0), seeded()
-    draws = torch.stack([objective.criterion(theta, x, generator, weight) for _ in range(200)])
+    draws = torch.stack([objective.criterion(theta, x, generator, weight) for _ in range(100)])
     losses = 3.5 - pseudo_log_likelihood(objective.machine(theta), x)
     expected = losses.mean() if weight is None else (losses * weight).mean()
     # A column drawn uniformly, times their number, is an unbiased estimate of the sum over all;

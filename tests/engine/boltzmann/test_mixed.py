@@ -30,7 +30,7 @@ from skae.engine.optimisation.rows import make_rows
 from skae.engine.optimisation.runs import Data, Run, Settings
 from skae.engine.optimisation.training import train
 
-N_HIDDEN, N_CHAINS, LIMIT = 3, 20_000, 1e-5
+N_HIDDEN, N_CHAINS, LIMIT = 3, 10_000, 1e-5
 # Kinds of columns: b a binary one, r a real one, a digit a category of so many columns.
 LAYOUTS = ["b3r", "r2b3", "3", "34", "2r4b", "brrb", "rr", "b33"]
 WITH_CATEGORIES = [layout for layout in LAYOUTS if not layout.isalpha()]

@@ -15,7 +15,7 @@ from skae.engine.boltzmann.samplers import (
 )
 from skae.engine.optimisation.parameters import Parameters
 
-N_CHAINS = 40_000
+N_CHAINS = 20_000
 LIMIT = 1e-5
 KINDS = ["bernoulli", "gaussian", "gaussian_learned"]
 BETAS = [0.0, 0.3, 0.8, 1.0]

@@ -104,7 +104,7 @@ def test_posterior_of_a_gaussian_mean(method):
 def test_stochastic_gradients_widen_the_posterior_by_their_step_alone(noise):
     rng = np.random.default_rng(0)
     x = torch.tensor(rng.normal(size=(400, 2)))
-    plan = Plan("sgld", n_chains=2, n_draws=300, burn_in=20, thinning=1, n_steps=8, batch_size=40)
+    plan = Plan("sgld", n_chains=2, n_draws=150, burn_in=20, thinning=1, n_steps=8, batch_size=40)
     start = {"mean": x.mean(0).numpy()}
     traces, found = drawn(mean_model(2, noise=noise), data_of(DenseRows(x)), start, plan, 400.0)
     h = 0.25  # of the width of the law

@@ -62,12 +62,12 @@ def proximal_gradient(D, x, alpha, groups, positive, n_steps=400, n_inner=300):
             new_sign = np.maximum(sign - inner_step * h, 0) if positive else sign
             change = max(abs(new - dual).max(), abs(new_sign - sign).max())
             dual, sign = new, new_sign
-            if change < 1e-11:  # far below what codes are compared with
+            if change < 1e-9:  # far below what codes are compared with
                 break
         new_codes = v - dual.reshape(len(x), -1) @ A + sign
         if positive:
             new_codes = np.maximum(new_codes, 0)
-        done, codes = abs(new_codes - codes).max() < 1e-8, new_codes
+        done, codes = abs(new_codes - codes).max() < 1e-7, new_codes
         if done:
             break
     return codes

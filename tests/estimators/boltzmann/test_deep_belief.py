@@ -259,7 +259,7 @@ def test_chains_start_at_the_codes_of_init():
     samples = network.sample(20, init=init, burn_in=10)
     # One chain for each row, in turn, and each still is where its row was.
     assert_array_equal(samples, np.tile(init, (10, 1)))
-    tempered = network.sample(100, init=init[:1], n_temperatures=10, burn_in=10)
+    tempered = network.sample(100, init=init[:1], n_steps=5, n_temperatures=10, burn_in=10)
     # Hot chains bring the cold one to the other mode.
     assert set(tempered[:, 0]) == {0, 1}
 
@@ -310,7 +310,7 @@ def test_samples_resemble_the_data(trained, binary_digits):
 def test_scores_are_the_variational_bound(sizes, kind):
     network, data = tiny(kind, sizes)
     x = data[:12]
-    n = 800
+    n = 300
     scores, (exact, variance) = network.score_samples(x, n_draws=n), exact_bound(network.layers_, x)
     # The mean over draws is within its standard error of the expectation; a single layer has
     # none, but its likelihood. Densities are in the units of the data: with scales from 1 to 1000
@@ -398,7 +398,9 @@ def test_scores_do_not_depend_on_other_rows(kind):
     assert_array_equal(network.score_samples(data), whole)
     assert_allclose(network.score_samples(data[::-1])[::-1], whole, rtol=1e-10)
     assert_allclose(
-        np.concatenate([network.score_samples(x[np.newaxis]) for x in data]), whole, rtol=1e-10
+        np.concatenate([network.score_samples(x[np.newaxis]) for x in data[:9]]),
+        whole[:9],
+        rtol=1e-10,
     )
     assert_allclose(network.score_samples(sparse.csr_array(data)), whole, rtol=1e-10)
     # Also across the blocks in which draws are made.

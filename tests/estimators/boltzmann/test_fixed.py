@@ -116,6 +116,7 @@ def test_frames_are_fixed_by_names(rows):
         (np.full(6, np.nan), "fixed has no value"),
         ([0, 0, 1, 0, 0, 1], "nothing is left to draw"),
         ({0: 2.0}, "column 0"),
+        ({0: 0.5}, "fixed has 0.5 in column 0, which is one of 0, 1 in the training rows"),
         (np.zeros((4, 6)), "fixed has 4 rows, more than n_samples=3|sum to"),
     ],
 )

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import OneHotEncoder
 
-from skae import RBM, DeepBeliefNetwork, StackedAutoEncoder
+from skae import RBM, DeepBeliefNetwork, DeepBoltzmannMachine, StackedAutoEncoder
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.networks.units import UNITS, Units
 from skae.estimators.boltzmann.sampling import machine_of
@@ -114,7 +114,7 @@ def test_it_learns_what_columns_say_of_each_other():
     }
     means = torch.tensor(independent.columns_.standardized("mean"))
     bias = machine.units.bias_for_mean(means.to(machine.theta.flat))
-    independent.weights_["visible_bias_0"] = bias.numpy()
+    independent.weights_["visible_bias_0"] = bias.cpu().numpy()
     # The pseudo-likelihood of new rows has risen by nats, far above that of independence ...
     assert model.score(test) > independent.score(test) + 1.5
     assert model.loss_curve_[-1] < model.loss_curve_[0] - 1.0
@@ -157,7 +157,7 @@ def test_some_variables_stand_for_all(fitted, table):
     terms = [
         machine.conditional_log_likelihood(x, machine.hidden_input(x), n.view(1)) for n in number
     ]
-    estimate = 2.5 * sum(terms).double().numpy()
+    estimate = 2.5 * sum(terms).double().cpu().numpy()
     constant = some.score_samples(table) - estimate
     log_derivative = fitted.encoding_.log_derivative(fitted.encoding_.encode(table))
     volume = np.log(fitted.columns_.scale).sum()
@@ -295,3 +295,40 @@ def test_units_without_an_energy_are_refused(table, monkeypatch):
     for visible in ("toy", [("toy", [0]), ("gaussian", list(range(1, 10)))]):
         with pytest.raises(ValueError, match=r"'toy' cannot be .*one of 'bernoulli', "):
             RBM(2, visible=visible).fit(as_array(table))
+
+
+MACHINES = [RBM(6, max_iter=10), DeepBoltzmannMachine((6, 4), max_iter=5)]
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=["RBM", "deep"])
+def test_chains_that_leave_the_data_are_told(machine):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 4)) + rng.normal(size=4)
+        model = clone(machine).set_params(random_state=seed).fit(X)
+        model.sample(100, burn_in=20)  # no warning
+        model.weights_ = {
+            name: 20 * array if name.startswith("weight") else array
+            for name, array in model.weights_.items()
+        }
+        with pytest.warns(ConvergenceWarning, match=r"\d+% of the samples are far outside"):
+            model.sample(100, burn_in=20)
+
+
+@pytest.mark.parametrize("machine", [*MACHINES, DeepBeliefNetwork((6, 4), max_iter=5)], ids=repr)
+def test_real_columns_without_variance(machine):
+    rng = np.random.default_rng(0)
+    varying = rng.normal(size=(100, 2))
+    # Constants of any size; one that is only nearly so has a scale.
+    X = np.column_stack([varying, np.full(100, 2e-3), np.full(100, 1e8), varying[:, 0] * 1e-9 + 1])
+    model = clone(machine).set_params(random_state=0).fit(X)
+    for result in (model.transform(X), model.reconstruct(X)):
+        assert np.isfinite(result).all()
+    samples = model.sample(50, burn_in=5, random_state=0)
+    assert_array_equal(samples[:, 2:4], np.tile([2e-3, 1e8], (50, 1)))
+    assert_allclose(samples[:, 4], 1, atol=1e-7)
+    assert samples[:, 4].std() > 1e-10
+    # No column varies: as an auto-encoder does, a machine knows the value and nothing else.
+    model.fit(np.tile(X[:1], (30, 1)))
+    assert np.isfinite(model.transform(X)).all()
+    assert_array_equal(model.sample(5, random_state=0), X[:1].repeat(5, 0))

@@ -563,7 +563,7 @@ def law_of(model, n_visible):
     return np.exp(-free - logsumexp(-free))
 
 
-@pytest.mark.parametrize("n_temperatures", [1, 2, 5])
+@pytest.mark.parametrize("n_temperatures", [1, 5])
 def test_law_of_the_samples(n_temperatures):
     model, _ = machine("bernoulli", n_visible=6, n_hidden=4)
     samples = model.sample(
@@ -587,7 +587,7 @@ def test_samples_along_a_chain_have_the_same_law():
 @pytest.mark.parametrize(("kind", "n_temperatures"), [("gaussian", 1), ("learned", 4)])
 def test_moments_of_gaussian_samples(kind, n_temperatures):
     model, _ = machine(kind, n_visible=3, n_hidden=3, spread=0.7)
-    n = 20_000
+    n = 10_000
     samples = model.sample(n, n_chains=n, burn_in=60, n_temperatures=n_temperatures)
     z = (samples - model.columns_.shift) / model.columns_.scale
     # A mixture of Gaussians, one for each state of the hidden units.
@@ -847,15 +847,15 @@ def single_site(machine, generator):
 
 def test_a_sampler_of_ones_own(monkeypatch):
     model, _ = machine("bernoulli", n_visible=6, n_hidden=4)
-    settings = {"n_chains": 20_000, "burn_in": 60, "random_state": 1}
-    samples = model.sample(20_000, method=single_site, **settings)
+    settings = {"n_chains": 10_000, "burn_in": 60, "random_state": 1}
+    samples = model.sample(10_000, method=single_site, **settings)
     # Another way to the same law, in the same loop.
     assert p_value(frequencies(samples), law_of(model, 6)) > 1e-3
     with pytest.raises(ValueError, match="method='single_site' must be one of"):
         model.sample(method="single_site")
     monkeypatch.setitem(SAMPLERS, "single_site", single_site)
     # Once registered it has a name.
-    assert_array_equal(model.sample(20_000, method="single_site", **settings), samples)
+    assert_array_equal(model.sample(10_000, method="single_site", **settings), samples)
 
 
 def test_a_sampler_of_ones_own_is_watched():
@@ -1326,17 +1326,15 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 def test_likelihood_grows(binary_digits, rule, centered):
     scores = []
-    for max_iter in (1, 5, 20):
+    for max_iter in (1, 20):
         model = rbm(10, max_iter=max_iter, centered=centered, **RULES[rule])
         model.fit(binary_digits)
         log_partition = model.log_partition_function().value
         scores.append(model.score(binary_digits, log_partition=log_partition))
     # Each rule descends on the exact negative log-likelihood, though none can compute it.
-    assert scores[0] < scores[1] - 0.3
-    assert scores[1] < scores[2] - 0.3
-    assert scores[0] < scores[2] - 1.5
+    assert scores[0] < scores[1] - 1.5
     # And all go far beyond independent units.
-    assert scores[2] > independent_units(binary_digits) + 2
+    assert scores[1] > independent_units(binary_digits) + 2
 
 
 def test_more_gibbs_steps_are_another_rule(binary_digits):

@@ -262,11 +262,39 @@ def test_columns_that_are_fixed():
         ({"height": 3}, "names the column 'height', but X has the columns"),
         ({"age": 200}, r"column 'age' that is outside of the \[18, 89\]"),
         ({"age": "old"}, "Column 'age' held numbers in fit, but holds text"),
+        ({"age": 40.5}, "fixed has 40.5 in column 'age', which is .* no sample has it"),
     ],
 )
 def test_fixed_values_outside_of_a_columns_domain(fixed, match):
     with pytest.raises(ValueError, match=match):
         table_denoiser().sample(3, fixed=fixed)
+
+
+@pytest.mark.parametrize("encodes", [False, True])
+def test_fixed_values_off_a_columns_grid(encodes):
+    rng = np.random.default_rng(0)
+    dose = rng.integers(0, 9000, 200) / 10
+    rows = pd.DataFrame(
+        {"smokes": rng.integers(0, 2, 200), "visits": rng.integers(0, 900, 200), "dose": dose}
+    )
+    if encodes:  # a table with text becomes other numbers
+        rows["town"] = rng.choice([*"abc"], 200)
+    model = DenoisingAutoEncoder(4, corruption="gaussian", max_iter=2, random_state=0).fit(rows)
+    for name, value, known in (
+        ("smokes", 0.5, "one of 0, 1 in"), ("visits", 7.25, "a whole number in"),
+        ("dose", 70.55, "a number of 1 decimals at most"),
+    ):  # fmt: skip
+        match = rf"fixed has {value} in column .*{name}.*, which is {known}.* no sample has it"
+        several = rows.head(3).astype({"smokes": float, "visits": float})
+        several.loc[1, name], several["dose" if name != "dose" else "visits"] = value, np.nan
+        for fixed in ({name: value}, several):
+            with pytest.raises(ValueError, match=match):
+                model.sample(3, fixed=fixed)
+    # What training rows have, samples keep: each row of them, but for one column that is free.
+    given = rows.head(30).assign(smokes=np.nan)
+    samples = model.sample(30, fixed=given, burn_in=1, random_state=0)
+    samples = np.asarray(samples)[:, 1:3].astype(float)
+    assert_allclose(samples, rows.loc[:29, ["visits", "dose"]], rtol=1e-6)
 
 
 def test_fixed_rows_that_are_none():

@@ -1,5 +1,6 @@
 """Ensembles of draws: posteriors in closed form, averages, decisions, diagnostics, bad input."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -231,3 +232,11 @@ def test_bad_input_is_refused():
         PosteriorEnsemble(model, temperature=0.0).fit(X, y)
     with pytest.raises(ValueError, match="requires y"):
         PosteriorEnsemble(model, **SHORT).fit(X)
+
+
+def test_methods_are_those_of_the_model_that_was_trained(fitted):
+    ensemble = copy.deepcopy(fitted)
+    ensemble.estimator = AutoEncoder(2)  # for another fit
+    assert not hasattr(ensemble, "score_samples")
+    assert hasattr(ensemble, "predict_proba")
+    assert hasattr(clone(ensemble), "score_samples")

@@ -982,7 +982,7 @@ def test_a_wide_net_may_overshoot_in_its_first_epoch():
     y = np.arange(500) % 2
     model = StackedClassifier((3000,), max_iter=1, pretraining=None, random_state=0)
     # Its loss rises above that of the start and falls from the second epoch on: no divergence.
-    assert model.fit(X, y).loss_curve_[0] > 1
+    assert model.fit(X, y).loss_curve_[0] > 0.8  # log 2 = 0.69 at the start
     with pytest.raises(ValueError, match="diverged"):
         model.set_params(learning_rate=1.0).fit(X, y)
 

@@ -249,11 +249,11 @@ def test_divergence_is_reported_where_epochs_follow_the_data(digits):
 
 def test_layers_are_never_wider_than_a_thousand(digits):
     X, y = digits
-    wide = np.repeat(X[:20], 5, axis=1)
+    wide = np.repeat(X[:20], 4, axis=1)
     none = {"n_fine_tuned_layers": 0, "tangent_penalty": 0, "unlabelled_penalty": 0}
     options = {**FAST, **none, "layer": clone(SHORT).set_params(max_iter=1), "n_tangents": 2}
     model = ManifoldTangentClassifier(**options).fit(wide, y[:20])
-    # Four units for each of 320 columns would be 1280: the cost would grow with their square.
+    # Four units for each of 256 columns would be 1024: the cost would grow with their square.
     assert [layer.n_components for layer in model.stack_.layers_] == [1000, 1000]
 
 
