@@ -125,3 +125,12 @@ def digits():
     """The 1797 digits of 8 x 8 pixels in [0, 1], and their classes."""
     X, y = load_digits(return_X_y=True)
     return X / 16, y
+
+
+@pytest.fixture
+def two_threads():
+    """Two threads of torch for the test, whatever the environment allows."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(n_threads)

@@ -17,7 +17,7 @@ from skae.engine.networks.singular_vectors import leading_singular_vectors, spec
 from skae.engine.optimisation.devices import place_of, undisturbed
 
 # Entries of the Jacobians' row-dependent factors that are held at a time.
-_FACTOR_ENTRIES = 2**22
+_FACTOR_ENTRIES = 2**21
 
 
 def check_differentiable(estimator, X, of):
@@ -32,10 +32,11 @@ def check_differentiable(estimator, X, of):
     return check_rows(estimator, X, reset=False)
 
 
-def map_jacobians(estimator, X, function, shape, of):
+def map_jacobians(estimator, X, function, shape, of, n_vectors=1):
     """``function(jacobian, rows)`` for blocks of checked rows, as an array (n_samples, *shape).
 
-    The Jacobian is that of standardised columns, at the rows of a slice.
+    The Jacobian is that of standardised columns, at the rows of a slice; the function takes
+    ``n_vectors`` of each row through the model.
     """
     model, theta = fitted = estimator._fitted_model(X)
     if model.no_gradient is not None:
@@ -50,7 +51,9 @@ def map_jacobians(estimator, X, function, shape, of):
         start += len(x)
         return function(jacobian_of(model, theta, x, of), rows)
 
-    return fitted.map_rows(of_block, X, shape)
+    if model.encoder is None:  # the whole Jacobian may take a pass for each output or input
+        n_vectors = max(n_vectors, min(model.n_codes, model.n_features))
+    return fitted.map_rows(of_block, X, shape, width=n_vectors * model.width)
 
 
 def map_parts(jacobian, function):
@@ -213,7 +216,7 @@ def jacobian_products(estimator, X, directions, *, of="encoder"):
         return product if scale is None or of == "encoder" else product * scale
 
     n_out = estimator._n_features_out if of == "encoder" else n_features
-    result = map_jacobians(estimator, X, products, (each.shape[1], n_out), of)
+    result = map_jacobians(estimator, X, products, (each.shape[1], n_out), of, each.shape[1])
     return result.reshape(*directions.shape[:-1], n_out)
 
 

@@ -11,19 +11,13 @@ from skae._validation import Interval, Registered, StrOptions
 from skae.engine.networks.corruptions import CORRUPTIONS, has_mask, make_corruption
 from skae.engine.networks.layers import ACTIVATIONS, Network
 from skae.engine.networks.objectives import Emphasis, Reconstruction, auto_encoder
-from skae.engine.networks.penalties import (
-    CONTRACTIONS,
-    SPARSITY_PENALTIES,
-    HessianContraction,
-    WeightDecay,
-    check_penalties,
-)
+from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES, check_penalties
 from skae.engine.networks.units import UNITS
 from skae.estimators.density import densities, models, sampling
 from skae.estimators.face.layer_sizes import checked_sizes
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
-from skae.estimators.face.training import decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
+from skae.estimators.penalties import penalties_of
 
 
 @LAYERS.named("auto")
@@ -206,6 +200,16 @@ class AutoEncoder(Transformer):
 
         {summaries}""",
     )
+    contraction_directions: int | str | None = parameter(
+        default="auto",
+        constraints=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        kind='int, "auto" or None',
+        doc="""With several layers: by how many random directions of its output each row's Jacobian
+        is seen, drawn anew in every step. The mean of :math:`\\|J^T v\\|^2` over m of them is the
+        squared norm without bias; its standard error is at most :math:`\\sqrt{2 / m}` of it for a
+        row, :math:`\\sqrt{2 / (m n)}` for a batch of n alike. None: by all directions, the norm
+        itself, which takes the time of as many. "auto": 2. The norm of one layer is exact.""",
+    )
     hessian: float = parameter(
         default=0.0,
         constraints=[Interval(Real, 0, None, closed="left")],
@@ -315,31 +319,15 @@ class AutoEncoder(Transformer):
                 f"emphasis={self.emphasis!r} must be two finite weights of at least 0, not both "
                 "0: of corrupted and of untouched components."
             )
-        check_penalties(_penalties_of(self), ACTIVATIONS[self.activation].range)
+        check_penalties(penalties_of(self), ACTIVATIONS[self.activation].range)
 
 
 def _reconstruction(model, network, units, place, own_column):
     """The criterion that the parameters of an auto-encoder ask for."""
     emphasis = None if model.emphasis is None else Emphasis(*model.emphasis)
-    parts = models.corruption_of(model, place), emphasis, _penalties_of(model)
+    parts = models.corruption_of(model, place), emphasis, penalties_of(model)
     fill = place.tensor(model.columns_.fill)
     return Reconstruction(network, units, *parts, fill, int(model.walkback), own_column)
-
-
-def _penalties_of(model):
-    """The penalties that parameters name, and the user's own."""
-    penalties = []
-    if (decay := decay_in_criterion(model)) > 0:
-        penalties.append(WeightDecay(decay))
-    if model.sparsity > 0:
-        penalty = SPARSITY_PENALTIES[model.sparsity_penalty]
-        penalties.append(penalty(model.sparsity, model.sparsity_target))
-    if model.contraction > 0:
-        penalties.append(CONTRACTIONS[model.contraction_target](model.contraction))
-    if model.hessian > 0:
-        noise = model.hessian_noise, model.hessian_samples
-        penalties.append(HessianContraction(model.hessian, *noise))
-    return [*penalties, *model.penalties]
 
 
 @LAYERS.named("denoising")

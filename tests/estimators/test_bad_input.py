@@ -552,6 +552,7 @@ OUT_OF_RANGE = {
     "penalties": ["l1", None, 0.1],
     "contraction": [-0.1, np.nan, np.inf, None, "strong"],
     "contraction_target": ["decoder", None],
+    "contraction_directions": [0, -1, 1.5, "all"],
     "hessian": [-1, np.nan, np.inf, None],
     "hessian_noise": [0, -0.1, np.nan, None],
     "hessian_samples": [0, -1, 1.5, None],

@@ -124,6 +124,7 @@ _targets = _in(
     f"{_FACE}/supervised/test_classifier.py",
 )
 _spectra = _in("diagnostics", "tests/diagnostics/test_spectra.py")
+_penalties_named = _in("estimators/penalties.py", f"{_FACE}/test_composition.py")
 _auto_encoders = _in("estimators/auto_encoders.py", f"{_FACE}/test_composition.py")
 
 _joint = _in("engine", f"{_ENGINE}/joint/test_joint_training.py")
@@ -189,6 +190,23 @@ FAULTS = [
     _searches(
         "all of a search that was stopped counts as finished",
         "finished[[number // n_splits for number in unfinished]] = False",
+        "pass",
+    ),
+    # Blocks of rows
+    _in("engine/optimisation/models.py", f"{_FACE}/test_memory.py")(
+        "blocks of rows count columns alone",
+        "width = max(width, model.width)",
+        "width = 0",
+    ),
+    # Threads of a training
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_threads.py")(
+        "the number of threads is chosen whatever its bits",
+        "if not _same(value, other) or not all(map(_same, self.state, after)):",
+        "if False:",
+    ),
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_threads.py")(
+        "the second of two measured steps draws other random numbers",
+        "self.generator.set_state(draws)",
         "pass",
     ),
     # The loop
@@ -327,8 +345,8 @@ FAULTS = [
     ),
     _optimizers(
         "Nesterov's momentum is plain momentum",
-        "nesterov = self.nesterov and self.momentum > 0",
-        "nesterov = False",
+        '"nesterov": self.nesterov}',
+        '"nesterov": False}',
     ),
     _draws(
         "coins are drawn by the global generator",
@@ -380,6 +398,26 @@ FAULTS = [
     _corruptions("the level of the noise is squared", "alpha=level)", "alpha=level**2)"),
     # Penalties and criteria
     _penalties(
+        "the mean over random directions is their sum",
+        "return signs.div_(n_directions**0.5)",
+        "return signs",
+    ),
+    _penalties(
+        "a deep contraction does not reach the slopes of the layers",
+        "delta.add_(curvature(hidden, slope * change), alpha=n_rows)",
+        "pass",
+    ),
+    _penalties(
+        "the deltas of lower layers are left out",
+        "if deltas is not None and level <= len(deltas):",
+        "if deltas is not None and level == len(deltas):",
+    ),
+    _penalties(
+        "rows do not weigh in the gradient by the Gram matrix",
+        "gradient.addmm_(u.t() @ (u * each), weight)",
+        "gradient.addmm_(u.t() @ u, weight)",
+    ),
+    _penalties(
         "weight decay is twice what it should be",
         "add_(g, w, self.weight)",
         "add_(g, w, 2 * self.weight)",
@@ -427,8 +465,8 @@ FAULTS = [
     ),
     _objectives(
         "the closed form ignores the code's slope",
-        'out=buffers["delta"]).mul_(slope)',
-        'out=buffers["delta"])',
+        'decoder_weight.t(), out=buffers["delta"]).mul_(slope)',
+        'decoder_weight.t(), out=buffers["delta"])',
     ),
     _maps(
         "standardisation is forgotten on the way back",
@@ -556,7 +594,7 @@ FAULTS = [
         "_raise_not_finite(block[row, column], start + row, column, feature_names)",
         "_raise_not_finite(block[row, column], row, column, feature_names)",
     ),
-    _auto_encoders(
+    _penalties_named(
         "the user's own penalties are left out",
         "return [*penalties, *model.penalties]",
         "return penalties",

@@ -91,7 +91,7 @@ class ContrastiveDivergence(Objective):
         self.state = {}
         self._shares: dict[Any, torch.Tensor] = {}
         self._buffers: dict[Any, Any] = {}
-        self._all_moved = False
+        self._all_moved, self._latest = False, None
 
     def value(self, theta, x, generator, row_weight=None):
         """The scalar on one batch whose gradient, in a metric, is the learning rule.
@@ -121,12 +121,12 @@ class ContrastiveDivergence(Objective):
         divided by its root mean square over recent batches, where that exceeds 1: a rare large
         value must count for as much as it does in the mean.
         """
-        machine, n = self.machine(theta), len(x)
+        machine, n = self._machine_of(theta), x.shape[0]
         if self.n_checkpoints > 0:
             self._note(machine, theta, generator)
         x = self._completed(machine, x)
         visible, hidden = self._run_chains(machine, x, generator, keep=True)
-        share = self._share(n, len(visible) - n, row_weight, theta.flat)
+        share = self._share(n, visible.shape[0] - n, row_weight, theta.flat)
         delta = offsets = None
         if self.penalties:
             codes = machine.codes(visible[:n], hidden[:n])
@@ -144,7 +144,7 @@ class ContrastiveDivergence(Objective):
         columns are costly: a parabola stands for all, and what it is wrong by in some rows, one
         column of each, is the estimate of what it is wrong by, so that there is no bias.
         """
-        machine, n = self.machine(theta), len(x)
+        machine, n = self._machine_of(theta), len(x)
         n_variables = machine.n_variables
         variable = torch.randint(n_variables, (n,), generator=generator, device=x.device)
         a = machine.hidden_input(x)
@@ -165,17 +165,23 @@ class ContrastiveDivergence(Objective):
             losses -= n_variables * machine.conditional_log_likelihood(x, a, variable)
         return losses.mean() if row_weight is None else (losses * row_weight).mean()
 
+    def _machine_of(self, theta):
+        """The machine of parameters in training, made once: it knows its variables."""
+        if self._latest is None or self._latest[0] is not theta:
+            self._latest = theta, self.machine(theta)
+        return self._latest[1]
+
     def _run_chains(self, machine, x, generator, keep=False):
         """The rows of x and below them the particles, and P(h = 1 | v) of both."""
         before = self.state.get("chains")
-        n = m = len(x)
+        n = m = x.shape[0]  # len() of a tensor takes twice as long
         if self.persistent:
-            m = self.n_chains if before is None else len(before)
-        visible, code = self._buffers_for(machine, n, m)
-        visible[:n] = x
-        particles, particle_code = visible[n:], code[n:]
+            m = self.n_chains if before is None else before.shape[0]
+        visible, code, *parts = self._buffers_for(machine, n, m)
+        data, particles, data_code, particle_code = parts
+        data.copy_(x)
         if not self.persistent:
-            before = machine.sample_hidden(x, generator, code=code[:n])
+            before = machine.sample_hidden(x, generator, code=data_code)
         elif before is None:
             before = machine.sample_hidden(x[torch.arange(m, device=x.device) % n], generator)
         if self.tempered and "checkpoints" in self.state:
@@ -237,7 +243,9 @@ class ContrastiveDivergence(Objective):
         # An epoch has batches of two sizes at most; their buffers are made once.
         if (n, m) not in self._buffers:
             new = machine.theta.flat.new_empty
-            self._buffers[n, m] = new(n + m, machine.n_visible), new(n + m, machine.n_hidden)
+            whole = new(n + m, machine.n_visible), new(n + m, machine.n_hidden)
+            halves = [half for units in whole for half in (units[:n], units[n:])]
+            self._buffers[n, m] = *whole, *halves
         return self._buffers[n, m]
 
     def _share(self, n, m, row_weight, like):

@@ -183,7 +183,11 @@ def train_all(
                 results[number] = error if is_alone else _by_itself(tasks[number], states[number])
 
     parts = [part for members in groups.values() for part in _parts(members, runs)]
-    _side_by_side(train_members, parts)
+    on_cpu = [part for part in parts if runs[part[0]].theta.flat.device.type == "cpu"]
+    _side_by_side(train_members, on_cpu)
+    for members in parts:
+        if members not in on_cpu:
+            train_members(members)
     for members in alone:
         train_members(members)
     for number, first in enumerate(same):
@@ -192,8 +196,8 @@ def train_all(
     return results
 
 
-# Models of a part: more hardly gain anything, and need memory.
-_MOST = 32
+# Models of a part: more hardly gain anything, and need memory. A GPU does more at a time.
+_MOST, _MOST_ON_DEVICE = 32, 256
 # Multiply-adds of a step's largest product, of all models of a part, that are worth a thread.
 _WORTH_A_THREAD = 1_000_000
 
@@ -206,8 +210,9 @@ def _parts(members, runs):
     """
     first = runs[members[0]]
     listens = any(runs[number].listener is not None for number in members)
-    n_parts = math.ceil(len(members) / _MOST)
-    if first.theta.flat.device.type == "cpu" and not listens:
+    is_on_cpu = first.theta.flat.device.type == "cpu"
+    n_parts = math.ceil(len(members) / (_MOST if is_on_cpu else _MOST_ON_DEVICE))
+    if is_on_cpu and not listens:
         work = len(members) * first.largest_product
         n_threads = min(torch.get_num_threads(), len(members), work // _WORTH_A_THREAD)
         n_parts = max(n_parts, n_threads)

@@ -23,6 +23,7 @@ from skae.engine.joint.streams import Stream, stacked, stream_key
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import Rule
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.replay import Replayed
 from skae.engine.optimisation.rows import DenseRows
 from skae.engine.optimisation.runs import Run, Training
 from skae.engine.optimisation.schedules import SCHEDULES
@@ -127,6 +128,10 @@ class JointTraining:
         self.theta = Parameters(self.runs[0].theta.shapes, flat)
         self.gradient, self._buffers = self.theta.empty_like(), {}
         self.streams, self.stream_of = self._streams_of(members)
+        self._gradient_at = self._gradient
+        if members and self.runs[members[0]].is_replayed:
+            generators = [stream.generator for stream, _ in self.streams]
+            self._gradient_at = Replayed(self._gradient, generators)
         self.steps, start = [], 0
         for _, same in groupby((self.runs[member] for member in members), key=_pace):
             run, *others = same
@@ -176,21 +181,24 @@ class JointTraining:
     def _epoch(self):
         """Take the steps of an epoch; return the mean loss of each member."""
         n_batches = self.runs[self.members[0]].n_batches
-        streams = [stream for stream, _ in self.streams]
-        batches = [torch.tensor_split(stream.order(), n_batches) for stream in streams]
+        batches = [torch.tensor_split(stream.order(), n_batches) for stream, _ in self.streams]
         total = self.theta.flat.new_zeros(len(self.members))
-        for k in range(n_batches):
-            parts = [
-                stream.inputs(own[k], stream.generator)
-                for stream, own in zip(streams, batches, strict=True)
-            ]
-            inputs = _spread(stacked(parts), self.stream_of, self._buffers)
-            total += self.objective.gradient(self.theta, inputs, self.gradient)
+        for k, indices in enumerate(zip(*batches, strict=True)):
+            total += self._gradient_at(*indices)
             for run, step in self.steps:
                 settings, progress = run.settings, (self.n_epochs + k / n_batches) / run.max_iter
                 step(settings.learning_rate * SCHEDULES[settings.schedule](progress))
             self.n_steps += 1
         return (total / n_batches).tolist()
+
+    def _gradient(self, *indices):
+        """Write the gradient at batches of all streams; return the loss of each member."""
+        parts = [
+            stream.inputs(index, stream.generator)
+            for (stream, _), index in zip(self.streams, indices, strict=True)
+        ]
+        inputs = _spread(stacked(parts), self.stream_of, self._buffers)
+        return self.objective.gradient(self.theta, inputs, self.gradient)
 
     def _step_of(self, start, stop):
         """What moves the parameters of neighbours that have one rule and one rate, by the rate."""

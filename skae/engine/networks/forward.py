@@ -21,9 +21,10 @@ class Forward:
     - ``output``, (n_samples, n_features): pre-activation of the output units.
     - ``row_fraction``, (n_samples,): what each row counts in the mean over the batch, row_weight /
       n_samples.
-    - ``slope``, ``delta``, (n_samples, n_components), on the closed-form path of one-layer
-      networks: the code's slope s'(p), and n_samples times the objective's gradient with respect to
-      its pre-activation p, which the penalties add to.
+    - ``slope``, ``delta``, (n_samples, n_components), on the closed-form path: the code's slope
+      s'(p), and n_samples times the objective's gradient with respect to its pre-activation p,
+      which the penalties add to.
+    - ``deltas``: the same of all layers of a deep encoder, the code's last.
 
     Of several networks that are trained as one, all tensors have one axis more, the first.
     """
@@ -39,6 +40,7 @@ class Forward:
     row_fraction: torch.Tensor | None = None
     slope: torch.Tensor | None = None
     delta: torch.Tensor | None = None
+    deltas: Sequence[torch.Tensor] = ()
 
     def __post_init__(self):
         if self.row_fraction is None:

@@ -311,18 +311,25 @@ class AffineChain:
             x = pre if is_last else step.activation.function_(pre)
         return x
 
-    def backward_(self, theta, residual, out, scale):
+    def outputs(self, n_maps):
+        """What the lowest maps, but not the last of all, made of the rows that went `forward`."""
+        return [code for code, _, _ in self._trace[1 : n_maps + 1]]
+
+    def backward_(self, theta, residual, out, scale, deltas=None):
         """Write ``scale`` times the gradient, from that of the output, into ``out``.
 
         ``theta`` is as in the last call of `forward`. ``residual``, of shape (n_samples,
         n_outputs), is the derivative of the sum over rows by the output's pre-activation; it may be
-        changed. Of ``out`` only the parameters of the chain are written.
+        changed. ``deltas`` are what else there is of such derivatives, by the pre-activations of
+        the lowest maps; with them, the gradient is added to what is in ``out``. Of ``out`` only the
+        parameters of the chain are written.
         """
         delta, n = residual, residual.shape[-2]
         ones = self._buffers_for(theta, n)["ones"]
         for level in reversed(range(len(self.maps))):
             step, (code, keep, x) = self.maps[level], self._trace[level]
-            self._add_gradient_(level, x, delta, delta, ones, out, scale)
+            begins = self._begins[level] if deltas is None else (False, False)
+            self._add_gradient_(level, x, delta, delta, ones, out, scale, begins)
             if level == 0:
                 return
             weight = theta[step.weight]
@@ -333,10 +340,12 @@ class AffineChain:
             if keep is not None:
                 delta.mul_(keep)
             delta.mul_(self.maps[level - 1].activation.slope(code))
+            if deltas is not None and level <= len(deltas):
+                delta.add_(deltas[level - 1])
 
-    def _add_gradient_(self, level, x, delta, bias_delta, ones, out, scale=1.0):
+    def _add_gradient_(self, level, x, delta, bias_delta, ones, out, scale=1.0, begins=None):
         """Add ``scale`` times the gradient of one map's parameters, from its input and delta."""
-        step, (first_weight, first_bias) = self.maps[level], self._begins[level]
+        step, (first_weight, first_bias) = self.maps[level], begins or self._begins[level]
         left, right = (x, delta) if step.transposed else (delta, x)
         add_product_(out[step.weight], left, right, is_first=first_weight, scale=scale)
         if bias_delta.dim() == 2:

@@ -70,17 +70,33 @@ class Reconstruction(Objective):
         self.is_noisy = corruption is not None or any(
             getattr(penalty, "is_noisy", False) for penalty in penalties
         )
-        # Whether `gradient` needs no autograd: penalties of deep networks do.
-        self.has_closed_form = all(hasattr(penalty, "add_gradient_") for penalty in penalties)
-        self.has_closed_form &= (network.depth == 1 or not penalties) and not network.potential
+        # Whether `gradient` needs no autograd.
+        needed = ("add_gradient_",) if network.depth == 1 else ("add_gradient_", "any_depth")
+        has_all = all(hasattr(penalty, name) for penalty in penalties for name in needed)
+        self.has_closed_form = has_all and not network.potential
         self._chain = AffineChain([map for maps in affine_chains(network) for map in maps])
         self._buffers: dict[torch.Size, dict[str, torch.Tensor]] = {}
 
+    @property
+    def is_repeatable(self):
+        """Whether a step leaves no other trace: a user's own parts may remember something."""
+        return all(map(says_replayable, (self.corruption, *self.penalties)))
+
+    @property
+    def is_replayable(self):
+        """Whether `gradient` can be recorded: gaps are looked for on the host."""
+        plain = self.has_closed_form and not (self.has_gaps or self.walkback or self.network.told)
+        return plain and self.is_repeatable
+
     @cached_property
     def joint(self) -> Joint | None:
-        """How several are trained as one, where the closed form is all there is."""
+        """How several are trained as one, where the closed form of one layer is all there is, or
+        that of several without penalties.
+        """
+        is_simple = self.network.depth == 1 or not self.penalties
         is_plain = self.has_closed_form and not self.walkback and not self.network.told
-        if not is_plain or not all(hasattr(penalty, "numbers") for penalty in self.penalties):
+        has_numbers = all(hasattr(penalty, "numbers") for penalty in self.penalties)
+        if not (is_simple and is_plain and has_numbers):
             return None
         kinds = tuple(map(type, self.penalties))
         return Joint(
@@ -90,12 +106,6 @@ class Reconstruction(Objective):
             make=JointReconstruction,
             inputs=partial(joint_inputs, self),
         )
-
-    @property
-    def is_replayable(self):
-        """Whether `gradient` can be recorded: gaps are looked for on the host."""
-        plain = self.has_closed_form and not (self.has_gaps or self.walkback or self.network.told)
-        return plain and all(map(says_replayable, (self.corruption, *self.penalties)))
 
     def value(self, theta, x, generator, row_weight=None):
         """The criterion on one batch; the generator is of the corruption and the penalties'
@@ -127,7 +137,7 @@ class Reconstruction(Objective):
         return gradient_by_autograd(self.value, theta, x, generator, out, row_weight)
 
     def value_and_gradient(self, theta, x, generator, out, row_weight=None):
-        """The same in closed form, without autograd, for one layer, or several without penalties.
+        """The same in closed form, without autograd, where the penalties have theirs.
 
         With residual e = r - x, delta = (e V^T) s'(p) + the penalties' part:
 
@@ -147,7 +157,11 @@ class Reconstruction(Objective):
         if self.network.depth > 1:
             output = self._chain.forward(theta, noisy)
             value, residual = self._residual_(output, noisy, x, column_weight, scale)
-            self._chain.backward_(theta, residual, out, scale)
+            deltas = None
+            if self.penalties:
+                out.flat.zero_()
+                deltas = self._deep_deltas(value, theta, out, noisy, row_weight, generator)
+            self._chain.backward_(theta, residual, out, scale, deltas)
         else:
             forward = noisy, x, column_weight, row_weight, generator
             value = self._shallow_gradient(theta, out, *forward)
@@ -193,12 +207,29 @@ class Reconstruction(Objective):
                 slope=slope,
                 delta=delta,
             )
-            for penalty in self.penalties:
-                term = penalty.add_gradient_(theta, forward, out)
-                value.add_(checked_value(term, penalty, "add_gradient_"), alpha=penalty.weight)
+            self._penalize_(value, theta, forward, out)
         out["weight_0"].addmm_(delta.t(), noisy, alpha=scale)
         out["hidden_bias_0"].addmv_(delta.t(), buffers["ones"], alpha=scale)
         return value
+
+    def _deep_deltas(self, value, theta, out, noisy, row_weight, generator):
+        """The penalties' part of the deltas of a deep encoder; adds to the value and ``out``."""
+        hidden = self._chain.outputs(self.network.depth)
+        deltas, slope = [torch.zeros_like(h) for h in hidden], self.network.nonlinearity.slope
+        forward = Forward(
+            *(self.network, self.units, noisy, row_weight, generator, hidden),
+            slope=slope(hidden[-1]),
+            delta=deltas[-1],
+            deltas=deltas,
+        )
+        self._penalize_(value, theta, forward, out)
+        return deltas
+
+    def _penalize_(self, value, theta, forward, out):
+        """Add each penalty to the value, and its gradient where it says."""
+        for penalty in self.penalties:
+            term = penalty.add_gradient_(theta, forward, out)
+            value.add_(checked_value(term, penalty, "add_gradient_"), alpha=penalty.weight)
 
     def inputs(self, theta, x, generator, row_weight=None):
         """Corrupted rows, what they were, what of it was observed, and the weights of both."""

@@ -7,7 +7,9 @@ penalty needs. One that draws random numbers says so by ``is_noisy``. One that a
 ``add_gradient_(theta, forward, gradient)`` keeps one-layer models on their closed-form path: it
 adds weight * n_samples * its gradient with respect to the code's pre-activation to
 ``forward.delta`` and weight * its gradient with respect to the matrices to ``gradient``, and
-returns its value. A test compares the two for every penalty that has both.
+returns its value. A test compares the two for every penalty that has both. Where it does so for
+networks of any depth, ``any_depth`` is True; a layer below the code has its part of
+``forward.deltas`` then.
 
 Where several networks are trained as one, tensors have an axis more, the first, and `together`
 makes one penalty of several: those attributes that ``numbers`` names, "weight" at least, are
@@ -29,6 +31,7 @@ import torch
 
 from skae.engine.networks import jacobians
 from skae.engine.networks.layers import encode
+from skae.engine.networks.pulled_back import directions_of, pulled_gradient_, pulled_squared_norm
 from skae.engine.optimisation.parameters import Parameters, Registry
 
 SPARSITY_PENALTIES = Registry()
@@ -64,9 +67,7 @@ def add_(target: torch.Tensor, change: torch.Tensor, weight: float | torch.Tenso
 
 def squared_norm(matrix: torch.Tensor) -> torch.Tensor:
     """The sum of squares of a matrix, or of each of several."""
-    if matrix.dim() == 2:
-        return torch.dot(matrix.view(-1), matrix.view(-1))
-    return matrix.square().sum((-2, -1))
+    return torch.linalg.vecdot(matrix, matrix).sum(-1)
 
 
 class WeightDecay:
@@ -74,6 +75,7 @@ class WeightDecay:
 
     is_replayable = True
     numbers = ("weight",)
+    any_depth = True
 
     def __init__(self, weight: float):
         self.weight = weight
@@ -104,6 +106,7 @@ class CodeL1:
     summary = "the sum of absolute values of the code"
     is_replayable = True
     numbers = ("weight",)
+    any_depth = True
 
     def __init__(self, weight: float, target: float = 0.0):
         del target  # sparse codes are drawn to 0
@@ -132,6 +135,7 @@ class CodeKL:
     code_range = (0.0, 1.0)
     is_replayable = True
     numbers = ("weight", "target")
+    any_depth = True
 
     def __init__(self, weight: float, target: float):
         self.weight, self.target = weight, target
@@ -172,25 +176,35 @@ def _on_and_off(activity):
 class Contraction:
     """weight * mean over rows of |dh/dx|_F^2 (Rifai et al., ICML 2011).
 
-    In closed form for one layer, sum_j s'(p_j)^2 sum_i W_ji^2, and by exact products
-    of the layers' Jacobians for more.
+    In closed form for one layer, sum_j s'(p_j)^2 sum_i W_ji^2. For more, by all directions of the
+    code, or by so many random ones: see `skae.engine.networks.pulled_back`.
     """
 
     name = "encoder"
     summary = "dh/dx, the code's"
     is_replayable = True
     numbers = ("weight",)
+    any_depth = True
 
-    def __init__(self, weight: float):
-        self.weight = weight
+    def __init__(self, weight: float, n_directions: int | None = None):
+        self.weight, self.n_directions = weight, n_directions
+        self.is_noisy = n_directions is not None
 
     def value(self, theta: Parameters, forward) -> torch.Tensor:
         """The penalty, a scalar."""
         slopes, weights = encoder_layers(theta, forward.hidden, forward.network)
-        return forward.mean(jacobians.squared_norm(slopes, weights))
+        if forward.network.depth == 1:
+            return forward.mean(jacobians.squared_norm(slopes, weights))
+        directions = directions_of(forward.code, self.n_directions, forward.generator)
+        return forward.mean(pulled_squared_norm(slopes, weights, directions))
 
     def add_gradient_(self, theta: Parameters, forward, gradient: Parameters) -> torch.Tensor:
-        """Add 2 |W_j|^2 s' s'' to ``forward.delta`` and 2 W_j mean(s'^2) to the weights."""
+        """Add 2 |W_j|^2 s' s'' to ``forward.delta`` and 2 W_j mean(s'^2) to the weights.
+
+        With several layers, s'' times the gradient by each layer's slopes to ``forward.deltas``.
+        """
+        if forward.network.depth > 1:
+            return self._add_deep_gradient_(theta, forward, gradient)
         weight, slope = theta["weight_0"], forward.slope
         norms = torch.linalg.vector_norm(weight, dim=-1).square_()
         square = slope * slope
@@ -201,6 +215,18 @@ class Contraction:
         gradient["weight_0"].addcmul_(weight, (energy * twice).unsqueeze(-1))
         return (energy * norms).sum(-1)
 
+    def _add_deep_gradient_(self, theta, forward, gradient):
+        slopes, weights = encoder_layers(theta, forward.hidden, forward.network)
+        matrices = [gradient[f"weight_{level}"] for level in range(len(weights))]
+        directions = directions_of(forward.code, self.n_directions, forward.generator)
+        each = self.weight * forward.row_fraction
+        norms, by_slope = pulled_gradient_(slopes, weights, directions, each, matrices)
+        curvature, n_rows = forward.network.nonlinearity.curvature, len(forward.x)
+        layers = zip(forward.deltas, forward.hidden, slopes, by_slope, strict=True)
+        for delta, hidden, slope, change in layers:
+            delta.add_(curvature(hidden, slope * change), alpha=n_rows)
+        return forward.mean(norms)
+
 
 @contraction
 class ReconstructionContraction:
@@ -208,14 +234,16 @@ class ReconstructionContraction:
 
     Gaussian corruption of variance 2 * weight amounts to this penalty, to first order
     in the variance, for 1/2 squared error where rows are reconstructed exactly
-    (Bishop 1995; Alain & Bengio 2014).
+    (Bishop 1995; Alain & Bengio 2014). Of several layers, by all directions of the output or by so
+    many random ones.
     """
 
     name = "reconstruction"
     summary = "dr/dx, the reconstruction's"
 
-    def __init__(self, weight: float):
-        self.weight = weight
+    def __init__(self, weight: float, n_directions: int | None = None):
+        self.weight, self.n_directions = weight, n_directions
+        self.is_noisy = n_directions is not None
         # The standard deviation of that noise.
         self.noise = math.sqrt(2 * weight)
 
@@ -230,6 +258,11 @@ class ReconstructionContraction:
         levels = reversed(range(forward.network.decoder_depth))
         weights += [forward.network.decoder_weight(theta, level).t() for level in levels]
         slopes += [slope(g) for g in forward.decoded] + [None]
+        directions = directions_of(forward.output, self.n_directions, forward.generator)
+        if directions is not None:
+            inner = jacobians.LayeredJacobian(slopes, weights)
+            whole = jacobians.OutputJacobian(inner, forward.units, forward.output)
+            return forward.mean(whole.transposed_times(directions).square().sum((1, 2)))
         factor = jacobians.jacobian_factor(slopes, weights)
         factor = forward.units.jacobian_product(forward.output, factor)
         return forward.mean(jacobians.factored_squared_norm(factor, weights[0]))

@@ -391,9 +391,16 @@ class OneHotGroups(Units):
         return torch.log(torch.maximum(mean, 1e-4 / self.size))
 
 
+# Up to so many numbers torch and its matrix library sum on one thread. More are summed row by row,
+# so that the bits do not depend on the number of threads.
+_SUMMED_AT_ONCE = 4096
+
+
 def _total(values):
     """The sum over rows and columns, for each model where there are several."""
-    return values.sum() if values.dim() < 3 else values.sum((-2, -1))
+    if values.dim() < 3:
+        return values.sum() if values.numel() <= _SUMMED_AT_ONCE else values.sum(-1).sum()
+    return values.sum((-2, -1))
 
 
 # Numbers from which on logarithms cost more than the calls that save some of them.
@@ -416,7 +423,9 @@ def _log_products(values):
 def _inner(a, b):
     """The sum of products over rows and columns, for each model where there are several."""
     if a.dim() < 3:
-        return torch.dot(a.reshape(-1), b.reshape(-1))
+        if a.numel() <= _SUMMED_AT_ONCE:
+            return torch.dot(a.reshape(-1), b.reshape(-1))
+        return torch.linalg.vecdot(a, b).sum()
     return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1)).view(-1)
 
 

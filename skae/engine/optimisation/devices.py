@@ -104,7 +104,10 @@ def require_memory(n_bytes, device, purpose, remedy=_LEANER_TRAINING):
 
 @contextmanager
 def suitable_threads(device, multiply_adds):
-    """Run a CPU training of tiny products on one thread; restore the limit after it."""
+    """Run a CPU training of tiny products on one thread; restore the limit after it.
+
+    Of larger ones, `skae.engine.optimisation.threads` measures what is faster.
+    """
     n_threads = torch.get_num_threads()
     if device.type != "cpu" or n_threads == 1 or multiply_adds > _SINGLE_THREAD_PRODUCT:
         yield
@@ -220,7 +223,9 @@ def bernoulli(probability, generator, out=None):
     n_draws = probability.numel()
     if n_draws < _MANY:
         # In float32 whatever the dtype, so that models of both draw alike.
-        numbers = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+        if out.dtype == torch.float32 and out is not probability:
+            return out.uniform_(generator=generator).lt_(probability)
+        numbers = torch.empty_like(out, dtype=torch.float32)
         return out.copy_(numbers.uniform_(generator=generator) < probability)
     bits = torch.empty((n_draws + 1) // 2, dtype=torch.int64, device=probability.device)
     bits.random_(-(2**63), None, generator=generator)

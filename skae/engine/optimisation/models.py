@@ -94,6 +94,15 @@ class Model:
     numbers_per_row: int = 0
     keeps_state: bool = False
 
+    @property
+    def width(self) -> int:
+        """How many numbers a pass of rows through the model makes of each.
+
+        One for each column, unit and code, and what inference holds.
+        """
+        n_units = sum(shape[0] for shape in self.shapes.values() if len(shape) == 1)  # their biases
+        return self.n_features + n_units + self.n_codes + self.numbers_per_row
+
     def code(self, theta: Parameters, x: torch.Tensor) -> torch.Tensor:
         """The code, as autograd can follow it."""
         return (self.differentiable or self.encode)(theta, x)
@@ -139,18 +148,27 @@ class FittedModel(NamedTuple):
         return self.map_rows(mean, X, (model.n_features,))
 
     def map_rows(
-        self, function: Function, X, shape: tuple[int, ...] = (), *, gaps: bool = False
+        self,
+        function: Function,
+        X,
+        shape: tuple[int, ...] = (),
+        *,
+        gaps: bool = False,
+        width: int = 0,
     ) -> np.ndarray:
         """``function(x)`` for blocks of rows as the model sees them, each result of such a shape.
 
-        What was not observed is filled or, with ``gaps``, NaN. X is an array or CSR matrix of shape
+        Blocks are so short that what a pass through the model makes of them is small; ``width`` is
+        how many numbers the function makes of a row, where these are more. What was not observed is
+        filled or, with ``gaps``, NaN. X is an array or CSR matrix of shape
         (n_samples, n_features) in the units of the data; the results, of shape (n_samples, *shape),
         are float32 where X is, or is of small integers, else float64.
         """
         place, model = place_of(self.theta.flat), self.model
         has_gaps = model.fill is not None and not gaps and may_have_gaps(X)
         of_rows = (lambda x: function(model.filled(x))) if has_gaps else function
-        return map_rows(of_rows, X, shape, place, model.shift, model.scale)
+        width = max(width, model.width)
+        return map_rows(of_rows, X, shape, place, model.shift, model.scale, width)
 
     def codes(self, X) -> np.ndarray:
         """The rows' codes, of shape (n_samples, n_codes)."""
@@ -158,7 +176,9 @@ class FittedModel(NamedTuple):
 
     def map_codes(self, function: Function, codes) -> np.ndarray:
         """``function(h)`` for blocks of codes, which returns rows of the data's width."""
-        return map_rows(function, codes, (self.model.n_features,), place_of(self.theta.flat))
+        model = self.model
+        place, shape = place_of(self.theta.flat), (model.n_features,)
+        return map_rows(function, codes, shape, place, width=model.width)
 
 
 # Rows on which a criterion is evaluated to see how training goes.

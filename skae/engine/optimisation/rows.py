@@ -45,14 +45,14 @@ class DenseRows:
         """The rows of a LongTensor of indices, which may be on the host; valid until the next
         call.
         """
-        index = index.to(self.place.device)
-        if len(index) not in self._buffers:
-            self._buffers[len(index)] = self.tensor.new_empty(len(index), self.n_columns)
-        return torch.index_select(self.tensor, 0, index, out=self._buffers[len(index)])
+        index, n = index.to(self.place.device), index.shape[0]
+        if n not in self._buffers:
+            self._buffers[n] = self.tensor.new_empty(n, self.n_columns)
+        return torch.index_select(self.tensor, 0, index, out=self._buffers[n])
 
-    def blocks(self):
-        """(start, tensor) for successive blocks of rows."""
-        for start, stop in block_bounds(*self.tensor.shape):
+    def blocks(self, width=0):
+        """(start, tensor) for successive blocks of rows, of which so many numbers are made."""
+        for start, stop in block_bounds(len(self), max(width, self.n_columns)):
             yield start, self.tensor[start:stop]
 
     @cached_property

@@ -46,6 +46,8 @@ class Objective:
     - ``floor``: what the criterion cannot fall below, whatever the parameters;
     - ``baseline``: a criterion up to which training has not exploded, however good its start;
     - ``state``, tensors or numbers by name: what carries over from one training to the next;
+    - ``is_repeatable``: whether a step leaves no trace but in the parameters and the generator, so
+      that it can be made twice from one start;
     - ``is_replayable``: whether `gradient` is the same operations for all batches of one length, on
       tensors that stay where they are, so that it can be recorded once: it makes no tensor from
       the host's numbers and reads none there. See `skae.engine.optimisation.replay`;
@@ -62,6 +64,7 @@ class Objective:
     floor = 0.0
     baseline = -math.inf
     has_gaps = False
+    is_repeatable = False
     is_replayable = False
     joint: Any = None
     state: dict[str, Any]
@@ -239,6 +242,11 @@ class Run:
         return epochs_for(n_rows, n_columns, self.settings.batch_size)
 
     @property
+    def largest_product(self) -> int:
+        """Multiply-adds of the largest product of a step, about."""
+        return self.theta.flat.numel() * math.ceil(len(self.data.index) / self.n_batches)
+
+    @property
     def is_replayed(self) -> bool:
         """Whether gradients are recorded once and replayed."""
         if not (self.objective.is_replayable and self.data.rows.is_resident):
@@ -246,11 +254,6 @@ class Run:
         # Batches have two lengths at most.
         n_steps = self.n_batches * self.max_iter // 2
         return is_worth_recording(self.theta.flat.device, n_steps)
-
-    @property
-    def largest_product(self) -> int:
-        """Multiply-adds of the largest product of a step, about."""
-        return self.theta.flat.numel() * math.ceil(len(self.data.index) / self.n_batches)
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""

@@ -5,6 +5,7 @@ What the loop asks, whether there is progress and which weights were best, answe
 """
 
 import time
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.replay import Replayed
 from skae.engine.optimisation.runs import Run, Training
 from skae.engine.optimisation.schedules import SCHEDULES
+from skae.engine.optimisation.threads import StepThreads
 from skae.engine.optimisation.watching import Watch
 
 
@@ -46,7 +48,8 @@ def train(run: Run) -> Training:
     def run_epoch(number):
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
         for k, batch in enumerate(torch.tensor_split(run.order(run.generator), n_batches)):
-            value = step(batch, (number + k / n_batches) / max_iter)
+            progress = (number + k / n_batches) / max_iter
+            value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
                 total += value
         return (
@@ -65,6 +68,11 @@ def train(run: Run) -> Training:
         return "max_iter"
 
     with torch.no_grad(), suitable_threads(theta.flat.device, run.largest_product):
+        threads = StepThreads(
+            [theta.flat, *run.state.values()],
+            run.generator,
+            n_steps=n_batches * max_iter if objective.is_repeatable else 0,
+        )
         try:
             outcome = run_epochs()
         except KeyboardInterrupt:

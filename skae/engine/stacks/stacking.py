@@ -40,7 +40,8 @@ def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None
             model.start_(part, rows, index, generator)
             if above is not None:
                 seen = model.filled if rows.has_gaps else (lambda x: x)
-                codes = [above.standardized(model.encode(part, seen(x))) for _, x in rows.blocks()]
+                blocks = (seen(x) for _, x in rows.blocks(model.width))
+                codes = [above.standardized(model.encode(part, x)) for x in blocks]
                 rows = DenseRows(torch.cat(codes))
 
     def encode(theta, x):

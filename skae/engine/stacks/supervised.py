@@ -113,6 +113,7 @@ class Supervised(Objective):
         self._chain = None if maps is None else AffineChain([*maps, output])
         self._scratch, self.has_closed_form, self._has_gaps = None, maps is not None, False
         self.floor = weight * units.constant if validation_loss is None else 0.0
+        self.is_repeatable = unsupervised is None
         self.is_noisy = max(dropout) > 0 or (unsupervised is not None and unsupervised.is_noisy)
 
     @property

@@ -317,7 +317,7 @@ class DeepBeliefNetwork(
         )
         samples = np.empty((n_samples, len(self.columns_.mean)), kept.dtype)
         with sampling(type(self).__name__, machines[0], n_samples):
-            for start, block in rows_of(top, states, place).blocks():
+            for start, block in rows_of(top, states, place).blocks(self._model(place).width):
                 visible = sample_downwards(machines, block, generator, return_means)
                 samples[start : start + len(block)] = visible.cpu().numpy()
         return self._decoded(self.columns_.settled(samples))

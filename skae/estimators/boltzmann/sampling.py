@@ -70,8 +70,9 @@ class BoltzmannSampling:
         generator = make_generator(random_state, machine.theta.flat.device)
         step = gibbs_step(machine, generator)
         result = np.empty(X.shape, dtype=self.components_.dtype)
+        rows = rows_of(self, X, place_of(machine.theta.flat))
         with sampling(type(self).__name__, machine, X.shape[0]):
-            for start, visible in rows_of(self, X, place_of(machine.theta.flat)).blocks():
+            for start, visible in rows.blocks(machine.n_visible + machine.n_hidden):
                 state = gibbs_state(machine, machine.completed(visible), generator)
                 schedule = Schedule(burn_in=n_steps)
                 run = run_chains(step, state, schedule, keep=lambda s: machine.columns(s[0]))

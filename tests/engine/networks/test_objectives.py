@@ -53,6 +53,9 @@ PENALTIES = {
     "contraction": lambda: Contraction(0.5),
     "hessian": lambda: HessianContraction(0.6, 0.4, 3),
 }
+ANY_DEPTH = {name: PENALTIES[name] for name in ("weight_decay", "l1", "kl", "contraction")} | {
+    "directions": lambda: Contraction(0.5, 2)
+}
 # Without a gradient in closed form.
 OPEN = {"reconstruction": lambda: ReconstructionContraction(0.7)}
 
@@ -79,7 +82,7 @@ def make_objective(
     linear=False,
 ):
     network = Network(layer_sizes, activation, tied and not linear, linear)
-    parts = [(PENALTIES | OPEN)[name]() for name in penalties]
+    parts = [(PENALTIES | ANY_DEPTH | OPEN)[name]() for name in penalties]
     return Reconstruction(network, UNITS[units], *CORRUPTIONS[corruption], parts)
 
 
@@ -111,6 +114,14 @@ CASES = [
     *({"layer_sizes": (N_FEATURES, 5, 3), "activation": a, "units": u} for a, u in DEEP_PAIRS),
     *({"layer_sizes": (N_FEATURES, 5, 3), "corruption": c, "units": "mixed"} for c in CORRUPTIONS),
     {"layer_sizes": (N_FEATURES, 6, 5, 3), "linear": True, "activation": "relu", "units": "mixed"},
+    *({"layer_sizes": (N_FEATURES, 5, 3), "penalties": (p,)} for p in ANY_DEPTH),
+    *(
+        {"layer_sizes": (N_FEATURES, *wide, 3), "penalties": (p,), "activation": a}
+        for a in ("tanh", "softplus")
+        for p in ("contraction", "directions")
+        for wide in ((4,), (20,), (7, 5))  # the Gram matrix of few units, and none of many
+    ),
+    {"layer_sizes": (N_FEATURES, 8, 5, 3), "penalties": tuple(ANY_DEPTH), "corruption": "masking"},
 ]
 
 
@@ -157,7 +168,7 @@ def test_buffers_of_one_batch_do_not_leak_into_the_next(random_theta, generator)
 
 DEEP = {"layer_sizes": (N_FEATURES, 5, 3), "activation": "tanh", "units": "mixed"}
 WITHOUT_CLOSED_FORM = {
-    "deep": lambda: make_objective(**DEEP, tied=False, penalties=("weight_decay",)),
+    "deep": lambda: make_objective(**DEEP, tied=False, penalties=("hessian",)),
     "deep_tied_noisy": lambda: make_objective(
         **DEEP, penalties=("weight_decay", "contraction", "hessian"), corruption="masking"
     ),
@@ -199,12 +210,14 @@ def test_gradient_falls_back_on_autograd(name, random_theta, generator):
     assert not theta.flat.requires_grad
 
 
-def test_shallow_models_have_a_closed_form():
+def test_published_models_have_a_closed_form():
     # All the published one-layer criteria train without autograd: that is what they are for.
     assert make_objective(penalties=tuple(PENALTIES), corruption="masking").has_closed_form
     assert make_objective(**DEEP).has_closed_form
-    # Of deep ones only the penalties need it.
-    assert not make_objective(**DEEP, penalties=("weight_decay",)).has_closed_form
+    # So do deep ones, with those penalties that have one at any depth.
+    sigmoid = DEEP | {"activation": "sigmoid"}
+    assert make_objective(**sigmoid, penalties=tuple(ANY_DEPTH)).has_closed_form
+    assert not make_objective(**DEEP, penalties=("hessian",)).has_closed_form
 
 
 ADDITIVE = tuple(name for name in PENALTIES if name not in ("kl", "hessian", "weight_decay"))

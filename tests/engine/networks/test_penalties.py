@@ -15,7 +15,9 @@ from skae.engine.networks.penalties import (
     HessianContraction,
     ReconstructionContraction,
     WeightDecay,
+    encoder_layers,
 )
+from skae.engine.networks.pulled_back import directions_of, pulled_squared_norm
 from skae.engine.networks.units import Bernoulli
 
 SHALLOW, DEEP = Network((6, 4), "sigmoid", False), Network((6, 5, 3), "tanh", False)
@@ -146,6 +148,37 @@ def test_hessian_contraction_tends_to_the_second_derivative(sizes, random_theta,
     # eps^2 / noise^2 is 1 with standard error sqrt(2 / n).
     ratio = float(value / (noise**2 * second.square().sum()))
     assert abs(ratio - 1) < 4.5 * math.sqrt(2 / n_samples)
+
+
+@pytest.mark.parametrize("kind", [Contraction, ReconstructionContraction])
+def test_random_directions_estimate_the_norm(kind, random_theta, x, generator):
+    theta, n_copies, m = random_theta(DEEP), 400, 2
+    exact = kind(1.0).value(theta, run(theta, x, DEEP))
+    many = x.repeat(n_copies, 1)
+    estimate = kind(1.0, m).value(theta, run(theta, many, DEEP, generator=generator))
+    # A row's estimate has a standard error of sqrt(2 / m) of its norm at most, and the mean over
+    # n_copies of it 1 / sqrt(n_copies) of that; so has, at most, the mean over several rows.
+    bound = math.sqrt(2 / m / n_copies)
+    assert 0 < abs(float(estimate / exact) - 1) < 4.5 * bound
+    # As many directions as there are outputs: the norm itself, without noise.
+    n_out = 6 if kind is ReconstructionContraction else 3
+    whole = kind(1.0, n_out).value(theta, run(theta, x, DEEP))
+    torch.testing.assert_close(whole, exact)
+
+
+def test_the_error_of_random_directions_is_as_stated(random_theta, x, generator):
+    theta, m, n_draws = random_theta(DEEP), 2, 4000
+    jacobian = encoder_jacobians(theta, x[:1], DEEP)[0]
+    gram = jacobian @ jacobian.t()
+    slopes, weights = encoder_layers(theta, encode(theta, x[:1], DEEP), DEEP)
+    slopes = [slope.expand(n_draws, -1) for slope in slopes]
+    code = x.new_empty(n_draws, len(gram))
+    estimates = pulled_squared_norm(slopes, weights, directions_of(code, m, generator))
+    # The variance of the mean of m estimates, of independent signs: 2 / m sum_j!=k (J J^T)_jk^2.
+    expected = 2 / m * float((gram - gram.diag().diag()).square().sum())
+    assert expected <= 2 / m * float(gram.trace()) ** 2
+    assert abs(float(estimates.var()) / expected - 1) < 0.2
+    assert abs(float(estimates.mean()) - float(gram.trace())) < 4.5 * (expected / n_draws) ** 0.5
 
 
 PENALTIES = {

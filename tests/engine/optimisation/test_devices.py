@@ -15,15 +15,6 @@ from skae.engine.optimisation.devices import (
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def two_threads():
-    """Two threads of torch for the test, whatever the environment allows."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def pretend(monkeypatch, *present):
     accelerators = {kind: (lambda kind=kind: kind in present) for kind in ("cuda", "mps", "xpu")}
     monkeypatch.setattr(devices, "_accelerators", lambda: accelerators)

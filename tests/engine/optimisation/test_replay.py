@@ -6,7 +6,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from skae import AutoEncoder, ContractiveAutoEncoder, StackedAutoEncoder, StackedClassifier
+from skae import (
+    AutoEncoder,
+    BatchedGridSearchCV,
+    ContractiveAutoEncoder,
+    StackedAutoEncoder,
+    StackedClassifier,
+)
 from skae.engine.optimisation import replay
 
 
@@ -119,3 +125,17 @@ def test_gaps_are_looked_for_in_every_batch(digits, n_recordings):
 def test_a_recorder_that_reads_numbers_is_noticed():
     with pytest.raises(AssertionError, match="read on the host"), Tape():
         float(torch.ones(2).sum())
+
+
+@pytest.mark.parametrize("name", ["contraction", "masking", "swap"])
+def test_a_replayed_search_has_the_same_scores(name, digits, n_recordings, monkeypatch):
+    X = digits[0][:151]
+    sizes = {"batch_size": 20, "max_iter": 24, "random_state": 0, "device": "cpu"}
+    model = MODELS[name].set_params(**sizes)
+    grid = {"learning_rate": [1e-3, 3e-3], "weight_decay": [0.0, 1e-2]}
+    # Folds of 100 and 101 rows train side by side, with batches of other lengths.
+    search = BatchedGridSearchCV(model, grid, cv=3, refit=False)
+    replayed = search.fit(X).cv_results_["mean_test_score"]
+    assert n_recordings
+    monkeypatch.delitem(replay.RECORDERS, "cpu")
+    assert np.array_equal(replayed, search.fit(X).cv_results_["mean_test_score"])
