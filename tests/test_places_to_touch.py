@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from skae import RBM, AutoEncoder, StackedAutoEncoder
 from skae.engine.boltzmann import samplers
 from skae.engine.networks import corruptions, layers, penalties, units
-from skae.engine.optimisation import optimizers, training
+from skae.engine.optimisation import optimizers, schedules
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.runs import Objective, gradient_by_autograd
 from skae.estimators.face.parameters import estimator, parameter
@@ -46,7 +46,7 @@ def forget_toys():
         units.UNITS,
         layers.ACTIVATIONS,
         optimizers.OPTIMIZERS,
-        training.SCHEDULES,
+        schedules.SCHEDULES,
         samplers.SAMPLERS,
         stack_layers.LAYERS,
     ]
@@ -210,7 +210,7 @@ def test_a_rule_of_the_steps(X):
 def test_a_schedule(X):
     assert_unknown(X, learning_rate_schedule="toy")
 
-    @training.schedule
+    @schedules.schedule
     def toy(progress):
         """No step at all."""
         return 0.0

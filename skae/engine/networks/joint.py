@@ -101,7 +101,8 @@ class JointReconstruction:
         torch.mul(product, scale, out=self.network.decoder_weight(out, 0))
         torch.mul(residual.sum(1), scale, out=out["visible_bias_0"])
         slope = self.network.nonlinearity.slope(code)
-        delta = torch.bmm(residual, decoder.mT, out=buffers["delta"]).mul_(slope)
+        delta = torch.bmm(residual, decoder.mT, out=buffers["delta"])
+        delta.mul_(slope)
         for name in ("hidden_bias_0",) if self.network.tied else ("hidden_bias_0", "weight_0"):
             out[name].zero_()
         if self.penalties:
