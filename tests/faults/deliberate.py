@@ -788,6 +788,12 @@ FAULTS = [
         "float(torch.logsumexp(log_weight, 0)) - math.log(n_chains)",
         "float(torch.logsumexp(log_weight, 0))",
     ),
+    _machines(
+        "a deep machine of copies serves all steps",
+        "machine if machine.is_view else self.machine(theta)",
+        "machine",
+        f"{_ENGINE}/boltzmann/test_deep.py::test_every_step_is_at_the_parameters_of_the_time",
+    ),
     _pseudo(
         "the unit's own part stays in the hidden units' input",
         "without = a - x * weight",

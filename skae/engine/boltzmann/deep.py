@@ -47,6 +47,8 @@ class DeepMachine(BipartiteMachine):
     to be made.
     """
 
+    is_view = False
+
     def __init__(
         self,
         theta,

@@ -59,6 +59,9 @@ class BipartiteMachine:
     Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
     """
 
+    # Whether it changes with its parameters: what a machine is made of may be copies of them.
+    is_view = True
+
     def __init__(self, theta, units):
         self.theta, self.units = theta, units
         self.weight = theta["weight_0"]

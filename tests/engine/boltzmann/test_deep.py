@@ -343,6 +343,22 @@ def test_closed_form_is_the_gradient_of_the_value(sizes, weighted, penalized):
     torch.testing.assert_close(out.flat, value.flat)
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+def test_every_step_is_at_the_parameters_of_the_time(sizes):
+    theta, x = make(sizes, spread=0.5).theta, states(5)[[3, 9, 20, 30]]
+    machine = make(sizes, spread=0.5)
+    objective, results = objective_of(machine), []
+    objective.gradient(theta, x, torch.Generator().manual_seed(1), theta.empty_like())
+    theta.flat.add_(0.3)  # as steps do, in place
+    for one in (objective, objective_of(machine)):
+        one.state, out = {}, theta.empty_like()
+        one.gradient(theta, x, torch.Generator().manual_seed(1), out)
+        criterion = one.criterion(theta, x, torch.Generator().manual_seed(2))
+        results.append((out.flat, criterion))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
 def test_sparsity_reaches_all_layers():
     # The gradient of the penalty at fixed means of the neighbours, layer by layer.
     machine = make(SIZES[1], spread=0.5)
