@@ -163,7 +163,9 @@ def measure(name, X, y, is_number, args):
     for number, share in enumerate(args.labels):
         for seed in range(args.splits):
             train, known, test = split(X, y, share, seed, is_number)
-            raw = X.iloc[train], X.iloc[test]
+            # A column of which nothing is known is refused by name.
+            seen = X.columns[X.iloc[train].notna().any()]
+            raw = X.iloc[train][seen], X.iloc[test][seen]
             prepare = prepared_columns().fit(raw[0])
             columns = [np.asarray(prepare.transform(part), dtype=float) for part in raw]
             for place, method in enumerate(methods):
