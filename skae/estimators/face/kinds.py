@@ -4,7 +4,7 @@ What ``loss="auto"`` means, column by column:
 
 - columns that are one one-hot variable: "multinomial", each variable for itself;
 - columns of the two values 0 and 1: "bernoulli"; but where most columns are amounts, from 0 to more
-  than 1, one that is 1 in less than a tenth of the rows is an amount, too: others may yet come;
+  than 1, one with fewer ones than sqrt(2 n) in n rows is an amount, too;
 - all others: "bernoulli" if they all lie in [0, 1] and a tenth of their entries or more is exactly
   0 or 1, as of ink on paper or of words in texts; else "gaussian".
 """
@@ -18,8 +18,6 @@ from skae.engine.optimisation.rows import ColumnSummary, block_bounds, release_p
 
 # The part of entries that are exactly 0 or 1 from which on columns are no measurements.
 _EXACT = 0.1
-# The part of rows with a 1 below which a column is an amount if most columns are.
-_RARE = 0.1
 # Rows that are looked at for exact entries, spread over all.
 _LOOKED_AT = 10_000
 # Rows outside of a variable's most frequent category that tell it from chance.
@@ -46,7 +44,7 @@ def kinds_of(X, summary: ColumnSummary, row_weight=None, feature_names=None) -> 
         bernoulli = ~in_group
     elif len(others):
         # A column of one value is as well off among those that are standardised.
-        bernoulli = is_binary & ~in_group & ~is_constant & ~_rare_amounts(summary)
+        bernoulli = is_binary & ~in_group & ~is_constant & ~_rare_amounts(summary, X.shape[0])
     else:
         bernoulli = ~in_group
     singles = [("bernoulli", bernoulli), ("gaussian", ~bernoulli & ~in_group)]
@@ -54,12 +52,15 @@ def kinds_of(X, summary: ColumnSummary, row_weight=None, feature_names=None) -> 
     return (*parts, *(("multinomial", columns) for columns in groups))
 
 
-def _rare_amounts(summary):
-    """Which columns are amounts whatever their values, where most are: few rows are not 0."""
+def _rare_amounts(summary, n_rows):
+    """Which columns are amounts, whatever their values, where most columns are: the rare ones.
+
+    Of n counts of mean p about n p^2 / 2 are 2 or more: below 1 none need be among these rows.
+    """
     varies = summary.minimum < summary.maximum
     are_amounts = (summary.minimum == 0) & (summary.maximum > 1)
     most = 2 * np.count_nonzero(are_amounts) > np.count_nonzero(varies)
-    return (summary.mean < _RARE) & most
+    return (n_rows * summary.mean**2 < 2) & most
 
 
 def _share_of_exact(X, columns):

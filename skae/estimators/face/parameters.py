@@ -238,7 +238,7 @@ def validate_parameters(model: BaseEstimator) -> None:
                 )
     if not all(_is_legal(cls, name, value) for name, value in given.items()):
         BaseEstimator._validate_params(model)
-    for name in _real_parameters(cls) & given.keys():
+    for name in [name for name in given if name in _real_parameters(cls)]:
         value = given[name]
         numbers = value if isinstance(value, list | tuple | np.ndarray) else [value]
         if any(isinstance(v, Real) and not abs(float(v)) <= _LARGEST for v in numbers):

@@ -20,12 +20,12 @@ from skae.engine.sparse.problem import L1, fista, make_quadratic
 def bars():
     """Images of 9 x 9 pixels, each with three horizontal or vertical bars of length 5."""
     generator = np.random.default_rng(0)
-    images = np.zeros((100, 9, 9))
+    images = np.zeros((150, 9, 9))
     for image in images:
         for _ in range(3):
             i, j = generator.integers(0, 9), generator.integers(0, 5)
             (image if generator.random() < 0.5 else image.T)[i, j : j + 5] += 1.0
-    return images.reshape(100, -1)
+    return images.reshape(150, -1)
 
 
 def small(**parameters):
@@ -101,7 +101,7 @@ def test_shapes(fitted, bars):
     # One map for each filter, as large as the images.
     assert fitted.image_shape_ == (9, 9, 1)
     assert fitted.output_shape_ == (9, 9, 6)
-    assert fitted.transform(bars).shape == (100, 9 * 9 * 6)
+    assert fitted.transform(bars).shape == (150, 9 * 9 * 6)
     assert fitted.components_.shape == fitted.decoder_components_.shape == (6, 25)
     assert len(fitted.get_feature_names_out()) == 486
     # One bias for each filter of the encoder, and none of the images.
