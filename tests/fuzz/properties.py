@@ -352,7 +352,8 @@ def process_state():
         "autocast": torch.is_autocast_enabled("cpu"),
         "numpy errors": np.geterr(),
         "scikit-learn": get_config(),
-        "environment": dict(os.environ),
+        # torch sets that where its compiler is imported first.
+        "environment": {n: v for n, v in os.environ.items() if n != "TORCHINDUCTOR_CACHE_DIR"},
         "folder": os.getcwd(),
         "filters": _filters(),
     }
