@@ -200,6 +200,8 @@ def train_all(
 _MOST, _MOST_ON_DEVICE = 32, 256
 # Multiply-adds of a step's largest product, of all models of a part, that are worth a thread.
 _WORTH_A_THREAD = 1_000_000
+# Python runs one thread at a time: 16 of them, on as many cores, took longer than one by far.
+_MOST_THREADS = 2
 
 
 def _parts(members, runs):
@@ -214,7 +216,7 @@ def _parts(members, runs):
     n_parts = math.ceil(len(members) / (_MOST if is_on_cpu else _MOST_ON_DEVICE))
     if is_on_cpu and not listens:
         work = len(members) * first.largest_product
-        n_threads = min(torch.get_num_threads(), len(members), work // _WORTH_A_THREAD)
+        n_threads = min(_threads(), len(members), work // _WORTH_A_THREAD)
         n_parts = max(n_parts, n_threads)
     streams: dict[Hashable, list[int]] = {}
     for number in members if n_parts > 1 else ():
@@ -224,9 +226,13 @@ def _parts(members, runs):
     return [order[start:stop] for start, stop in pairwise(ends)]
 
 
+def _threads():
+    return min(torch.get_num_threads(), _MOST_THREADS)
+
+
 def _side_by_side(function, parts):
-    """Call a function of each part, as many at a time as torch has threads."""
-    n_threads = min(torch.get_num_threads(), len(parts))
+    """Call a function of each part, as many at a time as there are threads."""
+    n_threads = min(_threads(), len(parts))
     if n_threads < 2:
         for part in parts:
             function(part)
