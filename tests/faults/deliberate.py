@@ -790,7 +790,7 @@ FAULTS = [
     ),
     _machines(
         "a deep machine of copies serves all steps",
-        "machine if machine.is_view else self.machine(theta)",
+        'machine if getattr(machine, "is_view", False) else self.machine(theta)',
         "machine",
         f"{_ENGINE}/boltzmann/test_deep.py::test_every_step_is_at_the_parameters_of_the_time",
     ),

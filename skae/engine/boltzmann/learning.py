@@ -170,7 +170,7 @@ class ContrastiveDivergence(Objective):
         if self._latest is None or self._latest[0] is not theta:
             self._latest = theta, self.machine(theta)
         _, machine = self._latest
-        return machine if machine.is_view else self.machine(theta)
+        return machine if getattr(machine, "is_view", False) else self.machine(theta)
 
     def _run_chains(self, machine, x, generator, keep=False):
         """The rows of x and below them the particles, and P(h = 1 | v) of both."""
