@@ -43,7 +43,7 @@ def learned(case, X, y):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_method_works_on_a_device(case):
-    X, y = case.X[:24], None if case.y is None else case.y[:24]
+    X, y = case.X[:16], None if case.y is None else case.y[:16]
     on_cpu = learned(case, X, y)
     with accelerator():
         there = learned(case, X, y)

@@ -61,6 +61,7 @@ def n_recordings(monkeypatch):
         return repeat
 
     monkeypatch.setitem(replay.RECORDERS, "cpu", record)
+    monkeypatch.setattr(replay, "_FEWEST_STEPS", 5)
     return lengths
 
 
@@ -83,7 +84,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_a_replayed_training_ends_with_the_same_bits(name, digits, n_recordings, monkeypatch):
     X, y = digits[0][:203], digits[1][:203]
-    sizes = {"batch_size": 20, "max_iter": 12, "random_state": 0, "device": "cpu"}
+    sizes = {"batch_size": 20, "max_iter": 3, "random_state": 0, "device": "cpu"}
     model = MODELS[name].set_params(**sizes)
     weighted = {} if name == "stack" else {"sample_weight": np.linspace(0.5, 1.5, len(X))}
 
@@ -104,13 +105,13 @@ def test_a_replayed_training_ends_with_the_same_bits(name, digits, n_recordings,
     [
         AutoEncoder(6, contraction=0.1, contraction_target="reconstruction"),
         AutoEncoder(6, corruption=lambda x, generator: (x.clone(), None)),
-        AutoEncoder(6, max_iter=2),
+        AutoEncoder(6, max_iter=1, batch_size=25),
     ],
     ids=["autograd", "own corruption", "few steps"],
 )
 def test_what_may_not_repeat_is_not_recorded(model, digits, n_recordings):
-    model.set_params(batch_size=20, random_state=0, device="cpu")
-    model.set_params(max_iter=min(model.max_iter if model.max_iter != "auto" else 12, 12))
+    few = model.max_iter if model.max_iter != "auto" else 3
+    model.set_params(max_iter=few, batch_size=25, random_state=0, device="cpu")
     model.fit(digits[0][:203])
     assert n_recordings == []
 
@@ -118,7 +119,7 @@ def test_what_may_not_repeat_is_not_recorded(model, digits, n_recordings):
 def test_gaps_are_looked_for_in_every_batch(digits, n_recordings):
     X = digits[0][:203].copy()
     X[3, 20:30] = np.nan
-    AutoEncoder(6, batch_size=20, max_iter=12, random_state=0, device="cpu").fit(X)
+    AutoEncoder(6, batch_size=20, max_iter=3, random_state=0, device="cpu").fit(X)
     assert n_recordings == []
 
 
@@ -130,7 +131,7 @@ def test_a_recorder_that_reads_numbers_is_noticed():
 @pytest.mark.parametrize("name", ["contraction", "masking", "swap"])
 def test_a_replayed_search_has_the_same_scores(name, digits, n_recordings, monkeypatch):
     X = digits[0][:151]
-    sizes = {"batch_size": 20, "max_iter": 24, "random_state": 0, "device": "cpu"}
+    sizes = {"batch_size": 20, "max_iter": 3, "random_state": 0, "device": "cpu"}
     model = MODELS[name].set_params(**sizes)
     grid = {"learning_rate": [1e-3, 3e-3], "weight_decay": [0.0, 1e-2]}
     # Folds of 100 and 101 rows train side by side, with batches of other lengths.
