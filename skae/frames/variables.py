@@ -207,6 +207,21 @@ def decimals_of(x: np.ndarray, size: float = 1.0) -> int | None:
     return next((n for n in possible if _rest(x, n) <= rounding), None)
 
 
+def have_more_decimals(x: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Of which columns of x it is plain at one look that `decimals_of` finds none.
+
+    ``size``, of shape (n_columns,), is what numbers of each column are at most. False is no answer.
+    """
+    rounding = 4 * np.maximum(size, 1.0) * float(np.finfo(x.dtype).eps)
+    with np.errstate(invalid="ignore", over="ignore"):
+        most = np.floor(-np.log10(10 * rounding)).clip(max=_MOST_DECIMALS)
+        scale = 10.0**most
+        scaled = x * scale
+        rest = np.fmax.reduce(np.abs(scaled - np.rint(scaled)), axis=0, initial=0.0) / scale
+        # A product is rounded, too.
+        return (most >= 0) & (rest > 3 * rounding) & np.isfinite(size)
+
+
 def _rest(x: np.ndarray, decimals: int) -> float:
     """What is left of numbers behind so many decimals, at most."""
     return float(np.abs(x - np.round(x, decimals)).max(initial=0.0))

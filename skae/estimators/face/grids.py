@@ -6,12 +6,14 @@ import numpy as np
 from scipy import sparse
 
 from skae.engine.optimisation.rows import block_bounds
-from skae.frames.variables import decimals_of
+from skae.frames.variables import decimals_of, have_more_decimals
 
 # Values of a column up to which it is taken to have these and no others.
 _FEW_VALUES = 64
 # Rows that tell which columns have more values than that.
 _FIRST = 512
+# Rows of which one look tells most columns that have any numbers.
+_GLANCE = 32
 # Entries that are looked at, and columns at most.
 _ENTRIES, _MOST_COLUMNS = 2_000_000, 10_000
 
@@ -39,7 +41,11 @@ def _of_columns(values):
     some = np.sort(values[:_FIRST], axis=0)
     are_many = _new_values(some).sum(axis=0) > _FEW_VALUES
     grid: list[Any] = [None] * values.shape[1]
-    for number in np.flatnonzero(are_many):
+    have_any = np.zeros(values.shape[1], dtype=bool)
+    if values.dtype.kind == "f":
+        size = np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
+        have_any = have_more_decimals(values[:_GLANCE], size)
+    for number in np.flatnonzero(are_many & ~have_any):
         grid[number] = _decimals(values[:, number], some[:, number])
     rest = np.flatnonzero(~are_many)
     ordered = some[:, rest] if len(values) <= _FIRST else np.sort(values[:, rest], axis=0)
@@ -48,7 +54,10 @@ def _of_columns(values):
     are_few = (n_values <= _FEW_VALUES) & ((2 * n_values <= n_entries) | (n_values <= 2))
     for number, few, column, new in zip(rest, are_few, ordered.T, is_new.T, strict=True):
         column = column[new]
-        grid[number] = column.astype(np.float64) if few else _decimals(column, column[:_FIRST])
+        if few:
+            grid[number] = column.astype(np.float64)
+        elif not have_any[number]:
+            grid[number] = _decimals(column, column[:_FIRST])
     return grid
 
 
