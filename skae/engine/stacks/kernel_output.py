@@ -30,6 +30,8 @@ _FLOOR = 0.04
 # the variances of it and of the log-odds that are added.
 _SLOPE, _SLOPE_VARIANCE, _SHIFT_VARIANCE = 0.2, 0.25, 0.25
 _LEAST = 1e-8
+# Distances below so many units of rounding of what is compared are none.
+_ROUNDING = 16
 
 
 class Distances(NamedTuple):
@@ -44,8 +46,9 @@ def mean_distances(x: torch.Tensor, weight: torch.Tensor | None = None) -> Dista
 
     With W_k the sum of the weights of the k least values of a column and W that of all,
     mean |x - z| = 2 / W^2 sum_k W_k (W - W_k) (x_(k+1) - x_(k)); mean (x - z)^2 is twice the
-    variance.
+    variance. Where all rows are alike but for rounding, which would become a difference, it is 1.
     """
+    rounding = _ROUNDING * torch.finfo(x.dtype).eps
     x = x.double()
     weight = torch.full((len(x),), 1.0, dtype=x.dtype) if weight is None else weight.to(x.dtype)
     weight = weight / weight.sum()
@@ -54,7 +57,9 @@ def mean_distances(x: torch.Tensor, weight: torch.Tensor | None = None) -> Dista
     city_block = 2 * (below * (1 - below) * ordered.diff(dim=0)).sum()
     mean = weight @ x
     euclidean = (2 * (weight @ (x - mean).square()).sum()).sqrt()
-    return Distances(float(city_block) or 1.0, float(euclidean) or 1.0)
+    least = rounding * (weight @ x.abs()).sum(), rounding * (weight @ x.square()).sum().sqrt()
+    found = zip((city_block, euclidean), least, strict=True)
+    return Distances(*(float(d) if float(d) > float(m) else 1.0 for d, m in found))
 
 
 @KERNELS.named("kernel")

@@ -48,6 +48,9 @@ def test_distances_are_means_over_all_pairs(rows, weight, weighted):
 def test_rows_that_are_all_alike_have_a_distance():
     # Something to divide by.
     assert mean_distances(torch.ones(5, 3)) == Distances(1.0, 1.0)
+    # Nor are rows that are alike but for the rounding of the layer that they come from.
+    nearly = torch.full((6, 3), 0.3) + 2e-8 * torch.tensor([[0.0], [1], [0], [2], [1], [0]])
+    assert mean_distances(nearly) == Distances(1.0, 1.0)
 
 
 def test_kernel_is_its_formula(rows):
