@@ -790,8 +790,8 @@ FAULTS = [
     ),
     _machines(
         "a deep machine of copies serves all steps",
-        'machine if getattr(machine, "is_view", False) else self.machine(theta)',
-        "machine",
+        "return self._latest[1].renewed()",
+        "return self._latest[1]",
         f"{_ENGINE}/boltzmann/test_deep.py::test_every_step_is_at_the_parameters_of_the_time",
     ),
     _pseudo(

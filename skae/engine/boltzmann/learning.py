@@ -166,11 +166,10 @@ class ContrastiveDivergence(Objective):
         return losses.mean() if row_weight is None else (losses * row_weight).mean()
 
     def _machine_of(self, theta):
-        """The machine of parameters in training, made once if it has no copies of them."""
+        """The machine of parameters in training, as they are now."""
         if self._latest is None or self._latest[0] is not theta:
             self._latest = theta, self.machine(theta)
-        _, machine = self._latest
-        return machine if getattr(machine, "is_view", False) else self.machine(theta)
+        return self._latest[1].renewed()
 
     def _run_chains(self, machine, x, generator, keep=False):
         """The rows of x and below them the particles, and P(h = 1 | v) of both."""

@@ -147,6 +147,11 @@ class Layerwise(Objective):
         self.objectives[0].has_gaps = has_gaps
 
     @property
+    def is_repeatable(self):
+        """Whether those of all layers are."""
+        return all(objective.is_repeatable for objective in self.objectives)
+
+    @property
     def is_replayable(self):
         """Whether those of all layers are."""
         return all(objective.is_replayable for objective in self.objectives)
