@@ -350,6 +350,7 @@ def boltzmann_machine(
         project=project,
         # Learned variances scale the data within the encoder.
         encoder=None if learns_variance else encoder,
+        encoder_at=_divided(encoder) if learns_variance else None,
         decoder=decoder,
         untied=BipartiteMachine.untied,
         code_range=(0.0, 1.0),
@@ -357,6 +358,16 @@ def boltzmann_machine(
         remember=trajectory_of,
         keeps_state=learning.get("n_checkpoints", 0) > 0,
     )
+
+
+def _divided(encoder) -> Callable:
+    """The encoder of given parameters, which sees columns over their learned variances."""
+
+    def at(theta):
+        precision = torch.exp(-theta["log_variance"])
+        return (encoder[0]._replace(gain=precision, shift=torch.zeros_like(precision)),)
+
+    return at
 
 
 def variance_bounds(

@@ -345,6 +345,7 @@ def auto_encoder(
         measure=measure,
         at_level=at_level if network.told else None,
         encoder=None if network.told else encoder,
+        inference="a network that is told the noise" if network.told else None,
         decoder=decoder,
         untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,
