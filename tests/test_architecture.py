@@ -294,8 +294,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 185
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 37_500
+    assert len(FILES) <= 195
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 39_000
 
 
 def test_signatures_are_short():

@@ -214,7 +214,7 @@ def describe_columns(
         )
     parts = None
     if isinstance(loss, str) and loss == "auto":
-        if encoding is not None:
+        if encoding is not None and not encoding.is_array:
             parts = parts_of(encoding)
         else:
             parts = kinds_of(X, summary, row_weight, feature_names)
