@@ -39,6 +39,8 @@ from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixi
 from skae.frames.encoding import Encoding, encode_rows, report_empty
 
 _CPU = torch.device("cpu")
+# Types whose values print as what they are.
+_PLAIN = (bool, float, int, str, type(None))
 # Settings of training that are parameters as they are.
 _SAME = ("learning_rate", "batch_size", "max_iter", "tol", "n_iter_no_change")
 
@@ -382,9 +384,17 @@ def run_training(
     return fitted
 
 
+def _is_plain(value):
+    """Whether a value is told from others by its type and what it prints as."""
+    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
+
+
 def _identity(estimator, *others):
     """What tells an estimator's model from others; None where its parameters cannot be compared."""
+    parameters = sorted(estimator.get_params().items())
+    if all(_is_plain(value) for _, value in parameters):
+        return type(estimator), *((name, repr(value)) for name, value in parameters), *others
     try:
-        return joblib.hash((type(estimator), estimator.get_params(), *others))
+        return joblib.hash((type(estimator), parameters, *others))
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
