@@ -624,7 +624,7 @@ FAULTS = [
     ),
     _frames(
         "rows of weight zero choose the categories",
-        "        counted = weight > 0\n",
+        "        return weight > 0\n",
         "        pass\n",
     ),
     _frames(
@@ -721,7 +721,7 @@ FAULTS = [
     ),
     _outputs(
         "tables of categories alone are taken for images",
-        "return model.encoding_ is not None or not columns.are_intensities",
+        "return is_table or not columns.are_intensities",
         "return not columns.are_intensities",
     ),
     _outputs(
