@@ -27,7 +27,7 @@ from skae.engine.networks import singular_vectors
 from skae.engine.optimisation import rows
 
 # Bytes of a block in float64, and of one made small so that few rows are many blocks.
-SMALL_BLOCK, N_ROWS, WIDE = 2**18, 1000, 400
+SMALL_BLOCK, N_ROWS, WIDE = 2**18, 400, 400
 
 
 class LargestTensor(TorchDispatchMode):
@@ -101,7 +101,7 @@ def test_blocks_of_rows_count_what_is_made_of_them(name, X, monkeypatch):
     for what, method in METHODS.get(name, CODES).items():
         with LargestTensor() as largest:
             method(model, X)
-        # All rows through the wide layer at once are 3.2 MB, twelve blocks.
+        # All rows through the wide layer at once are 1.3 MB, five blocks.
         assert largest.size <= 2 * SMALL_BLOCK, what
 
 
