@@ -6,7 +6,8 @@ import torch
 from scipy import sparse
 
 from skae import AutoEncoder, ContractiveAutoEncoder, SparseCoder, StackedClassifier
-from skae.diagnostics import jacobian_norms, jacobian_products
+from skae.diagnostics import jacobian_norms, jacobian_products, jacobians
+from skae.engine.optimisation import rows
 
 
 @pytest.fixture(name="X")
@@ -56,14 +57,17 @@ def test_jacobian_norms_of_all_kinds_agree_with_autograd(fitted, of, X, jacobian
 
 
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (20,)])
-def test_jacobian_norms_do_not_depend_on_the_blocks(hidden_layer_sizes, of, X):
+def test_jacobian_norms_do_not_depend_on_the_blocks(hidden_layer_sizes, of, X, monkeypatch):
     model = AutoEncoder(
         30, hidden_layer_sizes=hidden_layer_sizes, tied_weights=False, max_iter=2, random_state=0
     ).fit(X)
+    expected = np.tile(jacobian_norms(model, X, of=of), 5)
     # More rows than have their Jacobians in memory at a time, which do not know of each other.
+    monkeypatch.setattr(jacobians, "_FACTOR_ENTRIES", 2**11)
+    monkeypatch.setattr(rows, "_BLOCK", 2**12)
     np.testing.assert_allclose(
-        jacobian_norms(model, np.tile(X, (1000, 1)), of=of),
-        np.tile(jacobian_norms(model, X, of=of), 1000),
+        jacobian_norms(model, np.tile(X, (5, 1)), of=of),
+        expected,
         rtol=1e-12,
     )
 
@@ -107,14 +111,14 @@ def test_products_agree_with_autograd(fitted, of, X, jacobians_by_autograd):
     )
 
 
-def test_each_block_of_rows_meets_its_own_directions(X):
+def test_each_block_of_rows_meets_its_own_directions(X, monkeypatch):
     model = AutoEncoder(5, max_iter=3, random_state=0).fit(X)
     directions = np.random.default_rng(3).normal(size=(30, 60, 6))
-    many = jacobian_products(model, np.tile(X, (600, 1)), np.tile(directions, (600, 1, 1)))
+    expected = np.tile(jacobian_products(model, X, directions), (5, 1, 1))
+    monkeypatch.setattr(rows, "_BLOCK", 2**15)
+    many = jacobian_products(model, np.tile(X, (5, 1)), np.tile(directions, (5, 1, 1)))
     # More rows than are mapped at a time: rows and directions stay together.
-    np.testing.assert_allclose(
-        many, np.tile(jacobian_products(model, X, directions), (600, 1, 1)), rtol=1e-11, atol=1e-12
-    )
+    np.testing.assert_allclose(many, expected, rtol=1e-11, atol=1e-12)
 
 
 def test_dtypes_and_formats_of_the_data_are_kept(X):

@@ -20,6 +20,7 @@ from sklearn.utils import get_tags
 import skae
 from skae import AutoEncoder, Rectifier
 from skae._validation import check_rows, computing_dtype
+from skae.engine.optimisation import rows as blocks
 from skae.engine.optimisation.rows import memory_map
 from skae.estimators.face.columns import describe_columns
 
@@ -435,9 +436,10 @@ def test_all_rows_are_trained_on_whatever_the_batch_size(n_rows):
     assert (before["weight_0"] != after["weight_0"]).any(axis=0).all()
 
 
-def test_blocks_do_not_show():
-    # Blocks have 16 MiB of float64: these rows are three.
-    X = np.random.default_rng(0).normal(size=(5, 2**20))
+def test_blocks_do_not_show(monkeypatch):
+    # These rows are three blocks.
+    monkeypatch.setattr(blocks, "_BLOCK", 2 * 8 * 2**10)
+    X = np.random.default_rng(0).normal(size=(5, 2**10))
     X[3:] += 5
     columns = described(X)
     # Statistics of the columns merge over blocks to the same numbers.
