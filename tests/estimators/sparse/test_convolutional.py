@@ -239,9 +239,8 @@ def test_two_stages(bars):
     assert second.score(pooled) > clone(second).set_params(max_iter=1).fit(pooled).score(pooled)
 
 
-@pytest.mark.parametrize("sharing", ["convolutional", "tiled", "unshared"])
-def test_the_same_seed_gives_the_same_filters(sharing, bars):
-    models = [small(sharing=sharing, max_iter=2).fit(bars[:60]) for _ in range(2)]
+def test_the_same_seed_gives_the_same_filters_of_each_place(bars):
+    models = [small(sharing="unshared", max_iter=1).fit(bars[:40]) for _ in range(2)]
     # Nothing is drawn but from the generator.
     np.testing.assert_array_equal(models[0].components_, models[1].components_)
 

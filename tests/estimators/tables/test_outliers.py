@@ -24,6 +24,7 @@ from skae import (
     StackedAutoEncoder,
     StackedClassifier,
 )
+from skae.estimators.tables import outliers
 
 
 def correlated(n_rows=400, n_columns=8, seed=0):
@@ -113,7 +114,8 @@ def test_values_far_out_stay_apart_although_the_network_sees_them_clipped(detect
     ],
     ids=str,
 )
-def test_contributions_of_columns_sum_to_the_score(model, tolerance):
+def test_contributions_of_columns_sum_to_the_score(model, tolerance, monkeypatch):
+    monkeypatch.setattr(outliers, "_STEPS", 30)  # of three hundred
     X = correlated(200)
     fitted = OutlierDetector(model, n_members=2, random_state=0).fit(X)
     rest = fitted.score_columns(X).sum(axis=1) - fitted.score_samples(X)
@@ -287,7 +289,8 @@ def test_weights_of_zero_leave_rows_out_of_the_offset():
     assert share == pytest.approx(0.1, abs=0.01)
 
 
-def test_the_same_seed_gives_the_same_scores_also_after_a_pickle():
+def test_the_same_seed_gives_the_same_scores_also_after_a_pickle(monkeypatch):
+    monkeypatch.setattr(outliers, "_STEPS", 30)  # of three hundred
     X = correlated(200)
     detector = OutlierDetector(n_members=1, random_state=0).fit(X)
     again = clone(detector).fit(X)
