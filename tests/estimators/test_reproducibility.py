@@ -151,6 +151,8 @@ def use_everything(case, **parameters):
         model.partial_fit(case.X, case.y)
 
 
+# Without a seed some short chain is of few draws.
+@pytest.mark.filterwarnings("ignore:The draws are worth:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", families(CASES), ids=str)
 def test_global_states_are_left_alone(case, set_threads):
     set_threads(2)
