@@ -293,7 +293,7 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 175
+    assert len(FILES) <= 180
     assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 36_000
 
 

@@ -171,7 +171,7 @@ def digest(values: torch.Tensor | np.ndarray | None) -> bytes | None:
         return None
     if not isinstance(values, np.ndarray):
         values = values.detach().cpu().contiguous().numpy()
-    return hashlib.blake2b(memoryview(values).cast("B"), digest_size=16).digest()
+    return hashlib.blake2b(values.data.cast("B"), digest_size=16).digest()
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):
