@@ -182,6 +182,21 @@ FAULTS = [
         "return self._knows_all and is_full and pending == len(self._members)",
         "return self._knows_all and pending > 0",
     ),
+    _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_joint.py")(
+        "machines that go on have the chains of the first",
+        'name: value if name == "n_steps" else value[places]',
+        'name: value if name == "n_steps" else value[: len(places)]',
+    ),
+    _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_joint.py")(
+        "rows that fill up a batch count in the offsets",
+        "counted.sum(-1, keepdim=True)\n        return self.visible_offset",
+        "counted.shape[-1]\n        return self.visible_offset",
+    ),
+    _in("estimators/face", f"{_FACE}/search/test_searches.py")(
+        "what one candidate has described is taken for any loss",
+        '"columns", rows, digest(row_weight), loss, names, parameter, gaps',
+        '"columns", rows, digest(row_weight), names, parameter, gaps',
+    ),
     _searches(
         "the whole search is fitted as one, the refit too",
         "        stack.close()\n        if interrupt",
