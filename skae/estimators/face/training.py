@@ -143,8 +143,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     encoding_: Encoding | None = attribute(
         "Encoding or None",
         """What the columns of a data frame have become: ``encoding_.names`` are those that the
-        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only, some
-        in every column.""",
+        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only,
+        some in every column.""",
     )
     n_iter_: int = attribute("int", "Epochs run.")
     loss_curve_: list[float] = attribute(
