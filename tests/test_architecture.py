@@ -32,14 +32,16 @@ TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 FLOORS = {
     "engine": set(),
     "_documentation": set(),
-    "_validation": {"engine"},
+    "sources": {"engine"},
+    "_validation": {"engine", "sources"},
     "_warnings": set(),
-    "frames": {"_validation", "_warnings"},
+    "frames": {"engine", "sources", "_validation", "_warnings"},
     "datasets": {"_validation"},
     "diagnostics": {"engine", "frames", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
     "estimators": {
         "engine",
+        "sources",
         "frames",
         "diagnostics",
         "_documentation",
@@ -64,6 +66,7 @@ ENGINE = {
 ESTIMATORS = {
     "face": set(),
     "labels": set(),
+    "parquet": {"face"},
     "persistence": set(),
     "targets": {"labels"},
     "density": {"face"},
@@ -293,8 +296,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 175
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 35_500
+    assert len(FILES) <= 183
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 36_600
 
 
 def test_signatures_are_short():
