@@ -297,7 +297,7 @@ def test_files_are_short():
 
 def test_the_package_is_small():
     assert len(FILES) <= 183
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 36_600
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 37_000
 
 
 def test_signatures_are_short():

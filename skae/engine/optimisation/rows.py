@@ -226,11 +226,19 @@ def all_rows(array, weight, itemsize: int = 8) -> torch.Tensor | RowRange:
     return torch.arange(array.shape[0]) if source is None else RowRange.of(source)
 
 
-def spread_rows(array, n_rows):
-    """About so many rows, spread over all of them."""
+def every(array, step: int):
+    """One of so many rows, spread over all of them; of a source about as many."""
     if isinstance(array, Source):
-        return array.spread(n_rows)
-    return array[:: max(1, array.shape[0] // n_rows)]
+        return array.spread(max(1, array.shape[0] // step))
+    if memory_map(array) is None:
+        return array[::step]
+    # Every row that is read brings many pages.
+    n_rows = max(1, _RESIDENT // max(_FAULT_AROUND, array.shape[1] * array.dtype.itemsize))
+    parts = []
+    for start in range(0, array.shape[0], step * n_rows):
+        parts.append(np.array(array[start : start + step * n_rows : step]))
+        release_pages(array)
+    return np.concatenate(parts)
 
 
 def made_of(function, array, n_columns: int):

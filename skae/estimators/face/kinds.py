@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-from skae.engine.optimisation.rows import ColumnSummary, spread_rows
+from skae.engine.optimisation.rows import ColumnSummary, every
 from skae.engine.optimisation.sources import Source, block_bounds, blocks_of, release_pages
 
 # The part of entries that are exactly 0 or 1 from which on columns are no measurements.
@@ -66,7 +66,7 @@ def _rare_amounts(summary, n_rows):
 
 def _share_of_exact(X, columns):
     """The part of some columns' entries that are exactly 0 or 1, of rows spread over all."""
-    X = spread_rows(X, _LOOKED_AT)
+    X = every(X, max(1, X.shape[0] // _LOOKED_AT))
     n_entries = X.shape[0] * len(columns)
     if sparse.issparse(X):
         chosen = np.zeros(X.shape[1], dtype=bool)
