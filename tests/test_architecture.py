@@ -44,15 +44,17 @@ def nodes(tree):
 FLOORS = {
     "engine": set(),
     "_documentation": set(),
-    "_validation": {"engine"},
+    "sources": {"engine"},
+    "_validation": {"engine", "sources"},
     "_warnings": set(),
-    "frames": {"_validation", "_warnings"},
+    "frames": {"engine", "sources", "_validation", "_warnings"},
     "datasets": {"_validation"},
     "diagnostics": {"engine", "frames", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
     "export": {"engine", "estimators", "_validation"},
     "estimators": {
         "engine",
+        "sources",
         "frames",
         "diagnostics",
         "_documentation",
@@ -77,6 +79,7 @@ ENGINE = {
 ESTIMATORS = {
     "face": set(),
     "labels": set(),
+    "parquet": {"face"},
     "persistence": set(),
     "targets": {"labels"},
     "density": {"face"},

@@ -8,6 +8,7 @@ A column that was never observed at all has become no column, and nothing else k
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -15,7 +16,7 @@ from sklearn.utils import check_array
 
 from skae._validation import as_array, check_no_infinity, column_indices, hint_to_flatten
 from skae._warnings import is_in_layer, warn
-from skae.frames.columns import is_plain, library_of, names_of, read_columns
+from skae.frames.columns import Cells, is_plain, library_of, names_of, read_columns
 from skae.frames.making import make_frame
 from skae.frames.variables import (
     VECTORIZER,
@@ -171,13 +172,13 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
         model.encoding_ = parameters.encoding_
         return encode_rows(model, parameters, X, reset=False)
     model.encoding_ = None
-    asked = parameters.numbers in _ENCODED or not isinstance(parameters.categorical_features, str)
+    asked = asks_for_encoding(parameters)
     if library is None and not asked:
         return _without_empty(model, parameters, X, weight)
     if library and is_plain(X) and not asked and not _has_gaps(X):
         return X
     X = X if library else _as_array(X)
-    chosen = _chosen(X, parameters.categorical_features)
+    chosen = chosen_columns(X, parameters.categorical_features)
     cells = list(read_columns(X))
     _check_size(cells)
     plain = all(c.holds == "numbers" and c.observed.all() for c in cells)
@@ -187,7 +188,8 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
         return np.column_stack([column.numbers for column in cells])
     counted = _counted(weight, len(cells[0].observed))
     labels = tuple(names_of(X)) if library else None
-    model.encoding_ = _encoding_of(cells, _names(X), chosen, counted, parameters, library, labels)
+    columns = [Counted(column, None, counted) for column in cells]
+    model.encoding_ = make_encoding(columns, _names(X), chosen, parameters, library, labels)
     return model.encoding_._encoded(cells)
 
 
@@ -248,6 +250,35 @@ def _is_empty(X, number, counted):
     return bool(np.isnan(column[counted]).all())
 
 
+def asks_for_encoding(parameters) -> bool:
+    """Whether an estimator's parameters ask for an encoding of numbers alone, too."""
+    return parameters.numbers in _ENCODED or not isinstance(parameters.categorical_features, str)
+
+
+class Counted(NamedTuple):
+    """A column as far as its rows count: ``cells``, and which of them count, or how many rows each
+    of their values has.
+    """
+
+    cells: Cells
+    n_rows: np.ndarray | None
+    rows: np.ndarray | None = None
+
+    def of_values(self):
+        """The cells as values, and how many rows each has."""
+        cells = self.cells.as_values()
+        if self.n_rows is not None:
+            return cells, self.n_rows
+        known = (cells.codes >= 0) if self.rows is None else (cells.codes >= 0) & self.rows
+        return cells, np.bincount(cells.codes[known], minlength=len(cells.values))
+
+    @property
+    def of_numbers(self):
+        """The cells, and which of them count."""
+        rows = self.rows
+        return self.cells, np.ones(len(self.cells.observed), bool) if rows is None else rows
+
+
 def _as_array(X):
     if sparse.issparse(X):
         raise ValueError(
@@ -287,7 +318,7 @@ def _names(X):
     return [f"x{number}" for number in range(X.shape[1])]
 
 
-def _chosen(X, features) -> set:
+def chosen_columns(X, features) -> set:
     """Positions of the columns that the user says are categories."""
     if isinstance(features, str):
         return set()
@@ -318,10 +349,12 @@ def _chosen(X, features) -> set:
         raise ValueError(f"categorical_features={features.tolist()}: {error}.") from error
 
 
-def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
+def make_encoding(columns, names, chosen, parameters, library, labels) -> Encoding:
+    """The encoding of `Counted` columns, as an estimator's parameters say."""
     ranks, start, variables, pooling = parameters.numbers == "normal_scores", 0, [], []
     clips = parameters.numbers != "standardized" and not ranks
-    for number, (column, name) in enumerate(zip(cells, names, strict=True)):
+    for number, (counted, name) in enumerate(zip(columns, names, strict=True)):
+        column = counted.cells
         check_no_infinity(column.numbers, number, name)
         is_chosen = number in chosen
         if is_chosen and column.holds in ("dates", "durations"):
@@ -332,11 +365,13 @@ def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
         if column.codes is not None or (is_chosen and column.holds != "booleans"):
             if column.holds == "texts" and not is_chosen:
                 refuse_numbers_as_text(column, name)
-            variable, share = category_variable(column.as_values(), name, counted, parameters)
+            cells, n_rows = counted.of_values()
+            variable, share = category_variable(cells, n_rows, name, parameters)
             is_text = column.holds == "texts" and len(column.values) > _MANY
             pooling += [name] if is_text and share > _POOLED else []
         else:
-            variable = number_variable(column, name, counted, clips, ranks)
+            cells, rows = counted.of_numbers
+            variable = number_variable(cells, rows, name, clips, ranks)
         variable = replace(variable, columns=slice(start, start + len(variable.names)))
         start = variable.columns.stop
         variables.append(variable)
