@@ -37,7 +37,8 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
-from skae.frames.encoding import Encoding, encode_rows, report_empty
+from skae.frames.encoding import Encoding, report_empty
+from skae.frames.reading import encode_rows
 from skae.frames.streams import encode_source
 from skae.sources.tables import Tables
 
