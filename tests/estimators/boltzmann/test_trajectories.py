@@ -156,7 +156,7 @@ def test_without_checkpoints_there_is_no_trajectory(machines, rows, call):
 
 
 def test_training_by_tempered_chains(rows):
-    settings = SETTINGS | {"tempered": True}
+    settings = SETTINGS | {"tempered": True, "learning_rate": 0.1}
     rbm = RBM(6, visible=VISIBLE, persistent=True, **settings).fit(rows)
     deep = DeepBoltzmannMachine((5, 4), visible=VISIBLE, **settings).fit(rows)
     normal = -np.log(rows[:, 0].std() * np.sqrt(2 * np.pi * np.e))
