@@ -35,7 +35,8 @@ deep Boltzmann machine, bound   -14.643 +- 0.073  -18.067 +- 0.060
 
 log Z is known to 0.02, by 96 or more of 100 chains. Reverse annealing of 500 rows of adult says
 -14.641 of the RBM where log Z says -14.641, and -14.691 of the deep machine, whose bound is
--14.683; of bank_marketing -18.037 (log Z: -18.023) and -18.055 (bound: -18.039). A fit and its log Z take 38 to 61 s, a mixture one.
+-14.683; of bank_marketing -18.037 (log Z: -18.023) and -18.055 (bound: -18.039). A fit and its
+log Z take 38 to 62 s, a mixture one.
 """
 
 import os
