@@ -279,7 +279,8 @@ def module_level(tree):
 
 def test_optional_packages_are_imported_where_they_are_used():
     # skae must import on a machine that has none of these.
-    optional = ("matplotlib", "numba", "pandas", "polars", "rich", "skorch")
+    optional = ("matplotlib", "numba", "pandas", "polars", "rich", "skorch", "pyarrow", "dask")
+    optional = (*optional, "distributed", "h5py", "zarr", "skl2onnx", "onnx")
     for file, tree in trees().items():
         for node in module_level(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -445,6 +446,9 @@ HEAVY = (
     "polars",
     "rich",
     "skorch",
+    "dask",
+    "h5py",
+    "zarr",
     "sympy",
     "torch._dynamo",
     "skae.plots",
