@@ -44,15 +44,17 @@ def nodes(tree):
 FLOORS = {
     "engine": set(),
     "_documentation": set(),
-    "_validation": {"engine"},
+    "sources": {"engine"},
+    "_validation": {"engine", "sources"},
     "_warnings": set(),
-    "frames": {"_validation", "_warnings"},
+    "frames": {"engine", "sources", "_validation", "_warnings"},
     "datasets": {"_validation"},
     "diagnostics": {"engine", "frames", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
     "export": {"engine", "estimators", "_validation"},
     "estimators": {
         "engine",
+        "sources",
         "frames",
         "diagnostics",
         "_documentation",
@@ -77,6 +79,7 @@ ENGINE = {
 ESTIMATORS = {
     "face": set(),
     "labels": set(),
+    "parquet": {"face"},
     "persistence": set(),
     "targets": {"labels"},
     "density": {"face"},
@@ -276,7 +279,8 @@ def module_level(tree):
 
 def test_optional_packages_are_imported_where_they_are_used():
     # skae must import on a machine that has none of these.
-    optional = ("matplotlib", "numba", "pandas", "polars", "rich", "skorch")
+    optional = ("matplotlib", "numba", "pandas", "polars", "rich", "skorch", "pyarrow", "dask")
+    optional = (*optional, "distributed", "h5py", "zarr", "skl2onnx", "onnx")
     for file, tree in trees().items():
         for node in module_level(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -442,6 +446,9 @@ HEAVY = (
     "polars",
     "rich",
     "skorch",
+    "dask",
+    "h5py",
+    "zarr",
     "sympy",
     "torch._dynamo",
     "skae.plots",

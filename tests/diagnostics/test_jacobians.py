@@ -7,7 +7,7 @@ from scipy import sparse
 
 from skae import AutoEncoder, ContractiveAutoEncoder, SparseCoder, StackedClassifier
 from skae.diagnostics import jacobian_norms, jacobian_products, jacobians
-from skae.engine.optimisation import rows
+from skae.engine.optimisation import sources
 
 
 @pytest.fixture(name="X")
@@ -64,7 +64,7 @@ def test_jacobian_norms_do_not_depend_on_the_blocks(hidden_layer_sizes, of, X, m
     expected = np.tile(jacobian_norms(model, X, of=of), 5)
     # More rows than have their Jacobians in memory at a time, which do not know of each other.
     monkeypatch.setattr(jacobians, "_FACTOR_ENTRIES", 2**11)
-    monkeypatch.setattr(rows, "_BLOCK", 2**12)
+    monkeypatch.setattr(sources, "_BLOCK", 2**12)
     np.testing.assert_allclose(
         jacobian_norms(model, np.tile(X, (5, 1)), of=of),
         expected,
@@ -115,7 +115,7 @@ def test_each_block_of_rows_meets_its_own_directions(X, monkeypatch):
     model = AutoEncoder(5, max_iter=3, random_state=0).fit(X)
     directions = np.random.default_rng(3).normal(size=(30, 60, 6))
     expected = np.tile(jacobian_products(model, X, directions), (5, 1, 1))
-    monkeypatch.setattr(rows, "_BLOCK", 2**15)
+    monkeypatch.setattr(sources, "_BLOCK", 2**15)
     many = jacobian_products(model, np.tile(X, (5, 1)), np.tile(directions, (5, 1, 1)))
     # More rows than are mapped at a time: rows and directions stay together.
     np.testing.assert_allclose(many, expected, rtol=1e-11, atol=1e-12)

@@ -199,3 +199,13 @@ def test_samples_of_one_class_teach_nothing():
     samples = table(100, 7).assign(ill="no")
     found = compare_samples(X, samples, target="ill", max_rows=20, random_state=0)
     assert found.utility[0] == 0.5
+
+
+def test_samples_that_have_lost_a_column():
+    data, new = table(120, 0), table(120, 1)
+    found = compare_samples(data, {"lost": new.assign(b=np.nan)}, target="ill")
+    lost = found.names.index("lost")
+    assert found.detection_auc[lost] > 0.9
+    assert np.isfinite(found.utility).all()
+    with pytest.raises(ValueError, match="'b' has no observed value"):
+        compare_samples(data.assign(b=np.nan), {"all": new}, target="b")

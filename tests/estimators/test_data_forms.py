@@ -20,8 +20,8 @@ from sklearn.utils import get_tags
 import skae
 from skae import AutoEncoder, Rectifier
 from skae._validation import check_rows, computing_dtype
-from skae.engine.optimisation import rows as blocks
-from skae.engine.optimisation.rows import memory_map
+from skae.engine.optimisation import sources
+from skae.engine.optimisation.sources import memory_map
 from skae.estimators.face.columns import describe_columns
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -438,7 +438,7 @@ def test_all_rows_are_trained_on_whatever_the_batch_size(n_rows):
 
 def test_blocks_do_not_show(monkeypatch):
     # These rows are three blocks.
-    monkeypatch.setattr(blocks, "_BLOCK", 2 * 8 * 2**10)
+    monkeypatch.setattr(sources, "_BLOCK", 2 * 8 * 2**10)
     X = np.random.default_rng(0).normal(size=(5, 2**10))
     X[3:] += 5
     columns = described(X)

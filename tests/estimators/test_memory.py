@@ -24,7 +24,7 @@ from skae import (
 )
 from skae.diagnostics import jacobian_norms, jacobian_products, jacobians
 from skae.engine.networks import singular_vectors
-from skae.engine.optimisation import rows
+from skae.engine.optimisation import sources
 
 # Bytes of a block in float64, and of one made small so that few rows are many blocks.
 SMALL_BLOCK, N_ROWS, WIDE = 2**18, 400, 400
@@ -95,7 +95,7 @@ def test_blocks_of_rows_count_what_is_made_of_them(name, X, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of models that are hardly trained
         model = MODELS[name]().set_params(max_iter=1, random_state=0).fit(X[:40], y)
-    monkeypatch.setattr(rows, "_BLOCK", SMALL_BLOCK)
+    monkeypatch.setattr(sources, "_BLOCK", SMALL_BLOCK)
     monkeypatch.setattr(jacobians, "_FACTOR_ENTRIES", SMALL_BLOCK // 8)
     monkeypatch.setattr(singular_vectors, "_ENTRIES", SMALL_BLOCK // 8)
     for what, method in METHODS.get(name, CODES).items():

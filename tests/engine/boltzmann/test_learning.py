@@ -9,7 +9,7 @@ import pytest
 import torch
 from machines import drawn_parameters
 
-from skae.engine.boltzmann import learning as contrastive_divergence
+from skae.engine.boltzmann import memory
 from skae.engine.boltzmann.conditionals import pseudo_log_likelihood
 from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
 from skae.engine.boltzmann.learning import ContrastiveDivergence
@@ -429,7 +429,7 @@ def test_chains_of_an_earlier_setting_go_on():
 
 
 def test_chains_that_did_not_move_are_known(monkeypatch):
-    monkeypatch.setattr(contrastive_divergence, "_WINDOW", 8)
+    monkeypatch.setattr(memory, "_WINDOW", 8)
     theta, x = make_theta(), make_rows()
     theta.flat.zero_()
     objective, seed = make_objective(rule="pcd", n_chains=40), 0

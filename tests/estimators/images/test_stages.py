@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from skae.engine.images import local_contrast_normalize, pool, pool_grid, rectify
-from skae.engine.optimisation import rows
+from skae.engine.optimisation import sources
 from skae.estimators.images.shapes import resolve_image_shape
 from skae.estimators.images.stages import LocalContrastNormalizer, Pooling, Rectifier
 
@@ -134,7 +134,7 @@ def test_transform_is_the_kernel(name, images):
 def test_blocks_do_not_show(model, images, monkeypatch):
     expected = np.tile(model.fit_transform(images), (20, 1))
     # More rows than are mapped at a time.
-    monkeypatch.setattr(rows, "_BLOCK", 20 * images[0].nbytes)
+    monkeypatch.setattr(sources, "_BLOCK", 20 * images[0].nbytes)
     many = np.tile(images, (20, 1))
     # Each image is mapped by itself.
     assert_allclose(model.transform(many), expected, rtol=1e-12, atol=1e-15)
