@@ -39,6 +39,7 @@ FLOORS = {
     "datasets": {"_validation"},
     "diagnostics": {"engine", "frames", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
+    "export": {"engine", "estimators", "_validation"},
     "estimators": {
         "engine",
         "sources",
@@ -297,8 +298,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 183
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 37_000
+    assert len(FILES) <= 203
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 40_700
 
 
 def test_signatures_are_short():

@@ -51,6 +51,9 @@ class Model:
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
+    - ``encoder_at(theta)``: the encoder as such a chain, whose constants are of the parameters.
+      None: it is ``encoder``, or no chain.
+    - ``inference``: how codes are found, where the encoder is no such chain.
     - ``code_range``: between what a code lies, whatever the data.
     - ``no_gradient``: why no gradient can go through the encoder. None: one can.
     - ``optimizer(objective)``: a rule of the steps of its own, in the place of the user's choice.
@@ -86,6 +89,8 @@ class Model:
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
     decoder: tuple[Any, ...] | None = None
+    encoder_at: Callable[[Parameters], tuple[Any, ...]] | None = None
+    inference: str | None = None
     code_range: tuple[float, float] = (-math.inf, math.inf)
     no_gradient: str | None = None
     optimizer: Callable[[Any], Any] | None = None
@@ -187,8 +192,8 @@ class FittedModel(NamedTuple):
 
 # Rows on which a criterion is evaluated to see how training goes.
 _PROBE_ROWS = 500
-# Rows that parameters may begin as, where not all are in memory.
-_START_ROWS = 10_000
+# Rows, and entries, that parameters may begin as, where not all are in memory.
+_START_ROWS, _START_ENTRIES = 10_000, 5_000_000
 
 
 @dataclass(frozen=True)
@@ -343,7 +348,8 @@ def parameters_at(start: Start, model: Model, data: Data, generator: torch.Gener
     theta = Parameters(model.shapes, dtype=place.dtype, device=place.device)
     rows, index = data.rows, data.index
     if hasattr(rows, "batches"):  # of what is read by blocks, some rows are enough
-        some = rows.take(some_of(index, _START_ROWS))
+        n_rows = min(_START_ROWS, max(_PROBE_ROWS, _START_ENTRIES // model.n_features))
+        some = rows.take(some_of(index, n_rows))
         rows = DenseRows(getattr(some, "x", some).clone(), rows.has_gaps)
         index = torch.arange(len(rows))
     model.start_(theta, rows, index, generator)
