@@ -8,7 +8,6 @@ A column that was never observed at all has become no column, and nothing else k
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -16,7 +15,7 @@ from sklearn.utils import check_array
 
 from skae._validation import as_array, check_no_infinity, column_indices, hint_to_flatten
 from skae._warnings import is_in_layer, warn
-from skae.frames.columns import Cells, is_plain, library_of, names_of, read_columns
+from skae.frames.columns import Counted, is_plain, library_of, names_of, read_columns
 from skae.frames.making import make_frame
 from skae.frames.variables import (
     VECTORIZER,
@@ -196,30 +195,6 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
 def asks_for_encoding(parameters) -> bool:
     """Whether an estimator's parameters ask for an encoding of numbers alone, too."""
     return parameters.numbers in _ENCODED or not isinstance(parameters.categorical_features, str)
-
-
-class Counted(NamedTuple):
-    """A column as far as its rows count: ``cells``, and which of them count, or how many rows each
-    of their values has.
-    """
-
-    cells: Cells
-    n_rows: np.ndarray | None
-    rows: np.ndarray | None = None
-
-    def of_values(self):
-        """The cells as values, and how many rows each has."""
-        cells = self.cells.as_values()
-        if self.n_rows is not None:
-            return cells, self.n_rows
-        known = (cells.codes >= 0) if self.rows is None else (cells.codes >= 0) & self.rows
-        return cells, np.bincount(cells.codes[known], minlength=len(cells.values))
-
-    @property
-    def of_numbers(self):
-        """The cells, and which of them count."""
-        rows = self.rows
-        return self.cells, np.ones(len(self.cells.observed), bool) if rows is None else rows
 
 
 def _counted(weight, n_rows):

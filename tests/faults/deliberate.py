@@ -82,6 +82,8 @@ _columns = _in("estimators/face", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
+_finite = _in("sources/finite.py", f"{_FACE}/test_bad_input.py")
+_blocks = _in("engine/optimisation/windows.py", f"{_ENGINE}/optimisation/test_sources.py")
 _frames = _in("frames", f"{_FACE}/tables/test_frames.py")
 _gaps = _in("engine/networks", f"{_ENGINE}/networks/test_gaps.py")
 _features = _in("estimators/tables", f"{_FACE}/tables/test_features.py")
@@ -584,15 +586,41 @@ FAULTS = [
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
-    _validation(
+    _finite(
         "infinite entries that a sparse matrix stores are taken",
         "if not is_right(X.data).all():",
         "if np.isnan(X.data).any():",
     ),
-    _validation(
+    _finite(
         "rows are counted from the start of their block",
-        "_raise_not_finite(block[row, column], start + row, column, feature_names)",
-        "_raise_not_finite(block[row, column], row, column, feature_names)",
+        "_raise_not_finite(block[row, column], start + row, column, feature_names, where)",
+        "_raise_not_finite(block[row, column], row, column, feature_names, where)",
+    ),
+    _blocks(
+        "what is left of a window is lost",
+        "rest = rest.cpu().numpy()",
+        "rest = 0 * rest.cpu().numpy()",
+    ),
+    _blocks(
+        "the blocks of an epoch come in order of the file",
+        "        blocks = blocks.cpu().numpy()",
+        "        blocks = blocks.sort()[0].numpy()",
+    ),
+    _blocks(
+        "held-out rows are trained on, too",
+        "return RowRange(self.n_rows, self.grain, self.most, rest), held_out",
+        "return RowRange(self.n_rows, self.grain, self.most), held_out",
+    ),
+    _blocks(
+        "a source that has grown is read as far as it was",
+        "        self.source.check_length()\n",
+        "",
+    ),
+    _frames(
+        "the extremes of a column are those of some rows",
+        "[*self.sample, self.witnesses, [np.nan]]",
+        "[*self.sample, [np.nan]]",
+        f"{_FACE}/test_rows_from_anywhere.py",
     ),
     _penalties_named(
         "the user's own penalties are left out",
@@ -639,8 +667,8 @@ FAULTS = [
     ),
     _transformer(
         "scores are of the clipped numbers",
-        "        return self.encoding_.log_derivative(X, np.concatenate([np.arange(0), *scaled]))",
-        "        return 0.0 * len(scaled)",
+        "        return np.concatenate(parts)",
+        "        return 0.0 * len(parts)",
         f"{_FACE}/tables/test_frames.py",
     ),
     _columns(
