@@ -57,30 +57,6 @@ class Cells(NamedTuple):
         return self._replace(numbers=None, codes=codes, values=values.tolist())
 
 
-class Counted(NamedTuple):
-    """A column as far as its rows count: ``cells``, and which of them count, or how many rows each
-    of their values has.
-    """
-
-    cells: Cells
-    n_rows: np.ndarray | None
-    rows: np.ndarray | None = None
-
-    def of_values(self):
-        """The cells as values, and how many rows each has."""
-        cells = self.cells.as_values()
-        if self.n_rows is not None:
-            return cells, self.n_rows
-        known = (cells.codes >= 0) if self.rows is None else (cells.codes >= 0) & self.rows
-        return cells, np.bincount(cells.codes[known], minlength=len(cells.values))
-
-    @property
-    def of_numbers(self):
-        """The cells, and which of them count."""
-        rows = self.rows
-        return self.cells, np.ones(len(self.cells.observed), bool) if rows is None else rows
-
-
 def library_of(X) -> str | None:
     """Whose data frame X is: "pandas", "polars", "pyarrow", or None if it is none."""
     if hasattr(X, "iloc") and hasattr(X, "dtypes") and np.ndim(X) == 2:

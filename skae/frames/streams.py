@@ -14,8 +14,8 @@ import numpy as np
 from skae._validation import as_array, check_no_infinity
 from skae.engine.optimisation.rows import summarize_columns
 from skae.engine.optimisation.sources import Source
-from skae.frames.columns import Cells, Counted, is_plain, library_of, names_of, read_columns
-from skae.frames.encoding import asks_for_encoding, chosen_columns, make_encoding
+from skae.frames.columns import Cells, is_plain, library_of, names_of, read_columns
+from skae.frames.encoding import Counted, asks_for_encoding, chosen_columns, make_encoding
 from skae.sources.tables import Tables
 
 # Rows, and entries, of which quartiles are taken; and values of a column of categories at most.

@@ -184,6 +184,21 @@ FAULTS = [
         "return self._knows_all and is_full and pending == len(self._members)",
         "return self._knows_all and pending > 0",
     ),
+    _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_joint.py")(
+        "machines that go on have the chains of the first",
+        'name: value if name == "n_steps" else value[places]',
+        'name: value if name == "n_steps" else value[: len(places)]',
+    ),
+    _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_joint.py")(
+        "rows that fill up a batch count in the offsets",
+        "counted.sum(-1, keepdim=True)\n        return self.visible_offset",
+        "counted.shape[-1]\n        return self.visible_offset",
+    ),
+    _in("estimators/face", f"{_FACE}/search/test_searches.py")(
+        "what one candidate has described is taken for any loss",
+        '"columns", rows, digest(row_weight), loss, names, parameter, gaps',
+        '"columns", rows, digest(row_weight), names, parameter, gaps',
+    ),
     _searches(
         "the whole search is fitted as one, the refit too",
         "        stack.close()\n        if interrupt",
@@ -667,8 +682,8 @@ FAULTS = [
     ),
     _transformer(
         "scores are of the clipped numbers",
-        "        return np.concatenate(parts)",
-        "        return 0.0 * len(parts)",
+        "self.encoding_.log_derivative(rows, columns) for",
+        "np.zeros(len(rows)) for",
         f"{_FACE}/tables/test_frames.py",
     ),
     _columns(

@@ -89,9 +89,9 @@ class Joint(NamedTuple):
     - ``closeness``: those that share it are neighbours there, since one call can do for them.
     - ``noise``: those that share it see the same noise, given the same random numbers.
     - ``make(objectives, like)``: the one of several, for parameters like a tensor. It has
-      ``criterion(theta, inputs)`` and ``gradient(theta, inputs, out)``, as those of an objective,
-      for tensors with one axis more, the first; both return a number for each. ``of(places)`` is
-      that of some of them.
+      ``gradient(theta, inputs, out)`` and, where that tells the loss, ``criterion(theta, inputs)``,
+      as those of an objective, for tensors with one axis more, the first; both return a number for
+      each. ``of(places)`` is that of some of them, ``state_of(place)`` the ``state`` of one.
     - ``inputs(x, generator, row_weight)``: what a step of this one sees of a batch, a named tuple
       of tensors whose first axis is rows, or None; ``row_weight`` is one of them.
     """

@@ -37,7 +37,8 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
-from skae.frames.encoding import Encoding, encode_rows, report_empty
+from skae.frames.encoding import Encoding, report_empty
+from skae.frames.reading import encode_rows
 from skae.frames.streams import encode_source
 from skae.sources.tables import Tables
 
@@ -202,8 +203,9 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
         parameters = self if lowest is None else lowest
-        read = encode_source if isinstance(X, Source | Tables) else encode_rows
-        rows = read(self, parameters, X, reset=reset, weight=sample_weight)
+        if isinstance(X, Source | Tables):
+            return encode_source(self, parameters, X, reset=reset, weight=sample_weight)
+        rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
         if reset:
             report_empty(self.encoding_)
         return rows

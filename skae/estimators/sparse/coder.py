@@ -179,7 +179,7 @@ class SparseCoder(SparseInference, Transformer):
         has no learning rate; the others follow the gradient.""",
     )
     batch_size: int = preset(TrainedModel, "batch_size", default=256)
-    max_iter: int | str = preset(TrainedModel, "max_iter", default=30)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default="auto")
     n_iter_no_change: int | None = preset(TrainedModel, "n_iter_no_change", default=5)
     tol: float = preset(TrainedModel, "tol", default=1e-3)
 

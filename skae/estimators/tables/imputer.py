@@ -38,7 +38,8 @@ from skae.estimators.face.transformer import Transformer
 from skae.estimators.tables.fillers import Filler, require_member
 from skae.estimators.tables.filling import append_marks, fill_cells, select_columns
 from skae.frames.columns import library_of, read_columns
-from skae.frames.encoding import Encoding, encode_rows
+from skae.frames.encoding import Encoding
+from skae.frames.reading import encode_rows
 from skae.sources.finding import found
 
 # Part of the cells that members are tested on.
