@@ -83,6 +83,7 @@ _transformer = _in("estimators/face", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
 _finite = _in("sources/finite.py", f"{_FACE}/test_bad_input.py")
+_blocks = _in("engine/optimisation/windows.py", f"{_ENGINE}/optimisation/test_sources.py")
 _frames = _in("frames", f"{_FACE}/tables/test_frames.py")
 _gaps = _in("engine/networks", f"{_ENGINE}/networks/test_gaps.py")
 _features = _in("estimators/tables", f"{_FACE}/tables/test_features.py")
@@ -609,6 +610,32 @@ FAULTS = [
         "rows are counted from the start of their block",
         "_raise_not_finite(block[row, column], start + row, column, feature_names, where)",
         "_raise_not_finite(block[row, column], row, column, feature_names, where)",
+    ),
+    _blocks(
+        "what is left of a window is lost",
+        "rest = rest.cpu().numpy()",
+        "rest = 0 * rest.cpu().numpy()",
+    ),
+    _blocks(
+        "the blocks of an epoch come in order of the file",
+        "        blocks = blocks.cpu().numpy()",
+        "        blocks = blocks.sort()[0].numpy()",
+    ),
+    _blocks(
+        "held-out rows are trained on, too",
+        "return RowRange(self.n_rows, self.grain, self.most, rest), held_out",
+        "return RowRange(self.n_rows, self.grain, self.most), held_out",
+    ),
+    _blocks(
+        "a source that has grown is read as far as it was",
+        "        self.source.check_length()\n",
+        "",
+    ),
+    _frames(
+        "the extremes of a column are those of some rows",
+        "[*self.sample, self.witnesses, [np.nan]]",
+        "[*self.sample, [np.nan]]",
+        f"{_FACE}/test_rows_from_anywhere.py",
     ),
     _penalties_named(
         "the user's own penalties are left out",

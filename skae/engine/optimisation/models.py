@@ -192,8 +192,8 @@ class FittedModel(NamedTuple):
 
 # Rows on which a criterion is evaluated to see how training goes.
 _PROBE_ROWS = 500
-# Rows that parameters may begin as, where not all are in memory.
-_START_ROWS = 10_000
+# Rows, and entries, that parameters may begin as, where not all are in memory.
+_START_ROWS, _START_ENTRIES = 10_000, 5_000_000
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,8 @@ def parameters_at(start: Start, model: Model, data: Data, generator: torch.Gener
     theta = Parameters(model.shapes, dtype=place.dtype, device=place.device)
     rows, index = data.rows, data.index
     if hasattr(rows, "batches"):  # of what is read by blocks, some rows are enough
-        some = rows.take(some_of(index, _START_ROWS))
+        n_rows = min(_START_ROWS, max(_PROBE_ROWS, _START_ENTRIES // model.n_features))
+        some = rows.take(some_of(index, n_rows))
         rows = DenseRows(getattr(some, "x", some).clone(), rows.has_gaps)
         index = torch.arange(len(rows))
     model.start_(theta, rows, index, generator)

@@ -23,6 +23,7 @@ from skae.engine.optimisation.sources import (
     blocks_of,
     memory_map,
     release_pages,
+    scattered,
 )
 from skae.engine.optimisation.windows import RowRange, WindowedRows
 
@@ -233,13 +234,7 @@ def every(array, step: int):
         return array.spread(max(1, array.shape[0] // step))
     if memory_map(array) is None:
         return array[::step]
-    # Every row that is read brings many pages.
-    n_rows = max(1, _RESIDENT // max(_FAULT_AROUND, array.shape[1] * array.dtype.itemsize))
-    parts = []
-    for start in range(0, array.shape[0], step * n_rows):
-        parts.append(np.array(array[start : start + step * n_rows : step]))
-        release_pages(array)
-    return np.concatenate(parts)
+    return scattered(array, np.arange(0, array.shape[0], step))
 
 
 def made_of(function, array, n_columns: int):

@@ -22,6 +22,9 @@ _READ = 4 * 2**20
 _BLOCK = 16 * 2**20
 # Blocks that are read ahead, where all are visited in order.
 _AHEAD = 2
+# Rows that are read from all over a memory map before pages are given back: for one of them the
+# system may map two megabytes.
+_SCATTERED = 64
 # Entries of the rows that are kept of the first pass, spread over all.
 _KEPT_ENTRIES = 2_000_000
 
@@ -214,15 +217,13 @@ class Sliced(Source):
         """About so many rows, spread over all."""
         if self._mapping is None:
             return super().spread(n_rows)
-        return np.array(self._array[:: max(1, self.shape[0] // n_rows)])
+        return scattered(self._array, np.arange(0, len(self), max(1, len(self) // n_rows)))
 
     def picked(self, index):
         """Some of the rows, in any order."""
         if self._mapping is None:
             return super().picked(index)
-        rows = np.array(self._array[np.asarray(index)])
-        release_pages(self._array)
-        return rows
+        return scattered(self._array, np.asarray(index))
 
 
 def _bounds_of(array, n_rows):
@@ -312,6 +313,16 @@ def blocks_of(array, width=0):
     for begin, block in array.blocks():
         for start, stop in block_bounds(len(block), width):
             yield begin + start, begin + stop, block[start:stop]
+
+
+def scattered(array, index: np.ndarray) -> np.ndarray:
+    """Rows of a memory map that lie far apart, of which each brings many pages, given back soon."""
+    rows = np.empty((len(index), array.shape[1]), dtype=array.dtype)
+    for start in range(0, len(index), _SCATTERED):
+        part = slice(start, start + _SCATTERED)
+        rows[part] = array[index[part]]
+        release_pages(array)
+    return rows
 
 
 def memory_map(array):
