@@ -19,7 +19,8 @@ from skae.diagnostics.two_samples import (
     read_alike,
 )
 from skae.frames.columns import library_of, names_of, read_columns
-from skae.frames.encoding import Encoding, encode_rows
+from skae.frames.encoding import Encoding
+from skae.frames.reading import encode_rows
 
 # Parts of the rows of which each is judged by a classifier of the others.
 _FOLDS = 3

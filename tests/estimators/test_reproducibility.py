@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from fresh import fit_of_a_model, in_fresh_process
 from numpy.testing import assert_array_equal
 from registry import CASES, LEARNERS, TRAINED, families
 from sklearn.base import clone
@@ -26,14 +27,6 @@ NOISE = {
     "dropout": 0.2,
     "early_stopping": True,
 }
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noisy(case, **parameters):
@@ -113,20 +106,31 @@ def test_no_seed_differs_from_fit_to_fit(case):
     assert differ(*models, case)
 
 
-@pytest.mark.usefixtures("one_thread")
+def in_threads(function, *arguments):
+    delayed = joblib.delayed(function)
+    return joblib.Parallel(n_jobs=2, backend="threading")(map(delayed, *arguments))
+
+
+def in_another_process(function, *arguments):
+    return [in_fresh_process(function, *each) for each in zip(*arguments, strict=True)]
+
+
 @pytest.mark.parametrize(
-    "backend",
+    "run",
     [
-        pytest.param("loky", marks=pytest.mark.one_draw(reason="workers do not know moved seeds")),
-        "threading",
+        in_threads,
+        pytest.param(
+            in_another_process,
+            marks=pytest.mark.one_draw(reason="workers do not know moved seeds"),
+        ),
     ],
 )
-def test_same_bits_in_joblib_workers(backend):
+def test_same_bits_elsewhere(run, set_threads):
+    set_threads(1)
     cases = families(CASES)
     expected = list(map(reference, cases))
-    models = zip(cases, map(clone, expected), strict=True)
-    jobs = [joblib.delayed(type(model).fit)(model, case.X, case.y) for case, model in models]
-    models = joblib.Parallel(n_jobs=2, backend=backend)(jobs)
+    data = [case.X for case in cases], [case.y for case in cases]
+    models = run(fit_of_a_model, list(map(clone, expected)), *data)
     # A search gives the same models in parallel as one by one: neither the hash seed of a process
     # nor what it imported first has a say.
     for case, model, other in zip(cases, models, expected, strict=True):
@@ -159,36 +163,30 @@ def use_everything(case, **parameters):
         model.partial_fit(case.X, case.y)
 
 
+# Without a seed some short chain is of few draws.
+@pytest.mark.filterwarnings("ignore:The draws are worth:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", families(CASES), ids=str)
-def test_global_states_are_left_alone(case):
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        before = global_state()
-        for parameters in ({}, {"random_state": None})[: 1 + case.takes("random_state")]:
-            use_everything(case, **parameters)
-        # A model is a guest in its user's process.
-        assert global_state() == before
-    finally:
-        torch.set_num_threads(threads_before)
+def test_global_states_are_left_alone(case, set_threads):
+    set_threads(2)
+    before = global_state()
+    for parameters in ({}, {"random_state": None})[: 1 + case.takes("random_state")]:
+        use_everything(case, **parameters)
+    # A model is a guest in its user's process.
+    assert global_state() == before
 
 
 @pytest.mark.parametrize("case", families(TRAINED), ids=str)
-def test_global_states_are_left_alone_on_errors(case, fail_in_training):
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        before = global_state()
-        model = case.make(verbose=True)
-        fail_in_training(RuntimeError("no more memory"))
-        # The limit of threads was set when the epoch ended: it must be given back.
-        with pytest.raises(RuntimeError, match="no more memory"):
-            model.fit(case.X, case.y)
-        with pytest.raises(ValueError, match="NaN"):
-            case.make().fit(case.X * np.nan, case.y)
-        assert global_state() == before
-    finally:
-        torch.set_num_threads(threads_before)
+def test_global_states_are_left_alone_on_errors(case, fail_in_training, set_threads):
+    set_threads(2)
+    before = global_state()
+    model = case.make(verbose=True)
+    fail_in_training(RuntimeError("no more memory"))
+    # The limit of threads was set when the epoch ended: it must be given back.
+    with pytest.raises(RuntimeError, match="no more memory"):
+        model.fit(case.X, case.y)
+    with pytest.raises(ValueError, match="NaN"):
+        case.make().fit(case.X * np.nan, case.y)
+    assert global_state() == before
 
 
 @pytest.mark.parametrize("case", families(CASES), ids=str)
@@ -204,13 +202,9 @@ def test_defaults_of_torch_do_not_matter(case):
     assert_same_bits(model, reference(case), case)
 
 
-def test_number_of_threads_changes_rounding_only(X):
-    threads_before = torch.get_num_threads()
+def test_number_of_threads_changes_rounding_only(X, set_threads):
     models = []
-    try:
-        for n_threads in (1, 2):
-            torch.set_num_threads(n_threads)
-            models.append(AutoEncoder(3, max_iter=5, random_state=0).fit(X))
-    finally:
-        torch.set_num_threads(threads_before)
+    for n_threads in (1, 2):
+        set_threads(n_threads)
+        models.append(AutoEncoder(3, max_iter=5, random_state=0).fit(X))
     np.testing.assert_allclose(models[0].transform(X), models[1].transform(X), rtol=1e-8)

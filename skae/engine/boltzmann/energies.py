@@ -7,11 +7,12 @@ and stacks of machines work with any object that answers the same questions. Wha
   out=None)``, the two halves of a block Gibbs step, and ``units.is_discrete``, whether visible
   units that did not move tell of a chain that did not;
 - tempering and annealing: ``tempered(base_bias)``, a path with the methods of `TemperedPath`;
-- learning: ``n_visible`` and ``n_hidden``; ``code(visible, out=None)``, means of the hidden units
-  given the visible ones, and ``draw_hidden(code, generator)``; ``free_energy(visible)``;
-  ``contrast_``, which writes a step; ``n_variables`` and ``conditional_log_likelihood`` for the
-  curve of the loss, ``laplace_log_likelihoods`` where that is to be estimated by few of its terms;
-  with penalties ``network`` and ``units``, which they read, and ``codes(visible, hidden)``;
+- learning: ``renewed()``, the machine of its parameters after a step; ``n_visible`` and
+  ``n_hidden``; ``code(visible, out=None)``, means of the hidden units given the visible ones, and
+  ``draw_hidden(code, generator)``; ``free_energy(visible)``; ``contrast_``, which writes a step;
+  ``n_variables`` and ``conditional_log_likelihood`` for the curve of the loss,
+  ``laplace_log_likelihoods`` where that is to be estimated by few of its terms; with penalties
+  ``network`` and ``units``, which they read, and ``codes(visible, hidden)``;
 - deep belief networks: both inputs, both free energies.
 
 A machine of several layers is a bipartite one between its even and its odd layers: a
@@ -33,6 +34,7 @@ from skae.engine.boltzmann.conditionals import (
     variables_of,
 )
 from skae.engine.networks.layers import Network, initialize_, softplus
+from skae.engine.networks.products import affine
 from skae.engine.optimisation.devices import bernoulli
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
@@ -53,14 +55,12 @@ class BipartiteMachine:
         P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
         v | h ~ Bernoulli(c + h W), softmax(c + h W) over a category's columns, N(c + h W, s^2)
 
-    It is a view: where the parameters ``theta`` change, so does the machine. Here alone stand their
-    names, which are those of a network of one tied layer, so that penalties and affine maps apply
-    to both. ``log_variance`` is among them where s is learned (the parametrisation of Cho, Ilin &
-    Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
+    It is a view: where the parameters ``theta`` change, so does the machine; the conditionals are
+    also those of several machines of one shape, with one axis more, the first. Here alone stand
+    their names, which are those of a network of one tied layer, so that penalties and affine maps
+    apply to both. ``log_variance`` is among them where s is learned (the parametrisation of Cho,
+    Ilin & Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
     """
-
-    # Whether it changes with its parameters: what a machine is made of may be copies of them.
-    is_view = True
 
     def __init__(self, theta, units):
         self.theta, self.units = theta, units
@@ -69,7 +69,7 @@ class BipartiteMachine:
         self.log_variance = None
         if "log_variance" in theta:
             self.log_variance = theta["log_variance"]
-        self.n_hidden, self.n_visible = self.weight.shape
+        self.n_hidden, self.n_visible = self.weight.shape[-2:]
 
     @staticmethod
     def shapes(n_visible: int, n_hidden: int, *, learns_variance: bool = False) -> dict:
@@ -136,17 +136,21 @@ class BipartiteMachine:
         """The same kind of machine over other parameters, or over a gradient."""
         return BipartiteMachine(theta, self.units)
 
+    def renewed(self) -> "BipartiteMachine":
+        """The machine of its parameters as they are now: a view is always that."""
+        return self
+
     # Conditionals
 
     def hidden_input(self, visible: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Pre-activation of the hidden units, b + W (v / s^2), shape (n_samples, n_hidden)."""
         precision = self.precision
         scaled = visible if precision is None else visible * precision
-        return torch.addmm(self.hidden_bias, scaled, self.weight.t(), out=out)
+        return affine(self.hidden_bias, scaled, self.weight.mT, out)
 
     def visible_input(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits or means of the visible units, c + h W, shape (n_samples, n_visible)."""
-        return torch.addmm(self.visible_bias, hidden, self.weight)
+        return affine(self.visible_bias, hidden, self.weight)
 
     def code(self, visible: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """P(h = 1 | v), shape (n_samples, n_hidden)."""

@@ -36,15 +36,17 @@ number for each column, is 1 where a column is discrete.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.functional import log_softmax
 
 from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
-from skae.engine.optimisation.devices import bernoulli
+from skae.engine.optimisation.devices import bernoulli, coins
 from skae.engine.optimisation.parameters import Registry
 
+# The name of an activation, or "softmax", and the columns that it is of.
+Pieces: TypeAlias = list[tuple[str, torch.Tensor]]
 UNITS = Registry()
 unit = UNITS.register
 
@@ -62,6 +64,9 @@ class Units:
     is_linear = False
     activation: Activation | None = None
     constant = 0.0
+    # ``noise(shape, like, generator)``: random numbers that units are ``drawn(a, noise)`` by. None:
+    # those cannot be drawn before ``a`` is known.
+    noise: Callable[..., torch.Tensor] | None = None
     # What each column has of the constant, a tensor; None where that is 0.
     column_constant: torch.Tensor | None = None
 
@@ -74,6 +79,12 @@ class Units:
     def likeness(self):
         """What units of the same columns share, but for the constant: a hashable value."""
         return type(self)
+
+    def pieces(self, n_columns: int) -> Pieces | None:
+        """What the mean is, for other libraries. None: nothing that they know by a name."""
+        if self.activation is None:
+            return None
+        return [(self.activation.name, torch.arange(n_columns))]
 
 
 @unit
@@ -95,6 +106,14 @@ class Bernoulli(Units):
         """One draw of each column."""
         return bernoulli(self.mean(a), generator, out)
 
+    def noise(self, shape, like, generator):
+        """Random numbers by which `drawn` draws what `sample` would."""
+        return coins(shape, like, generator)
+
+    def drawn(self, a, noise):
+        """One draw of each column, by its noise, in the place of ``a``."""
+        return torch.lt(noise, a.sigmoid_(), out=a)
+
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
         return self.column_losses(a, x, weight).sum(-1)
@@ -109,7 +128,10 @@ class Bernoulli(Units):
         if weight is None:
             # One tensor is all the memory that is needed: large ones cost as much as a pass.
             spare = a.clamp(min=0)
-            value = _total(spare) - _inner(a, x)
+            if a.dim() < 3:
+                value = _total(spare) - _inner(a, x)
+            else:
+                value = _total(spare.addcmul_(a, x, value=-1))
             torch.sub(a.new_ones(()), a.sigmoid_(), out=spare)
             value -= _total(_log_products(torch.maximum(spare, a, out=spare)))
         else:
@@ -175,6 +197,14 @@ class Gaussian(Units):
         """One draw of each column, in standardised units; unit variance or 1 / precision."""
         noise = (torch.empty_like(a) if out is None else out).normal_(generator=generator)
         return noise.add_(a) if precision is None else noise.mul_(precision.rsqrt()).add_(a)
+
+    def noise(self, shape, like, generator):
+        """Random numbers by which `drawn` draws what `sample` would, with unit variance."""
+        return like.new_empty(shape).normal_(generator=generator)
+
+    def drawn(self, a, noise):
+        """One draw of each column, by its noise, in the place of ``a``."""
+        return a.add_(noise)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | a) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -245,6 +275,10 @@ class Multinomial(Units):
     def together(sizes, device=None):
         """Units of several one-hot variables of so many columns, one after the other."""
         return OneHotGroups(sizes, device)
+
+    def pieces(self, n_columns: int) -> Pieces:
+        """One softmax of all columns."""
+        return [("softmax", torch.arange(n_columns))]
 
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
@@ -322,6 +356,12 @@ class OneHotGroups(Units):
     def likeness(self):
         """What units of the same columns share, but for the constant: a hashable value."""
         return type(self), tuple(self.group.tolist())
+
+    def pieces(self, n_columns: int) -> Pieces:
+        """A softmax of each group."""
+        group = self.group.cpu()
+        n_groups = int(group[-1]) + 1
+        return [("softmax", torch.nonzero(group == g).squeeze(1)) for g in range(n_groups)]
 
     def _padded(self, a):
         """Pre-activations by group, minus infinity where there is no column."""
@@ -426,7 +466,8 @@ def _inner(a, b):
         if a.numel() <= _SUMMED_AT_ONCE:
             return torch.dot(a.reshape(-1), b.reshape(-1))
         return torch.linalg.vecdot(a, b).sum()
-    return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1)).view(-1)
+    # As products of a row and a column, which is what torch makes of it, they take thrice as long.
+    return _total(a * b)
 
 
 def _drawn(probability, generator, dim):

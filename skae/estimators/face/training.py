@@ -24,6 +24,7 @@ from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
+from skae.engine.optimisation.sources import Source
 from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (
@@ -36,9 +37,14 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
-from skae.frames.encoding import Encoding, encode_rows, report_empty
+from skae.frames.encoding import Encoding, report_empty
+from skae.frames.reading import encode_rows
+from skae.frames.streams import encode_source
+from skae.sources.tables import Tables
 
 _CPU = torch.device("cpu")
+# Types whose values print as what they are.
+_PLAIN = (bool, float, int, str, type(None))
 # Settings of training that are parameters as they are.
 _SAME = ("learning_rate", "batch_size", "max_iter", "tol", "n_iter_no_change")
 
@@ -197,6 +203,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
         parameters = self if lowest is None else lowest
+        if isinstance(X, Source | Tables):
+            return encode_source(self, parameters, X, reset=reset, weight=sample_weight)
         rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
         if reset:
             report_empty(self.encoding_)
@@ -382,9 +390,17 @@ def run_training(
     return fitted
 
 
+def _is_plain(value):
+    """Whether a value is told from others by its type and what it prints as."""
+    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
+
+
 def _identity(estimator, *others):
     """What tells an estimator's model from others; None where its parameters cannot be compared."""
+    parameters = sorted(estimator.get_params().items())
+    if all(_is_plain(value) for _, value in parameters):
+        return type(estimator), *((name, repr(value)) for name, value in parameters), *others
     try:
-        return joblib.hash((type(estimator), estimator.get_params(), *others))
+        return joblib.hash((type(estimator), parameters, *others))
     except (pickle.PicklingError, AttributeError, TypeError):
         return None

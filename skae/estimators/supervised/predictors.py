@@ -216,7 +216,7 @@ class SupervisedStack(TrainedModel):
     def _outputs(self, X):
         """Pre-activations of the output of every row, of shape (n_samples, n_outputs)."""
         check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
+        X = check_rows(self, X, reset=False, by_blocks=self.kernel_output_ is None)
         if self.kernel_output_ is not None:
             return kernel_outputs(self, X)
         model, theta = fitted = fitted_model(self, X)
