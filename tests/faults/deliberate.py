@@ -158,6 +158,11 @@ FAULTS = [
         "* 1.0",
     ),
     _joint(
+        "batches of any size are drawn at once",
+        "and not any((sizes * n_columns % number).any() for number in draws)",
+        "",
+    ),
+    _joint(
         "streams of different noise are taken for one",
         "return run.data.fingerprint, digest(run.generator.get_state()), run.objective.joint.noise",
         "return run.data.fingerprint, digest(run.generator.get_state())",
