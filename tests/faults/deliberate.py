@@ -199,8 +199,8 @@ FAULTS = [
     ),
     _in("estimators/face", f"{_FACE}/search/test_searches.py")(
         "what one candidate has described is taken for any loss",
-        '"columns", rows, digest(row_weight), loss, names, parameter, gaps',
-        '"columns", rows, digest(row_weight), names, parameter, gaps',
+        '"columns", rows, digest(row_weight), loss, names, parameter, gaps, has_grid',
+        '"columns", rows, digest(row_weight), names, parameter, gaps, has_grid',
     ),
     _searches(
         "the whole search is fitted as one, the refit too",
