@@ -63,6 +63,7 @@ class BipartiteMachine:
 
     # Whether it changes with its parameters: what a machine is made of may be copies of them.
     is_view = True
+    _step: "BipartiteMachine | None" = None
 
     def __init__(self, theta, units):
         self.theta, self.units = theta, units
@@ -255,7 +256,9 @@ class BipartiteMachine:
         Returns the part of ``out`` whose size varies so much that it has to be kept steady, or
         None.
         """
-        step, precision = BipartiteMachine(out, self.units), self.precision
+        if self._step is None or self._step.theta is not out:  # the same one in all of a training
+            self._step = BipartiteMachine(out, self.units)
+        step, precision = self._step, self.precision
         keep = 0 if delta is None else 1
         if precision is not None:
             if delta is None:
