@@ -6,7 +6,7 @@ that is chosen by a name is registered here with `corruption`, and has
 
 - ``name`` and ``summary``, for users;
 - ``has_mask``, whether it tells which components it touched;
-- ``is_replayable``, where it is, as an `Objective` is;
+- ``is_pure``, where it is: see `skae.engine.optimisation.replay`;
 - ``drawn_by``, where with one level for all rows it makes a single draw of a batch on the CPU: that
   of several batches is that of one after the other, if each has a multiple of so many numbers;
 - a constructor that takes its level, and raises a ValueError if that is out of its range;
@@ -147,7 +147,7 @@ class Masking(_OfComponents):
     "absent" for binary and one-hot ones.
     """
 
-    is_replayable, drawn_by = True, 4
+    is_pure, drawn_by = True, 4
     name = "masking"
     summary = "components set to 0 (the mean, where columns are standardised)"
 
@@ -166,7 +166,7 @@ class Hiding(_OfComponents):
     that is 1 hides the variable, and the others are 0 already.
     """
 
-    is_replayable, drawn_by = True, 4
+    is_pure, drawn_by = True, 4
     name = "hiding"
     summary = "components hidden, as gaps are: the column's mean, and zeros of one-hot variables"
     fill: torch.Tensor | float = 0.0
@@ -190,7 +190,7 @@ class SaltAndPepper(_OfComponents):
     A fair coin chooses. Both are tensors of shape (n_features,).
     """
 
-    is_replayable = True
+    is_pure = True
     name = "salt_and_pepper"
     summary = "components set to their column's minimum or maximum"
 
@@ -215,7 +215,7 @@ class SaltAndPepper(_OfComponents):
 class GaussianNoise(_WithLevel):
     """Independent noise, x + level * N(0, I), in the coordinates of the network."""
 
-    is_replayable, drawn_by = True, 16
+    is_pure, drawn_by = True, 16
     name = "gaussian"
     summary = (
         "Gaussian noise of standard deviation ``corruption_level`` added, in units of the columns "
@@ -256,7 +256,7 @@ class Swap(_OfComponents):
     variable go together. What a column is like does not change by it, only what goes with what.
     """
 
-    is_replayable = True
+    is_pure = True
     name = "swap"
     summary = (
         "each variable, of one column or one-hot, replaced by that of another row of the batch, "

@@ -36,7 +36,7 @@ number for each column, is 1 where a column is discrete.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.functional import log_softmax
@@ -45,6 +45,8 @@ from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
 from skae.engine.optimisation.devices import bernoulli, coins
 from skae.engine.optimisation.parameters import Registry
 
+# The name of an activation, or "softmax", and the columns that it is of.
+Pieces: TypeAlias = list[tuple[str, torch.Tensor]]
 UNITS = Registry()
 unit = UNITS.register
 
@@ -77,6 +79,12 @@ class Units:
     def likeness(self):
         """What units of the same columns share, but for the constant: a hashable value."""
         return type(self)
+
+    def pieces(self, n_columns: int) -> Pieces | None:
+        """What the mean is, for other libraries. None: nothing that they know by a name."""
+        if self.activation is None:
+            return None
+        return [(self.activation.name, torch.arange(n_columns))]
 
 
 @unit
@@ -268,6 +276,10 @@ class Multinomial(Units):
         """Units of several one-hot variables of so many columns, one after the other."""
         return OneHotGroups(sizes, device)
 
+    def pieces(self, n_columns: int) -> Pieces:
+        """One softmax of all columns."""
+        return [("softmax", torch.arange(n_columns))]
+
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
         return torch.softmax(a, dim=-1)
@@ -344,6 +356,12 @@ class OneHotGroups(Units):
     def likeness(self):
         """What units of the same columns share, but for the constant: a hashable value."""
         return type(self), tuple(self.group.tolist())
+
+    def pieces(self, n_columns: int) -> Pieces:
+        """A softmax of each group."""
+        group = self.group.cpu()
+        n_groups = int(group[-1]) + 1
+        return [("softmax", torch.nonzero(group == g).squeeze(1)) for g in range(n_groups)]
 
     def _padded(self, a):
         """Pre-activations by group, minus infinity where there is no column."""

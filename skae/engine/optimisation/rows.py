@@ -169,7 +169,7 @@ def digest(values: torch.Tensor | np.ndarray | None) -> bytes | None:
     """A fingerprint of the bytes of a tensor or of a contiguous array; None of None."""
     if values is None:
         return None
-    if not isinstance(values, np.ndarray):
+    if isinstance(values, torch.Tensor):
         values = values.detach().cpu().contiguous().numpy()
     return hashlib.blake2b(values.data.cast("B"), digest_size=16).digest()
 

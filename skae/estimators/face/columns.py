@@ -231,7 +231,7 @@ def _described(X, loss, row_weight, original, feature_names, parameter, gaps, en
         )
     parts = None
     if isinstance(loss, str) and loss == "auto":
-        if encoding is not None:
+        if encoding is not None and not encoding.is_array:
             parts = parts_of(encoding)
         else:
             parts = kinds_of(X, summary, row_weight, feature_names)

@@ -36,7 +36,7 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
-from skae.frames.encoding import Encoding, encode_rows
+from skae.frames.encoding import Encoding, encode_rows, report_empty
 
 _CPU = torch.device("cpu")
 # Types whose values print as what they are.
@@ -145,7 +145,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     encoding_: Encoding | None = attribute(
         "Encoding or None",
         """What the columns of a data frame have become: ``encoding_.names`` are those that the
-        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only.""",
+        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only,
+        some in every column.""",
     )
     n_iter_: int = attribute("int", "Epochs run.")
     loss_curve_: list[float] = attribute(
@@ -198,7 +199,10 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
         parameters = self if lowest is None else lowest
-        return encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
+        rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
+        if reset:
+            report_empty(self.encoding_)
+        return rows
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""
