@@ -82,6 +82,7 @@ _columns = _in("estimators/face", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
+_finite = _in("sources/finite.py", f"{_FACE}/test_bad_input.py")
 _frames = _in("frames", f"{_FACE}/tables/test_frames.py")
 _gaps = _in("engine/networks", f"{_ENGINE}/networks/test_gaps.py")
 _features = _in("estimators/tables", f"{_FACE}/tables/test_features.py")
@@ -604,15 +605,15 @@ FAULTS = [
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
-    _validation(
+    _finite(
         "infinite entries that a sparse matrix stores are taken",
         "if not is_right(X.data).all():",
         "if np.isnan(X.data).any():",
     ),
-    _validation(
+    _finite(
         "rows are counted from the start of their block",
-        "_raise_not_finite(block[row, column], start + row, column, feature_names)",
-        "_raise_not_finite(block[row, column], row, column, feature_names)",
+        "_raise_not_finite(block[row, column], start + row, column, feature_names, where)",
+        "_raise_not_finite(block[row, column], row, column, feature_names, where)",
     ),
     _penalties_named(
         "the user's own penalties are left out",
@@ -659,8 +660,8 @@ FAULTS = [
     ),
     _transformer(
         "scores are of the clipped numbers",
-        "        return self.encoding_.log_derivative(X, np.concatenate([np.arange(0), *scaled]))",
-        "        return 0.0 * len(scaled)",
+        "self.encoding_.log_derivative(rows, columns) for",
+        "np.zeros(len(rows)) for",
         f"{_FACE}/tables/test_frames.py",
     ),
     _columns(

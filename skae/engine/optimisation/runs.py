@@ -1,7 +1,7 @@
 """What a training is of, as records: rows, settings, what is descended on, and how it ended."""
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -148,7 +148,7 @@ class Settings:
 class Data:
     """Rows, and what each is for.
 
-    - ``index``: the rows to train on.
+    - ``index``: the rows to train on, a LongTensor or a `RowRange`.
     - ``probe``: some of them, on which the criterion is evaluated with noise that is always the
       same: at the start and the end, to notice a training that made things worse, and after every
       epoch where only that tells whether a noisy objective has converged, or what its loss is.
@@ -158,10 +158,14 @@ class Data:
     """
 
     rows: Any
-    index: torch.Tensor
+    index: Any
     probe: torch.Tensor | None = None
     held_out: torch.Tensor | None = None
     weight: torch.Tensor | None = None
+
+    def __post_init__(self):
+        if hasattr(self.rows, "keep"):
+            self.rows.keep(self.probe, self.held_out)
 
     @cached_property
     def fingerprint(self) -> Hashable | None:
@@ -257,6 +261,12 @@ class Run:
         # Batches have two lengths at most.
         n_steps = self.n_batches * self.max_iter // 2
         return is_worth_recording(self.theta.flat.device, n_steps)
+
+    def batches(self, generator: torch.Generator) -> Iterable[torch.Tensor]:
+        """The rows of each batch of an epoch, drawn: as they are read, or of a permutation."""
+        if hasattr(self.data.rows, "batches"):
+            return self.data.rows.batches(self.data.index, self.n_batches, generator)
+        return torch.tensor_split(self.order(generator), self.n_batches)
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""

@@ -47,7 +47,7 @@ def train(run: Run) -> Training:
 
     def run_epoch(number):
         total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(torch.tensor_split(run.order(run.generator), n_batches)):
+        for k, batch in enumerate(run.batches(run.generator)):
             progress = (number + k / n_batches) / max_iter
             value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:

@@ -24,6 +24,7 @@ from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
+from skae.engine.optimisation.sources import Source
 from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (
@@ -36,7 +37,10 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
-from skae.frames.encoding import Encoding, encode_rows, report_empty
+from skae.frames.encoding import Encoding, report_empty
+from skae.frames.reading import encode_rows
+from skae.frames.streams import encode_source
+from skae.sources.tables import Tables
 
 _CPU = torch.device("cpu")
 # Types whose values print as what they are.
@@ -199,6 +203,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
         parameters = self if lowest is None else lowest
+        if isinstance(X, Source | Tables):
+            return encode_source(self, parameters, X, reset=reset, weight=sample_weight)
         rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
         if reset:
             report_empty(self.encoding_)
