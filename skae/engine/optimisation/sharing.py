@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from skae.engine.optimisation.rows import digest, memory_map
+from skae.engine.optimisation.rows import digest
+from skae.engine.optimisation.sources import memory_map
 
 T = TypeVar("T")
 _found: ContextVar[dict[Hashable, Any] | None] = ContextVar("found", default=None)
