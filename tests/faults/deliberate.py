@@ -160,6 +160,11 @@ FAULTS = [
         "* 1.0",
     ),
     _joint(
+        "batches of any size are drawn at once",
+        "and not any((sizes * n_columns % number).any() for number in draws)",
+        "",
+    ),
+    _joint(
         "streams of different noise are taken for one",
         "return run.data.fingerprint, digest(run.generator.get_state()), run.objective.joint.noise",
         "return run.data.fingerprint, digest(run.generator.get_state())",
@@ -196,8 +201,8 @@ FAULTS = [
     ),
     _in("estimators/face", f"{_FACE}/search/test_searches.py")(
         "what one candidate has described is taken for any loss",
-        '"columns", rows, digest(row_weight), loss, names, parameter, gaps',
-        '"columns", rows, digest(row_weight), names, parameter, gaps',
+        '"columns", rows, digest(row_weight), loss, names, parameter, gaps, has_grid',
+        '"columns", rows, digest(row_weight), names, parameter, gaps, has_grid',
     ),
     _searches(
         "the whole search is fitted as one, the refit too",

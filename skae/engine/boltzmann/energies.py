@@ -62,6 +62,8 @@ class BipartiteMachine:
     Ilin & Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
     """
 
+    _step: "BipartiteMachine | None" = None
+
     def __init__(self, theta, units):
         self.theta, self.units = theta, units
         self.weight = theta["weight_0"]
@@ -257,7 +259,9 @@ class BipartiteMachine:
         Returns the part of ``out`` whose size varies so much that it has to be kept steady, or
         None.
         """
-        step, precision = BipartiteMachine(out, self.units), self.precision
+        if self._step is None or self._step.theta is not out:  # the same one in all of a training
+            self._step = BipartiteMachine(out, self.units)
+        step, precision = self._step, self.precision
         keep = 0 if delta is None else 1
         if precision is not None:
             if delta is None:

@@ -16,6 +16,7 @@ class Stream:
     def __init__(self, run: Run):
         self.run, self.generator = run, torch.Generator(run.generator.device)
         self.generator.set_state(run.generator.get_state())
+        self.drawn_by = run.objective.joint.drawn_by
 
     def order(self) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""

@@ -17,6 +17,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 
 from skae.engine.joint.streams import Stream, stacked, stream_key
@@ -29,6 +30,9 @@ from skae.engine.optimisation.runs import Run, Training
 from skae.engine.optimisation.schedules import SCHEDULES
 from skae.engine.optimisation.training import train
 from skae.engine.optimisation.watching import Watch
+
+# Numbers of the batches whose noise is drawn at once.
+_AT_ONCE = 2**21
 
 
 def likeness(run: Run) -> Hashable | None:
@@ -189,10 +193,9 @@ class JointTraining:
     def _epoch(self):
         """Take the steps of an epoch; return the mean loss of each member, if steps tell it."""
         n_batches = self.runs[self.members[0]].n_batches
-        batches = [torch.tensor_split(stream.order(), n_batches) for stream, _ in self.streams]
+        orders = [stream.order() for stream, _ in self.streams]
         total = self.theta.flat.new_zeros(len(self.members))
-        for k, indices in enumerate(zip(*batches, strict=True)):
-            losses = self._gradient_at(*indices)
+        for k, losses in enumerate(self._gradients(orders, n_batches)):
             if self.reports_loss:
                 total += losses
             for run, step in self.steps:
@@ -201,13 +204,46 @@ class JointTraining:
             self.n_steps += 1
         return (total / n_batches).tolist() if self.reports_loss else None
 
+    def _gradients(self, orders, n_batches):
+        """Write the gradient at one batch after the other of all streams; yield each one's loss."""
+        lengths, n_columns = {len(order) for order in orders}, self.runs[0].data.rows.n_columns
+        ends = [part[-1] + 1 for part in np.array_split(np.arange(max(lengths)), n_batches)]
+        sizes = np.diff(ends, prepend=0)
+        draws = {stream.drawn_by for stream, _ in self.streams}
+        are_drawn_at_once = (
+            self.theta.flat.device.type == "cpu"
+            and len(lengths) == 1
+            and None not in draws
+            and not any((sizes * n_columns % number).any() for number in draws)
+        )
+        if self._gradient_at != self._gradient or not are_drawn_at_once:
+            batches = [torch.tensor_split(order, n_batches) for order in orders]
+            for indices in zip(*batches, strict=True):
+                yield self._gradient_at(*indices)
+            return
+        # Many batches cost as many calls as one.
+        n_at_once = max(1, _AT_ONCE // (len(orders) * int(sizes[0]) * n_columns))
+        for first in range(0, n_batches, n_at_once):
+            own = ends[first : first + n_at_once]
+            start = ends[first] - sizes[first]
+            inputs = self._inputs([order[start : own[-1]] for order in orders])
+            for stop, size in zip(own, sizes[first : first + n_at_once], strict=True):
+                yield self._gradient_of(_rows_of(inputs, stop - size - start, stop - start))
+
     def _gradient(self, *indices):
         """Write the gradient at batches of all streams; return the loss of each member."""
+        return self._gradient_of(self._inputs(indices))
+
+    def _inputs(self, indices):
+        """What all streams see of some of their rows."""
         parts = [
             stream.inputs(index, stream.generator)
             for (stream, _), index in zip(self.streams, indices, strict=True)
         ]
-        inputs = _spread(stacked(parts), self.stream_of, self._buffers)
+        return stacked(parts)
+
+    def _gradient_of(self, inputs):
+        inputs = _spread(inputs, self.stream_of, self._buffers)
         return self.objective.gradient(self.theta, inputs, self.gradient)
 
     def _step_of(self, start, stop):
@@ -283,6 +319,15 @@ class JointTraining:
             total += torch.where(count > 0, values * count, 0.0)
         sizes = torch.tensor([len(index) for index in watched]).to(total)
         return (total / (sizes if stream_of is None else sizes[stream_of])).tolist()
+
+
+def _rows_of(inputs, start, stop):
+    """Some of the rows of all streams."""
+    parts: dict[int, torch.Tensor] = {}
+    for tensor in inputs:
+        if tensor is not None and id(tensor) not in parts:
+            parts[id(tensor)] = tensor[:, start:stop]
+    return type(inputs)(*(None if tensor is None else parts[id(tensor)] for tensor in inputs))
 
 
 def _spread(inputs, stream_of, buffers=None):

@@ -7,6 +7,8 @@ that is chosen by a name is registered here with `corruption`, and has
 - ``name`` and ``summary``, for users;
 - ``has_mask``, whether it tells which components it touched;
 - ``is_pure``, where it is: see `skae.engine.optimisation.replay`;
+- ``drawn_by``, where with one level for all rows it makes a single draw of a batch on the CPU: that
+  of several batches is that of one after the other, if each has a multiple of so many numbers;
 - a constructor that takes its level, and raises a ValueError if that is out of its range;
 - ``for_columns(minimum, maximum, variables, fill)``, which returns it with what it needs to know of
   the columns.
@@ -111,6 +113,17 @@ def _of_columns(level, like, variables):
     return level.to(like)
 
 
+def drawn_by(one) -> int | None:
+    """Of how many numbers those batches are a multiple that may be corrupted in one; or None.
+
+    What a class above its own says of a corruption is not what itself does.
+    """
+    if one is None:
+        return 1
+    is_simple = not isinstance(getattr(one, "level", None), tuple)
+    return vars(type(one)).get("drawn_by") if is_simple else None
+
+
 def coins(x: torch.Tensor, level: float | torch.Tensor, generator: torch.Generator):
     """Independent coins shaped like ``x``, True with a probability of whatever shape."""
     if not isinstance(level, torch.Tensor):
@@ -134,7 +147,7 @@ class Masking(_OfComponents):
     "absent" for binary and one-hot ones.
     """
 
-    is_pure = True
+    is_pure, drawn_by = True, 4
     name = "masking"
     summary = "components set to 0 (the mean, where columns are standardised)"
 
@@ -153,7 +166,7 @@ class Hiding(_OfComponents):
     that is 1 hides the variable, and the others are 0 already.
     """
 
-    is_pure = True
+    is_pure, drawn_by = True, 4
     name = "hiding"
     summary = "components hidden, as gaps are: the column's mean, and zeros of one-hot variables"
     fill: torch.Tensor | float = 0.0
@@ -202,7 +215,7 @@ class SaltAndPepper(_OfComponents):
 class GaussianNoise(_WithLevel):
     """Independent noise, x + level * N(0, I), in the coordinates of the network."""
 
-    is_pure = True
+    is_pure, drawn_by = True, 16
     name = "gaussian"
     summary = (
         "Gaussian noise of standard deviation ``corruption_level`` added, in units of the columns "

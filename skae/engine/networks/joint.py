@@ -155,7 +155,7 @@ class JointReconstruction:
                 part[0].copy_(residual)
             values.append(value)
             start = stop
-        value = torch.cat(values)
+        value = values[0] if len(values) == 1 else torch.cat(values)
         share = 1.0 if row_weight is None else row_weight.mean(-1)
         value = value + self.constant * share
         if missing is not None:

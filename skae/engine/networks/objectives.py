@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.corruptions import corrupted, has_mask, key_of, redrawn
+from skae.engine.networks.corruptions import corrupted, drawn_by, has_mask, key_of, redrawn
 from skae.engine.networks.forward import Forward
 from skae.engine.networks.gaps import missing_constant, observed, observed_loss
 from skae.engine.networks.joint import JointReconstruction, joint_inputs
@@ -105,6 +105,7 @@ class Reconstruction(Objective):
             noise=(key_of(self.corruption), key_of(self.fill)),
             make=JointReconstruction,
             inputs=partial(joint_inputs, self),
+            drawn_by=drawn_by(self.corruption),
         )
 
     def value(self, theta, x, generator, row_weight=None):

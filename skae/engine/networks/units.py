@@ -457,6 +457,8 @@ def _log_products(values):
     values = values.reshape(*values.shape[:-2], -1)
     whole = values.shape[-1] // 64 * 64
     products = values[..., :whole].unflatten(-1, (-1, 64)).prod(-1)
+    if whole == values.shape[-1]:
+        return products.log_().unsqueeze(-2)
     return torch.cat([products, values[..., whole:]], -1).log_().unsqueeze(-2)
 
 

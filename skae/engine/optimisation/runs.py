@@ -94,6 +94,8 @@ class Joint(NamedTuple):
       each. ``of(places)`` is that of some of them, ``state_of(place)`` the ``state`` of one.
     - ``inputs(x, generator, row_weight)``: what a step of this one sees of a batch, a named tuple
       of tensors whose first axis is rows, or None; ``row_weight`` is one of them.
+    - ``drawn_by``: where batches have a multiple of so many numbers, the inputs of several are, on
+      the CPU, those of one after the other. None: they are not.
     """
 
     likeness: Hashable
@@ -101,6 +103,7 @@ class Joint(NamedTuple):
     noise: Hashable
     make: Callable[[list[Any], torch.Tensor], Any]
     inputs: Callable[..., Any]
+    drawn_by: int | None = None
 
 
 def gradient_by_autograd(

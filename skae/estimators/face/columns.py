@@ -191,12 +191,14 @@ def describe_columns(
     *,
     gaps=False,
     encoding=None,
+    has_grid=True,
 ):
     """Choose the losses of the columns of X and estimate what they need.
 
     ``loss`` is what the estimators document, the value of their ``parameter``; ``original`` is X as
     the user passed it, for columns chosen by name, of which ``encoding`` made X, if it is not None.
-    ``gaps`` tells whether NaN may be among the entries.
+    ``gaps`` tells whether NaN may be among the entries; without ``has_grid`` nobody will ask for
+    the values of single columns.
 
     Raises a ValueError for infinity, for NaN that may not be or is all that a column has, and for
     columns outside their loss's domain, chosen twice or not at all.
@@ -208,13 +210,13 @@ def describe_columns(
         if rows is None:
             return None
         names = None if feature_names is None else tuple(feature_names)
-        return "columns", rows, digest(row_weight), loss, names, parameter, gaps
+        return "columns", rows, digest(row_weight), loss, names, parameter, gaps, has_grid
 
     chosen = loss, row_weight, original, feature_names, parameter
-    return once(key, lambda: _described(X, *chosen, gaps, encoding))
+    return once(key, lambda: _described(X, *chosen, gaps, encoding, has_grid))
 
 
-def _described(X, loss, row_weight, original, feature_names, parameter, gaps, encoding):
+def _described(X, loss, row_weight, original, feature_names, parameter, gaps, encoding, has_grid):
     summary = summarize_columns(X, row_weight)
     has_gaps = bool(summary.n_missing.any())
     if has_gaps and not gaps:
@@ -254,7 +256,8 @@ def _described(X, loss, row_weight, original, feature_names, parameter, gaps, en
             constant = (summary.minimum == summary.maximum) | (std <= rounding)
             scale[columns] = np.where(constant, 1.0, std)[columns]
     statistics = summary.mean, summary.minimum, summary.maximum
-    return Columns(parts, shift, scale, *statistics, parameter, has_gaps, grid_of(X))
+    grid = grid_of(X) if has_grid else (None,) * X.shape[1]
+    return Columns(parts, shift, scale, *statistics, parameter, has_gaps, grid)
 
 
 def require_same_columns(what, learned, names):

@@ -167,7 +167,7 @@ def explained(model, X, fitted=None):
 
     def losses(x):
         x, mask = observed(x, engine.fill)
-        of_mean = engine.units.negative_log_likelihood(mean.expand_as(x), x, mask)
+        of_mean = engine.units.negative_log_likelihood(mean.unsqueeze(0), x, mask)
         own = engine.units.negative_log_likelihood(engine.reconstruct(theta, x), x, mask)
         return torch.stack([own, of_mean], 1)
 

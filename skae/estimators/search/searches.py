@@ -151,7 +151,8 @@ class BatchedGridSearchCV(Batched, GridSearchCV):
 
     The estimator is a model of this package, or a :class:`~sklearn.pipeline.Pipeline` or anything
     else that has one. Trained as one are auto-encoders of one layer of one size, with all their
-    penalties but the second-order ones, and every corruption; what several candidates have in
+    penalties but the second-order ones, and every corruption, deep ones without penalties, and
+    restricted Boltzmann machines, unless variances are learned; what several candidates have in
     common, as those that differ in later steps of a pipeline, is trained once; other models are
     trained one after the other.
 

@@ -288,9 +288,11 @@ class SparseCoder(SparseInference, Transformer):
             )
 
     def _facts(self, X, weight, original, *, is_whole):
-        auto = "gaussian" if self.dictionary is None else "squared_error"
-        columns = describe_coded_columns(self, X, weight, original, auto)
-        if self.dictionary is not None:
+        auto, is_given = "gaussian", self.dictionary is not None
+        if is_given:  # nothing is learned of the columns, and nothing drawn from them
+            auto = "squared_error"
+        columns = describe_coded_columns(self, X, weight, original, auto, has_grid=not is_given)
+        if is_given:
             atoms, columns = find_dictionary(
                 self.dictionary, X, columns, self.positive, column_names(self)
             )

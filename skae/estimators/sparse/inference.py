@@ -119,11 +119,11 @@ def penalty_of(estimator, n_components: int) -> L1 | GroupL2:
     return GroupL2(alpha, groups, positive)
 
 
-def describe_coded_columns(estimator, X, weight, original, auto="gaussian"):
+def describe_coded_columns(estimator, X, weight, original, auto="gaussian", has_grid=True):
     """The `Columns` of rows whose codes minimise a squared error; ``auto`` is loss="auto"."""
     choice = auto if estimator.loss == "auto" else estimator.loss
-    names = column_names(estimator)
-    return describe_columns(X, choice, weight, original, names, encoding=estimator.encoding_)
+    options = {"encoding": estimator.encoding_, "has_grid": has_grid}
+    return describe_columns(X, choice, weight, original, column_names(estimator), **options)
 
 
 def solve(

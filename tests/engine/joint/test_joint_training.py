@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from skae.engine.joint import rendezvous
+from skae.engine.joint import training as joint_training
 from skae.engine.joint.rendezvous import Rendezvous, RendezvousEndedError, train_all
 from skae.engine.joint.streams import stacked
 from skae.engine.joint.training import likeness, train_jointly
@@ -221,6 +222,20 @@ def test_all_see_the_same_batches(units):
         )
         for k in range(3)
     ]  # fmt: skip
+    assert_alike(makers)
+
+
+@pytest.mark.parametrize("noise", [None, Masking(0.3), GaussianNoise(0.2), SaltAndPepper(0.2)])
+@pytest.mark.parametrize("batch_size", [8, 10])
+@pytest.mark.parametrize("at_once", [1, 500, 10**6])
+def test_batches_are_drawn_at_once_or_one_by_one(monkeypatch, noise, batch_size, at_once):
+    """By their sizes, the noise, and the memory; 48 numbers are drawn alike either way, 60 not."""
+    monkeypatch.setattr(joint_training, "_AT_ONCE", at_once)
+    rows = make_rows(48 if batch_size == 8 else 50)
+    makers = [
+        lambda k=k: make_run(k % 2, rows=rows, corruption=noise, batch_size=batch_size, max_iter=2)
+        for k in range(3)
+    ]
     assert_alike(makers)
 
 
