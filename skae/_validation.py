@@ -5,7 +5,9 @@ The only file that imports private names of scikit-learn.
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral, Real
 
 import numpy as np
@@ -380,11 +382,20 @@ def computing_dtype(X, device):
     return torch.float32 if fits_float32(X.dtype) else torch.float64
 
 
-def fresh_seed():
+# Where seeds for ``random_state=None`` come from in a context: a function. None: the system.
+seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
+_OF_CONTEXT = object()
+
+
+def fresh_seed(source=_OF_CONTEXT):
     """A seed of 32 bits from the entropy of the system, for ``random_state=None``.
 
-    The global state of NumPy is neither read nor changed.
+    The global state of NumPy is neither read nor changed. ``source`` is by default what `seeds`
+    says; None: the system.
     """
+    source = seeds.get() if source is _OF_CONTEXT else source
+    if source is not None:
+        return source()
     return int(np.random.SeedSequence().generate_state(1)[0])
 
 

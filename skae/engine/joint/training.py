@@ -36,6 +36,8 @@ def likeness(run: Run) -> Hashable | None:
     objective, data, settings = run.objective, run.data, run.settings
     if objective.joint is None or run.project is not None or run.state is not None:
         return None
+    if not run.is_plain:
+        return None
     if not (isinstance(data.rows, DenseRows) and isinstance(settings.optimizer, Rule)):
         return None
     layout = tuple(run.theta.shapes.items()), run.theta.flat.dtype, run.theta.flat.device

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.replay import is_worth_recording
+from skae.engine.optimisation.resuming import Keeper
 from skae.engine.optimisation.rows import digest
 
 
@@ -51,7 +53,9 @@ class Objective:
     - ``is_replayable``: whether `gradient` is the same operations for all batches of one length, on
       tensors that stay where they are, so that it can be recorded once: it makes no tensor from
       the host's numbers and reads none there. See `skae.engine.optimisation.replay`;
-    - ``joint``: how it takes part in a training of several at once, a `Joint`. None: it does not.
+    - ``joint``: how it takes part in a training of several at once, a `Joint`. None: it does not;
+    - ``memory``, numbers or text by name: what decides later steps besides ``state``, and ends with
+      the training.
 
     It is told, by the rows it is trained on,
 
@@ -67,6 +71,7 @@ class Objective:
     is_repeatable = False
     is_replayable = False
     joint: Any = None
+    memory: dict[str, Any] = {}  # replaced as a whole, never changed
     state: dict[str, Any]
 
     def value(self, theta, x, generator, row_weight=None) -> torch.Tensor:
@@ -151,6 +156,7 @@ class Data:
       epoch where only that tells whether a noisy objective has converged, or what its loss is.
     - ``held_out``: rows that are watched instead of the training loss; the weights of the best
       epoch on them are kept.
+    - ``apart``: other data, whose index is watched in the same way, in the place of ``held_out``.
     - ``weight``, of shape (n_rows,): sample weights of mean 1.
     """
 
@@ -159,6 +165,12 @@ class Data:
     probe: torch.Tensor | None = None
     held_out: torch.Tensor | None = None
     weight: torch.Tensor | None = None
+    apart: "Data | None" = None
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether any of the rows may have some."""
+        return self.rows.has_gaps or (self.apart is not None and self.apart.has_gaps)
 
     @cached_property
     def fingerprint(self) -> Hashable | None:
@@ -167,7 +179,10 @@ class Data:
         if rows is None:
             return None
         parts = self.index, self.held_out, self.probe, self.weight
-        return rows, *(digest(part) for part in parts)
+        apart = None if self.apart is None else self.apart.fingerprint
+        if self.apart is not None and apart is None:
+            return None
+        return rows, apart, *(digest(part) for part in parts)
 
     def batch(self, index: torch.Tensor) -> tuple[Any, torch.Tensor | None]:
         """Some of the rows, and their weights."""
@@ -216,6 +231,10 @@ class Run:
       is better on the held-out rows may replace.
     - ``project(theta)`` is applied after every step: a constraint holds after the step.
     - ``listener(epoch)`` is called after each; a true result ends training.
+    - ``keeper`` keeps what the training is at some of its steps; it goes on from what that holds.
+    - ``average`` is a mean of the epochs' weights, which is judged and kept in their place.
+    - ``judge(theta)`` is a loss by which each epoch's weights are judged, in the place of the
+      criterion on rows that are held out.
     """
 
     theta: Parameters
@@ -227,6 +246,9 @@ class Run:
     keeps_start: bool = False
     project: Callable[[Parameters], None] | None = None
     listener: Callable[[Epoch], Any] | None = None
+    keeper: Keeper | None = None
+    average: Average | None = None
+    judge: Callable[[Parameters], float] | None = None
 
     @property
     def n_batches(self) -> int:
@@ -240,6 +262,12 @@ class Run:
             return self.settings.max_iter
         n_rows, n_columns = len(self.data.index), self.data.rows.n_columns
         return epochs_for(n_rows, n_columns, self.settings.batch_size)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is judged and kept as all trainings are by default."""
+        extras = self.keeper, self.average, self.judge, self.data.apart
+        return all(extra is None for extra in extras)
 
     @property
     def largest_product(self) -> int:

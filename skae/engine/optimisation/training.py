@@ -5,6 +5,7 @@ What the loop asks, whether there is progress and which weights were best, answe
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.replay import Replayed
+from skae.engine.optimisation.resuming import Position, kept, restore_
 from skae.engine.optimisation.runs import Run, Training
 from skae.engine.optimisation.schedules import SCHEDULES
 from skae.engine.optimisation.threads import StepThreads
@@ -28,7 +30,13 @@ def train(run: Run) -> Training:
     if run.state is None:
         run.state = initial_state(optimizer, theta.flat)
     n_batches, max_iter = run.n_batches, run.max_iter
-    watch = Watch(run)
+    watch, at, started = Watch(run), Position(), time.perf_counter()
+    if run.keeper is not None and run.keeper.held is not None:
+        at = restore_(run, watch, run.keeper.held)
+    seconds_before = at.seconds
+
+    def seconds():
+        return seconds_before + time.perf_counter() - started
 
     def gradient_at(batch):
         x, weight = data.batch(batch)
@@ -45,9 +53,21 @@ def train(run: Run) -> Training:
             run.project(theta)
         return value
 
-    def run_epoch(number):
-        total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(torch.tensor_split(run.order(run.generator), n_batches)):
+    def run_epoch(at):
+        number, generator, keeper = at.epoch, run.generator, run.keeper
+        if at.order is not None:
+            generator.set_state(at.order)
+        elif keeper is not None:
+            at.order = generator.get_state()
+        batches = torch.tensor_split(run.order(generator), n_batches)
+        if at.now is not None:
+            generator.set_state(at.now)
+        total = at.total
+        if total is None:
+            total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
+        for k, batch in enumerate(batches[at.step :], at.step):
+            if keeper is not None and keeper.is_due(number, k):
+                keeper.keep(kept(run, watch, replace(at, step=k, total=total, seconds=seconds())))
             progress = (number + k / n_batches) / max_iter
             value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
@@ -56,16 +76,19 @@ def train(run: Run) -> Training:
             (total / n_batches).item() if objective.reports_loss else watch.criterion(watch.probe)
         )
 
-    def run_epochs():
-        started = time.perf_counter()
-        watch.begin()
-        for number in range(max_iter):
+    def run_epochs(at):
+        if at.order is None:
+            watch.begin()
             watch.before_epoch()
-            loss = run_epoch(number)
-            reason = watch.after_epoch(loss) or watch.told(number, time.perf_counter() - started)
+        while True:
+            loss = run_epoch(at)
+            reason = watch.after_epoch(loss) or watch.told(at.epoch, seconds())
             if reason is not None:
                 return reason
-        return "max_iter"
+            at = Position(at.epoch + 1)
+            if at.epoch >= max_iter:
+                return "max_iter"
+            watch.before_epoch()
 
     with torch.no_grad(), suitable_threads(theta.flat.device, run.largest_product):
         threads = StepThreads(
@@ -74,7 +97,7 @@ def train(run: Run) -> Training:
             n_steps=n_batches * max_iter if objective.is_repeatable else 0,
         )
         try:
-            outcome = run_epochs()
+            outcome = run_epochs(at)
         except KeyboardInterrupt:
             outcome = "interrupted"
         return watch.training(outcome)

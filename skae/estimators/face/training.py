@@ -1,7 +1,7 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
 import pickle
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
@@ -19,11 +19,13 @@ from skae._validation import (
 )
 from skae._warnings import warn
 from skae.engine.optimisation.devices import Place, resolve_device
-from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_model
+from skae.engine.optimisation.models import Extras, Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
+from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
+from skae.estimators.face.callbacks import Callback
 from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (
@@ -36,6 +38,7 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
+from skae.estimators.face.sessions import About, trained
 from skae.frames.encoding import Encoding, encode_rows
 
 _CPU = torch.device("cpu")
@@ -134,6 +137,15 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         kind="int, RandomState instance or None",
         doc="""Seed of weights, batches and noise. The same int gives the same bits on the
         same device and number of threads.""",
+    )
+
+    callbacks: Callback | Sequence[Callback] | None = parameter(
+        default=None,
+        constraints=[list, tuple, Callback, None],
+        kind="list of callbacks, callback or None",
+        doc="""What accompanies `fit`: a :class:`Checkpoint`, from which a fit that was killed goes
+        on, an :class:`EarlyStopping` on rows or a score of your own, :class:`Snapshots`, whose mean
+        is kept. ``set_callbacks`` of scikit-learn 1.9 or newer takes them as well.""",
     )
 
     n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
@@ -342,15 +354,18 @@ def run_training(
     settings: Settings | None = None,
     bridge: CallbackBridge | None = None,
     listener: Listener | None = None,
+    notes: list[list[float]] | None = None,
+    judge: Callable[[Parameters], float] | None = None,
     rate: str | None = None,
     role: Hashable = None,
 ) -> Fitted:
     """`fit_model`, with an estimator's progress line and callbacks; warns of how it ended.
 
     ``settings`` are by default those that the estimator's parameters are. ``listener`` is told of
-    the parameters and every `Epoch`, besides those that show progress. ``rate`` is what the
-    learning rate is, where it is not the estimator's, and ``role`` what tells the model from others
-    of the same estimator, where its parameters and the number of codes do not.
+    the parameters and every `Epoch`, besides those that show progress, and adds to the ``notes``.
+    ``judge`` is as of a `Run`. ``rate`` is what the learning rate is, where it is not the
+    estimator's, and ``role`` what tells the model from others of the same estimator, where its
+    parameters and the number of codes do not.
     """
     settings = settings_of(estimator) if settings is None else settings
     name = type(estimator).__name__
@@ -365,8 +380,12 @@ def run_training(
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
     follows = follows_on_interrupted()
     options = {"generator": generator, "listener": tell, "name": name}
-    identity = partial(_identity, estimator, model.n_codes, role)
-    fitted = fit_model(model, data, settings, start, **options, identity=identity)
+    options["identity"] = partial(_identity, estimator, model.n_codes, role)
+    fitted = trained(
+        About(name, model, data.has_gaps, generator, [] if notes is None else notes),
+        lambda extras: fit_model(model, data, settings, start, **options, extras=extras),
+        Extras(judge=judge),
+    )
     if line is not None:
         line.finish()
     if fitted.training.outcome == "interrupted":
