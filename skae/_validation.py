@@ -382,27 +382,28 @@ def computing_dtype(X, device):
     return torch.float32 if fits_float32(X.dtype) else torch.float64
 
 
-# Where seeds for ``random_state=None`` come from in a context: a function. None: the system.
-seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
-_OF_CONTEXT = object()
+def fresh_seed():
+    """A seed of 32 bits from the entropy of the system.
 
-
-def fresh_seed(source=_OF_CONTEXT):
-    """A seed of 32 bits from the entropy of the system, for ``random_state=None``.
-
-    The global state of NumPy is neither read nor changed. ``source`` is by default what `seeds`
-    says; None: the system.
+    The global state of NumPy is neither read nor changed.
     """
-    source = seeds.get() if source is _OF_CONTEXT else source
-    if source is not None:
-        return source()
     return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+# Where seeds for ``random_state=None`` come from in a context: a function. None: `fresh_seed`.
+seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
+
+
+def next_seed():
+    """A seed for ``random_state=None``."""
+    source = seeds.get()
+    return fresh_seed() if source is None else source()
 
 
 def make_generator(random_state, device):
     """A torch generator on the device, seeded from any random_state of scikit-learn."""
     if random_state is None:
-        seed = fresh_seed()
+        seed = next_seed()
     elif isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(2**31 - 1))
     elif isinstance(random_state, Integral) and 0 <= random_state < 2**63:
@@ -417,7 +418,7 @@ def make_generator(random_state, device):
 
 def random_numbers(random_state):
     """A RandomState of any random_state of scikit-learn; of a fresh seed for None."""
-    return check_random_state(fresh_seed() if random_state is None else random_state)
+    return check_random_state(next_seed() if random_state is None else random_state)
 
 
 def column_indices(X, columns):

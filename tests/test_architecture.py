@@ -62,7 +62,7 @@ ENGINE = {
 }
 # ... and those of the estimators.
 ESTIMATORS = {
-    "face": set(),
+    "face": {"persistence"},
     "labels": set(),
     "persistence": set(),
     "targets": {"labels"},
@@ -293,8 +293,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 175
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 35_500
+    assert len(FILES) <= 182
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 37_000
 
 
 def test_signatures_are_short():

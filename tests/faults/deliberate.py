@@ -245,13 +245,13 @@ FAULTS = [
     ),
     _watching(
         "the best weights are those after the epoch, whose loss was of those before it",
-        "            self.judged.copy_(self.theta.flat)",
+        "            self.judged.copy_(self.trained.flat)",
         "            pass",
     ),
     _watching(
         "weights that are not finite pass where the loss is finite",
-        "if not (finite and bool(torch.isfinite(self.theta.flat).all())):",
-        "if not finite:",
+        "if not (math.isfinite(loss) and self._is_finite):",
+        "if not math.isfinite(loss):",
     ),
     _watching(
         "the criterion is judged under other noise at every call",

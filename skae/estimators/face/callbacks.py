@@ -302,14 +302,18 @@ def callbacks_of(estimator) -> Chosen:
             )
     others = vars(estimator).get("_skl_callbacks", ())
     own += [callback for callback in others if isinstance(callback, _KINDS)]
-    found = [[c for c in own if isinstance(c, kind)] for kind in _KINDS]
-    for kind, of_kind in zip(_KINDS, found, strict=True):
-        if len(of_kind) > 1:
+    for kind in _KINDS:
+        n_given = sum(isinstance(callback, kind) for callback in own)
+        if n_given > 1:
             raise ValueError(
-                f"{type(estimator).__name__} has {len(of_kind)} callbacks of the kind "
-                f"{kind.__name__}: pass one."
+                f"{type(estimator).__name__} has {n_given} callbacks of the kind {kind.__name__}: "
+                "pass one."
             )
-    return Chosen(*((of_kind or [None])[0] for of_kind in found))
+    return Chosen(
+        next((c for c in own if isinstance(c, Checkpoint)), None),
+        next((c for c in own if isinstance(c, EarlyStopping)), None),
+        next((c for c in own if isinstance(c, Snapshots)), None),
+    )
 
 
 def refuse_callbacks(estimator) -> None:

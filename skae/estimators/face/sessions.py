@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from skae._validation import fresh_seed, seeds
+from skae import _validation
 from skae._warnings import warn
 from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.models import Extras, Fitted, Model, fit_alone, trainer
@@ -101,15 +101,16 @@ class CheckpointFile:
                     "what differs to go on from it; or delete its files, or pass another path, to "
                     "begin anew. With a folder for a path each fit has a file of its own."
                 )
-            for error in damaged:
-                warn(f"{error}. The checkpoint before it, {place}, is used.", UserWarning)
+            for trouble in damaged:
+                warn(f"{trouble}. The checkpoint before it, {place}, is used.", UserWarning)
             self._is_good = not damaged and place == self.path
             self._compare(content["made"])
             return content
         if damaged:
+            troubles = " ".join(f"{trouble}." for trouble in damaged)
             raise persistence.ModelFileError(
-                f"{' '.join(f'{error}.' for error in damaged)} No checkpoint is left to go on from:"
-                " delete these files, or pass another path, to begin anew."
+                f"{troubles} No checkpoint is left to go on from: delete these files, or "
+                "pass another path, to begin anew."
             ) from damaged[0]
         return None
 
@@ -167,7 +168,7 @@ class Session:
         """A fresh seed for ``random_state=None``: that of the fit that goes on, if it does."""
         self._n_seeds += 1
         if self._n_seeds > len(self.seeds):
-            self.seeds.append(fresh_seed(None))
+            self.seeds.append(_validation.fresh_seed())
         return self.seeds[self._n_seeds - 1]
 
     def trained(self, about: About, train: Callable[[Extras], Fitted], extras: Extras) -> Fitted:
@@ -272,13 +273,13 @@ def _opened(estimator, X, y, sample_weight):
     identity = {} if chosen.checkpoint is None else identity_of(estimator, X, y, sample_weight)
     session = Session(chosen.checkpoint, chosen.snapshots, identity)
     token = _session.set(session)
-    source = None if session.file is None else seeds.set(session.seed)
+    source = None if session.file is None else _validation.seeds.set(session.seed)
     try:
         yield
     finally:
         _session.reset(token)
         if source is not None:
-            seeds.reset(source)
+            _validation.seeds.reset(source)
 
 
 # Between results and what is written

@@ -116,8 +116,8 @@ def fit_stack(
         options = model, stack, read.data, read.weight, seen
         fitted = output.fitted(*options, is_final=n_tuned == 0)
 
-    options = {"is_fresh": is_fresh, "watched": watched}
-    task = make_task(model, read, seen, held_out, stack, n_tuned, fitted, **options)
+    rows = read, seen, held_out
+    task = make_task(model, *rows, stack, n_tuned, fitted, is_fresh=is_fresh, watched=watched)
     criterion, n_iter = make_criterion(model, task), fitted.n_iter
     weights, training = task.weights, Training([], [], {}, outcome, 0)
     facts = {**fitted.facts, **criterion.facts}

@@ -195,9 +195,6 @@ def make_task(
     is_held_out = held_out is not None or watched is not None
     validation_loss = kind.validation_loss() if is_held_out else None
     judged = labelled if held_out is None else held_out
-    judged = read, judged
-    if watched is not None:
-        judged = watched, watched.targets.labelled
     dropout = model.dropout if isinstance(model.dropout, tuple) else (0.0, model.dropout)
     options = {
         "units": kind.units(place.device),
@@ -205,7 +202,9 @@ def make_task(
         "weight_decay": model.output_penalty / model.labelled_weight_,
         "dropout": (dropout[min(first, 1)], dropout[1]),
         "validation_loss": validation_loss,
-        "baseline": _loss_of_nothing(*judged, validation_loss),
+        "baseline": _loss_of_nothing(read, judged, validation_loss)
+        if watched is None
+        else _loss_of_nothing(watched, watched.targets.labelled, validation_loss),
     }
     return Task(
         stack=stack,
