@@ -3,7 +3,7 @@
 A fit that writes after every step is set beside one that writes nothing; what it takes longer,
 divided by the number of writes, is the cost of one, with the copies of all tensors, checksums and
 the wait for the disk (fsync). Printed is its share of a minute. A fit with a checkpoint that never
-comes to be due tells what the looks cost, with the digest of the data and the two files that it
+comes to be due tells what the looks cost, with the digest of the data and the one file that it
 does write, of whole fits that are very short here.
 
     OMP_NUM_THREADS=1 python examples/benchmarks/checkpoints.py [--repeats 5]

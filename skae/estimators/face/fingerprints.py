@@ -8,13 +8,15 @@ import joblib
 import numpy as np
 from scipy import sparse
 
+from skae._validation import as_array
 from skae.engine.optimisation.devices import resolve_device
 from skae.estimators.face.callbacks import callbacks_of
 
 # Parameters that change nothing in what is learned.
 _IDLE = ("verbose", "callbacks")
-# Larger arrays are told apart by blocks of rows, spread over them, of so many bytes in all.
-_MOST, _N_BLOCKS = 2**30, 256
+# Arrays are read in blocks of rows of so many bytes; of those that are larger than so many, blocks
+# that are spread over them and have as many in all.
+_BLOCK, _MOST = 2**22, 2**30
 _LONGEST = 60
 
 # By name: a digest, and what is shown of it.
@@ -75,22 +77,29 @@ def _parts(value) -> Iterator[bytes]:
         for array in (csr.data, csr.indices, csr.indptr):
             yield from _parts(array)
     elif hasattr(value, "columns") and hasattr(value, "dtypes"):  # a data frame
-        for name in value.columns:
+        for number, name in enumerate(value.columns):
             yield repr(name).encode()
-            yield from _parts(value[name])
+            yield from _parts(value.iloc[:, number] if hasattr(value, "iloc") else value[name])
     else:
         yield str(getattr(value, "dtype", "")).encode()  # a column's: categories have no other
-        array = value if isinstance(value, np.memmap) else np.asarray(value)
+        array = value if isinstance(value, np.memmap) else np.asarray(as_array(value))
         yield f"{array.shape} {array.dtype.str}".encode()
         if array.dtype.kind == "O":
             yield "\x1f".join(map(repr, array.ravel().tolist())).encode()
-        elif array.nbytes <= _MOST:
-            yield np.ascontiguousarray(array).tobytes()
+        elif array.ndim == 0 or not array.size:
+            yield array.tobytes()
         else:
-            n_rows = max(1, _MOST // (array.nbytes // len(array)) // _N_BLOCKS)
-            starts = np.linspace(0, max(0, len(array) - n_rows), _N_BLOCKS, dtype=int)
-            for start in starts:
-                yield np.ascontiguousarray(array[start : start + n_rows]).tobytes()
+            for start, stop in _blocks(len(array), array.nbytes // len(array)):
+                yield np.ascontiguousarray(array[start:stop]).tobytes()
+
+
+def _blocks(n_rows, n_bytes):
+    """Bounds of blocks of rows of so many bytes: all rows, or some of very many."""
+    n_together = max(1, _BLOCK // max(1, n_bytes))
+    starts = range(0, n_rows, n_together)
+    if n_rows * n_bytes > _MOST:
+        starts = np.linspace(0, n_rows - n_together, _MOST // _BLOCK, dtype=int).tolist()
+    return [(start, min(n_rows, start + n_together)) for start in starts]
 
 
 def _hashed(parts):
