@@ -4,6 +4,7 @@ import inspect
 import os
 import shutil
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -239,16 +240,28 @@ DAMAGES = {
 }
 
 
+def replace_but(path, source, target, replace=os.replace):
+    """os.replace of a process that is killed when it puts a file in a certain place."""
+    if target == path:
+        raise KilledError
+    replace(source, target)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_refused_and_the_one_before_used(damage, tmp_path, kill):
+def test_a_damaged_file_is_refused_and_the_one_before_used(damage, tmp_path, kill, monkeypatch):
     checkpoint, path = Checkpoint(tmp_path / "fit", **STEPS), tmp_path / "fit"
     plain = learned(small().fit(X))
     killed(kill, 6, small(callbacks=checkpoint), X)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     good = (tmp_path / "fit.1").read_bytes()
-    # Killed again before anything was written: the good one is not lost to the damaged one.
-    with pytest.warns(UserWarning, match=r"fit is damaged.*The checkpoint before it, .*fit\.1, is"):
-        killed(kill, 0, small(callbacks=checkpoint), X)
+    # Killed again when the next one is to be put in place: the damaged one has taken no place.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", partial(replace_but, path))
+        with (
+            pytest.warns(UserWarning, match=r"fit is damaged.*before it, .*fit\.1, is used"),
+            pytest.raises(KilledError),
+        ):
+            small(callbacks=checkpoint).fit(X)
     assert (tmp_path / "fit.1").read_bytes() == good
     with pytest.warns(UserWarning, match="damaged"):
         model = small(callbacks=checkpoint).fit(X)

@@ -928,11 +928,6 @@ FAULTS = [
         "    pass",
     ),
     _sessions(
-        "trainings after an interrupted one change the file",
-        "            self._is_over = True",
-        "            pass",
-    ),
-    _sessions(
         "curves of layers that learn together begin anew",
         "                curve[:] = before",
         "                pass",
