@@ -60,10 +60,10 @@ class CheckpointFile:
     """The files of a checkpoint: the latest, and those before it."""
 
     def __init__(self, checkpoint: Checkpoint, identity: Identity):
-        self.identity = identity
+        # As the fit begins: a training may use fewer threads.
+        self.identity, self.made = identity, _surroundings()
         path = Path(checkpoint.path)
-        self.is_own = path.is_dir() or str(checkpoint.path).endswith(os.sep)
-        if self.is_own:
+        if path.is_dir() or str(checkpoint.path).endswith(os.sep):
             name = "-".join(str(value[0]) for value in identity.values())
             of = digest(torch.tensor(list(name.encode()), dtype=torch.uint8))
             path = path / f"{identity['the estimator'][0]}-{'' if of is None else of.hex()}.skae"
@@ -116,7 +116,7 @@ class CheckpointFile:
 
     def write(self, content: dict[str, Any]) -> None:
         """Keep what there is now; warn if that is not possible."""
-        content = {"fit": self.identity, "made": _surroundings(), **content}
+        content = {"fit": self.identity, "made": self.made, **content}
         try:
             persistence.write(self.path, _KIND, content, make_room=self._make_room)
         except OSError as error:
@@ -141,7 +141,7 @@ class CheckpointFile:
     def _compare(self, made):
         differing = [
             f"{name} {value}, not {made.get(name)}"
-            for name, value in _surroundings().items()
+            for name, value in self.made.items()
             if made.get(name) != value
         ]
         if differing:
