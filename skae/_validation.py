@@ -128,7 +128,7 @@ def check_names(X):
 def _check_encoded(rows, estimator):
     """Refuse gaps that an estimator cannot have; the message names the user's column."""
     encoding, gaps = estimator.encoding_, getattr(estimator, "_accepts_gaps", False)
-    if encoding is None:
+    if encoding is None or encoding.is_array:
         check_finite(rows, column_names(estimator), gaps=gaps)
     elif not gaps and np.isnan(rows).any():
         row, column = np.argwhere(np.isnan(rows))[0]

@@ -1,5 +1,10 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share.
 
+What a fixture needs is imported by it: the process of ``pytest -n`` that hands out the tests
+reads this file too, before the others start, and has no need of torch.
+"""
+
+import gc
 import os
 
 # Before SciPy is imported: lets scikit-learn's array API check run instead of skipping it.
@@ -9,19 +14,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from itertools import count
 
-import numpy as np
 import pytest
-import torch
-from elsewhere import accelerator
-from sklearn.datasets import load_digits
 
-from skae.engine.optimisation.parameters import Parameters
-from skae.estimators.face.interruption import forget_interruption
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect no garbage while imports and cases pile up, and never what they have made.
+
+    A million objects that stay would be looked at again and again: a fifth of the time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
 def no_earlier_interruption():
     """Each test's first Ctrl-C is the first."""
+    from skae.estimators.face.interruption import forget_interruption
+
     forget_interruption()
 
 
@@ -47,6 +61,8 @@ def pretended_accelerator(request):
     if not request.config.getoption("elsewhere"):
         yield
         return
+    from elsewhere import accelerator
+
     with accelerator():
         yield
 
@@ -60,6 +76,7 @@ def pytest_configure(config):
         config.addinivalue_line("markers", line)
     shift = 1000 * config.getoption("shift_seeds")
     if shift:
+        import torch
 
         class Shifted(torch.Generator):
             def manual_seed(self, seed):
@@ -95,6 +112,9 @@ def no_entropy(request, monkeypatch):
 
     So no result is a chance. Global generators, from which others may draw, start anew.
     """
+    import numpy as np
+    import torch
+
     np.random.seed(0)  # noqa: NPY002
     torch.default_generator.manual_seed(0)
     if request.node.get_closest_marker("fresh_entropy") is None:
@@ -105,12 +125,17 @@ def no_entropy(request, monkeypatch):
 @pytest.fixture
 def generator():
     """A seeded generator of torch on the CPU."""
+    import torch
+
     return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture
 def random_theta(generator):
     """Makes float64 parameters of a network, biases included, all N(0, spread^2)."""
+    import torch
+
+    from skae.engine.optimisation.parameters import Parameters
 
     def make(network, spread=0.5):
         theta = Parameters(network.parameter_shapes, dtype=torch.float64)
@@ -123,14 +148,17 @@ def random_theta(generator):
 @pytest.fixture(scope="session")
 def digits():
     """The 1797 digits of 8 x 8 pixels in [0, 1], and their classes."""
+    from sklearn.datasets import load_digits
+
     X, y = load_digits(return_X_y=True)
     return X / 16, y
 
 
 @pytest.fixture
-def two_threads():
-    """Two threads of torch for the test, whatever the environment allows."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(n_threads)
+def set_threads():
+    """`torch.set_num_threads`, whose effect ends with the test."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

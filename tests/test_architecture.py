@@ -38,6 +38,7 @@ FLOORS = {
     "datasets": {"_validation"},
     "diagnostics": {"engine", "frames", "_validation"},
     "plots": {"diagnostics", "_documentation", "_validation"},
+    "export": {"engine", "estimators", "_validation"},
     "estimators": {
         "engine",
         "frames",
@@ -293,8 +294,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 182
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 37_000
+    assert len(FILES) <= 195
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 39_000
 
 
 def test_signatures_are_short():

@@ -163,7 +163,7 @@ def measure(name, X, y, is_number, args):
     for number, share in enumerate(args.labels):
         for seed in range(args.splits):
             train, known, test = split(X, y, share, seed, is_number)
-            # A column of which nothing is known is refused by name.
+            # Of a column of which nothing is known here, nobody has anything.
             seen = X.columns[X.iloc[train].notna().any()]
             raw = X.iloc[train][seen], X.iloc[test][seen]
             prepare = prepared_columns().fit(raw[0])

@@ -296,7 +296,7 @@ def _encode(encoding, samples, name):
 def _coordinates(encoding: Encoding, rows):
     """Encoded rows as points whose distances tell how unlike rows are."""
     scale = np.where([kind == "category" for kind in encoding.kinds], np.sqrt(0.5), 1.0)
-    first = [variable.columns.start for variable in encoding.variables]
+    first = [v.columns.start for v in encoding.variables if not v.is_empty]
     gaps = np.isnan(rows[:, first]).astype(np.float64)
     return np.hstack([np.nan_to_num(rows * scale), gaps])
 

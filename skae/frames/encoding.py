@@ -3,6 +3,7 @@ r"""Tables as people have them, with text, categories, dates and gaps, as the ro
 An `Encoding` says what the columns of a table have become: a number is one column, on a scale
 without heavy tails; two values are a column of 0 and 1; more are one column for each of them.
 What is missing, or was never seen in `fit`, is NaN in all columns of its variable: not observed.
+A column that was never observed at all has become no column, and nothing else knows of it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from skae.frames.variables import (
     VECTORIZER,
     Variable,
     category_variable,
+    empty_variable,
     number_variable,
     refuse_numbers_as_text,
 )
@@ -30,6 +32,7 @@ _ENCODED = ("clipped", "normal_scores")
 _POOLED = 0.25
 # A text of so many values or fewer is no text to be read.
 _MANY = 30
+_NOTHING = "X has no observed value in any of its columns: all entries are missing."
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,24 @@ class Encoding:
     - ``variables``: a `Variable` for each column of the table, in order.
     - ``library``, ``labels``: of the frame; None for an array.
     - ``dtype``: of the encoded rows.
+    - ``is_array``: whether these are the columns of an array, as they are, but for empty ones.
     """
 
     variables: tuple[Variable, ...]
     library: str | None
     labels: tuple | None
     dtype: np.dtype = field(default=np.dtype(np.float32))
+    is_array: bool = False
 
     @property
     def n_columns(self) -> int:
         """How many encoded columns there are."""
         return self.variables[-1].columns.stop
+
+    @property
+    def empty(self) -> list[str]:
+        """Names of the table's columns that were never observed."""
+        return [variable.name for variable in self.variables if variable.is_empty]
 
     @cached_property
     def names(self) -> np.ndarray:
@@ -79,6 +89,10 @@ class Encoding:
 
         Raises a ValueError for infinity, and for columns that hold something else than in `fit`.
         """
+        if self.is_array and library_of(X) is None:
+            kept = np.flatnonzero([not variable.is_empty for variable in self.variables])
+            rows = X[:, kept] if sparse.issparse(X) else np.take(X, kept, axis=1)
+            return rows.astype(self.dtype, copy=False)
         return self._encoded(list(read_columns(X)))
 
     def _encoded(self, cells):
@@ -127,7 +141,9 @@ class Encoding:
 
     def log_derivatives(self, encoded: np.ndarray) -> np.ndarray:
         """The terms of that sum, one for each encoded column."""
-        terms = np.zeros((len(encoded), self.n_columns))
+        terms = np.zeros((encoded.shape[0], self.n_columns))
+        if self.is_array:  # which may be sparse
+            return terms
         for variable in self.variables:
             if not variable.is_numeric:
                 continue
@@ -146,8 +162,10 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
     library = library_of(X)
     if not reset:
         encoding = getattr(model, "encoding_", None)
+        if encoding is not None and encoding.is_array and library is None:
+            X = check_array(X, dtype="numeric", accept_sparse="csr", ensure_all_finite=False)
         if encoding is not None:
-            return encoding.encode(X if library else _as_array(X))
+            return encoding.encode(X if library or encoding.is_array else _as_array(X))
         return _numbers_of(X) if library and not is_plain(X) else X
     if parameters is not model and hasattr(parameters, "encoding_"):  # it is fitted
         model.encoding_ = parameters.encoding_
@@ -155,7 +173,7 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
     model.encoding_ = None
     asked = parameters.numbers in _ENCODED or not isinstance(parameters.categorical_features, str)
     if library is None and not asked:
-        return X
+        return _without_empty(model, parameters, X, weight)
     if library and is_plain(X) and not asked and not _has_gaps(X):
         return X
     X = X if library else _as_array(X)
@@ -167,13 +185,67 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
         for number, (column, name) in enumerate(zip(cells, _names(X), strict=True)):
             check_no_infinity(column.numbers, number, name)
         return np.column_stack([column.numbers for column in cells])
-    counted = np.ones(len(cells[0].observed), dtype=bool)
-    weight = np.asarray(as_array(weight))  # it is checked later
-    if weight.shape == counted.shape and weight.dtype.kind in "fiub":
-        counted = weight > 0
+    counted = _counted(weight, len(cells[0].observed))
     labels = tuple(names_of(X)) if library else None
     model.encoding_ = _encoding_of(cells, _names(X), chosen, counted, parameters, library, labels)
     return model.encoding_._encoded(cells)
+
+
+def _counted(weight, n_rows):
+    """Which rows count: those of weight 0 do not."""
+    weight = np.asarray(as_array(weight))  # it is checked later
+    if weight.shape == (n_rows,) and weight.dtype.kind in "fiub":
+        return weight > 0
+    return np.ones(n_rows, dtype=bool)
+
+
+def _without_empty(model, parameters, X, weight):
+    """An array of numbers without its columns that were never observed; X itself if there are none.
+
+    Pixels are not left out: an image would be none without them.
+    """
+    given = X
+    if isinstance(X, list) or (isinstance(X, np.ndarray) and X.dtype.kind == "O"):
+        try:
+            X = np.asarray(X, dtype=np.float64)
+        except (TypeError, ValueError):
+            return given
+    is_matrix = isinstance(X, np.ndarray) or sparse.issparse(X)
+    if not (is_matrix and X.ndim == 2 and X.dtype.kind == "f" and all(X.shape)):
+        return given
+    if getattr(parameters, "image_shape", None) is not None:
+        return given
+    counted = np.flatnonzero(_counted(weight, X.shape[0]))
+    if not len(counted):
+        return given
+    X_checked = X.tocsr() if sparse.issparse(X) else X
+    # One row tells of most columns that they are none.
+    first = X_checked[counted[0]]
+    first = first.toarray().ravel() if sparse.issparse(first) else first
+    empty = {
+        number
+        for number in np.flatnonzero(np.isnan(first))
+        if _is_empty(X_checked, number, counted)
+    }
+    if not empty or len(empty) == X.shape[1]:
+        return given
+    start, variables = 0, []
+    for number, name in enumerate(_names(X)):
+        variable = Variable(
+            name, "number", slice(start, start + 1), "numbers", X.dtype,
+            minimum=-np.inf, maximum=np.inf,
+        )  # fmt: skip
+        variables.append(empty_variable(variable) if number in empty else variable)
+        start += number not in empty
+    dtype = np.dtype(np.float32 if X.dtype.itemsize <= 4 else np.float64)
+    model.encoding_ = Encoding(tuple(variables), None, None, dtype, is_array=True)
+    return model.encoding_.encode(X_checked)
+
+
+def _is_empty(X, number, counted):
+    column = X[:, [number]]
+    column = column.toarray() if sparse.issparse(column) else column
+    return bool(np.isnan(column[counted]).all())
 
 
 def _as_array(X):
@@ -265,13 +337,31 @@ def _encoding_of(cells, names, chosen, counted, parameters, library, labels):
             pooling += [name] if is_text and share > _POOLED else []
         else:
             variable = number_variable(column, name, counted, clips, ranks)
-        variable = replace(variable, columns=slice(start, start + max(1, len(variable.names))))
+        variable = replace(variable, columns=slice(start, start + len(variable.names)))
         start = variable.columns.stop
         variables.append(variable)
+    if not start:
+        raise ValueError(_NOTHING)
     if pooling and not is_in_layer():
         _warn_of_text(pooling)
     dtype = np.dtype(np.float32 if clips or ranks else np.float64)
     return Encoding(tuple(variables), library, labels, dtype)
+
+
+def report_empty(encoding: Encoding | None) -> None:
+    """Warn of columns that were never observed, once for a stack and its layers."""
+    if encoding is None or not encoding.empty or is_in_layer():
+        return
+    names, one = encoding.empty, len(encoding.empty) == 1
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    warn(
+        f"{'Column' if one else 'Columns'} {', '.join(map(repr, names[:5]))}{more} of X "
+        f"{'has' if one else 'have'} no observed value in fit. The model leaves "
+        f"{'it' if one else 'them'} out, whatever comes later, and gives "
+        f"{'it' if one else 'them'} back missing. Drop {'it' if one else 'them'}, or fit on rows "
+        "that have some values there.",
+        UserWarning,
+    )
 
 
 def _warn_of_text(names):

@@ -76,7 +76,7 @@ def _to_pandas(values, holds, dtype):
         return pd.Series(pd.Categorical(values, dtype=dtype))
     if isinstance(dtype, pd.SparseDtype):
         return pd.Series(values).astype(dtype)
-    if dtype.kind in "iub" and np.isnan(values).any():
+    if isinstance(dtype, np.dtype) and dtype.kind in "iub" and np.isnan(values).any():
         return pd.Series(values)  # which was never observed
     return pd.Series(values).astype(dtype)
 
@@ -90,7 +90,7 @@ def _to_polars(values, holds, dtype):
             series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone)
         return series.cast(dtype)
     if holds == "durations" and dtype == pl.Time:
-        return (pl.Series(_ticks(values)) * 1000).cast(pl.Time)
+        return (pl.Series(_ticks(values).view("m8[us]")).to_physical() * 1000).cast(pl.Time)
     if holds == "durations":
         return pl.Series(_ticks(values).view("m8[us]")).cast(dtype)
     if isinstance(values, np.ndarray):
@@ -101,14 +101,32 @@ def _to_polars(values, holds, dtype):
 def _to_arrow(values, holds, kind):
     import pyarrow as pa
 
+    if pa.types.is_null(kind):
+        return pa.nulls(len(values))
     if holds == "dates" and pa.types.is_timestamp(kind):
-        return pa.array(_ticks(values)).cast(pa.timestamp("us", kind.tz)).cast(kind, safe=False)
+        return (
+            pa.array(_ticks(values), mask=np.isnan(values))
+            .cast(pa.timestamp("us", kind.tz))
+            .cast(kind, safe=False)
+        )
     if holds == "dates":
-        return pa.array(_ticks(values)).cast(pa.timestamp("us")).cast(kind, safe=False)
+        return (
+            pa.array(_ticks(values), mask=np.isnan(values))
+            .cast(pa.timestamp("us"))
+            .cast(kind, safe=False)
+        )
     if holds == "durations" and pa.types.is_time(kind):
-        return pa.array(_ticks(values)).cast(pa.time64("us")).cast(kind, safe=False)
+        return (
+            pa.array(_ticks(values), mask=np.isnan(values))
+            .cast(pa.time64("us"))
+            .cast(kind, safe=False)
+        )
     if holds == "durations":
-        return pa.array(_ticks(values)).cast(pa.duration("us")).cast(kind, safe=False)
+        return (
+            pa.array(_ticks(values), mask=np.isnan(values))
+            .cast(pa.duration("us"))
+            .cast(kind, safe=False)
+        )
     if pa.types.is_dictionary(kind):
         codes = pa.array(values, kind.value_type).dictionary_encode()
         indices = codes.indices.cast(kind.index_type)

@@ -30,7 +30,8 @@ VECTORIZER = "skrub's TableVectorizer makes numbers of text; pd.to_datetime make
 class Variable:
     """A column of the user's table, and what it is as encoded.
 
-    - ``name``; ``kind``: "number", "date" (days, also of durations), "binary" or "category".
+    - ``name``; ``kind``: "number", "date" (days, also of durations), "binary" or "category"; or
+      "nothing", of a column that was never observed, which has no encoded columns.
     - ``columns``: the slice of the encoded columns that it has.
     - ``categories``: what each of a category's columns stands for, or the value that is 0 and the
       one that is 1; ``pooled``: rare values that share the last column, the most frequent first.
@@ -69,8 +70,15 @@ class Variable:
         return self.kind in ("number", "date")
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it was never observed."""
+        return self.kind == "nothing"
+
+    @property
     def names(self) -> list[str]:
         """Names of its encoded columns."""
+        if self.is_empty:
+            return []
         if self.kind == "category":
             values = [*self.categories[: -1 if self.pooled else None]]
             return [f"{self.name}_{v}" for v in values] + [f"{self.name}_infrequent"] * bool(
@@ -106,6 +114,8 @@ class Variable:
 
     def encode(self, cells: Cells, out: np.ndarray) -> None:
         """Write the encoded columns; NaN where nothing is known of a row."""
+        if self.is_empty:
+            return
         known = cells.observed
         if known.any():
             self._check(cells)
@@ -143,6 +153,9 @@ class Variable:
 
         With ``rounds``, numbers have the decimals of the training rows at most.
         """
+        if self.is_empty:
+            missing = np.full(len(values), self.center)
+            return [None] * len(values) if self.holds in ("texts", "categories") else missing
         if self.is_numeric:
             z = values[:, 0].astype(np.float64)
             if self.clips:
@@ -178,7 +191,6 @@ class Variable:
             "categories": texts,
             "dates": ("dates",),
             "durations": ("durations",),
-            "nothing": (cells.holds,),
         }[self.holds]
         if self.kind == "category" or self.holds in texts:
             # Numbers may be categories, too.
@@ -253,13 +265,12 @@ def number_variable(column, name, counted, clips, ranks=False):
     """The variable of a column of numbers, truth values, dates or durations."""
     kind = "date" if column.holds in ("dates", "durations") else "number"
     variable = Variable(name, kind, slice(0, 1), column.holds, column.dtype)
+    known = column.observed & counted
+    if not known.any():
+        return empty_variable(variable)
     if column.holds == "booleans":
         return replace(variable, kind="binary", categories=(0.0, 1.0))
-    known = column.observed
-    if not known.any():
-        return _unobserved(variable)
-    known &= counted
-    x = column.numbers[known] if known.any() else column.numbers[column.observed]
+    x = column.numbers[known]
     minimum, maximum, whole = x.min(), x.max(), bool((x == np.round(x)).all())
     if kind == "number" and whole and minimum < maximum and ((x == minimum) | (x == maximum)).all():
         return replace(variable, kind="binary", categories=(float(minimum), float(maximum)))
@@ -316,7 +327,7 @@ def category_variable(column, name, counted, parameters):
     order = sorted(kept, key=lambda c: _sortable(values[c]))
     categories = tuple(values[c] for c in order)
     if not present:
-        return _unobserved(variable), 0.0
+        return empty_variable(variable), 0.0
     pooled = tuple(values[c] for c in rare)
     share = count[rare].sum() / n_rows if rare else 0.0
     if rare:
@@ -326,9 +337,9 @@ def category_variable(column, name, counted, parameters):
     return replace(variable, categories=categories, pooled=pooled), share
 
 
-def _unobserved(variable):
-    """A variable that was never observed, and never is: NaN in its one column."""
-    return replace(variable, kind="number", holds="nothing", center=np.nan)
+def empty_variable(variable: Variable) -> Variable:
+    """The variable of a column that was never observed: whatever comes, it is missing."""
+    return replace(variable, kind="nothing", columns=slice(0, 0), center=np.nan)
 
 
 def _sortable(value):

@@ -16,9 +16,11 @@ from skae import (
     AutoEncoder,
     DenoisingAutoEncoder,
     ManifoldTangentClassifier,
+    OutlierDetector,
     StackedAutoEncoder,
     StackedClassifier,
     StackedRegressor,
+    TableFeatures,
 )
 
 QUICK = {"max_iter": 3, "random_state": 0}
@@ -110,25 +112,95 @@ def test_a_row_of_gaps_teaches_nothing(table):
     assert_allclose(model.weights_["weight_0"], other.weights_["weight_0"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("what", [np.asarray, sparse.csr_matrix])
-def test_a_column_of_gaps_is_refused(what, table):
+def a_frame(X):
+    return pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])])
+
+
+def a_list(X):
+    return X.tolist()
+
+
+@pytest.mark.parametrize("what", [np.asarray, sparse.csr_matrix, a_frame, a_list])
+def test_a_column_of_gaps_carries_nothing(what, table):
+    """It has no input and no loss: the model is that of the other columns."""
     X = table[0].copy()
     X[:, 2] = np.nan
-    match = "Column 2 of X has no observed value.*SimpleImputer"
-    with pytest.raises(ValueError, match=match):
-        AutoEncoder(4, **QUICK).fit(what(X))
-    with pytest.raises(ValueError, match=r"'c2'\) of X"):
-        AutoEncoder(4, **QUICK).fit(pd.DataFrame(X, columns=[f"c{i}" for i in range(8)]))
-    with pytest.raises(ValueError, match=r"Column 0 and 7 more of X"):
+    others = np.delete(np.arange(8), 2)
+    numbers = {"numbers": "clipped" if what is a_frame else "auto"}
+    other = AutoEncoder(4, **numbers, **QUICK).fit(what(np.ascontiguousarray(X[:, others])))
+    with pytest.warns(
+        UserWarning, match="Column '(x|c)2' of X has no observed value.*Drop it"
+    ) as w:
+        model = AutoEncoder(4, **numbers, **QUICK).fit(what(X))
+    assert [warning.filename for warning in w] == [__file__]
+    codes = other.transform(what(np.ascontiguousarray(X[:, others])))
+    assert_array_equal(model.transform(what(X)), codes)
+    assert_array_equal(
+        model.score_samples(what(X)), other.score_samples(what(np.ascontiguousarray(X[:, others])))
+    )
+    back, expected = np.asarray(model.inverse_transform(codes)), other.inverse_transform(codes)
+    assert np.isnan(back[:, 2]).all()
+    assert_array_equal(back[:, others], np.asarray(expected))
+    # Whatever comes later, too.
+    X[:, 2] = 1.0
+    assert_array_equal(model.transform(what(X)), codes)
+    drawn = np.asarray(model.sample(3, method="langevin", noise=0.1, random_state=0))
+    is_missing = np.isnan(drawn).all(axis=0)
+    assert_array_equal(is_missing, np.arange(8) == 2)
+    with pytest.raises(ValueError, match="no observed value"):
         AutoEncoder(4, **QUICK).fit(what(X * np.nan))
-    # Where rows of weight 0 alone have some, they have none.
+
+
+@pytest.mark.parametrize("what", [np.asarray, sparse.csr_matrix])
+def test_a_column_that_rows_without_weight_have(what, table):
+    X = table[0].copy()
+    X[1:, 2] = np.nan
     weight = np.r_[0, np.ones(len(X) - 1)]
-    X[0, 2] = 1.0
-    with pytest.raises(ValueError, match=match):
-        AutoEncoder(4, **QUICK).fit(what(X), sample_weight=weight)
-    # A fitted model has known the column.
+    with pytest.warns(UserWarning, match="Column 'x2' of X has no observed value"):
+        model = AutoEncoder(4, **QUICK).fit(what(X), sample_weight=weight)
+    assert np.isfinite(model.transform(what(X))).all()
+    assert np.isnan(model.reconstruct(what(X))[:, 2]).all()
+    # One that has been known once is a gap like others.
     model = AutoEncoder(4, **QUICK).fit(what(X))
     assert np.isfinite(model.transform(what(X[1:]))).all()
+    with pytest.raises(ValueError, match="infinity in row 7, column 3"):
+        model.transform(what(np.where(np.arange(8 * len(X)).reshape(-1, 8) == 59, np.inf, X)))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        StackedAutoEncoder((6, 4), fine_tuning=True, **QUICK),
+        StackedClassifier(output="kernel", random_state=0),
+        StackedClassifier((8,), output="linear", **QUICK),
+        ManifoldTangentClassifier((8,), max_iter=3, random_state=0),
+        OutlierDetector(n_members=2, random_state=0),
+        TableFeatures(max_iter=2, random_state=0),
+        RBM(4, max_iter=3, random_state=0),
+    ],
+    ids=repr,
+)
+def test_a_column_of_gaps_is_told_once(model, table):
+    X, y = table[0][:100].copy(), table[1][:100]
+    X[:, 2] = np.nan
+    for rows in (a_frame(X), X):
+        with pytest.warns(UserWarning, match="no observed value in fit") as w:
+            model.fit(rows, y)
+        assert len([one for one in w if "no observed value" in str(one.message)]) == 1
+        call = "transform" if hasattr(model, "transform") else "predict"
+        assert np.isfinite(getattr(model, call)(rows)).all()
+    if hasattr(model, "score_columns"):
+        terms = model.score_columns(X)
+        assert terms.shape == X.shape
+        assert not terms[:, 2].any()
+
+
+def test_a_first_part_of_a_stream_without_a_column(table):
+    X = table[0].copy()
+    X[:100, 2] = np.nan
+    with pytest.warns(UserWarning, match="Column 'x2'.*fit on rows that have some"):
+        model = AutoEncoder(4, random_state=0).partial_fit(X[:100])
+    assert np.isfinite(model.partial_fit(X[100:]).transform(X)).all()
 
 
 def test_infinity_among_gaps(table):

@@ -70,17 +70,13 @@ def test_modes_of_the_caller_do_not_reach_diagnostics(X):
             assert_array_equal(jacobian_norms(model, X), expected)
 
 
-def test_one_thread_in_a_forked_child(monkeypatch):
+def test_one_thread_in_a_forked_child(monkeypatch, set_threads):
     found = undisturbed(torch.get_num_threads)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert found() == 2
-        monkeypatch.setitem(devices._fork, "is_child", True)
-        # The pool's other thread would be waited for; outside, the user's number stays.
-        assert (found(), torch.get_num_threads()) == (1, 2)
-    finally:
-        torch.set_num_threads(before)
+    set_threads(2)
+    assert found() == 2
+    monkeypatch.setitem(devices._fork, "is_child", True)
+    # The pool's other thread would be waited for; outside, the user's number stays.
+    assert (found(), torch.get_num_threads()) == (1, 2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes do not fork")

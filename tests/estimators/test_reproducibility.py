@@ -28,14 +28,6 @@ NOISE = {
 }
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def noisy(case, **parameters):
     """A model with every source of randomness that it has."""
     noise = {name: value for name, value in NOISE.items() if case.takes(name)}
@@ -113,7 +105,6 @@ def test_no_seed_differs_from_fit_to_fit(case):
     assert differ(*models, case)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "backend",
     [
@@ -121,7 +112,8 @@ def test_no_seed_differs_from_fit_to_fit(case):
         "threading",
     ],
 )
-def test_same_bits_in_joblib_workers(backend):
+def test_same_bits_in_joblib_workers(backend, set_threads):
+    set_threads(1)
     cases = families(CASES)
     expected = list(map(reference, cases))
     models = zip(cases, map(clone, expected), strict=True)
@@ -160,35 +152,27 @@ def use_everything(case, **parameters):
 
 
 @pytest.mark.parametrize("case", families(CASES), ids=str)
-def test_global_states_are_left_alone(case):
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        before = global_state()
-        for parameters in ({}, {"random_state": None})[: 1 + case.takes("random_state")]:
-            use_everything(case, **parameters)
-        # A model is a guest in its user's process.
-        assert global_state() == before
-    finally:
-        torch.set_num_threads(threads_before)
+def test_global_states_are_left_alone(case, set_threads):
+    set_threads(2)
+    before = global_state()
+    for parameters in ({}, {"random_state": None})[: 1 + case.takes("random_state")]:
+        use_everything(case, **parameters)
+    # A model is a guest in its user's process.
+    assert global_state() == before
 
 
 @pytest.mark.parametrize("case", families(TRAINED), ids=str)
-def test_global_states_are_left_alone_on_errors(case, fail_in_training):
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        before = global_state()
-        model = case.make(verbose=True)
-        fail_in_training(RuntimeError("no more memory"))
-        # The limit of threads was set when the epoch ended: it must be given back.
-        with pytest.raises(RuntimeError, match="no more memory"):
-            model.fit(case.X, case.y)
-        with pytest.raises(ValueError, match="NaN"):
-            case.make().fit(case.X * np.nan, case.y)
-        assert global_state() == before
-    finally:
-        torch.set_num_threads(threads_before)
+def test_global_states_are_left_alone_on_errors(case, fail_in_training, set_threads):
+    set_threads(2)
+    before = global_state()
+    model = case.make(verbose=True)
+    fail_in_training(RuntimeError("no more memory"))
+    # The limit of threads was set when the epoch ended: it must be given back.
+    with pytest.raises(RuntimeError, match="no more memory"):
+        model.fit(case.X, case.y)
+    with pytest.raises(ValueError, match="NaN"):
+        case.make().fit(case.X * np.nan, case.y)
+    assert global_state() == before
 
 
 @pytest.mark.parametrize("case", families(CASES), ids=str)
@@ -204,13 +188,9 @@ def test_defaults_of_torch_do_not_matter(case):
     assert_same_bits(model, reference(case), case)
 
 
-def test_number_of_threads_changes_rounding_only(X):
-    threads_before = torch.get_num_threads()
+def test_number_of_threads_changes_rounding_only(X, set_threads):
     models = []
-    try:
-        for n_threads in (1, 2):
-            torch.set_num_threads(n_threads)
-            models.append(AutoEncoder(3, max_iter=5, random_state=0).fit(X))
-    finally:
-        torch.set_num_threads(threads_before)
+    for n_threads in (1, 2):
+        set_threads(n_threads)
+        models.append(AutoEncoder(3, max_iter=5, random_state=0).fit(X))
     np.testing.assert_allclose(models[0].transform(X), models[1].transform(X), rtol=1e-8)

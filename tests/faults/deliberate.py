@@ -626,7 +626,7 @@ FAULTS = [
     ),
     _frames(
         "rows of weight zero choose the categories",
-        "        counted = weight > 0\n",
+        "        return weight > 0\n",
         "        pass\n",
     ),
     _frames(
@@ -723,7 +723,7 @@ FAULTS = [
     ),
     _outputs(
         "tables of categories alone are taken for images",
-        "return model.encoding_ is not None or not columns.are_intensities",
+        "return is_table or not columns.are_intensities",
         "return not columns.are_intensities",
     ),
     _outputs(
@@ -792,8 +792,8 @@ FAULTS = [
     ),
     _machines(
         "a deep machine of copies serves all steps",
-        'machine if getattr(machine, "is_view", False) else self.machine(theta)',
-        "machine",
+        "return self._latest[1].renewed()",
+        "return self._latest[1]",
         f"{_ENGINE}/boltzmann/test_deep.py::test_every_step_is_at_the_parameters_of_the_time",
     ),
     _pseudo(

@@ -112,6 +112,7 @@ class _Run:
             _require_finite(_learned(model), "what was learned")
         else:
             limits = call.method in DENSITIES and self.is_extreme(call)
+            limits |= call.method == "score" and self.has_huge_targets
             if call.method != "score" or self.n_rows(call) > 1:  # one row has no R^2
                 _require_finite(result, "the result", infinity=limits)
         if call.interrupt:
@@ -133,6 +134,11 @@ class _Run:
         """Whether squares of the rows may be more than a number can be."""
         rows = ROWS[call.rows](self.attack.rows)
         return call.rows == "huge" or rows.exponent or rows.kind in EXTREME
+
+    @property
+    def has_huge_targets(self):
+        """Whether R^2 may be less than any number: a prediction of 1e200 of a target of 1."""
+        return any(call.target == "huge numbers" for call in self.attack.calls)
 
     def outcome(self, function, interrupt):
         """(result, None), or (None, error)."""

@@ -43,11 +43,9 @@ class DeepMachine(BipartiteMachine):
     Mean fields take ``n_sweeps`` sweeps at most, and no more of a row where no mean changes by
     ``tol``.
 
-    The weights of the bipartite machine are a copy: where the parameters change, a new machine is
-    to be made.
+    The weights of the bipartite machine are a copy: where the parameters change, it has to be
+    `renewed`.
     """
-
-    is_view = False
 
     def __init__(
         self,
@@ -214,6 +212,10 @@ class DeepMachine(BipartiteMachine):
         """The same kind of machine over other parameters."""
         n_layers = len(self.weights)
         return DeepMachine(theta, self.units, self.n_sweeps, self.tol, n_layers)
+
+    def renewed(self) -> "DeepMachine":
+        """The machine of its parameters as they are now."""
+        return self.over(self.theta)
 
     def start_(self, base_bias: torch.Tensor, generator: torch.Generator) -> None:
         """Set the parameters with which training begins.

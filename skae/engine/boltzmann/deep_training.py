@@ -131,6 +131,7 @@ def deep_boltzmann_machine(
         shift=shift,
         scale=scale,
         project=project,
+        inference="sweeps of the mean field",
         code_range=(0.0, 1.0),
         report=report,
         earlier=earlier,

@@ -7,11 +7,12 @@ and stacks of machines work with any object that answers the same questions. Wha
   out=None)``, the two halves of a block Gibbs step, and ``units.is_discrete``, whether visible
   units that did not move tell of a chain that did not;
 - tempering and annealing: ``tempered(base_bias)``, a path with the methods of `TemperedPath`;
-- learning: ``n_visible`` and ``n_hidden``; ``code(visible, out=None)``, means of the hidden units
-  given the visible ones, and ``draw_hidden(code, generator)``; ``free_energy(visible)``;
-  ``contrast_``, which writes a step; ``n_variables`` and ``conditional_log_likelihood`` for the
-  curve of the loss, ``laplace_log_likelihoods`` where that is to be estimated by few of its terms;
-  with penalties ``network`` and ``units``, which they read, and ``codes(visible, hidden)``;
+- learning: ``renewed()``, the machine of its parameters after a step; ``n_visible`` and
+  ``n_hidden``; ``code(visible, out=None)``, means of the hidden units given the visible ones, and
+  ``draw_hidden(code, generator)``; ``free_energy(visible)``; ``contrast_``, which writes a step;
+  ``n_variables`` and ``conditional_log_likelihood`` for the curve of the loss,
+  ``laplace_log_likelihoods`` where that is to be estimated by few of its terms; with penalties
+  ``network`` and ``units``, which they read, and ``codes(visible, hidden)``;
 - deep belief networks: both inputs, both free energies.
 
 A machine of several layers is a bipartite one between its even and its odd layers: a
@@ -58,9 +59,6 @@ class BipartiteMachine:
     to both. ``log_variance`` is among them where s is learned (the parametrisation of Cho, Ilin &
     Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
     """
-
-    # Whether it changes with its parameters: what a machine is made of may be copies of them.
-    is_view = True
 
     def __init__(self, theta, units):
         self.theta, self.units = theta, units
@@ -135,6 +133,10 @@ class BipartiteMachine:
     def over(self, theta) -> "BipartiteMachine":
         """The same kind of machine over other parameters, or over a gradient."""
         return BipartiteMachine(theta, self.units)
+
+    def renewed(self) -> "BipartiteMachine":
+        """The machine of its parameters as they are now: a view is always that."""
+        return self
 
     # Conditionals
 

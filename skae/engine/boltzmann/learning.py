@@ -166,11 +166,10 @@ class ContrastiveDivergence(Objective):
         return losses.mean() if row_weight is None else (losses * row_weight).mean()
 
     def _machine_of(self, theta):
-        """The machine of parameters in training, made once if it has no copies of them."""
+        """The machine of parameters in training, as they are now."""
         if self._latest is None or self._latest[0] is not theta:
             self._latest = theta, self.machine(theta)
-        _, machine = self._latest
-        return machine if getattr(machine, "is_view", False) else self.machine(theta)
+        return self._latest[1].renewed()
 
     def _run_chains(self, machine, x, generator, keep=False):
         """The rows of x and below them the particles, and P(h = 1 | v) of both."""
@@ -351,6 +350,7 @@ def boltzmann_machine(
         project=project,
         # Learned variances scale the data within the encoder.
         encoder=None if learns_variance else encoder,
+        encoder_at=_divided(encoder) if learns_variance else None,
         decoder=decoder,
         untied=BipartiteMachine.untied,
         code_range=(0.0, 1.0),
@@ -358,6 +358,16 @@ def boltzmann_machine(
         remember=trajectory_of,
         keeps_state=learning.get("n_checkpoints", 0) > 0,
     )
+
+
+def _divided(encoder) -> Callable:
+    """The encoder of given parameters, which sees columns over their learned variances."""
+
+    def at(theta):
+        precision = torch.exp(-theta["log_variance"])
+        return (encoder[0]._replace(gain=precision, shift=torch.zeros_like(precision)),)
+
+    return at
 
 
 def variance_bounds(

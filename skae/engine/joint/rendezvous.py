@@ -26,6 +26,7 @@ from skae.engine.optimisation.devices import one_thread
 from skae.engine.optimisation.models import NO_EXTRAS, Fitted, Task, fit_alone, trainer
 from skae.engine.optimisation.rows import digest
 from skae.engine.optimisation.runs import Run
+from skae.engine.optimisation.sharing import shared
 
 # How trainings end that `Rendezvous.end` ends.
 _CUT_SHORT = ("interrupted", "stopped")
@@ -55,6 +56,8 @@ class Rendezvous:
         self._members: set[int] = set()
         self._waiting: dict[int, Task] = {}
         self._results: dict[int, Fitted | Exception] = {}
+        # What the fits of a round have in common.
+        self._found: dict[Hashable, Any] = {}
         self._trains, self._knows_all = False, False
 
     def announce(self) -> None:
@@ -84,12 +87,15 @@ class Rendezvous:
         self._turns.acquire()
         token = trainer.set(lambda task: self.train(number, task))
         try:
-            yield
+            with shared(self._found):
+                yield
         finally:
             trainer.reset(token)
             self._turns.release()
             with self._changed:
                 self._members.discard(number)
+                if not self._members:
+                    self._found.clear()
                 self._is_open = self._is_open or not self._members
                 self._wake_if_all_wait()
                 if self._is_open:

@@ -280,6 +280,10 @@ def _spread(inputs, stream_of, buffers=None):
     """What each member sees, of what each stream has; in buffers, which are made where missing."""
     if stream_of is None:
         return inputs
+    if len(inputs[0]) == 1:  # all see the same
+        m = len(stream_of)
+        seen = (None if part is None else part.expand(m, *part.shape[1:]) for part in inputs)
+        return type(inputs)(*seen)
     copies: dict[int, torch.Tensor] = {}
     for name, tensor in zip(inputs._fields, inputs, strict=True):
         if tensor is not None and id(tensor) not in copies:

@@ -6,7 +6,7 @@ that is chosen by a name is registered here with `corruption`, and has
 
 - ``name`` and ``summary``, for users;
 - ``has_mask``, whether it tells which components it touched;
-- ``is_replayable``, where it is, as an `Objective` is;
+- ``is_pure``, where it is: see `skae.engine.optimisation.replay`;
 - a constructor that takes its level, and raises a ValueError if that is out of its range;
 - ``for_columns(minimum, maximum, variables, fill)``, which returns it with what it needs to know of
   the columns.
@@ -134,7 +134,7 @@ class Masking(_OfComponents):
     "absent" for binary and one-hot ones.
     """
 
-    is_replayable = True
+    is_pure = True
     name = "masking"
     summary = "components set to 0 (the mean, where columns are standardised)"
 
@@ -153,7 +153,7 @@ class Hiding(_OfComponents):
     that is 1 hides the variable, and the others are 0 already.
     """
 
-    is_replayable = True
+    is_pure = True
     name = "hiding"
     summary = "components hidden, as gaps are: the column's mean, and zeros of one-hot variables"
     fill: torch.Tensor | float = 0.0
@@ -177,7 +177,7 @@ class SaltAndPepper(_OfComponents):
     A fair coin chooses. Both are tensors of shape (n_features,).
     """
 
-    is_replayable = True
+    is_pure = True
     name = "salt_and_pepper"
     summary = "components set to their column's minimum or maximum"
 
@@ -202,7 +202,7 @@ class SaltAndPepper(_OfComponents):
 class GaussianNoise(_WithLevel):
     """Independent noise, x + level * N(0, I), in the coordinates of the network."""
 
-    is_replayable = True
+    is_pure = True
     name = "gaussian"
     summary = (
         "Gaussian noise of standard deviation ``corruption_level`` added, in units of the columns "
@@ -243,7 +243,7 @@ class Swap(_OfComponents):
     variable go together. What a column is like does not change by it, only what goes with what.
     """
 
-    is_replayable = True
+    is_pure = True
     name = "swap"
     summary = (
         "each variable, of one column or one-hot, replaced by that of another row of the batch, "

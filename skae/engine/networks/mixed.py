@@ -2,7 +2,7 @@
 
 import torch
 
-from skae.engine.networks.units import Units
+from skae.engine.networks.units import Pieces, Units
 
 
 class Mixed(Units):
@@ -34,6 +34,17 @@ class Mixed(Units):
     def likeness(self):
         """What units of the same columns share, but for the constant: a hashable value."""
         return tuple((units.likeness, _key(columns)) for units, columns in self.parts)
+
+    def pieces(self, n_columns: int) -> Pieces | None:
+        """Those of the parts."""
+        every, found = torch.arange(n_columns), []
+        for units, columns in self.parts:
+            own = every[columns if isinstance(columns, slice) else columns.cpu()]
+            pieces = units.pieces(len(own))
+            if pieces is None:
+                return None
+            found += [(name, own[part]) for name, part in pieces]
+        return found
 
     def mean(self, a):
         """Mean of each column given the pre-activation, shape of ``a``."""

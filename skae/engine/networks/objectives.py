@@ -22,7 +22,7 @@ from skae.engine.networks.layers import (
 from skae.engine.networks.levels import OwnColumn, told_of
 from skae.engine.networks.penalties import checked_value
 from skae.engine.optimisation.models import Model
-from skae.engine.optimisation.replay import says_replayable
+from skae.engine.optimisation.replay import is_pure
 from skae.engine.optimisation.runs import Joint, Objective, gradient_by_autograd
 
 
@@ -79,8 +79,8 @@ class Reconstruction(Objective):
 
     @property
     def is_repeatable(self):
-        """Whether a step leaves no other trace: a user's own parts may remember something."""
-        return all(map(says_replayable, (self.corruption, *self.penalties)))
+        """Whether all parts say so: a user's own may remember something."""
+        return all(map(is_pure, (self.corruption, *self.penalties)))
 
     @property
     def is_replayable(self):
@@ -345,6 +345,7 @@ def auto_encoder(
         measure=measure,
         at_level=at_level if network.told else None,
         encoder=None if network.told else encoder,
+        inference="a network that is told the noise" if network.told else None,
         decoder=decoder,
         untied=network.untied_weights if network.tied else None,
         code_range=network.nonlinearity.range,

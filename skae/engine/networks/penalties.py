@@ -73,7 +73,7 @@ def squared_norm(matrix: torch.Tensor) -> torch.Tensor:
 class WeightDecay:
     """weight / 2 * sum of squared weights (biases are free)."""
 
-    is_replayable = True
+    is_pure = True
     numbers = ("weight",)
     any_depth = True
 
@@ -104,7 +104,7 @@ class CodeL1:
 
     name = "l1"
     summary = "the sum of absolute values of the code"
-    is_replayable = True
+    is_pure = True
     numbers = ("weight",)
     any_depth = True
 
@@ -133,7 +133,7 @@ class CodeKL:
     name = "kl"
     summary = "drives each unit's mean activity to ``sparsity_target``; for codes in (0, 1)"
     code_range = (0.0, 1.0)
-    is_replayable = True
+    is_pure = True
     numbers = ("weight", "target")
     any_depth = True
 
@@ -182,7 +182,7 @@ class Contraction:
 
     name = "encoder"
     summary = "dh/dx, the code's"
-    is_replayable = True
+    is_pure = True
     numbers = ("weight",)
     any_depth = True
 

@@ -165,5 +165,6 @@ def recurrent_auto_encoder(
         scale=scale,
         fill=fill,
         earlier=earlier,
+        inference="steps of a recurrence",
         code_range=network.nonlinearity.range,
     )

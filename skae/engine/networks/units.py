@@ -36,7 +36,7 @@ number for each column, is 1 where a column is discrete.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.functional import log_softmax
@@ -45,6 +45,8 @@ from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
 from skae.engine.optimisation.devices import bernoulli
 from skae.engine.optimisation.parameters import Registry
 
+# The name of an activation, or "softmax", and the columns that it is of.
+Pieces: TypeAlias = list[tuple[str, torch.Tensor]]
 UNITS = Registry()
 unit = UNITS.register
 
@@ -74,6 +76,12 @@ class Units:
     def likeness(self):
         """What units of the same columns share, but for the constant: a hashable value."""
         return type(self)
+
+    def pieces(self, n_columns: int) -> Pieces | None:
+        """What the mean is, for other libraries. None: nothing that they know by a name."""
+        if self.activation is None:
+            return None
+        return [(self.activation.name, torch.arange(n_columns))]
 
 
 @unit
@@ -109,7 +117,10 @@ class Bernoulli(Units):
         if weight is None:
             # One tensor is all the memory that is needed: large ones cost as much as a pass.
             spare = a.clamp(min=0)
-            value = _total(spare) - _inner(a, x)
+            if a.dim() < 3:
+                value = _total(spare) - _inner(a, x)
+            else:
+                value = _total(spare.addcmul_(a, x, value=-1))
             torch.sub(a.new_ones(()), a.sigmoid_(), out=spare)
             value -= _total(_log_products(torch.maximum(spare, a, out=spare)))
         else:
@@ -246,6 +257,10 @@ class Multinomial(Units):
         """Units of several one-hot variables of so many columns, one after the other."""
         return OneHotGroups(sizes, device)
 
+    def pieces(self, n_columns: int) -> Pieces:
+        """One softmax of all columns."""
+        return [("softmax", torch.arange(n_columns))]
+
     def mean(self, a):
         """Probability of each category, shape of ``a``."""
         return torch.softmax(a, dim=-1)
@@ -322,6 +337,12 @@ class OneHotGroups(Units):
     def likeness(self):
         """What units of the same columns share, but for the constant: a hashable value."""
         return type(self), tuple(self.group.tolist())
+
+    def pieces(self, n_columns: int) -> Pieces:
+        """A softmax of each group."""
+        group = self.group.cpu()
+        n_groups = int(group[-1]) + 1
+        return [("softmax", torch.nonzero(group == g).squeeze(1)) for g in range(n_groups)]
 
     def _padded(self, a):
         """Pre-activations by group, minus infinity where there is no column."""
@@ -426,7 +447,8 @@ def _inner(a, b):
         if a.numel() <= _SUMMED_AT_ONCE:
             return torch.dot(a.reshape(-1), b.reshape(-1))
         return torch.linalg.vecdot(a, b).sum()
-    return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1)).view(-1)
+    # As products of a row and a column, which is what torch makes of it, they take thrice as long.
+    return _total(a * b)
 
 
 def _drawn(probability, generator, dim):

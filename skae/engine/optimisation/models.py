@@ -51,6 +51,9 @@ class Model:
     - ``project(theta)``: a constraint that holds after every step.
     - ``encoder``, ``decoder``: both as chains of `skae.engine.networks.layers.AffineMap`, where
       that is what they are: gradients and Jacobians are closed forms then.
+    - ``encoder_at(theta)``: the encoder as such a chain, whose constants are of the parameters.
+      None: it is ``encoder``, or no chain.
+    - ``inference``: how codes are found, where the encoder is no such chain.
     - ``code_range``: between what a code lies, whatever the data.
     - ``no_gradient``: why no gradient can go through the encoder. None: one can.
     - ``optimizer(objective)``: a rule of the steps of its own, in the place of the user's choice.
@@ -86,6 +89,8 @@ class Model:
     project: Callable[[Parameters], None] | None = None
     encoder: tuple[Any, ...] | None = None
     decoder: tuple[Any, ...] | None = None
+    encoder_at: Callable[[Parameters], tuple[Any, ...]] | None = None
+    inference: str | None = None
     code_range: tuple[float, float] = (-math.inf, math.inf)
     no_gradient: str | None = None
     optimizer: Callable[[Any], Any] | None = None

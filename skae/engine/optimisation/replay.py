@@ -74,6 +74,10 @@ def is_worth_recording(place: torch.device, n_steps: int) -> bool:
     return place.type in RECORDERS and n_steps >= _FEWEST_STEPS
 
 
-def says_replayable(part: Any) -> bool:
-    """Whether a part of an objective can be recorded: its own class says so, not one above it."""
-    return part is None or vars(type(part)).get("is_replayable", False)
+def is_pure(part: Any) -> bool:
+    """Whether a part of an objective says ``is_pure``: its own class, not one above it.
+
+    Such a part remembers nothing from one batch to the next, and does the same operations on
+    tensors for all batches of one length. So a step may be made twice, and be recorded.
+    """
+    return part is None or vars(type(part)).get("is_pure", False)

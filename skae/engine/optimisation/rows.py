@@ -165,12 +165,13 @@ class LabelledRows:
         return self.directions.take(index).view(shape), position
 
 
-def digest(tensor: torch.Tensor | None) -> bytes | None:
-    """A fingerprint of a tensor's bytes; None of None."""
-    if tensor is None:
+def digest(values: torch.Tensor | np.ndarray | None) -> bytes | None:
+    """A fingerprint of the bytes of a tensor or of a contiguous array; None of None."""
+    if values is None:
         return None
-    array = tensor.detach().cpu().contiguous().numpy()
-    return hashlib.blake2b(memoryview(array).cast("B"), digest_size=16).digest()
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().contiguous().numpy()
+    return hashlib.blake2b(values.data.cast("B"), digest_size=16).digest()
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):

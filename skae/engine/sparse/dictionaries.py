@@ -324,6 +324,7 @@ def sparse_coding(
         decode=decode,
         n_features=n_features,
         n_codes=n_components * (2 if split_sign else 1),
+        inference="a problem that is solved for each row",
         project=lambda theta: normalize_atoms_(theta["dictionary"]),
         largest_alpha=lambda theta, x: largest_useful_alpha(penalty, x @ theta["dictionary"].t()),
         **fields,

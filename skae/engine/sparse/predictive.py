@@ -370,6 +370,7 @@ def predictive_model(
         objective=objective,
         differentiable=lambda theta, x: predict(theta, x, linear_map, activation),
         project=project_,
+        inference="predictions that have gains or thresholds of their own",
         no_gradient=None
         if solve is None
         else "inference='optimal' solves for its codes: use inference='encoder'",

@@ -29,7 +29,8 @@ _FLOOR = 0.04
 # What the logarithm of the slope is expected to be: ridge regression draws outputs together. And
 # the variances of it and of the log-odds that are added.
 _SLOPE, _SLOPE_VARIANCE, _SHIFT_VARIANCE = 0.2, 0.25, 0.25
-_LEAST = 1e-8
+# The least penalty, and the least part of a row's kernel with itself that is added to it.
+_LEAST, _LEAST_RIDGE = 1e-8, 1e-12
 # Distances below so many units of rounding of what is compared are none.
 _ROUNDING = 16
 
@@ -116,6 +117,9 @@ def kernel_ridge(
         y_i - (G (y - p_i))_i / ((w_i - u_i) / rho + G_ii u_i / w_i)
     """
     penalty = max(penalty, _LEAST)
+    # Rows that count for more than this are met exactly, but for rounding: more would leave
+    # nothing that keeps rows apart that are alike.
+    weight = torch.minimum(weight, penalty / (_LEAST_RIDGE * kernel.diagonal().max()))
     inverse = torch.linalg.inv(kernel + torch.diag(penalty / weight))
     total = weight @ targets
     offset = total / weight.sum()

@@ -63,6 +63,10 @@ def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None
     def objective():
         return UnrolledReconstruction(whole if n_coding is None else stacked(models, first))
 
+    def encoder_at(theta):
+        lowest = replace(bottom, encoder=bottom.encoder_at(theta.part(coding[0][0])))
+        return encoder_maps([lowest, *used[1:]], first)
+
     up, down = encoder_maps(used, first), decoder_maps(used, first)
     whole = Model(
         shapes={
@@ -83,6 +87,8 @@ def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None
         encoder=None if up is None else tuple(up),
         decoder=None if down is None else tuple(down),
         code_range=top.code_range,
+        encoder_at=None if bottom.encoder_at is None else encoder_at,
+        inference=next((model.inference for model in used if model.inference), None),
         no_gradient=next((model.no_gradient for model in used if model.no_gradient), None),
         numbers_per_row=sum(model.numbers_per_row for model in models),
     )
@@ -145,6 +151,11 @@ class Layerwise(Objective):
     @has_gaps.setter
     def has_gaps(self, has_gaps):
         self.objectives[0].has_gaps = has_gaps
+
+    @property
+    def is_repeatable(self):
+        """Whether those of all layers are."""
+        return all(objective.is_repeatable for objective in self.objectives)
 
     @property
     def is_replayable(self):

@@ -113,7 +113,6 @@ class Supervised(Objective):
         self._chain = None if maps is None else AffineChain([*maps, output])
         self._scratch, self.has_closed_form, self._has_gaps = None, maps is not None, False
         self.floor = weight * units.constant if validation_loss is None else 0.0
-        self.is_repeatable = unsupervised is None
         self.is_noisy = max(dropout) > 0 or (unsupervised is not None and unsupervised.is_noisy)
 
     @property
@@ -146,6 +145,11 @@ class Supervised(Objective):
         self._has_gaps = has_gaps
         if self.unsupervised is not None:
             self.unsupervised.has_gaps = has_gaps
+
+    @property
+    def is_repeatable(self):
+        """Whether the layers' own criteria are."""
+        return self.unsupervised is None or self.unsupervised.is_repeatable
 
     @property
     def is_replayable(self):

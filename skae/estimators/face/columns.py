@@ -10,7 +10,8 @@ from scipy import sparse
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.units import UNITS
-from skae.engine.optimisation.rows import summarize_columns
+from skae.engine.optimisation.rows import digest, summarize_columns
+from skae.engine.optimisation.sharing import content, once
 from skae.estimators.face.grids import grid_of
 from skae.estimators.face.kinds import kinds_of
 from skae.frames.encoding import parts_of
@@ -199,6 +200,20 @@ def describe_columns(
     Raises a ValueError for infinity, for NaN that may not be or is all that a column has, and for
     columns outside their loss's domain, chosen twice or not at all.
     """
+
+    def key():
+        """What decides the result, where X and the name of a loss are all of it."""
+        rows = content(X) if isinstance(loss, str) and encoding is None else None
+        if rows is None:
+            return None
+        names = None if feature_names is None else tuple(feature_names)
+        return "columns", rows, digest(row_weight), loss, names, parameter, gaps
+
+    chosen = loss, row_weight, original, feature_names, parameter
+    return once(key, lambda: _described(X, *chosen, gaps, encoding))
+
+
+def _described(X, loss, row_weight, original, feature_names, parameter, gaps, encoding):
     summary = summarize_columns(X, row_weight)
     has_gaps = bool(summary.n_missing.any())
     if has_gaps and not gaps:
@@ -214,7 +229,7 @@ def describe_columns(
         )
     parts = None
     if isinstance(loss, str) and loss == "auto":
-        if encoding is not None:
+        if encoding is not None and not encoding.is_array:
             parts = parts_of(encoding)
         else:
             parts = kinds_of(X, summary, row_weight, feature_names)

@@ -39,9 +39,11 @@ from skae.estimators.face.parameters import (
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
 from skae.estimators.face.sessions import About, trained
-from skae.frames.encoding import Encoding, encode_rows
+from skae.frames.encoding import Encoding, encode_rows, report_empty
 
 _CPU = torch.device("cpu")
+# Types whose values print as what they are.
+_PLAIN = (bool, float, int, str, type(None))
 # Settings of training that are parameters as they are.
 _SAME = ("learning_rate", "batch_size", "max_iter", "tol", "n_iter_no_change")
 
@@ -155,7 +157,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     encoding_: Encoding | None = attribute(
         "Encoding or None",
         """What the columns of a data frame have become: ``encoding_.names`` are those that the
-        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only.""",
+        network sees, ``encoding_.encode(X)`` is X as it sees it. None where X has numbers only,
+        some in every column.""",
     )
     n_iter_: int = attribute("int", "Epochs run.")
     loss_curve_: list[float] = attribute(
@@ -208,7 +211,10 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
         parameters = self if lowest is None else lowest
-        return encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
+        rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
+        if reset:
+            report_empty(self.encoding_)
+        return rows
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that are impossible, alone or together."""
@@ -397,9 +403,17 @@ def run_training(
     return fitted
 
 
+def _is_plain(value):
+    """Whether a value is told from others by its type and what it prints as."""
+    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
+
+
 def _identity(estimator, *others):
     """What tells an estimator's model from others; None where its parameters cannot be compared."""
+    parameters = sorted(estimator.get_params().items())
+    if all(_is_plain(value) for _, value in parameters):
+        return type(estimator), *((name, repr(value)) for name, value in parameters), *others
     try:
-        return joblib.hash((type(estimator), estimator.get_params(), *others))
+        return joblib.hash((type(estimator), parameters, *others))
     except (pickle.PicklingError, AttributeError, TypeError):
         return None

@@ -2,8 +2,8 @@
 
 import itertools
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing.pool import ThreadPool
 
 import joblib
 from joblib.parallel import ThreadingBackend
@@ -66,22 +66,39 @@ class TogetherBackend(ThreadingBackend):
         return self._pool
 
 
-class _Pool(ThreadPool):
-    """Threads whose tasks are members of a rendezvous."""
+class _Pool:
+    """Threads whose tasks are members of a rendezvous; no more are started than there are tasks.
+
+    joblib knows it as a pool of the standard library's multiprocessing.
+    """
 
     def __init__(self, size, rendezvous, line):
         self._rendezvous, self._line, self._numbers = rendezvous, line, itertools.count()
-        super().__init__(size)
+        self._executor = ThreadPoolExecutor(size)
 
-    def apply_async(self, func, args=(), kwds=None, callback=None, error_callback=None):
+    def apply_async(self, func, args, callback, error_callback):
+        """Begin ``func(*args)``; a callback is told of what it returns or raises."""
         number, rendezvous = next(self._numbers), self._rendezvous
         rendezvous.announce()
 
-        def in_company(*args):
-            with rendezvous.membership(number), as_seen_from(self._line):
-                return func(*args)
+        def in_company():
+            try:
+                with rendezvous.membership(number), as_seen_from(self._line):
+                    result = func(*args)
+            except BaseException as error:
+                error_callback(error)
+            else:
+                callback(result)
 
-        return super().apply_async(in_company, args, kwds or {}, callback, error_callback)
+        return self._executor.submit(in_company)
+
+    def close(self):
+        """No more is begun."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def terminate(self):
+        """Wait for what was begun."""
+        self._executor.shutdown()
 
 
 def train_together(n_jobs: int | None = None):

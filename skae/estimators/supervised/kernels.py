@@ -100,7 +100,9 @@ def suits(model, columns: Columns, n_rows: int, n_labelled: int) -> bool:
     fits = min(n_rows, _ROWS_OF_DISTANCES) * len(columns.mean) <= _MOST_NUMBERS
     if asks_for_tuning or n_labelled > MOST_ROWS or not fits:
         return False
-    return model.encoding_ is not None or not columns.are_intensities
+    encoding = model.encoding_
+    is_table = encoding is not None and not encoding.is_array
+    return is_table or not columns.are_intensities
 
 
 @dataclass(frozen=True)

@@ -292,9 +292,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _check_empty(self, X):
         """Refuse or report columns that were never observed."""
-        empty = [v.name for v in self.encoding_.variables if _is_empty(v)]
-        if len(empty) == len(self.encoding_.variables):
-            raise ValueError("X has no observed value in any of its columns.")
+        empty = self.encoding_.empty
         if empty and not self.keep_empty_features:
             warn(
                 f"Columns without any observed value are dropped: {', '.join(map(repr, empty))}. "
@@ -303,7 +301,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             )
         texts = [c.codes is not None for c in read_columns(X)] if self.keep_empty_features else []
         for variable, is_text in zip(self.encoding_.variables, texts, strict=False):
-            if is_text and _is_empty(variable):
+            if is_text and variable.is_empty:
                 raise ValueError(
                     f"Column {variable.name!r} is text that was never observed, which 0 cannot "
                     "fill. Drop it, or set keep_empty_features=False."
@@ -315,10 +313,10 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             [
                 number
                 for number, variable in enumerate(self.encoding_.variables)
-                if self.keep_empty_features or not _is_empty(variable)
+                if self.keep_empty_features or not variable.is_empty
             ]
         )
-        observed = [v for v in self.encoding_.variables if not _is_empty(v)]
+        observed = [v for v in self.encoding_.variables if not v.is_empty]
         self._columns = np.concatenate([np.r_[v.columns] for v in observed])
         is_number = np.concatenate([np.full(len(np.r_[v.columns]), v.is_numeric) for v in observed])
         mean = np.nanmean(rows[:, self._columns], axis=0)
@@ -334,10 +332,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _decoded(self, rows):
         """A table of encoded rows; 0 in columns that were never observed."""
-        known = (
-            replace(v, center=0.0, minimum=0.0, maximum=0.0) if _is_empty(v) else v
-            for v in self.encoding_.variables
-        )
+        known = (replace(v, center=0.0) if v.is_empty else v for v in self.encoding_.variables)
         return replace(self.encoding_, variables=tuple(known)).decode(rows)
 
     def _standardized(self, rows):
@@ -421,11 +416,6 @@ def _default():
         learning_rate_schedule="warmup_cosine",
         max_iter="auto",
     )
-
-
-def _is_empty(variable):
-    """Whether a variable was never observed."""
-    return variable.is_numeric and np.isnan(variable.center)
 
 
 def _gaps_of(X):

@@ -30,7 +30,7 @@ from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.tables.scores import Surprise, score_of
-from skae.frames.encoding import Encoding, encode_rows
+from skae.frames.encoding import Encoding, encode_rows, report_empty
 
 # The kinds of members of the default ensemble, which take turns: their errors differ.
 _KINDS: tuple[dict[str, Any], ...] = (
@@ -243,8 +243,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         terms = np.mean([score.columns(rows) for score in self._scores], axis=0)
         if self.encoding_ is None:
             return terms
-        first = [variable.columns.start for variable in self.encoding_.variables]
-        return np.add.reduceat(terms, first, axis=1)
+        of_columns = np.zeros((len(terms), len(self.encoding_.variables)))
+        np.add.at(of_columns.T, self.encoding_.raw_columns, terms.T)
+        return of_columns
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -264,7 +265,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
             self.encoding_ = None
             return X
         lowest = lowest_layer(member) if hasattr(member, "layers") else member
-        return encode_rows(self, lowest, X, reset=reset, weight=sample_weight)
+        rows = encode_rows(self, lowest, X, reset=reset, weight=sample_weight)
+        if reset:
+            report_empty(self.encoding_)
+        return rows
 
     def _checked(self, X):
         check_is_fitted(self)
@@ -295,13 +299,16 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         return seeded if names else seeded[:1]
 
     def _fitted(self, model, X, weights, n_rows):
-        if self.estimator is not None:
-            return model.fit(X, None, **weights)
-        n_batches = ceil(n_rows / model.batch_size)
-        model.set_params(max_iter=ceil(_STEPS / n_batches))
         with warnings.catch_warnings():
+            # This is told already, once.
+            warnings.filterwarnings("ignore", ".* no observed value in fit", UserWarning)
+            if self.estimator is not None:
+                return model.fit(X, None, **weights)
+            n_batches = ceil(n_rows / model.batch_size)
+            model.set_params(max_iter=ceil(_STEPS / n_batches))
             # Columns that do not depend on each other have nothing to be learned; scores do well.
-            warnings.simplefilter("ignore", (CollapsedCodeWarning, ConvergenceWarning))
+            for category in (CollapsedCodeWarning, ConvergenceWarning):
+                warnings.simplefilter("ignore", category)
             return model.fit(X, **weights)
 
 

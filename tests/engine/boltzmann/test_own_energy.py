@@ -52,6 +52,9 @@ class Choice:
         self.theta, self.table, self.on, self.base = theta, theta["u"], theta["b"], theta["c"]
         self.n_hidden, self.n_visible = self.table.shape
 
+    def renewed(self):
+        return self
+
     def hidden_input(self, visible, out=None):
         return torch.addmm(self.on, visible, self.table.t(), out=out)
 

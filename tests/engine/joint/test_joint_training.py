@@ -210,6 +210,20 @@ def test_held_out_rows():
     assert_alike(makers)
 
 
+@pytest.mark.parametrize("units", [Bernoulli(), Gaussian(), MIXED])
+def test_all_see_the_same_batches(units):
+    """Rows, noise and their weights are there once for all."""
+    emphasis = Emphasis(1.0, 0.3)
+    makers = [
+        lambda k=k: make_run(
+            0, units=units, weighted=True, hold_out=True, corruption=Masking(0.2),
+            emphasis=emphasis, penalties=PENALTIES["all"](k + 1),
+        )
+        for k in range(3)
+    ]  # fmt: skip
+    assert_alike(makers)
+
+
 def test_a_noisy_criterion_is_watched_on_a_probe():
     makers = [
         lambda k=k: make_run(k, corruption=Masking(0.3), n_iter_no_change=2, tol=0.3, max_iter=9)

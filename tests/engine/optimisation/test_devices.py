@@ -85,25 +85,25 @@ def test_unknown_memory_forbids_nothing(monkeypatch):
     require_memory(2**60, CPU, "Training Model")
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_tiny_products_run_on_one_thread():
+def test_tiny_products_run_on_one_thread(set_threads):
+    set_threads(2)
     with suitable_threads(CPU, 1000):
         assert torch.get_num_threads() == 1
     # The user's setting is back afterwards.
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_large_products_keep_all_threads():
+def test_large_products_keep_all_threads(set_threads):
+    set_threads(2)
     with suitable_threads(CPU, 10**9):
         # Threads pay here, and the user set them.
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_threads_are_restored_after_an_error(error):
+def test_threads_are_restored_after_an_error(error, set_threads):
+    set_threads(2)
     with pytest.raises(error), suitable_threads(CPU, 1000):
         raise error
     # However a training ends, the rest of the user's program keeps its threads.

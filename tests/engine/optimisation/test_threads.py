@@ -6,7 +6,10 @@ import torch
 from skae.engine.optimisation import threads
 from skae.engine.optimisation.threads import StepThreads
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+
+@pytest.fixture(autouse=True)
+def two_threads(set_threads):
+    set_threads(2)
 
 
 class Clock:
@@ -82,12 +85,12 @@ def test_a_batch_of_another_size_is_compared_first(monkeypatch):
     assert paced.chosen == 2
 
 
-def test_nothing_is_made_twice_where_it_is_not_worth_it():
+def test_nothing_is_made_twice_where_it_is_not_worth_it(set_threads):
     for options in ({"n_steps": 20}, {"n_steps": 0}):
         steps = Steps()
         assert steps.run([10] * 3, **options)[0].chosen == 2
         assert steps.n_threads == [2, 2, 2]
-    torch.set_num_threads(1)
+    set_threads(1)
     steps = Steps()
     steps.run([10] * 3)
     # There is nothing to choose.

@@ -527,17 +527,13 @@ def test_interruption_by_the_listener_counts(theta, rows):
     assert (training.outcome, len(training.loss_curve)) == ("interrupted", 2)
 
 
-def test_other_errors_pass_and_restore_the_threads(theta, rows):
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        # An error of the objective is the caller's to see, not to be taken for an interruption.
-        with pytest.raises(ZeroDivisionError):
-            run(theta, Script([5.0, ZeroDivisionError]), rows)
-        # The loop's limit of threads ends with it.
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(n_threads)
+def test_other_errors_pass_and_restore_the_threads(theta, rows, set_threads):
+    set_threads(2)
+    # An error of the objective is the caller's to see, not to be taken for an interruption.
+    with pytest.raises(ZeroDivisionError):
+        run(theta, Script([5.0, ZeroDivisionError]), rows)
+    # The loop's limit of threads ends with it.
+    assert torch.get_num_threads() == 2
 
 
 # Objectives whose gradient says nothing about progress

@@ -107,6 +107,17 @@ def test_weights_are_repetitions(rows, weight):
     assert_allclose(repeated.left_out, ridge.left_out[again], rtol=1e-7, atol=1e-9)
 
 
+def test_rows_that_are_alike_and_count_without_limit_have_the_mean_of_their_targets(rows):
+    x = torch.tensor(rows)
+    x[1], y = x[0], torch.tensor(targets())
+    kernel, weight = laplacian(x, x, mean_distances(x)), torch.ones(30, dtype=x.dtype)
+    weight[:2] = 1e300
+    ridge = kernel_ridge(kernel, y, weight, 1.0)
+    outputs = kernel @ ridge.coefficients + ridge.offset
+    assert_allclose(outputs[:2], y[:2].mean(0).expand(2, -1), atol=1e-3)
+    assert torch.isfinite(ridge.left_out).all()
+
+
 def test_outputs_of_classes_sum_to_one(rows, weight):
     x = torch.tensor(rows)
     kernel = laplacian(x, x, Distances(3.0, 2.0))

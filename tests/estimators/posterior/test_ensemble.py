@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy import special
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import ConvergenceWarning
@@ -94,20 +93,16 @@ def test_probabilities_are_averages_and_decisions_the_cheapest(fitted):
     assert (costly.predict(X) != fitted.predict(X)).any()
 
 
-def test_draws_are_the_same_for_a_seed_on_one_and_two_threads(fitted):
+def test_draws_are_the_same_for_a_seed_on_one_and_two_threads(fitted, set_threads):
     X, y = classes()
     expected = [member.output_weights_ for member in fitted.estimators_]
     # They are not all alike.
     assert np.std(expected, axis=0).min() > 0.05
-    threads = torch.get_num_threads()
-    try:
-        for number in (1, 2):
-            torch.set_num_threads(number)
-            again = clone(fitted).fit(X, np.array(["no", "yes"])[y])
-            for one, other in zip(expected, again.estimators_, strict=True):
-                assert np.array_equal(one, other.output_weights_)
-    finally:
-        torch.set_num_threads(threads)
+    for number in (1, 2):
+        set_threads(number)
+        again = clone(fitted).fit(X, np.array(["no", "yes"])[y])
+        for one, other in zip(expected, again.estimators_, strict=True):
+            assert np.array_equal(one, other.output_weights_)
     loaded = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 

@@ -40,6 +40,7 @@ from skae import (
     train_together,
 )
 from skae.engine.joint import rendezvous
+from skae.estimators.face import columns
 from skae.estimators.search import searches
 
 SHORT = {"max_iter": 4, "batch_size": 20, "random_state": 0}
@@ -115,6 +116,22 @@ def test_a_pipeline(digits, batches, of_a_pipeline, n_jobs):
     np.testing.assert_array_equal(two.predict(X), one.predict(X))
     np.testing.assert_array_equal(two.classes_, one.classes_)
     assert two.score(X, y) == one.score(X, y)
+
+
+def test_a_fold_is_described_once(digits, monkeypatch):
+    """Not by every candidate; the refit is by itself."""
+    described = []
+
+    def counted(X, *others):
+        described.append(X.shape)
+        return original(X, *others)
+
+    original = columns._described
+    monkeypatch.setattr(columns, "_described", counted)
+    grid = {"contraction": [0.01, 0.1, 1.0], "loss": ["auto", "gaussian"]}
+    model = ContractiveAutoEncoder(4, **SHORT)
+    BatchedGridSearchCV(model, grid, cv=3).fit(digits[0])
+    assert described == [(100, 64)] * 6 + [(150, 64)]
 
 
 def test_grids_several_scores_and_estimators_in_a_grid(digits, batches):
