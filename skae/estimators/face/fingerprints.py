@@ -2,7 +2,8 @@
 
 import hashlib
 import importlib
-from collections.abc import Iterator
+import pickle
+from collections.abc import Hashable, Iterator
 
 import joblib
 import numpy as np
@@ -12,6 +13,8 @@ from skae._validation import as_array
 from skae.engine.optimisation.devices import resolve_device
 from skae.estimators.face.callbacks import callbacks_of
 
+# Types whose values print as what they are.
+_PLAIN = (bool, float, int, str, type(None))
 # Parameters that change nothing in what is learned.
 _IDLE = ("verbose", "callbacks")
 # Arrays are read in blocks of rows of so many bytes; of those that are larger than so many, blocks
@@ -46,6 +49,22 @@ def identity_of(estimator, X, y, sample_weight) -> Identity:
     shown = "a fitted one" if goes_on else "none"
     identity["the model that warm_start goes on from"] = [_digest(state) if goes_on else "", shown]
     return identity
+
+
+def _is_plain(value):
+    """Whether a value is told from others by its type and what it prints as."""
+    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+def likeness_of(estimator, *others) -> Hashable | None:
+    """What tells an estimator's model from others; None where its parameters cannot be compared."""
+    parameters = sorted(estimator.get_params().items())
+    if all(_is_plain(value) for _, value in parameters):
+        return type(estimator), *((name, repr(value)) for name, value in parameters), *others
+    try:
+        return joblib.hash((type(estimator), parameters, *others))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
 
 
 def differences(kept: Identity, now: Identity) -> list[str]:

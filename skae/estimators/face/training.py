@@ -1,12 +1,10 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
-import pickle
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
-import joblib
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -26,6 +24,7 @@ from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
 from skae.estimators.face.callbacks import Callback
+from skae.estimators.face.fingerprints import likeness_of
 from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (
@@ -42,8 +41,6 @@ from skae.estimators.face.sessions import About, trained
 from skae.frames.encoding import Encoding, encode_rows, report_empty
 
 _CPU = torch.device("cpu")
-# Types whose values print as what they are.
-_PLAIN = (bool, float, int, str, type(None))
 # Settings of training that are parameters as they are.
 _SAME = ("learning_rate", "batch_size", "max_iter", "tol", "n_iter_no_change")
 
@@ -386,7 +383,7 @@ def run_training(
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
     follows = follows_on_interrupted()
     options = {"generator": generator, "listener": tell, "name": name}
-    options["identity"] = partial(_identity, estimator, model.n_codes, role)
+    options["identity"] = partial(likeness_of, estimator, model.n_codes, role)
     fitted = trained(
         About(name, model, data.has_gaps, generator, [] if notes is None else notes),
         lambda extras: fit_model(model, data, settings, start, **options, extras=extras),
@@ -401,19 +398,3 @@ def run_training(
     if trouble is not None:
         warn(f"{name}: {trouble}", ConvergenceWarning)
     return fitted
-
-
-def _is_plain(value):
-    """Whether a value is told from others by its type and what it prints as."""
-    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
-
-
-def _identity(estimator, *others):
-    """What tells an estimator's model from others; None where its parameters cannot be compared."""
-    parameters = sorted(estimator.get_params().items())
-    if all(_is_plain(value) for _, value in parameters):
-        return type(estimator), *((name, repr(value)) for name, value in parameters), *others
-    try:
-        return joblib.hash((type(estimator), parameters, *others))
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return None
