@@ -240,7 +240,7 @@ class _Writer:
         state = dict(vars(value))
         # They belong to a fit, not to what was fitted.
         state.pop("_skl_callbacks", None)
-        state.pop("callbacks", None)
+        state |= {"callbacks": None} if "callbacks" in state else {}
         return ["object", name, self.written(state)]
 
     def _place(self, array):

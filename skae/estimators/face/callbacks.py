@@ -289,14 +289,14 @@ _KINDS = Checkpoint, EarlyStopping, Snapshots
 def callbacks_of(estimator) -> Chosen:
     """The callbacks of an estimator: of its parameter, and of scikit-learn's ``set_callbacks``.
 
-    Raises a TypeError for what is none of skae's in the parameter, a ValueError for two of a kind.
+    Raises a ValueError for what is none of skae's in the parameter, and for two of a kind.
     """
     given = getattr(estimator, "callbacks", None)
     own = [] if given is None else [*given] if isinstance(given, list | tuple) else [given]
     for callback in own:
         if not isinstance(callback, _KINDS):
             names = ", ".join(kind.__name__ for kind in _KINDS)
-            raise TypeError(
+            raise ValueError(
                 f"callbacks of {type(estimator).__name__} are {names}. Got {callback!r} instead; "
                 "set those of scikit-learn by set_callbacks."
             )

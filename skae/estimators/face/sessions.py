@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from skae.estimators.face.callbacks import Checkpoint, Snapshots, callbacks_of
 from skae.estimators.face.fingerprints import Identity, differences, identity_of
 from skae.estimators.face.parameters import validate_parameters
 
+F = TypeVar("F", bound=Callable[..., Any])
 _KIND = "checkpoint"
 
 
@@ -236,7 +237,7 @@ def trained(about: About, train: Callable[[Extras], Fitted], extras: Extras) -> 
     return train(extras) if session is None else session.trained(about, train, extras)
 
 
-def with_callbacks(fit: Callable) -> Callable:
+def with_callbacks(fit: F) -> F:
     """Decorate a fit so that it has the callbacks of its estimator, scikit-learn's and ours."""
     called, signature = scikit_learn.with_callbacks(fit), inspect.signature(fit)
 
@@ -250,7 +251,7 @@ def with_callbacks(fit: Callable) -> Callable:
         with _opened(self, *list(given.arguments.values())[1:4]):
             return called(self, *args, **kwargs)
 
-    return guarded
+    return cast(F, guarded)
 
 
 @contextmanager
