@@ -8,6 +8,7 @@ from skae.estimators.face.callbacks import Checkpoint, EarlyStopping, Snapshots
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
+from skae.estimators.parquet import transform_to_parquet
 from skae.estimators.persistence import ModelFileError, load, save
 from skae.estimators.posterior.ensemble import PosteriorEnsemble
 from skae.estimators.recurrent import DeepRecurrentAutoEncoder, GenerativeStochasticNetwork
@@ -62,6 +63,7 @@ __all__ = [
     "load",
     "save",
     "train_together",
+    "transform_to_parquet",
 ]
 
 __version__ = "0.1.0"

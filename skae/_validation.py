@@ -20,7 +20,11 @@ from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skae.engine.optimisation.rows import block_bounds, fits_float32, release_pages
+from skae.engine.optimisation.rows import fits_float32
+from skae.engine.optimisation.sources import Source, blocks_of
+from skae.sources.finding import found, head_of
+from skae.sources.finite import IMPUTE, check_block_finite, check_finite, check_no_infinity
+from skae.sources.tables import Tables
 
 __all__ = [
     "BaseSearchCV", "HasMethods", "Interval", "Registered", "StrOptions", "as_array",
@@ -57,8 +61,13 @@ def is_missing(values: np.ndarray) -> np.ndarray:
     return np.reshape(np.array(found, dtype=bool), values.shape)
 
 
-def check_rows(estimator, X, *, reset, finite=True, sample_weight=None, lowest=None):
+def check_rows(
+    estimator, X, *, reset, finite=True, sample_weight=None, lowest=None, by_blocks=False
+):
     """Two-dimensional numeric data, as an array or CSR matrix in its own dtype.
+
+    With ``by_blocks``, rows that are not in memory and too many to be read at once are a
+    `skae.engine.optimisation.sources.Source`; else they are refused.
 
     Nothing is converted as a whole: a memory map stays one, integers stay integers;
     batches are converted where they are used. Only a data frame that is more than a table of
@@ -72,8 +81,29 @@ def check_rows(estimator, X, *, reset, finite=True, sample_weight=None, lowest=N
         Wrong shape or number of features, columns that are not what they were in `fit`, NaN or
         infinity; the message names the column and the remedy.
     """
+    by_blocks = by_blocks and hasattr(estimator, "_encoded")
+    X = found(as_array(X), type(estimator).__name__, by_blocks=by_blocks)
     with hint_to_flatten():
-        return _checked_rows(estimator, as_array(X), reset, finite, sample_weight, lowest)
+        if isinstance(X, Source | Tables):
+            return _checked_source(estimator, X, reset, finite, sample_weight, lowest)
+        return _checked_rows(estimator, X, reset, finite, sample_weight, lowest)
+
+
+def _checked_source(estimator, X, reset, finite, sample_weight, lowest):
+    """Rows that are read by blocks, as a source of numbers whose blocks are checked when read."""
+    head = X.empty if isinstance(X, Tables) else X
+    check_names(head)
+    validate_data(estimator, head, reset=reset, skip_check_array=True)
+    if isinstance(X, Source):
+        dtype = _torch_dtype(X.dtype)
+        if dtype != X.dtype:
+            X = X.mapped(lambda block: block.astype(dtype), X.shape[1], dtype)
+    X = estimator._encoded(X, reset=reset, sample_weight=sample_weight, lowest=lowest)
+    gaps = getattr(estimator, "_accepts_gaps", False)
+    names = column_names(estimator)
+    if finite:
+        X.require(lambda *block: check_block_finite(*block, names, gaps))
+    return X
 
 
 def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
@@ -135,7 +165,7 @@ def _check_encoded(rows, estimator):
         variable = encoding.variables[encoding.raw_columns[column]]
         raise ValueError(
             f"Input X contains NaN, or a category that was not there in fit, in row {row} of "
-            f"column {variable.name!r}. {_IMPUTE}."
+            f"column {variable.name!r}. {IMPUTE}."
         )
 
 
@@ -206,53 +236,6 @@ def _is_numeric(dtype):
 
 def _holds_objects(dtype):
     return isinstance(dtype, np.dtype) and dtype.kind == "O"
-
-
-def check_finite(X, feature_names=None, *, gaps=False):
-    """Raise a ValueError that names row and column of the first NaN or infinity.
-
-    With ``gaps`` NaN stands for what was not observed, and only infinity is wrong.
-    """
-    if X.dtype.kind != "f":
-        return
-    is_right = (lambda values: ~np.isinf(values)) if gaps else np.isfinite
-    if sparse.issparse(X):
-        if not is_right(X.data).all():
-            entries = X.tocoo()
-            bad = np.flatnonzero(~is_right(entries.data))[0]
-            _raise_not_finite(entries.data[bad], entries.row[bad], entries.col[bad], feature_names)
-        return
-    for start, stop in block_bounds(*X.shape):
-        block = X[start:stop]
-        # The sum is finite if all entries are; only otherwise look closer.
-        with np.errstate(invalid="ignore", over="ignore"):
-            finite = np.isfinite(block.sum())
-        if not finite:
-            bad = np.argwhere(~is_right(block))
-            if len(bad):
-                row, column = bad[0]
-                _raise_not_finite(block[row, column], start + row, column, feature_names)
-        release_pages(X)
-
-
-_IMPUTE = (
-    "Impute missing values first, for example with skae's DenoisingImputer or "
-    "sklearn.impute.SimpleImputer, or use a model that takes them as they are, such as an "
-    "AutoEncoder or a stack of them"
-)
-
-
-def _raise_not_finite(value, row, column, feature_names):
-    kind, remedy = ("NaN", _IMPUTE) if np.isnan(value) else ("infinity", "Clip or remove it")
-    name = "" if feature_names is None else f" ({feature_names[column]!r})"
-    raise ValueError(f"Input X contains {kind} in row {row}, column {column}{name}. {remedy}.")
-
-
-def check_no_infinity(values, column, name):
-    """Raise a ValueError that names row and column of the first infinity of a column."""
-    if values is not None and np.isinf(values).any():
-        row = np.flatnonzero(np.isinf(values))[0]
-        _raise_not_finite(np.inf, row, column, {column: name})
 
 
 def check_count(name, value, least):
@@ -341,8 +324,8 @@ def check_one_hot(X, groups, feature_names=None, parameter="loss"):
     membership = sparse.csr_matrix(
         (np.ones(len(columns)), (columns, number)), shape=(X.shape[1], len(groups))
     )
-    for start, stop in block_bounds(*X.shape):
-        total = _group_totals(X[start:stop], columns, first, membership)
+    for start, _, block in blocks_of(X):
+        total = _group_totals(block, columns, first, membership)
         wrong = np.abs(total - 1) > 1e-3
         if parameter == "loss":
             wrong &= np.abs(total) > 1e-3
@@ -423,6 +406,7 @@ def random_numbers(random_state):
 
 def column_indices(X, columns):
     """The positions of columns chosen in any way that ColumnTransformer allows."""
+    X = head_of(X)
     if not hasattr(X, "shape"):
         X = np.asarray(X)
     if callable(columns):

@@ -324,7 +324,7 @@ def test_more_corruption_makes_a_more_robust_reconstruction(digits):
 def test_codes_vary_and_beat_an_untrained_network(model, digits):
     X, y = digits
     settings = {"n_components": 8, **QUICK, "learning_rate": 1e-3}
-    trained = VARIANTS[model](max_iter=40, **settings).fit(X[:1000])
+    trained = VARIANTS[model](max_iter=25, **settings).fit(X[:1000])
     untrained = VARIANTS[model](max_iter=1, **settings | {"learning_rate": 1e-9}).fit(X[:1000])
 
     def accuracy(model):

@@ -58,11 +58,13 @@ DenoisingAutoEncoder(corruption=noise).fit([[0.0]]).transform([[0.0]])
 """
 
 
-def test_annotations_of_users_code_and_of_the_package(tmp_path):
+def test_annotations_of_users_code_and_of_the_package(tmp_path, request):
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET)
-    # One run for both, since it takes seconds.
-    settings = ["--config-file", "pyproject.toml", "--cache-dir", os.devnull]
+    # One run for both, since it takes seconds; of a file that did not change, once.
+    cache = getattr(request.config, "cache", None)
+    folder = os.devnull if cache is None else str(cache.mkdir("mypy"))
+    settings = ["--config-file", "pyproject.toml", "--cache-dir", folder]
     run = subprocess.run(
         [sys.executable, "-m", "mypy", *settings, "skae", str(snippet)],
         capture_output=True,

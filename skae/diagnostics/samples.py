@@ -19,7 +19,8 @@ from skae.diagnostics.two_samples import (
     read_alike,
 )
 from skae.frames.columns import library_of, names_of, read_columns
-from skae.frames.encoding import Encoding, encode_rows
+from skae.frames.encoding import Encoding
+from skae.frames.reading import encode_rows
 
 # Parts of the rows of which each is judged by a classifier of the others.
 _FOLDS = 3
@@ -342,6 +343,8 @@ class _Predictor:
         self.variable = encoding.variables[place]
         if len(names) < 2:
             raise ValueError("X has the target alone, and no column to predict it from.")
+        if self.variable.is_empty:
+            raise ValueError(f"target={target!r} has no observed value.")
         own = np.arange(self.variable.columns.start, self.variable.columns.stop)
         self.others = np.setdiff1d(np.arange(encoding.n_columns), own)
 
@@ -376,6 +379,10 @@ class _Predictor:
     def _predicted(self, x, y, new, classes):
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+        # Trees have no bins for columns that samples have lost.
+        x, new = x.copy(), new.copy()
+        lost = np.isnan(x).all(axis=0)
+        x[:, lost] = new[:, lost] = 0.0
         if self.variable.is_numeric:
             model = HistGradientBoostingRegressor(random_state=self.seed)
             return model.fit(x, y).predict(new)

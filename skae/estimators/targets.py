@@ -77,6 +77,11 @@ class Targets(NamedTuple):
         weight = keep.astype(float) if self.weight is None else self.weight * keep
         return restricted._replace(weight=weight)
 
+    def taken(self, rows: np.ndarray) -> "Targets":
+        """Those of some of the rows."""
+        weight = None if self.weight is None else self.weight[rows]
+        return self._replace(values=self.values[rows], weight=weight, labelled=self.labelled[rows])
+
     def start_bias(self) -> torch.Tensor:
         """Pre-activation at which the output is the mean of the targets, as float64."""
         values = torch.tensor(self.values[self.labelled], dtype=torch.float64)

@@ -261,8 +261,8 @@ def normal_scores(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(knots.tolist()), tuple(scores.tolist())
 
 
-def number_variable(column, name, counted, clips, ranks=False):
-    """The variable of a column of numbers, truth values, dates or durations."""
+def number_variable(column, counted, name, clips, ranks=False):
+    """The variable of a column of numbers, truth values, dates or durations, of counted rows."""
     kind = "date" if column.holds in ("dates", "durations") else "number"
     variable = Variable(name, kind, slice(0, 1), column.holds, column.dtype)
     known = column.observed & counted
@@ -301,11 +301,11 @@ def number_variable(column, name, counted, clips, ranks=False):
     )
 
 
-def category_variable(column, name, counted, parameters):
-    """The variable of a column of values, and which part of its rows has been pooled."""
-    values, codes = column.values, column.codes
-    known = (codes >= 0) & counted
-    count = np.bincount(codes[known], minlength=len(values))
+def category_variable(column, count, name, parameters):
+    """The variable of a column of values, of which each has so many rows, and which part of its
+    rows has been pooled.
+    """
+    values = column.values
     n_rows, n_values = count.sum(), np.count_nonzero(count)
     if n_values == n_rows and n_rows >= _IDENTIFIERS:
         raise ValueError(

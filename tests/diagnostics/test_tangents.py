@@ -154,7 +154,7 @@ def test_local_pca_agrees_with_scikit_learn(with_query, monkeypatch):
     generator = np.random.default_rng(2)
     X, query = generator.normal(size=(50, 6)), generator.normal(size=(7, 6))
     # Three rows at a time.
-    monkeypatch.setattr("skae.engine.optimisation.rows._BLOCK", 8 * 8 * 6 * 3)
+    monkeypatch.setattr("skae.engine.optimisation.sources._BLOCK", 8 * 8 * 6 * 3)
     wanted = query if with_query else X
     found = local_pca_tangents(X, 2, n_neighbors=8, query=query if with_query else None)
     nearest = NearestNeighbors(n_neighbors=8).fit(X).kneighbors(wanted, return_distance=False)

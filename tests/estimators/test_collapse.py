@@ -98,7 +98,7 @@ def test_warning_points_at_the_call(counts):
     ("sizes", "load", "max_iter"),
     [
         ((128, 64, 32), load_wine, 200),
-        ((128, 64), load_digits, 40),
+        ((128, 64), load_digits, 20),
     ],
 )
 def test_deep_defaults_learn_more_than_the_mean(sizes, load, max_iter):

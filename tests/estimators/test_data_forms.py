@@ -20,7 +20,7 @@ from sklearn.utils import get_tags
 import skae
 from skae import AutoEncoder, Rectifier
 from skae._validation import check_rows, computing_dtype
-from skae.engine.optimisation.rows import memory_map
+from skae.engine.optimisation.sources import memory_map
 from skae.estimators.face.columns import describe_columns
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

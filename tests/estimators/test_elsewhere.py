@@ -29,7 +29,8 @@ APPROXIMATE = {"SparseCoder", "PSD", "ConvolutionalPSD", "PatchFeatures"}
 
 def learned(case, X, y):
     """What a small model does after a short training, by the name of the method."""
-    options = {"max_iter": 1} if case.takes("max_iter") else {}
+    short = {"max_iter": 1, "inference_max_iter": 5}
+    options = {name: value for name, value in short.items() if case.takes(name)}
     if case.takes("corruption"):
         options["corruption"] = "gaussian"  # what `sample` needs
     model = case.make(**options).fit(X, y)

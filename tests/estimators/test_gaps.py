@@ -81,7 +81,7 @@ def test_statistics_are_of_what_was_observed(table):
 @pytest.mark.parametrize("model", [AutoEncoder, DenoisingAutoEncoder])
 def test_training_with_gaps_ends_near_training_without(model, table):
     X, _ = table
-    settings = {"max_iter": 150, "learning_rate": 0.01, "random_state": 0}
+    settings = {"max_iter": 80, "learning_rate": 0.02, "random_state": 0}
     plain = model(3, **settings).fit(X)
     gappy = model(3, **settings).fit(with_gaps(X, 0.1))
     mean_only = -0.5 * 8 - np.log(X.std(0)).sum() - 4 * np.log(2 * np.pi)

@@ -1,6 +1,5 @@
 """Predictions of many rows: what is held at a time does not grow with them."""
 
-import subprocess
 import sys
 import textwrap
 import warnings
@@ -8,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from fresh import in_fresh_process, result_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,10 +24,10 @@ from skae import (
 )
 from skae.diagnostics import jacobian_norms, jacobian_products, jacobians
 from skae.engine.networks import singular_vectors
-from skae.engine.optimisation import rows
+from skae.engine.optimisation import sources
 
 # Bytes of a block in float64, and of one made small so that few rows are many blocks.
-SMALL_BLOCK, N_ROWS, WIDE = 2**18, 1000, 400
+SMALL_BLOCK, N_ROWS, WIDE = 2**18, 400, 400
 
 
 class LargestTensor(TorchDispatchMode):
@@ -95,13 +95,13 @@ def test_blocks_of_rows_count_what_is_made_of_them(name, X, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of models that are hardly trained
         model = MODELS[name]().set_params(max_iter=1, random_state=0).fit(X[:40], y)
-    monkeypatch.setattr(rows, "_BLOCK", SMALL_BLOCK)
+    monkeypatch.setattr(sources, "_BLOCK", SMALL_BLOCK)
     monkeypatch.setattr(jacobians, "_FACTOR_ENTRIES", SMALL_BLOCK // 8)
     monkeypatch.setattr(singular_vectors, "_ENTRIES", SMALL_BLOCK // 8)
     for what, method in METHODS.get(name, CODES).items():
         with LargestTensor() as largest:
             method(model, X)
-        # All rows through the wide layer at once are 3.2 MB, twelve blocks.
+        # All rows through the wide layer at once are 1.3 MB, five blocks.
         assert largest.size <= 2 * SMALL_BLOCK, what
 
 
@@ -115,13 +115,12 @@ SCRIPT = """
     model.transform(X[:40])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model.transform(X)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    result = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 def test_a_process_does_not_grow_with_hidden_widths():
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT)]
-    grown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    grown = in_fresh_process(result_of, textwrap.dedent(SCRIPT))
     # In KiB. All rows through the 500 units at once would be 0.8 GB.
-    assert int(grown.stdout) < 200_000
+    assert grown < 200_000

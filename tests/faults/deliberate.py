@@ -84,6 +84,7 @@ _columns = _in("estimators/face", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
+_finite = _in("sources/finite.py", f"{_FACE}/test_bad_input.py")
 _frames = _in("frames", f"{_FACE}/tables/test_frames.py")
 _gaps = _in("engine/networks", f"{_ENGINE}/networks/test_gaps.py")
 _features = _in("estimators/tables", f"{_FACE}/tables/test_features.py")
@@ -183,6 +184,21 @@ FAULTS = [
         "a rendezvous trains before all have come",
         "return self._knows_all and is_full and pending == len(self._members)",
         "return self._knows_all and pending > 0",
+    ),
+    _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_joint.py")(
+        "machines that go on have the chains of the first",
+        'name: value if name == "n_steps" else value[places]',
+        'name: value if name == "n_steps" else value[: len(places)]',
+    ),
+    _in("engine/boltzmann", f"{_ENGINE}/boltzmann/test_joint.py")(
+        "rows that fill up a batch count in the offsets",
+        "counted.sum(-1, keepdim=True)\n        return self.visible_offset",
+        "counted.shape[-1]\n        return self.visible_offset",
+    ),
+    _in("estimators/face", f"{_FACE}/search/test_searches.py")(
+        "what one candidate has described is taken for any loss",
+        '"columns", rows, digest(row_weight), loss, names, parameter, gaps',
+        '"columns", rows, digest(row_weight), names, parameter, gaps',
     ),
     _searches(
         "the whole search is fitted as one, the refit too",
@@ -586,15 +602,15 @@ FAULTS = [
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
-    _validation(
+    _finite(
         "infinite entries that a sparse matrix stores are taken",
         "if not is_right(X.data).all():",
         "if np.isnan(X.data).any():",
     ),
-    _validation(
+    _finite(
         "rows are counted from the start of their block",
-        "_raise_not_finite(block[row, column], start + row, column, feature_names)",
-        "_raise_not_finite(block[row, column], row, column, feature_names)",
+        "_raise_not_finite(block[row, column], start + row, column, feature_names, where)",
+        "_raise_not_finite(block[row, column], row, column, feature_names, where)",
     ),
     _penalties_named(
         "the user's own penalties are left out",
@@ -641,8 +657,8 @@ FAULTS = [
     ),
     _transformer(
         "scores are of the clipped numbers",
-        "        return self.encoding_.log_derivative(X, np.concatenate([np.arange(0), *scaled]))",
-        "        return 0.0 * len(scaled)",
+        "self.encoding_.log_derivative(rows, columns) for",
+        "np.zeros(len(rows)) for",
         f"{_FACE}/tables/test_frames.py",
     ),
     _columns(

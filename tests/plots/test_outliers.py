@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.mixture import GaussianMixture
 
-from skae import OutlierDetector
+from skae import AutoEncoder, OutlierDetector
 from skae.plots import OutlierDisplay
 
 matplotlib.use("agg")
@@ -47,11 +48,12 @@ def test_rows_are_chosen_and_values_shown_as_they_are(wine):
     assert len(labels) == 2 * 14
     assert sum(label in ("grade = strong", "grade = light") for label in labels) == 2
     array = X.drop(columns="grade").to_numpy()
-    plain = OutlierDetector(n_members=1, random_state=0).fit(array)
+    quick = OutlierDetector(AutoEncoder(2, max_iter=3), n_members=1, random_state=0)
+    plain = clone(quick).fit(array)
     labels = OutlierDisplay.from_estimator(plain, array, n_rows=1).ax_.get_yticklabels()
     assert all(label.get_text().startswith("x") for label in labels)
     frame = pl.from_pandas(X)
-    of_polars = OutlierDetector(n_members=1, random_state=0).fit(frame)
+    of_polars = clone(quick).fit(frame)
     display = OutlierDisplay.from_estimator(of_polars, frame, rows=[20])
     assert display.names[-1] == "grade"
 

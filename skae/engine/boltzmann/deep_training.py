@@ -32,6 +32,7 @@ from skae.engine.boltzmann.learning import (
     boltzmann_machine,
     variance_bounds,
 )
+from skae.engine.boltzmann.memory import followed
 from skae.engine.boltzmann.trajectories import trajectory_of
 from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation.models import Model
@@ -76,8 +77,9 @@ class MeanFieldDivergence(ContrastiveDivergence):
         return machine.completed(x)
 
     def _offsets(self, visible, hidden):
-        others = self._followed("even_offset", visible[:, len(self.fill) :])
-        return torch.cat([self.visible_offset, others]), self._followed("hidden_offset", hidden)
+        others = followed(self.state, "even_offset", visible[:, len(self.fill) :].mean(0))
+        hidden = followed(self.state, "hidden_offset", hidden.mean(0))
+        return torch.cat([self.visible_offset, others]), hidden
 
 
 def deep_boltzmann_machine(

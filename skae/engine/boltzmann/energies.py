@@ -34,6 +34,7 @@ from skae.engine.boltzmann.conditionals import (
     variables_of,
 )
 from skae.engine.networks.layers import Network, initialize_, softplus
+from skae.engine.networks.products import affine
 from skae.engine.optimisation.devices import bernoulli
 
 # Enumeration visits 2^n states of the smaller layer that can be enumerated.
@@ -54,10 +55,11 @@ class BipartiteMachine:
         P(h_j = 1 | v) = sigmoid(b + W (v / s^2))_j
         v | h ~ Bernoulli(c + h W), softmax(c + h W) over a category's columns, N(c + h W, s^2)
 
-    It is a view: where the parameters ``theta`` change, so does the machine. Here alone stand their
-    names, which are those of a network of one tied layer, so that penalties and affine maps apply
-    to both. ``log_variance`` is among them where s is learned (the parametrisation of Cho, Ilin &
-    Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
+    It is a view: where the parameters ``theta`` change, so does the machine; the conditionals are
+    also those of several machines of one shape, with one axis more, the first. Here alone stand
+    their names, which are those of a network of one tied layer, so that penalties and affine maps
+    apply to both. ``log_variance`` is among them where s is learned (the parametrisation of Cho,
+    Ilin & Raiko 2011), and 0 for discrete columns; otherwise it is None, and s = 1.
     """
 
     def __init__(self, theta, units):
@@ -67,7 +69,7 @@ class BipartiteMachine:
         self.log_variance = None
         if "log_variance" in theta:
             self.log_variance = theta["log_variance"]
-        self.n_hidden, self.n_visible = self.weight.shape
+        self.n_hidden, self.n_visible = self.weight.shape[-2:]
 
     @staticmethod
     def shapes(n_visible: int, n_hidden: int, *, learns_variance: bool = False) -> dict:
@@ -144,11 +146,11 @@ class BipartiteMachine:
         """Pre-activation of the hidden units, b + W (v / s^2), shape (n_samples, n_hidden)."""
         precision = self.precision
         scaled = visible if precision is None else visible * precision
-        return torch.addmm(self.hidden_bias, scaled, self.weight.t(), out=out)
+        return affine(self.hidden_bias, scaled, self.weight.mT, out)
 
     def visible_input(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits or means of the visible units, c + h W, shape (n_samples, n_visible)."""
-        return torch.addmm(self.visible_bias, hidden, self.weight)
+        return affine(self.visible_bias, hidden, self.weight)
 
     def code(self, visible: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """P(h = 1 | v), shape (n_samples, n_hidden)."""

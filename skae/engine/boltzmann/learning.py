@@ -12,7 +12,7 @@ one gradient step to the next.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ import torch
 
 from skae.engine.boltzmann.conditionals import REAL, real_columns
 from skae.engine.boltzmann.energies import BipartiteMachine
+from skae.engine.boltzmann.joint import joint_learning
+from skae.engine.boltzmann.memory import followed, frozen_chains, note_moves
 from skae.engine.boltzmann.samplers import gibbs_step
 from skae.engine.boltzmann.trajectories import (
     note_checkpoint,
@@ -31,15 +33,11 @@ from skae.engine.networks.layers import Network, affine_chains
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.runs import Objective
 
-# How fast the offsets of centred hidden units follow their mean (Melchior et al. 2016).
-_OFFSET_RATE = 0.01
 # How fast the size of variances' steps follows that of recent batches.
 _STEADY_RATE = 0.01
 # Of so many rows the law of a real column is computed exactly in one, which costs six gradient
 # steps of a row with many hidden units; and what the criterion then costs on a row in all.
 _CORRECTED, _CRITERION_COST = 8, 1.5
-# Persistent chains are watched over windows of this many gradient steps.
-_WINDOW = 50
 
 
 class ContrastiveDivergence(Objective):
@@ -58,6 +56,7 @@ class ContrastiveDivergence(Objective):
     - ``n_checkpoints``: of the parameters at most so many are kept on the way, see
       `skae.engine.boltzmann.trajectories`.
     - ``tempered``: whether persistent chains swap rows with companions at these.
+    - ``n_hidden``: how many hidden units the machine has, where several are to be trained as one.
 
     What carries over from step to step, in ``state``: persistent ``chains`` (hidden units), their
     ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
@@ -80,6 +79,7 @@ class ContrastiveDivergence(Objective):
         has_real_columns: bool = False,
         n_checkpoints: int = 0,
         tempered: bool = False,
+        n_hidden: int | None = None,
     ):
         self.machine, self.n_gibbs_steps, self.persistent = machine, n_gibbs_steps, persistent
         self.n_chains, self.penalties = n_chains, penalties
@@ -87,11 +87,18 @@ class ContrastiveDivergence(Objective):
         self.floor = log_volume + least_loss
         self.has_real_columns = has_real_columns
         self.n_checkpoints, self.tempered = n_checkpoints, tempered
+        self.n_hidden, self.begins_jointly = n_hidden, False
         self.criterion_cost = _CRITERION_COST if has_real_columns else 1.0
         self.state = {}
         self._shares: dict[Any, torch.Tensor] = {}
         self._buffers: dict[Any, Any] = {}
         self._all_moved, self._latest = False, None
+
+    @cached_property
+    def joint(self):
+        """How several are trained as one, where the machine is the restricted one."""
+        is_known = type(self) is ContrastiveDivergence and self.n_hidden is not None
+        return joint_learning(self) if is_known else None
 
     def value(self, theta, x, generator, row_weight=None):
         """The scalar on one batch whose gradient, in a metric, is the learning rule.
@@ -206,7 +213,7 @@ class ContrastiveDivergence(Objective):
         machine.code(visible, out=code)
         if keep:
             self.state["chains"] = machine.draw_hidden(particle_code, generator)
-            self._watch(before)
+            self._all_moved = note_moves(self.state, before, self._all_moved)
         return visible, code
 
     def _note(self, machine, theta, generator):
@@ -219,25 +226,10 @@ class ContrastiveDivergence(Objective):
             order = companions.shape[1] - stay.flip(0)
             self.state["companions"] = torch.cat([new, companions], 1)[:, order]
 
-    def _watch(self, before):
-        """Note which chains have moved, in windows: weights that grow may freeze them later."""
-        n_steps = int(self.state.get("n_steps", 0))
-        if n_steps % _WINDOW == 0:
-            if "moved" in self.state:
-                self.state["moved_before"] = self.state["moved"]
-            self.state["moved"] = torch.zeros(len(before), dtype=torch.bool, device=before.device)
-            self._all_moved = False
-        self.state["n_steps"] = n_steps + 1
-        if not self._all_moved:
-            self.state["moved"] |= (self.state["chains"] != before).any(1)
-            self._all_moved = bool(self.state["moved"].all())
-
     @property
     def frozen_chains(self) -> torch.Tensor | None:
         """Which persistent chains did not move in the last whole window, or None before it."""
-        n_steps = int(self.state.get("n_steps", 0))
-        whole = "moved" if n_steps > 0 and n_steps % _WINDOW == 0 else "moved_before"
-        return ~self.state[whole] if whole in self.state else None
+        return frozen_chains(self.state)
 
     def _buffers_for(self, machine, n, m):
         # An epoch has batches of two sizes at most; their buffers are made once.
@@ -273,14 +265,7 @@ class ContrastiveDivergence(Objective):
 
     def _offsets(self, visible, hidden):
         """The offsets of visible and hidden units."""
-        return self.visible_offset, self._followed("hidden_offset", hidden)
-
-    def _followed(self, name, code):
-        """The offsets of units, before they follow the batch's means."""
-        mean = code.mean(0)
-        offset = self.state.setdefault(name, mean)
-        self.state[name] = torch.lerp(offset, mean, _OFFSET_RATE)
-        return offset
+        return self.visible_offset, followed(self.state, "hidden_offset", hidden.mean(0))
 
     def _penalty_delta(self, machine, x, generator, code, row_weight, out):
         """Write what the penalties ask of the parameters; return what they ask of the code.
@@ -333,6 +318,8 @@ def boltzmann_machine(
     machine, learns_variance = partial(kind, units=units), least_variance is not None
     shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learns_variance)
     least_loss, project = variance_bounds(units, base_bias, least_variance)
+    if kind is BipartiteMachine:
+        learning["n_hidden"] = n_hidden
     learning |= {"least_loss": least_loss, "has_real_columns": bool(real_columns(units))}
     network = Network((n_visible, n_hidden))
     encoder, decoder = affine_chains(network)

@@ -41,7 +41,8 @@ def stacked(parts: list[Any]) -> Any:
     """Named tuples of tensors as one of tensors with an axis more, the first.
 
     Those with fewer rows are filled up with rows of weight 0. A mean over the rows of the result,
-    by its ``row_weight``, is for each the mean over its own.
+    by its ``row_weight``, is for each the mean over its own. Tensors that have another number of
+    rows, of other things, are as they are.
     """
     lengths = [len(part[0]) for part in parts]
     n = max(lengths)
@@ -61,7 +62,12 @@ def stacked(parts: list[Any]) -> Any:
                 like.new_full((length, *like.shape[1:]), fill) if tensor is None else tensor
                 for tensor, length in zip(tensors, lengths, strict=True)
             ]
-            done[key] = torch.stack([_filled_up(tensor, n) for tensor in tensors])
+            done[key] = torch.stack(
+                [
+                    _filled_up(tensor, n) if len(tensor) == length else tensor
+                    for tensor, length in zip(tensors, lengths, strict=True)
+                ]
+            )
         fields.append(done.get(key))
     return type(parts[0])(*fields)
 

@@ -34,7 +34,8 @@ from skae.engine.optimisation.watching import Watch
 def likeness(run: Run) -> Hashable | None:
     """What runs share that can be trained as one; None if this one is trained alone."""
     objective, data, settings = run.objective, run.data, run.settings
-    if objective.joint is None or run.project is not None or run.state is not None:
+    goes_on = run.state is not None or objective.state
+    if objective.joint is None or run.project is not None or goes_on:
         return None
     if not run.is_plain:
         return None
@@ -110,6 +111,8 @@ class JointTraining:
         self.trainings: list[Any] = [None] * len(runs)
         self.watches = [Watch(run) for run in runs]
         self.rule = runs[0].settings.optimizer
+        # Where steps do not tell the criterion, each watch computes its own.
+        self.reports_loss = runs[0].objective.reports_loss
         # The stream of each run, and of each stream the place of a run that has it.
         streams: dict[Hashable, tuple[Stream, int]] = {}
         keys = [stream_key(run) for run in runs]
@@ -155,8 +158,10 @@ class JointTraining:
 
     def begin(self) -> None:
         """Note the criterion of each at the start."""
-        watched = self.watches[0].watched
-        losses = [math.nan] * len(self.runs) if watched is None else self._criteria()
+        losses: list[Any] = [None] * len(self.runs)
+        if self.reports_loss:
+            watched = self.watches[0].watched
+            losses = [math.nan] * len(self.runs) if watched is None else self._criteria()
         for watch, loss in zip(self.watches, losses, strict=True):
             watch.begin(loss)
 
@@ -169,7 +174,10 @@ class JointTraining:
         self.n_epochs += 1
         for watch, row in zip(watches, self.theta.flat, strict=True):
             watch.theta.flat.copy_(row)
-        judged = [None] * len(watches) if watches[0].is_judged_by_loss else self._criteria()
+        if losses is None:
+            losses = [watch.criterion(watch.probe) for watch in watches]
+        knows_all = watches[0].is_judged_by_loss or not self.reports_loss
+        judged = [None] * len(watches) if knows_all else self._criteria()
         seconds, ends = time.perf_counter() - self.started, {}
         for member, watch, *found in zip(self.members, watches, losses, judged, strict=True):
             reason = watch.after_epoch(*found) or watch.told(self.n_epochs - 1, seconds)
@@ -181,17 +189,19 @@ class JointTraining:
             self.end(ends)
 
     def _epoch(self):
-        """Take the steps of an epoch; return the mean loss of each member."""
+        """Take the steps of an epoch; return the mean loss of each member, if steps tell it."""
         n_batches = self.runs[self.members[0]].n_batches
         batches = [torch.tensor_split(stream.order(), n_batches) for stream, _ in self.streams]
         total = self.theta.flat.new_zeros(len(self.members))
         for k, indices in enumerate(zip(*batches, strict=True)):
-            total += self._gradient_at(*indices)
+            losses = self._gradient_at(*indices)
+            if self.reports_loss:
+                total += losses
             for run, step in self.steps:
                 settings, progress = run.settings, (self.n_epochs + k / n_batches) / run.max_iter
                 step(settings.learning_rate * SCHEDULES[settings.schedule](progress))
             self.n_steps += 1
-        return (total / n_batches).tolist()
+        return (total / n_batches).tolist() if self.reports_loss else None
 
     def _gradient(self, *indices):
         """Write the gradient at batches of all streams; return the loss of each member."""
@@ -226,6 +236,7 @@ class JointTraining:
             member = self.members[place]
             run, (stream, _) = self.runs[member], self.stream_of_run[member]
             run.theta.flat.copy_(self.theta.flat[place])
+            run.objective.state.update(self.objective.state_of(place))
             run.generator.set_state(stream.generator.get_state())
             run.state = {slot: kept[place].clone() for slot, kept in self.kept.items()}
             if "step" in self.rule.slots:

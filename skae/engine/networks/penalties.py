@@ -338,7 +338,7 @@ def check_penalties(penalties: Sequence, code_range: tuple[float, float]) -> Non
         weight = getattr(penalty, "weight", None)
         try:
             if type(penalty).__module__ != __name__:  # those here are right
-                inspect.signature(getattr(penalty, "value", None)).bind(None, None)  # type: ignore
+                inspect.signature(getattr(penalty, "value", None)).bind(None, None)  # type: ignore[arg-type]
                 if hasattr(penalty, "add_gradient_"):
                     inspect.signature(penalty.add_gradient_).bind(None, None, None)
             if not isinstance(weight, Real) or not math.isfinite(weight):

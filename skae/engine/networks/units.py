@@ -42,7 +42,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
-from skae.engine.optimisation.devices import bernoulli
+from skae.engine.optimisation.devices import bernoulli, coins
 from skae.engine.optimisation.parameters import Registry
 
 # The name of an activation, or "softmax", and the columns that it is of.
@@ -64,6 +64,9 @@ class Units:
     is_linear = False
     activation: Activation | None = None
     constant = 0.0
+    # ``noise(shape, like, generator)``: random numbers that units are ``drawn(a, noise)`` by. None:
+    # those cannot be drawn before ``a`` is known.
+    noise: Callable[..., torch.Tensor] | None = None
     # What each column has of the constant, a tensor; None where that is 0.
     column_constant: torch.Tensor | None = None
 
@@ -102,6 +105,14 @@ class Bernoulli(Units):
     def sample(self, a, generator, precision=None, out=None):
         """One draw of each column."""
         return bernoulli(self.mean(a), generator, out)
+
+    def noise(self, shape, like, generator):
+        """Random numbers by which `drawn` draws what `sample` would."""
+        return coins(shape, like, generator)
+
+    def drawn(self, a, noise):
+        """One draw of each column, by its noise, in the place of ``a``."""
+        return torch.lt(noise, a.sigmoid_(), out=a)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | r(a)) of each row, shape (n_samples,); columns weighted by ``weight``."""
@@ -186,6 +197,14 @@ class Gaussian(Units):
         """One draw of each column, in standardised units; unit variance or 1 / precision."""
         noise = (torch.empty_like(a) if out is None else out).normal_(generator=generator)
         return noise.add_(a) if precision is None else noise.mul_(precision.rsqrt()).add_(a)
+
+    def noise(self, shape, like, generator):
+        """Random numbers by which `drawn` draws what `sample` would, with unit variance."""
+        return like.new_empty(shape).normal_(generator=generator)
+
+    def drawn(self, a, noise):
+        """One draw of each column, by its noise, in the place of ``a``."""
+        return a.add_(noise)
 
     def negative_log_likelihood(self, a, x, weight=None):
         """-log P(x | a) of each row, shape (n_samples,); columns weighted by ``weight``."""

@@ -1,6 +1,7 @@
 """Where a model computes: devices, their memory and threads, and draws that cost little there."""
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -227,10 +228,24 @@ def bernoulli(probability, generator, out=None):
             return out.uniform_(generator=generator).lt_(probability)
         numbers = torch.empty_like(out, dtype=torch.float32)
         return out.copy_(numbers.uniform_(generator=generator) < probability)
-    bits = torch.empty((n_draws + 1) // 2, dtype=torch.int64, device=probability.device)
-    bits.random_(-(2**63), None, generator=generator)
-    bits, n_bits = bits.view(torch.int32)[:n_draws].view(probability.shape), 32
-    if probability.dtype != torch.float64:
-        bits, n_bits = bits.bitwise_right_shift_(8), 24
+    bits, n_bits = _random_bits(probability.shape, probability, generator)
     out.copy_(bits)
     return out.lt_((probability - 0.5).mul_(2.0**n_bits))
+
+
+def coins(shape, like, generator):
+    """Random numbers in [0, 1): `bernoulli` is 1 where they are below such probabilities."""
+    if math.prod(shape) < _MANY:
+        numbers = torch.empty(shape, dtype=torch.float32, device=like.device)
+        return numbers.uniform_(generator=generator)
+    bits, n_bits = _random_bits(shape, like, generator)
+    return bits.to(like.dtype).mul_(2.0**-n_bits).add_(0.5)
+
+
+def _random_bits(shape, like, generator):
+    """Random integers around 0, and of how many bits: as many as numbers of a tensor hold."""
+    n_draws = math.prod(shape)
+    bits = torch.empty((n_draws + 1) // 2, dtype=torch.int64, device=like.device)
+    bits.random_(-(2**63), None, generator=generator)
+    bits = bits.view(torch.int32)[:n_draws].view(shape)
+    return (bits, 32) if like.dtype == torch.float64 else (bits.bitwise_right_shift_(8), 24)

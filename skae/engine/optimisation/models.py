@@ -18,9 +18,11 @@ from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.resuming import Keeper
-from skae.engine.optimisation.rows import map_rows, may_have_gaps
+from skae.engine.optimisation.rows import DenseRows, map_rows, may_have_gaps
 from skae.engine.optimisation.runs import Data, Epoch, Run, Settings, Training
+from skae.engine.optimisation.sources import Source
 from skae.engine.optimisation.training import train
+from skae.engine.optimisation.windows import RowRange
 
 # From a block of rows to one result for each.
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -172,7 +174,9 @@ class FittedModel(NamedTuple):
         are float32 where X is, or is of small integers, else float64.
         """
         place, model = place_of(self.theta.flat), self.model
-        has_gaps = model.fill is not None and not gaps and may_have_gaps(X)
+        # Whether a source has some, only a pass would tell, and to fill none costs little.
+        has_gaps = model.fill is not None and not gaps
+        has_gaps = has_gaps and (isinstance(X, Source) or may_have_gaps(X))
         of_rows = (lambda x: function(model.filled(x))) if has_gaps else function
         width = max(width, model.width)
         return map_rows(of_rows, X, shape, place, model.shift, model.scale, width)
@@ -190,6 +194,8 @@ class FittedModel(NamedTuple):
 
 # Rows on which a criterion is evaluated to see how training goes.
 _PROBE_ROWS = 500
+# Rows that parameters may begin as, where not all are in memory.
+_START_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -364,7 +370,12 @@ def parameters_at(start: Start, model: Model, data: Data, generator: torch.Gener
     if start.weights is not None:
         return Parameters.from_numpy(start.weights, dtype=place.dtype, device=place.device)
     theta = Parameters(model.shapes, dtype=place.dtype, device=place.device)
-    model.start_(theta, data.rows, data.index, generator)
+    rows, index = data.rows, data.index
+    if hasattr(rows, "batches"):  # of what is read by blocks, some rows are enough
+        some = rows.take(some_of(index, _START_ROWS))
+        rows = DenseRows(getattr(some, "x", some).clone(), rows.has_gaps)
+        index = torch.arange(len(rows))
+    model.start_(theta, rows, index, generator)
     return theta
 
 
@@ -388,18 +399,20 @@ def rows_that_count(n_rows: int, weight: np.ndarray | None) -> torch.Tensor:
     return torch.arange(n_rows) if weight is None else torch.tensor(np.flatnonzero(weight))
 
 
-def some_of(index: torch.Tensor, n_rows: int = _PROBE_ROWS) -> torch.Tensor:
+def some_of(index: Any, n_rows: int = _PROBE_ROWS) -> torch.Tensor:
     """About so many of the rows of an index, spread over all of it."""
+    if isinstance(index, RowRange):
+        return index.some(n_rows)
     return index[:: max(1, math.ceil(len(index) / n_rows))]
 
 
-def split(
-    index: torch.Tensor, fraction: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def split(index: Any, fraction: float, generator: torch.Generator) -> tuple[Any, torch.Tensor]:
     """The rows to train on and those that are held out, drawn.
 
     Raises a ValueError if no row would be left to train on.
     """
+    if isinstance(index, RowRange):
+        return index.split(fraction, generator)
     n_held_out = max(1, round(fraction * len(index)))
     if n_held_out >= len(index):
         raise ValueError(

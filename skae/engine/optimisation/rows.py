@@ -1,12 +1,12 @@
 """Rows of a data set as batches on a device, and what their columns are like.
 
-`make_rows` chooses: one tensor on the device where the data fit, else (memory maps, sparse
-matrices, data larger than the memory) rows that are read, made dense and moved one batch at a time.
+`make_rows` chooses: one tensor on the device where the data fit; windows of blocks of what is read
+from files; else (sparse matrices, data larger than the memory) rows that are made dense and moved
+one batch at a time.
 """
 
 import hashlib
 import math
-import mmap
 from collections.abc import Hashable
 from functools import cached_property
 from typing import NamedTuple
@@ -16,17 +16,24 @@ import torch
 from scipy import sparse
 
 from skae.engine.optimisation.devices import Place, available_memory, place_of
+from skae.engine.optimisation.sources import (
+    Sliced,
+    Source,
+    block_bounds,
+    blocks_of,
+    memory_map,
+    release_pages,
+)
+from skae.engine.optimisation.windows import RowRange, WindowedRows
 
-# A memory map up to this size is read at once: batches of it are then several times
-# faster. joblib hands its workers every larger array as a memory map.
-_SMALL_MAP = 256 * 2**20
+# What is read from a file up to this size is read at once: nothing is faster, and rows are mixed as
+# those in memory are. joblib hands its workers every larger array as a memory map.
+SMALL = 256 * 2**20
 # Pages of a memory map are given back after about this many bytes were read: not after
 # every batch, since reading a page again costs several times what using it does.
 _RESIDENT = 256 * 2**20
 # The system maps this many bytes around every row that is touched.
 _FAULT_AROUND = 64 * 2**10
-# Dense bytes of one block of rows, where all rows are visited in order.
-_BLOCK = 16 * 2**20
 
 
 class DenseRows:
@@ -84,8 +91,8 @@ class StreamedRows:
 
     def blocks(self, width=0):
         """(start, tensor) for successive blocks of rows, of which so many numbers are made."""
-        for start, stop in block_bounds(len(self), max(width, self.n_columns)):
-            yield start, self._standardised(self.array[start:stop])
+        for start, _, block in blocks_of(self.array, width):
+            yield start, self._standardised(block)
 
     def _standardised(self, part):
         dense = part.toarray() if sparse.issparse(part) else np.array(part)
@@ -132,6 +139,9 @@ class LabelledRows:
         self.directions, self.position = directions, position
         self.place, self.n_columns = rows.place, rows.n_columns
         self.has_gaps = rows.has_gaps
+        for name in ("batches", "keep"):  # of rows that are read as they are needed
+            if hasattr(rows, name):
+                setattr(self, name, getattr(rows, name))
         # Which rows have directions is asked on the host.
         self.is_resident = rows.is_resident and directions is None
 
@@ -175,18 +185,17 @@ def digest(values: torch.Tensor | np.ndarray | None) -> bytes | None:
 
 
 def make_rows(array, shift=None, scale=None, *, dtype, device):
-    """The rows of an array or CSR matrix as training batches, (x - shift) / scale.
+    """The rows of an array, CSR matrix or source as training batches, (x - shift) / scale.
 
     They say whether they have gaps, NaN.
     """
     n_bytes = array.shape[0] * array.shape[1] * dtype.itemsize
-    mapping = memory_map(array)
     available = available_memory(device)
-    if (
-        sparse.issparse(array)
-        or (mapping is not None and n_bytes > _SMALL_MAP)
-        or (available is not None and n_bytes > available // 2)
-    ):
+    source = source_behind(array, dtype.itemsize)
+    if source is not None:
+        gaps = may_have_gaps(array)
+        return WindowedRows(source, shift, scale, dtype=dtype, device=device, has_gaps=gaps)
+    if sparse.issparse(array) or (available is not None and n_bytes > available // 2):
         gaps = may_have_gaps(array)
         return StreamedRows(array, shift, scale, dtype=dtype, device=device, has_gaps=gaps)
     array = np.ascontiguousarray(array)
@@ -198,17 +207,65 @@ def make_rows(array, shift=None, scale=None, *, dtype, device):
     return DenseRows(tensor, may_have_gaps(array))
 
 
+def source_behind(array, itemsize: int = 8) -> Source | None:
+    """The source of rows that are read by blocks: itself, or that of a memory map whose numbers
+    would be larger, of so many bytes each, than what is read at once. None: rows are in memory.
+    """
+    if isinstance(array, Source):
+        return array
+    is_large = array.shape[0] * array.shape[1] * itemsize > SMALL
+    if is_large and memory_map(array) is not None:
+        return Sliced(array, "the memory map")
+    return None
+
+
+def all_rows(array, weight, itemsize: int = 8) -> torch.Tensor | RowRange:
+    """The places of the rows whose weight is not 0."""
+    if weight is not None:
+        return torch.tensor(np.flatnonzero(weight))
+    source = source_behind(array, itemsize)
+    return torch.arange(array.shape[0]) if source is None else RowRange.of(source)
+
+
+def every(array, step: int):
+    """One of so many rows, spread over all of them; of a source about as many."""
+    if isinstance(array, Source):
+        return array.spread(max(1, array.shape[0] // step))
+    if memory_map(array) is None:
+        return array[::step]
+    # Every row that is read brings many pages.
+    n_rows = max(1, _RESIDENT // max(_FAULT_AROUND, array.shape[1] * array.dtype.itemsize))
+    parts = []
+    for start in range(0, array.shape[0], step * n_rows):
+        parts.append(np.array(array[start : start + step * n_rows : step]))
+        release_pages(array)
+    return np.concatenate(parts)
+
+
+def made_of(function, array, n_columns: int):
+    """``function(array)``, so many columns of numbers for each row; of a source whose rows have
+    more of them than are read at once, a source again.
+    """
+    dtype = np.dtype(np.float32 if fits_float32(array.dtype) else np.float64)
+    n_bytes = array.shape[0] * n_columns * dtype.itemsize
+    if isinstance(array, Source) and n_bytes > SMALL:
+        return array.mapped(function, n_columns, dtype, f"what a layer makes of {array.what}")
+    return function(array)
+
+
 def may_have_gaps(array):
-    """Whether NaN is in an array or CSR matrix, or a sum of its numbers is beyond all bounds."""
+    """Whether NaN is in rows, or a sum of their numbers is beyond all bounds."""
     if array.dtype.kind != "f":
         return False
+    if isinstance(array, Source):
+        return bool(summarize_columns(array).n_missing.any())
     if sparse.issparse(array):
         return bool(np.isnan(array.data).any())
     found = False
     with np.errstate(invalid="ignore", over="ignore"):
-        for start, stop in block_bounds(*array.shape):
+        for _, _, block in blocks_of(array):
             # A sum is NaN if an entry is, and takes a tenth of the time of a look at all.
-            found = bool(np.isnan(array[start:stop].sum()))
+            found = bool(np.isnan(block.sum()))
             release_pages(array)
             if found:
                 break
@@ -259,13 +316,21 @@ def summarize_columns(array, row_weight=None):
     """
     if sparse.issparse(array):
         return _summarize_csr(array, row_weight)
+    if isinstance(array, Source) and row_weight is None:
+        if array.summary is None:
+            array.summary = _summarize(array, None)
+        return array.summary
+    return _summarize(array, row_weight)
+
+
+def _summarize(array, row_weight):
     n_features = array.shape[1]
     mean, square = np.zeros(n_features), np.zeros(n_features)
     minimum, maximum = np.full(n_features, np.inf), np.full(n_features, -np.inf)
     n_missing, total = np.zeros(n_features, dtype=np.int64), np.zeros(n_features)
     with np.errstate(invalid="ignore", over="ignore"):
-        for start, stop in block_bounds(*array.shape):
-            block = array[start:stop].astype(np.float64)
+        for start, stop, block in blocks_of(array):
+            block = block.astype(np.float64)
             weight = np.ones(len(block)) if row_weight is None else row_weight[start:stop]
             if row_weight is not None:
                 block, weight = block[weight > 0], weight[weight > 0]
@@ -336,31 +401,3 @@ def varies(array):
         summary = summarize_columns(array)
         return bool((summary.minimum < summary.maximum).any())
     return bool((np.fmin.reduce(array, 0) < np.fmax.reduce(array, 0)).any())
-
-
-def block_bounds(n_rows, n_columns):
-    """(start, stop) of successive blocks of rows of about 16 MiB in float64."""
-    step = max(1, _BLOCK // (8 * max(1, n_columns)))
-    for start in range(0, n_rows, step):
-        yield start, min(start + step, n_rows)
-
-
-def memory_map(array):
-    """The shared file mapping behind an array, or None."""
-    mode = None
-    while isinstance(array, np.ndarray):
-        mode = getattr(array, "mode", mode)
-        array = array.base
-    # A copy-on-write mapping ("c") may hold changes that the file does not.
-    return array if isinstance(array, mmap.mmap) and mode in ("r", "r+", "w+") else None
-
-
-def release_pages(array):
-    """Give the pages read from a file mapping back to the system's cache.
-
-    A process is charged for every page of a mapping that it touched; without this, an epoch over a
-    4 GB file would count as 4 GB of memory.
-    """
-    mapping = memory_map(array)
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapping.madvise(mmap.MADV_DONTNEED)

@@ -94,9 +94,9 @@ class Joint(NamedTuple):
     - ``closeness``: those that share it are neighbours there, since one call can do for them.
     - ``noise``: those that share it see the same noise, given the same random numbers.
     - ``make(objectives, like)``: the one of several, for parameters like a tensor. It has
-      ``criterion(theta, inputs)`` and ``gradient(theta, inputs, out)``, as those of an objective,
-      for tensors with one axis more, the first; both return a number for each. ``of(places)`` is
-      that of some of them.
+      ``gradient(theta, inputs, out)`` and, where that tells the loss, ``criterion(theta, inputs)``,
+      as those of an objective, for tensors with one axis more, the first; both return a number for
+      each. ``of(places)`` is that of some of them, ``state_of(place)`` the ``state`` of one.
     - ``inputs(x, generator, row_weight)``: what a step of this one sees of a batch, a named tuple
       of tensors whose first axis is rows, or None; ``row_weight`` is one of them.
     """
@@ -150,7 +150,7 @@ class Settings:
 class Data:
     """Rows, and what each is for.
 
-    - ``index``: the rows to train on.
+    - ``index``: the rows to train on, a LongTensor or a `RowRange`.
     - ``probe``: some of them, on which the criterion is evaluated with noise that is always the
       same: at the start and the end, to notice a training that made things worse, and after every
       epoch where only that tells whether a noisy objective has converged, or what its loss is.
@@ -161,7 +161,7 @@ class Data:
     """
 
     rows: Any
-    index: torch.Tensor
+    index: Any
     probe: torch.Tensor | None = None
     held_out: torch.Tensor | None = None
     weight: torch.Tensor | None = None
@@ -171,6 +171,10 @@ class Data:
     def has_gaps(self) -> bool:
         """Whether any of the rows may have some."""
         return self.rows.has_gaps or (self.apart is not None and self.apart.has_gaps)
+
+    def __post_init__(self):
+        if hasattr(self.rows, "keep"):
+            self.rows.keep(self.probe, self.held_out)
 
     @cached_property
     def fingerprint(self) -> Hashable | None:
@@ -282,6 +286,17 @@ class Run:
         # Batches have two lengths at most.
         n_steps = self.n_batches * self.max_iter // 2
         return is_worth_recording(self.theta.flat.device, n_steps)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether rows are drawn while an epoch goes on, as they are read."""
+        return hasattr(self.data.rows, "batches")
+
+    def batches(self, generator: torch.Generator) -> Any:
+        """The rows of each batch of an epoch, drawn: as they are read, or of a permutation."""
+        if self.reads_ahead:
+            return self.data.rows.batches(self.data.index, self.n_batches, generator)
+        return torch.tensor_split(self.order(generator), self.n_batches)
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""

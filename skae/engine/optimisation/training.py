@@ -55,19 +55,29 @@ def train(run: Run) -> Training:
 
     def run_epoch(at):
         number, generator, keeper = at.epoch, run.generator, run.keeper
+
+        def keep_if_due(step, total):
+            if keeper is not None and keeper.is_due(number, step):
+                now = replace(at, step=step, total=total, seconds=seconds())
+                keeper.keep(kept(run, watch, now))
+
         if at.order is not None:
             generator.set_state(at.order)
         elif keeper is not None:
             at.order = generator.get_state()
-        batches = torch.tensor_split(run.order(generator), n_batches)
-        if at.now is not None:
-            generator.set_state(at.now)
         total = at.total
+        if run.reads_ahead:  # whose draws lie between those of the steps
+            keep_if_due(0, total)
+        batches = run.batches(generator)
+        if not run.reads_ahead:
+            batches = batches[at.step :]
+            if at.now is not None:
+                generator.set_state(at.now)
         if total is None:
             total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(batches[at.step :], at.step):
-            if keeper is not None and keeper.is_due(number, k):
-                keeper.keep(kept(run, watch, replace(at, step=k, total=total, seconds=seconds())))
+        for k, batch in enumerate(batches, at.step):
+            if not run.reads_ahead:
+                keep_if_due(k, total)
             progress = (number + k / n_batches) / max_iter
             value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:

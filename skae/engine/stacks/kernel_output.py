@@ -7,11 +7,14 @@ of the targets and k a kernel, the output of a row is
 
 which minimises sum_i w_i |y_i - f(x_i)|^2 + rho |f - p|^2 in the norm of the kernel. What it would
 have said of a row without having seen its target is known in closed form. From these outputs
-follow the two or more numbers by which outputs become log-odds: no labels are kept aside.
+follow the two or more numbers by which outputs become log-odds: no labels are kept aside. Where
+targets are numbers, which say more of a row than a class does, they also tell how much k counts,
+and a linear function of the columns beside it.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -31,6 +34,12 @@ _FLOOR = 0.04
 _SLOPE, _SLOPE_VARIANCE, _SHIFT_VARIANCE = 0.2, 0.25, 0.25
 # The least penalty, and the least part of a row's kernel with itself that is added to it.
 _LEAST, _LEAST_RIDGE = 1e-8, 1e-12
+# Shares of a kernel and of a linear one that are compared, for numbers; rows that tell, at most.
+_SHARES, _COMPARED = (0.0, 0.3, 1.0, 3.0, 10.0), 500
+# Deviations from the median, by the quartiles, from which on a number may be an outlier.
+_FAR, _QUARTILES = 5.0, 1.349
+# Standard errors that are no chance.
+_CHANCE = 2.0
 # Distances below so many units of rounding of what is compared are none.
 _ROUNDING = 16
 
@@ -130,6 +139,62 @@ def kernel_ridge(
     error = inverse @ targets - inverse.sum(1, keepdim=True) * without
     own = (weight - unit) / penalty + inverse.diagonal() * unit / weight
     return Ridge(coefficients, offset, targets - error / own.unsqueeze(1))
+
+
+class Mixture(NamedTuple):
+    """How numbers are predicted: by ``kernel`` k + ``linear`` l, from targets that are drawn into
+    [``least``, ``most``].
+
+    l(x, z) = (x - c) (z - c) / q of the columns, with their means c and the mean squared distance q
+    from these.
+    """
+
+    kernel: float = 1.0
+    linear: float = 0.0
+    least: float = -math.inf
+    most: float = math.inf
+
+
+def chosen_mixture(
+    kernel: torch.Tensor,
+    linear: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    penalty: float,
+) -> Mixture:
+    """The mixture whose outputs at rows that were left out are nearest to their targets.
+
+    In the weighted mean of squares, of some of the rows where they are many. ``target`` is of shape
+    (n_rows,). Outliers are drawn in, unless outputs are better without that by more than chance.
+    """
+    some = torch.arange(0, len(target), -(-len(target) // _COMPARED), device=target.device)
+    kernel, linear = kernel[some][:, some], linear[some][:, some]
+    target, weight = target[some], weight[some]
+    ends = _usual(target, weight)
+    targets = torch.stack([target, target.clamp(*ends)], dim=1)
+    pairs = [(a, b) for a, b in product(_SHARES, _SHARES) if a or b]
+    left_out = torch.stack(
+        [kernel_ridge(a * kernel + b * linear, targets, weight, penalty).left_out for a, b in pairs]
+    )
+    errors = (weight.unsqueeze(1) * (left_out - targets).square()).sum(1)
+    best = errors.argmin(0)
+    error = left_out[best, :, torch.arange(2, device=best.device)] - target
+    gain = error[1].square() - error[0].square()
+    as_they_are = float(weight @ gain) > _CHANCE * float((weight @ gain.square()).sqrt())
+    if as_they_are or torch.equal(*targets.T):
+        return Mixture(*pairs[int(best[0])])
+    return Mixture(*pairs[int(best[1])], *ends)
+
+
+def _usual(target, weight):
+    """What lies within so many deviations of the median; everything where quartiles are one."""
+    ordered, order = target.sort()
+    below = weight[order].cumsum(0) / weight.sum()
+    quantiles = torch.tensor([0.25, 0.5, 0.75], dtype=below.dtype, device=below.device) - _LEAST
+    where = torch.searchsorted(below, quantiles).clamp(max=len(ordered) - 1)
+    low, middle, high = ordered[where].tolist()
+    far = _FAR * (high - low) / _QUARTILES or math.inf
+    return middle - far, middle + far
 
 
 def log_shares(outputs: torch.Tensor) -> torch.Tensor:

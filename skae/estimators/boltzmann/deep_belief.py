@@ -34,6 +34,7 @@ from skae.estimators.face.parameters import (
     preset,
     validate_parameters,
 )
+from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches
 from skae.estimators.face.scikit_learn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -221,6 +222,7 @@ class DeepBeliefNetwork(
 
     @all_or_nothing
     @with_callbacks
+    @fits_batches
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
 
@@ -246,6 +248,7 @@ class DeepBeliefNetwork(
         return self
 
     @all_or_nothing
+    @fits_batches_on
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X for every machine in turn.
 
@@ -363,6 +366,7 @@ class DeepBeliefNetwork(
             random_state=self.random_state if random_state is None else random_state,
         )
 
+    @maps_batches
     def score_samples(self, X, *, log_partition=None, n_draws=20):
         """Lower bound on the log-likelihood of each row.
 
@@ -423,6 +427,7 @@ class DeepBeliefNetwork(
         """Checked layers to train, with checked rows and weights."""
         validate_parameters(self)
         options = {"sample_weight": sample_weight, "lowest": lowest_layer(self)}
+        options["by_blocks"] = True
         data = check_rows(self, X, reset=not goes_on, **options)
         weight = check_weights(sample_weight, data)
         layers, models = make_layers(self, X, data)

@@ -17,6 +17,7 @@ from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.layer_sizes import checked_sizes, number_of
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
+from skae.estimators.face.parts import maps_batches
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 
@@ -206,6 +207,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         """
         return self._free_energies(self._checked(X))
 
+    @maps_batches
     def score_samples(self, X, *, log_partition=None):
         """Lower bound on the log-likelihood of each row.
 

@@ -6,8 +6,10 @@ from skae._validation import make_generator
 from skae._warnings import of_layer
 from skae.engine.boltzmann.deep_training import composed, half_machine
 from skae.engine.networks.units import Bernoulli
-from skae.engine.optimisation.models import AFRESH, FittedModel, Start, rows_that_count, some_of
+from skae.engine.optimisation.models import AFRESH, FittedModel, Start, some_of
+from skae.engine.optimisation.rows import all_rows, made_of, summarize_columns
 from skae.engine.optimisation.runs import Data
+from skae.engine.optimisation.sources import Source
 from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import report_chains
@@ -33,7 +35,7 @@ def pretrained(model, X, weight):
     how._check_parameters()
     place = place_for(model, X)
     generator = make_generator(model.random_state, place.device)
-    index = rows_that_count(X.shape[0], weight)
+    index = all_rows(X, weight, place.dtype.itemsize)
     weights = weights_at(weight, place)
     machines, curves, units = [], [], model.columns_.units(place.device)
     bias, columns = base_bias(model.columns_, place), model.columns_
@@ -70,7 +72,11 @@ def pretrained(model, X, weight):
         machines.append(fitted.weights)
         curves.append(fitted.training.loss_curve)
         if number + 2 < len(sizes):
-            seen = FittedModel.of(engine, fitted.weights, place).codes(seen)
-            mean = place.tensor(np.average(seen, axis=0, weights=weight))
+            below = FittedModel.of(engine, fitted.weights, place)
+            seen = made_of(below.codes, seen, engine.n_codes)
+            if isinstance(seen, Source):
+                mean = place.tensor(summarize_columns(seen, weight).mean)
+            else:
+                mean = place.tensor(np.average(seen, axis=0, weights=weight))
             bias = Bernoulli().bias_for_mean(mean)
     return Start(composed(machines), was_learned=True, facts={"layer_loss_curves_": curves})

@@ -16,6 +16,7 @@ from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
+from skae.estimators.face.parts import maps_batches
 from skae.estimators.face.training import TrainedModel, decay_in_criterion
 from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
 
@@ -260,6 +261,7 @@ class RBM(BoltzmannSampling, Transformer):
         energies = fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
         return energies - self._log_derivative(X)
 
+    @maps_batches
     def score_samples(self, X, *, log_partition=None):
         """Log-likelihood of each row where log Z is given, else its pseudo-log-likelihood.
 

@@ -27,6 +27,7 @@ from skae.engine.optimisation.models import FittedModel
 from skae.estimators.density.models import denoiser_of, level_of, reachable, spread_of
 from skae.estimators.density.sampling import Request, chain_states, one_level
 from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
+from skae.estimators.face.parts import maps_batches
 from skae.estimators.face.progress import StepLine
 from skae.estimators.face.training import usable_place
 from skae.estimators.face.transformer import Transformer
@@ -251,6 +252,7 @@ def log_partition_function(
     return annealed_log_partition(name, estimate, n_chains, n_temperatures, volume, more)
 
 
+@maps_batches
 def score_samples(self, X, *, log_partition=None, noise=None):
     """Log-density of each row where log Z is given, else log P(x | r(x)).
 

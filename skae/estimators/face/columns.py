@@ -12,6 +12,7 @@ from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.rows import digest, summarize_columns
 from skae.engine.optimisation.sharing import content, once
+from skae.engine.optimisation.sources import Source
 from skae.estimators.face.grids import grid_of
 from skae.estimators.face.kinds import kinds_of
 from skae.frames.encoding import parts_of
@@ -271,6 +272,10 @@ def _spread(X, summary, row_weight, size):
     if not len(small):
         return summary.std
     std, factor = summary.std.copy(), 1 / np.maximum(size[small], np.finfo(np.float64).tiny)
+    if isinstance(X, Source):
+        scaled = X.mapped(lambda rows: rows[:, small] * factor, len(small), np.float64)
+        std[small] = summarize_columns(scaled, row_weight).std / factor
+        return std
     scaled = X[:, small].astype(np.float64)
     scaled = scaled.multiply(factor).tocsr() if sparse.issparse(scaled) else scaled * factor
     std[small] = summarize_columns(scaled, row_weight).std / factor

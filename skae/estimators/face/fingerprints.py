@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 
 import joblib
 import numpy as np
+import torch
 from scipy import sparse
 
 from skae._validation import as_array
@@ -95,10 +96,14 @@ def _parts(value) -> Iterator[bytes]:
         yield repr(csr.shape).encode()
         for array in (csr.data, csr.indices, csr.indptr):
             yield from _parts(array)
-    elif hasattr(value, "columns") and hasattr(value, "dtypes"):  # a data frame
+    elif type(value).__module__.startswith(("pandas", "polars")) and hasattr(value, "columns"):
         for number, name in enumerate(value.columns):
             yield repr(name).encode()
             yield from _parts(value.iloc[:, number] if hasattr(value, "iloc") else value[name])
+    elif _is_read_in_parts(value):
+        # What lies elsewhere or comes once: not read to be compared.
+        kind = type(value)
+        yield f"{kind.__module__}.{kind.__qualname__} {getattr(value, 'shape', '')}".encode()
     else:
         yield str(getattr(value, "dtype", "")).encode()  # a column's: categories have no other
         array = value if isinstance(value, np.memmap) else np.asarray(as_array(value))
@@ -110,6 +115,12 @@ def _parts(value) -> Iterator[bytes]:
         else:
             for start, stop in _blocks(len(array), array.nbytes // len(array)):
                 yield np.ascontiguousarray(array[start:stop]).tobytes()
+
+
+def _is_read_in_parts(value):
+    """Whether data are no array, list or column that is held in memory or mapped."""
+    held = isinstance(value, np.ndarray | torch.Tensor | list | tuple)
+    return not held and not type(value).__module__.startswith(("pandas", "polars"))
 
 
 def _blocks(n_rows, n_bytes):
@@ -146,6 +157,8 @@ def _shown_data(value):
     if value is None or isinstance(value, str | int | float) or callable(value):
         return _shown(value)
     shape = getattr(value, "shape", None)
+    if shape is None and not isinstance(value, list | tuple):
+        return f"a {type(value).__name__}"
     shape = np.shape(value) if shape is None else tuple(shape)
     kind = getattr(value, "dtype", None)
     return f"of shape {shape}" + ("" if kind is None else f" and dtype {kind}")

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skae.engine.optimisation.rows import block_bounds
+from skae.engine.optimisation.rows import every
+from skae.engine.optimisation.sources import block_bounds
 from skae.frames.variables import decimals_of, have_more_decimals
 
 # Values of a column up to which it is taken to have these and no others.
@@ -26,7 +27,8 @@ def grid_of(X) -> tuple:
     """
     if X.shape[1] > _MOST_COLUMNS:
         return (None,) * X.shape[1]
-    rows = X[:: max(1, -(-X.shape[0] * X.shape[1] // _ENTRIES))]
+    step = max(1, -(-X.shape[0] * X.shape[1] // _ENTRIES))
+    rows: Any = every(X, step)
     grid: list[Any] = []
     step = max(1, 100_000 // max(1, rows.shape[0]))
     for start in range(0, X.shape[1], step):

@@ -14,7 +14,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-from skae.engine.optimisation.rows import ColumnSummary, block_bounds, release_pages
+from skae.engine.optimisation.rows import ColumnSummary, every
+from skae.engine.optimisation.sources import Source, block_bounds, blocks_of, release_pages
 
 # The part of entries that are exactly 0 or 1 from which on columns are no measurements.
 _EXACT = 0.1
@@ -65,7 +66,7 @@ def _rare_amounts(summary, n_rows):
 
 def _share_of_exact(X, columns):
     """The part of some columns' entries that are exactly 0 or 1, of rows spread over all."""
-    X = X[:: max(1, X.shape[0] // _LOOKED_AT)]
+    X = every(X, max(1, X.shape[0] // _LOOKED_AT))
     n_entries = X.shape[0] * len(columns)
     if sparse.issparse(X):
         chosen = np.zeros(X.shape[1], dtype=bool)
@@ -88,10 +89,9 @@ def _groups(X, is_binary, row_weight, feature_names):
     n_rows = X.shape[0]
     # Numbers for the rows: the sums of a column's ones tell which rows have them, but for a chance
     # of one in a billion. All are whole, so that sums are exact.
-    draws = np.random.default_rng(0).integers(1, 2**15, size=(n_rows, 2)).astype(np.float64)
-    draws = np.column_stack([draws, np.ones(n_rows)])
-    if row_weight is not None:
-        draws[row_weight == 0] = 0
+    draws = _Numbers(row_weight)
+    if not isinstance(X, Source):
+        draws = draws[0:n_rows]
     ones, missing = _projections(X, columns, draws)
     total = draws.sum(0)
     groups, taken = [], np.zeros(len(columns), dtype=bool)
@@ -108,6 +108,29 @@ def _groups(X, is_binary, row_weight, feature_names):
     return sorted(groups, key=lambda group: group[0])
 
 
+class _Numbers:
+    """Random numbers for rows that are not in memory, of one block after the other."""
+
+    shape = (0, 3)
+
+    def __init__(self, row_weight=None):
+        self._weight, self._random = row_weight, np.random.default_rng(0)
+        self._total = np.zeros(3)
+
+    def __getitem__(self, rows):
+        n_rows = rows.stop - rows.start
+        draws = self._random.integers(1, 2**15, size=(n_rows, 2)).astype(np.float64)
+        draws = np.column_stack([draws, np.ones(n_rows)])
+        if self._weight is not None:
+            draws[self._weight[rows] == 0] = 0
+        self._total += draws.sum(0)
+        return draws
+
+    def sum(self, axis):
+        """The sums of all that were drawn."""
+        return self._total
+
+
 def _projections(X, columns, draws):
     """The sums of the rows' numbers over the ones of each column, and over its gaps."""
     shape = len(columns), draws.shape[1]
@@ -121,8 +144,8 @@ def _projections(X, columns, draws):
             missing = where.T @ draws
         return (part.T @ draws)[columns], missing[columns]
     ones, missing = np.zeros(shape), np.zeros(shape)
-    for start, stop in block_bounds(X.shape[0], X.shape[1]):
-        block = X[start:stop][:, columns].astype(np.float64)
+    for start, stop, block in blocks_of(X):
+        block = block[:, columns].astype(np.float64)
         numbers = draws[start:stop]
         found = block.T @ numbers
         if np.isnan(found).any():
@@ -189,8 +212,8 @@ def _named_groups(X, columns, counts, seen, taken, feature_names):
 
 def _is_exclusive(X, columns):
     """Whether no row has two of some columns of zeros and ones."""
-    for start, stop in block_bounds(X.shape[0], X.shape[1]):
-        block = X[start:stop][:, columns]
+    for _, _, block in blocks_of(X):
+        block = block[:, columns]
         block = block.toarray() if sparse.issparse(block) else block
         if np.nansum(block, axis=1).max(initial=0) > 1:
             return False

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skae._warnings import warn
 from skae.diagnostics import constant_units
 from skae.engine.networks.gaps import observed
-from skae.engine.optimisation.rows import varies
+from skae.engine.optimisation.rows import every, source_behind, varies
 
 F = TypeVar("F", bound=Callable[..., Any])
 # A few dead units are usual in wide or relu layers; from this fraction on, warn.
@@ -104,6 +104,8 @@ def report_outcome(model, training, max_iter, start_is_model=False, rate=None):
 
 def some_rows(X, weight, n_rows=1000):
     """About ``n_rows`` rows that count, spread over the whole of X."""
+    if weight is None and source_behind(X) is not None:
+        return every(X, max(1, X.shape[0] // n_rows))
     rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
     return X[rows[:: max(1, len(rows) // n_rows)]]
 

@@ -23,6 +23,8 @@ from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
+from skae.engine.optimisation.sources import Source
+from skae.estimators.face.bridges import CallbackBridge
 from skae.estimators.face.callbacks import Callback
 from skae.estimators.face.fingerprints import likeness_of
 from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
@@ -38,7 +40,10 @@ from skae.estimators.face.parameters import (
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
 from skae.estimators.face.sessions import About, trained
-from skae.frames.encoding import Encoding, encode_rows, report_empty
+from skae.frames.encoding import Encoding, report_empty
+from skae.frames.reading import encode_rows
+from skae.frames.streams import encode_source
+from skae.sources.tables import Tables
 
 _CPU = torch.device("cpu")
 # Settings of training that are parameters as they are.
@@ -208,6 +213,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array; with ``reset``, ``encoding_`` is made as ``lowest`` says."""
         parameters = self if lowest is None else lowest
+        if isinstance(X, Source | Tables):
+            return encode_source(self, parameters, X, reset=reset, weight=sample_weight)
         rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
         if reset:
             report_empty(self.encoding_)
@@ -275,53 +282,6 @@ def rows_for(model: Model, X, place: Place) -> DenseRows | StreamedRows:
 def weights_at(weight: np.ndarray | None, place: Place) -> torch.Tensor | None:
     """Sample weights as a tensor, or None."""
     return None if weight is None else place.tensor(weight)
-
-
-class CallbackBridge:
-    """Reports epochs to the scikit-learn callbacks that were set on an estimator.
-
-    X, y and the weights are as the user passed them. ``attributes_of(weights)`` returns what makes
-    a copy of the model usable, by attributes' names, from arrays by the names of the engine.
-    """
-
-    def __init__(self, model, max_iter, X, y, sample_weight):
-        # A number that depends on the rows is not known yet.
-        max_iter = None if isinstance(max_iter, str) else max_iter
-        self.model, self.fitted_attributes = model, None
-        self.attributes_of: Callable[[dict], dict] = lambda weights: {"weights_": weights}
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        self.data = {"X": X, "y": y, "metadata": metadata}
-        self.active = bool(getattr(model, "_skl_callbacks", ()))
-        self.active = self.active and hasattr(model, "_init_callback_context")
-        if self.active:
-            self.root = model._init_callback_context(max_subtasks=max_iter)
-            self.root.call_on_fit_task_begin(estimator=model, **self.data)
-
-    def __call__(self, name):
-        """Run the callbacks' hooks around a task that is done; true if one asks to stop."""
-        task = self.root.subcontext(task_name=name)
-        task.call_on_fit_task_begin(estimator=self.model, **self.data)
-        return task.call_on_fit_task_end(
-            estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
-        )
-
-    def listen(self, theta, epoch):
-        """The same, with the weights that a copy of the model would have."""
-        self.fitted_attributes = lambda: self.attributes_of(theta.to_numpy())
-        return self("epoch")
-
-    def report(self, name, attributes):
-        """Tell of a task without epochs, such as a layer, after which a copy is usable."""
-        if self.active:
-            self.fitted_attributes = lambda: attributes
-            self(name)
-
-    def finish(self):
-        """Tell the callbacks that the fit has ended."""
-        if self.active:
-            self.root.call_on_fit_task_end(
-                estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
-            )
 
 
 def started(

@@ -31,17 +31,18 @@ from skae.engine.optimisation.models import (
     FittedModel,
     Model,
     Start,
-    rows_that_count,
     some_of,
     split,
 )
 from skae.engine.optimisation.parameters import Registry
-from skae.engine.optimisation.rows import may_have_gaps
+from skae.engine.optimisation.rows import all_rows, may_have_gaps
 from skae.engine.optimisation.runs import Data, Training
+from skae.engine.optimisation.sources import blocks_of
 from skae.estimators.face.callbacks import refuse_callbacks
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
+from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches, maps_lazily
 from skae.estimators.face.scikit_learn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.stopping import NOTHING, watched_rows
@@ -149,6 +150,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
     @all_or_nothing
     @with_callbacks
+    @fits_batches
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
@@ -181,6 +183,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         return self
 
     @all_or_nothing
+    @fits_batches_on
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
@@ -202,6 +205,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         self.n_iter_ = len(self.loss_curve_)
         return self
 
+    @maps_lazily
     def transform(self, X):
         """Codes of the rows of X.
 
@@ -211,7 +215,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
             In float32 for float32 input and small integers, else in float64.
         """
         check_is_fitted(self)
-        return self._codes(check_rows(self, X, reset=False))
+        return self._codes(check_rows(self, X, reset=False, by_blocks=True))
 
     def inverse_transform(self, X):
         """Reconstruct data from codes.
@@ -260,6 +264,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
         return rows.set_axis(X.index) if same_index else rows
 
+    @maps_batches
     def score_samples(self, X) -> np.ndarray:
         """Log-likelihood of each row given its reconstruction, log P(x | r(x)), in nats.
 
@@ -317,7 +322,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def _read(self, X, sample_weight, start):
         """Checked rows and weights, with ``columns_`` known: the last step without cost."""
         afresh = start.weights is None
-        data = check_rows(self, X, reset=afresh, finite=not afresh, sample_weight=sample_weight)
+        options = {"sample_weight": sample_weight, "by_blocks": True}
+        data = check_rows(self, X, reset=afresh, finite=not afresh, **options)
         weight = check_weights(sample_weight, data)
         if afresh:
             vars(self).update(self._facts(data, weight, X, is_whole=not start.resumes))
@@ -347,18 +353,16 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         start = started(self, model, start, X, weight)
         vars(self).update(start.facts)
         generator = make_generator(self.random_state, place.device)
-        index, held_out = rows_that_count(X.shape[0], weight), None
+        index, held_out = all_rows(X, weight, place.dtype.itemsize), None
         if holds_out:
             index, held_out = split(index, self.validation_fraction, generator)
         rows, weights = rows_for(model, X, place), weights_at(weight, place)
-        watched = NOTHING
-        if bridge is not None:
-            watched = watched_rows(self, model, place, bridge.attributes_of)
+        watched = watched_rows(self, model, place, bridge.attributes_of) if bridge else NOTHING
         data = Data(rows, index, some_of(index), held_out, weights, watched.apart)
         passes = {"max_iter": 1} if start.resumes else {}
         settings = settings_of(self, resumes=start.resumes, **passes)
-        options = {"generator": generator, "settings": settings, "judge": watched.judge}
-        fitted = run_training(self, model, data, start, **options, bridge=bridge)
+        how = {"generator": generator, "settings": settings, "judge": watched.judge}
+        fitted = run_training(self, model, data, start, bridge=bridge, **how)
         vars(self).update(fitted.measured)
         self.weights_, self.device_ = fitted.weights, str(place.device)
         self.stopping_reason_ = fitted.training.outcome
@@ -376,7 +380,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     def _checked(self, X):
         """Rows of the user, in the domain of the units."""
         check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
+        X = check_rows(self, X, reset=False, by_blocks=True)
         self.columns_.check(X, column_names(self))
         return X
 
@@ -390,7 +394,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         if self.encoding_ is None:
             return 0.0
         scaled = [columns for name, columns in self.columns_.parts if UNITS[name].standardizes]
-        return self.encoding_.log_derivative(X, np.concatenate([np.arange(0), *scaled]))
+        columns = np.concatenate([np.arange(0), *scaled])
+        parts = [self.encoding_.log_derivative(rows, columns) for _, _, rows in blocks_of(X)]
+        return np.concatenate(parts)
 
     def _codes(self, X) -> np.ndarray:
         """Codes of checked rows."""

@@ -20,12 +20,13 @@ from skae._validation import (
 )
 from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
-from skae.engine.optimisation.rows import block_bounds
+from skae.engine.optimisation.sources import blocks_of
 from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
 from skae.engine.sparse.greedy import orthogonal_matching_pursuit, soft_threshold
 from skae.engine.sparse.problem import choose_algorithm, make_quadratic, usable_algorithm
 from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_lazily
 from skae.estimators.face.training import TrainedModel, rows_for
 from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.sparse.inference import (
@@ -178,7 +179,7 @@ class SparseCoder(SparseInference, Transformer):
         has no learning rate; the others follow the gradient.""",
     )
     batch_size: int = preset(TrainedModel, "batch_size", default=256)
-    max_iter: int | str = preset(TrainedModel, "max_iter", default=30)
+    max_iter: int | str = preset(TrainedModel, "max_iter", default="auto")
     n_iter_no_change: int | None = preset(TrainedModel, "n_iter_no_change", default=5)
     tol: float = preset(TrainedModel, "tol", default=1e-3)
 
@@ -204,6 +205,7 @@ class SparseCoder(SparseInference, Transformer):
     _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
 
     @all_or_nothing
+    @fits_batches
     def fit(self, X, y=None, sample_weight=None):
         """Learn a dictionary from the rows of X, or find the one that is given.
 
@@ -221,6 +223,7 @@ class SparseCoder(SparseInference, Transformer):
         return self
 
     @all_or_nothing
+    @fits_batches_on
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X, in batches.
 
@@ -234,6 +237,7 @@ class SparseCoder(SparseInference, Transformer):
             self.inference_algorithm_ = self._suitable_algorithm(X, sample_weight)
         return self
 
+    @maps_lazily
     def transform(self, X):
         """Codes of the rows of X.
 
@@ -249,13 +253,11 @@ class SparseCoder(SparseInference, Transformer):
             If all codes are zero; with the largest useful ``alpha``.
         """
         check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
+        X = check_rows(self, X, reset=False, by_blocks=True)
         if self.sparse_output:
             # Only one block of codes is dense at a time.
-            bounds = block_bounds(X.shape[0], max(self._n_features_out, X.shape[1]))
-            codes = sparse.vstack(
-                [sparse.csr_matrix(self._codes(X[start:stop])) for start, stop in bounds], "csr"
-            )
+            blocks = (rows for _, _, rows in blocks_of(X, self._n_features_out))
+            codes = sparse.vstack([sparse.csr_matrix(self._codes(b)) for b in blocks], "csr")
             some = codes.nnz > 0
         else:
             codes = self._codes(X)
@@ -364,7 +366,7 @@ class SparseCoder(SparseInference, Transformer):
 
         So a row's code does not depend on those that come with it.
         """
-        X = check_rows(self, X, reset=False, finite=False)
+        X = check_rows(self, X, reset=False, finite=False, by_blocks=True)
         n_pilot = max(1, min(_PILOT_ROWS, _PILOT_ENTRIES // X.shape[1]))
         X = some_rows(X, check_weights(sample_weight, X), n_pilot)
         model, theta = self._fitted_model(X)
@@ -378,7 +380,7 @@ class SparseCoder(SparseInference, Transformer):
         if not hasattr(self, "weights_"):
             return
         if self.dictionary is not None:
-            check_rows(self, X, reset=False, finite=False)
+            check_rows(self, X, reset=False, finite=False, by_blocks=True)
             del self.weights_
         elif self.stopping_reason_ == "given":
             raise ValueError(

@@ -82,7 +82,7 @@ class SparseInference:
             overlap, a bound from above.
         """
         check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
+        X = check_rows(self, X, reset=False, by_blocks=True)
         fitted = self._fitted_model(X)
         atoms = getattr(self, "decoder_components_", self.components_)
         dictionary = place_of(fitted.theta.flat).tensor(atoms)

@@ -161,7 +161,7 @@ class PSD(SparseInference, Transformer):
             the minimum.
         """
         check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
+        X = check_rows(self, X, reset=False, by_blocks=True)
         _, theta = fitted = self._fitted_model(X)
         penalty, linear_map = self._parts()
 

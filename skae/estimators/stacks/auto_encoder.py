@@ -22,6 +22,7 @@ from skae.estimators.face.parameters import (
     parameter,
     preset,
 )
+from skae.estimators.face.parts import fits_batches, fits_batches_on
 from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.stopping import own_rows
 from skae.estimators.face.training import CallbackBridge
@@ -141,6 +142,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     @all_or_nothing
     @with_callbacks
+    @fits_batches
     def fit(self, X, y=None, sample_weight=None):
         """Train the layers, and then the whole if ``fine_tuning``.
 
@@ -203,6 +205,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     @available_if(_learns_in_parts)
     @all_or_nothing
+    @fits_batches_on
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X for every layer in turn.
 
@@ -284,6 +287,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
     def _rows_for(self, X, sample_weight, goes_on):
         """Checked rows and weights, read as the lowest layer reads tables."""
         options = {"sample_weight": sample_weight, "lowest": lowest_layer(self)}
+        options["by_blocks"] = True
         data = check_rows(self, X, reset=not goes_on, **options)
         return data, check_weights(sample_weight, data)
 

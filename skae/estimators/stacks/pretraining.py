@@ -18,7 +18,7 @@ from skae.engine.optimisation.models import (
     split,
 )
 from skae.engine.optimisation.optimizers import Partwise
-from skae.engine.optimisation.rows import LabelledRows
+from skae.engine.optimisation.rows import LabelledRows, all_rows, made_of
 from skae.engine.optimisation.runs import Data, Training
 from skae.engine.stacks.stacking import Layerwise, layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
@@ -78,7 +78,7 @@ def pretrained(
             if mode is not None and layers[number].stopping_reason_ == "interrupted":
                 # The layers above have learned nothing: half a stack is no model.
                 raise KeyboardInterrupt
-            codes = layers[number]._codes(codes)
+            codes = codes_of(layers[number], codes)
         if bridge is not None:
             bridge.report("layer", {"layers_": layers[: number + 1]})
     return layers, UNTRAINED
@@ -100,7 +100,7 @@ def partly_trained(stack, layers, X, data, sample_weight, weight, *, goes_on):
         with of_layer(number):
             layer.partial_fit(X if number == 0 else codes, sample_weight=sample_weight)
         n_passes += len(layer.loss_curve_) - n_before
-        codes = layer._codes(codes) if number + 1 < len(layers) else codes
+        codes = codes_of(layer, codes) if number + 1 < len(layers) else codes
     return layers, n_passes
 
 
@@ -139,8 +139,13 @@ def random_layers(layers, X, data, sample_weight=None):
         if len(layers) > 1:
             layer.weights_ = _widened(layer, place_for(layer, codes))
         started.append(layer)
-        codes = layer._codes(codes) if number + 1 < len(layers) else codes
+        codes = codes_of(layer, codes) if number + 1 < len(layers) else codes
     return started
+
+
+def codes_of(layer, X):
+    """Codes of checked rows; where they are too many to be in memory, as they are needed."""
+    return made_of(layer._codes, X, layer._n_features_out)
 
 
 def random_layer(layer, X, sample_weight=None):
@@ -150,7 +155,7 @@ def random_layer(layer, X, sample_weight=None):
     place = place_for(layer, data)
     model = layer._model(place)
     require_memory_for(model, settings_of(layer), place, type(layer).__name__)
-    index = rows_that_count(data.shape[0], weight)
+    index = all_rows(data, weight, place.dtype.itemsize)
     generator = make_generator(layer.random_state, place.device)
     theta = parameters_at(AFRESH, model, Data(rows_for(model, data, place), index), generator)
     layer.weights_, layer.device_ = theta.to_numpy(), str(place.device)
@@ -226,7 +231,7 @@ def _trained_together(stack, layers, X, weight, bridge):
     generator = make_generator(stack.random_state, place.device)
     models = models_of(layers, place)
     whole, watched = layerwise(models), NOTHING
-    index, held_out = rows_that_count(X.shape[0], weight), None
+    index, held_out = all_rows(X, weight, place.dtype.itemsize), None
     if stack.early_stopping:
         index, held_out = split(index, stack.validation_fraction, generator)
     rows = rows_for(whole, X, place)

@@ -85,14 +85,16 @@ def fit_stack(
     """
     model._check_parameters()
     is_fresh = not (model.warm_start and hasattr(model, "stack_"))
-    read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh)
+    # Other criteria and outputs look at all rows at once.
+    by_blocks = make_criterion is own_criterion and model.output in ("auto", "linear")
+    read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh, by_blocks=by_blocks)
     stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
     model.n_labelled_, model.labelled_weight_ = int(read.targets.labelled.sum()), read.targets.total
     seen, held_out = read.targets, None
     columns = columns_of(layers[0], stack, X, read.data) if is_fresh else model.stack_.columns_
     n_rows, n_labelled = read.data.shape[0], int(seen.labelled.sum())
-    output = output_of(model, columns, n_rows, n_labelled)
+    output = output_of(model, columns, read.data, n_labelled)
     if output.is_tuned and model.early_stopping and model.n_fine_tuned_layers != 0:
         index, held_out = held_out_rows(model, read.table, read.targets)
         seen = seen.restricted(index)
@@ -156,7 +158,8 @@ def fit_part(model, X, y, sample_weight, **announced):
             "output. Set output='linear', or call fit with all rows."
         )
     is_fresh = not hasattr(model, "stack_")
-    read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh, **announced)
+    options = {"is_fresh": is_fresh, "by_blocks": True, **announced}
+    read = read_rows(model, X, y, sample_weight, **options)
     stack = stack_of(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
     targets = read.targets

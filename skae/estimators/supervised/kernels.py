@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from skae.engine.stacks.kernel_output import (
     Calibration,
     Distances,
     Kernel,
+    Mixture,
     calibrated,
+    chosen_mixture,
     kernel_ridge,
     mean_distances,
     mean_kernel,
@@ -58,6 +60,9 @@ class KernelOutput:
     - ``left_out``, of shape (n_anchors, n_outputs): the output of the regression on all other
       rows, at each of them.
     - ``calibrations``: of the classes of each output; empty for numbers.
+    - ``mixtures``: of numbers, what the outputs at rows that were left out have chosen for each;
+      ``slopes``, of shape (n_columns, n_outputs): by which the columns count by themselves, as they
+      differ from ``center``, their means.
     """
 
     kernel: str | Kernel
@@ -66,6 +71,9 @@ class KernelOutput:
     positions: np.ndarray
     left_out: np.ndarray
     calibrations: tuple[Calibration, ...] = ()
+    mixtures: tuple[Mixture, ...] = ()
+    center: np.ndarray | None = None
+    slopes: np.ndarray | None = None
 
     def function(self, weights: np.ndarray, bias: np.ndarray, groups, place: Place) -> Callable:
         """From the views of some rows to pre-activations of the output's units."""
@@ -74,10 +82,14 @@ class KernelOutput:
         coefficients, offset = place.tensor(weights.T), place.tensor(bias)
         size = max(1, _BLOCK // len(self.positions))
 
+        center = None if self.center is None else place.tensor(self.center)
+        slopes = None if self.slopes is None else place.tensor(self.slopes)
+
         def outputs(views):
             blocks = zip(*(view.split(size) for view in views), strict=True)
             found = [mean_kernel(kernel, block, anchors, self.distances) for block in blocks]
-            return torch.cat([torch.addmm(offset, part, coefficients) for part in found])
+            total = torch.cat([torch.addmm(offset, part, coefficients) for part in found])
+            return total if center is None else total.addmm_(views[0] - center, slopes)
 
         def log_odds(views):
             found = outputs(views)
@@ -152,7 +164,8 @@ def fit_kernel_output(
         positions = positions[drawn.numpy()]
     some = some_of(rows_that_count(data.shape[0], weight), _ROWS_OF_DISTANCES).numpy()
     of_some = None if weight is None else torch.tensor(weight[some])
-    distances = tuple(mean_distances(view, of_some) for view in views_of(stack, data[some]))
+    views = views_of(stack, data[some])
+    distances = tuple(mean_distances(view, of_some) for view in views)
     anchors = views_of(stack, data[positions])
     function = KERNELS[kernel] if isinstance(kernel, str) else kernel
     matrix = mean_kernel(function, anchors, anchors, distances).double()
@@ -170,9 +183,15 @@ def fit_kernel_output(
     scale = model.labelled_weight_ / np.mean(known or targets.labelled.sum())
     penalty = max(model.output_penalty, _LEAST_PENALTY)
     calibrations: list[Calibration] = []
+    of_numbers: dict = {}
     if groups is None:
         given = np.ones(len(positions)) if targets.weight is None else targets.weight[positions]
-        weights, bias, left_out = _of_numbers(matrix, values, given, scale, penalty)
+        linear = None
+        if isinstance(kernel, str):  # else it is the user's, and all there is
+            linear = _linear_kernel(views[0], of_some, anchors[0])
+        weights, bias, left_out, of_numbers = _of_numbers(
+            matrix, linear, values, given, scale, penalty
+        )
     else:
         weights, left_out = np.zeros(values.shape), np.full(values.shape, np.nan)
         bias = np.zeros(values.shape[1])
@@ -194,26 +213,65 @@ def fit_kernel_output(
         positions,
         left_out,
         tuple(calibrations),
+        **of_numbers,
     )
     return output, np.ascontiguousarray(weights.T), bias
 
 
-def _of_numbers(matrix, values, weight, scale, penalty):
-    """Coefficients, offset and left-out outputs of numbers; one by one, where rows miss some."""
-    if weight.ndim == 1:
-        ridge = kernel_ridge(matrix, values, torch.tensor(weight * scale), penalty)
-        return tuple(part.numpy() for part in ridge)
-    weights, left_out = np.zeros(weight.shape), np.full(weight.shape, np.nan)
-    bias = np.zeros(weight.shape[1])
-    for number, own in enumerate(weight.T):
-        known = np.flatnonzero(own)
-        y = values[known, number : number + 1]
-        of_known = torch.tensor(own[known] * (scale / own[known].mean()))
-        ridge = kernel_ridge(matrix[known][:, known], y, of_known, penalty)
-        weights[known, number] = ridge.coefficients[:, 0].numpy()
+class _Linear(NamedTuple):
+    """A linear kernel of the columns of anchors: (x - center) (z - center) / ``width``."""
+
+    center: torch.Tensor
+    width: float
+    centered: torch.Tensor
+    matrix: torch.Tensor
+
+
+def _linear_kernel(columns, weight, anchor):
+    """That of the labelled rows, whose mean over some rows with itself is 1."""
+    columns = columns.double()
+    weight = columns.new_ones(len(columns)) if weight is None else weight.double()
+    weight = weight / weight.sum()
+    center = weight @ columns
+    width = float(weight @ (columns - center).square().sum(1)) or 1.0
+    centered = anchor.double() - center
+    return _Linear(center, width, centered, centered @ centered.T / width)
+
+
+def _of_numbers(matrix, linear, values, weight, scale, penalty):
+    """Coefficients, offset, left-out outputs, and what else is known of numbers, one by one."""
+    shape = values.shape
+    weights, left_out, bias = np.zeros(shape), np.full(shape, np.nan), np.zeros(shape[1])
+    mixtures, slopes = [], []
+    given = weight if weight.ndim == 2 else np.repeat(weight[:, None], shape[1], axis=1)
+    for number, own in enumerate(given.T):
+        known = np.flatnonzero(own) if weight.ndim == 2 else np.arange(len(own))
+        y = values[known, number]
+        mean = own[known].mean() if weight.ndim == 2 else 1.0
+        of_known = torch.tensor(own[known] * (scale / mean))
+        kernel, mixture = matrix[known][:, known], Mixture()
+        if linear is not None:
+            of_columns = linear.matrix[known][:, known]
+            mixture = chosen_mixture(kernel, of_columns, y, of_known, penalty)
+            kernel = mixture.kernel * kernel + mixture.linear * of_columns
+        y = y.clamp(mixture.least, mixture.most).unsqueeze(1)
+        ridge = kernel_ridge(kernel, y, of_known, penalty)
+        coefficients = ridge.coefficients[:, 0]
+        weights[known, number] = mixture.kernel * coefficients.numpy()
         left_out[known, number] = ridge.left_out[:, 0].numpy()
         bias[number] = float(ridge.offset)
-    return weights, bias, left_out
+        if linear is not None:
+            mixtures.append(mixture)
+            share = mixture.linear / linear.width
+            slopes.append(share * (coefficients @ linear.centered[known]).numpy())
+    if linear is None:
+        return weights, bias, left_out, {}
+    facts = {
+        "mixtures": tuple(mixtures),
+        "center": linear.center.numpy(),
+        "slopes": np.stack(slopes, axis=1),
+    }
+    return weights, bias, left_out, facts
 
 
 def views_of(stack: StackedAutoEncoder, X) -> list[torch.Tensor]:

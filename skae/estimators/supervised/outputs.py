@@ -9,6 +9,7 @@ from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from skae.engine.optimisation.sources import Source
 from skae.engine.stacks.kernel_output import KERNELS
 from skae.estimators.face.columns import Columns
 from skae.estimators.face.outcomes import some_rows
@@ -20,6 +21,8 @@ from skae.estimators.targets import Targets
 
 # Steps of the linear model that the output starts from, and of one that is the result.
 _START_STEPS, _LINEAR_STEPS = 100, 1000
+# Rows that the first is fitted on, where not all are in memory.
+_START_ROWS = 20_000
 # Weights up to which the final one is solved by Newton's steps: its Hessian is dense.
 _NEWTON_WEIGHTS = 200
 # The least penalty on the weights of the first.
@@ -51,6 +54,11 @@ class Linear:
         # Large weights on top would tear the layers apart at the first steps.
         penalty = model.output_penalty if is_final else max(model.output_penalty, _START_PENALTY)
         penalty *= targets.labelled.sum() / model.labelled_weight_
+        if isinstance(data, Source) and not is_final:
+            # A start is as good that knows some of the rows.
+            rows = np.flatnonzero(targets.labelled)
+            rows = rows[:: max(1, len(rows) // _START_ROWS)]
+            data, targets = data[rows], targets.taken(rows)
         codes = stack._codes(data)
         weights, bias, n_iter = fit_linear_output(
             codes, targets, penalty, max_iter, is_final=is_final
@@ -58,13 +66,13 @@ class Linear:
         return FittedOutput(weights, bias, n_iter, facts)
 
 
-def output_of(model, columns: Columns, n_rows: int, n_labelled: int) -> Linear | KernelRidge:
-    """The output that a model's parameters ask for, or else the columns of its lowest layer."""
-    if model.output == "linear":
+def output_of(model, columns: Columns, data, n_labelled: int) -> Linear | KernelRidge:
+    """The output that a model's parameters ask for, or else the rows and their columns."""
+    if model.output == "linear" or isinstance(data, Source):
         return Linear()
     if model.output != "auto":
         return KernelRidge(model.output)
-    is_kernel = suits(model, columns, n_rows, n_labelled)
+    is_kernel = suits(model, columns, data.shape[0], n_labelled)
     return KernelRidge(next(iter(KERNELS))) if is_kernel else Linear()
 
 

@@ -64,8 +64,10 @@ class SupervisedStack(TrainedModel):
           over city block and Euclidean distances, m being the mean distance, and over the columns
           and the codes of each layer. Nothing is fine-tuned, and nothing is to be tuned: for few
           labels of tables. Logits of classes are calibrated by the outputs that each row would
-          have if its label were not known, a closed form, so that no labels are kept aside. Of
-          more than 5,000 labelled rows as many are drawn;
+          have if its label were not known, a closed form, so that no labels are kept aside. For
+          numbers, these outputs choose how much the kernel counts, how much a linear function of
+          the columns does beside it, and whether outliers are drawn in to 5 deviations from the
+          median, by the quartiles. Of more than 5,000 labelled rows as many are drawn;
         - "auto": "kernel" where columns are a table's and at most 5,000 rows have a target. A
           table is a data frame of more than plain numbers, or numbers that are standardised, or
           one-hot variables, dense or sparse. Columns that all lie in [0, 1], as of ink on paper or
@@ -121,7 +123,8 @@ class SupervisedStack(TrainedModel):
         """What else a kernel output is: its rows in all views (``anchors``), which of `fit` they
         are (``positions``), mean ``distances``, the output that each has by the regression on all
         others (``left_out``), and ``calibrations``: ``slope`` and ``shift`` of the logarithms of
-        classes' outputs. None: the output is linear.""",
+        classes' outputs; or for numbers ``mixtures``, what was chosen for each, and the ``slopes``
+        of the columns. None: the output is linear.""",
     )
     loss_curve_: list[float] = attribute(
         "list of float",
@@ -216,7 +219,7 @@ class SupervisedStack(TrainedModel):
     def _outputs(self, X):
         """Pre-activations of the output of every row, of shape (n_samples, n_outputs)."""
         check_is_fitted(self)
-        X = check_rows(self, X, reset=False)
+        X = check_rows(self, X, reset=False, by_blocks=self.kernel_output_ is None)
         if self.kernel_output_ is not None:
             return kernel_outputs(self, X)
         model, theta = fitted = fitted_model(self, X)

@@ -21,6 +21,7 @@ from skae.estimators.labels import Table
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of
 from skae.estimators.stacks.lowest_layer import lowest_layer
+from skae.estimators.stacks.pretraining import codes_of
 from skae.estimators.targets import Targets
 
 _CPU = torch.device("cpu")
@@ -127,14 +128,17 @@ def labelled_criterion(task: Task, unsupervised_weight: float) -> Criterion:
     return Criterion(objective, index)
 
 
-def read_rows(model, X, y, sample_weight, *, is_fresh, **announced):
-    """What the user passed, checked; the model notes what it says of columns and targets."""
+def read_rows(model, X, y, sample_weight, *, is_fresh, by_blocks=False, **announced):
+    """What the user passed, checked; the model notes what it says of columns and targets.
+
+    ``by_blocks`` tells whether rows that are not in memory will do.
+    """
     if y is None:
         raise ValueError(
             f"This {type(model).__name__} requires y to be passed, but the target y is None."
         )
     options = {"sample_weight": sample_weight, "lowest": lowest_layer(model)}
-    data = check_rows(model, X, reset=is_fresh, **options)
+    data = check_rows(model, X, reset=is_fresh, by_blocks=by_blocks, **options)
     kind = model._targets()
     table = kind.checked(y)
     check_consistent_length(data, table.values)
@@ -186,7 +190,7 @@ def make_task(
     """
     first = len(stack.layers_) - n_tuned
     layers = stack.layers_[first:]
-    rows = read.data if first == 0 else layers_below(stack, first)._codes(read.data)
+    rows = read.data if first == 0 else codes_of(layers_below(stack, first), read.data)
     place = place_for(model, rows)
     index, labelled = rows_that_count(len(seen.labelled), read.weight), seen.labelled
     if held_out is not None:

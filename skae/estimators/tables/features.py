@@ -13,6 +13,7 @@ from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.transformer import Transformer
+from skae.sources.finding import found
 
 # So few variables have little to do with each other: codes of them take more than they give.
 _FEW_VARIABLES = 5
@@ -141,6 +142,7 @@ class TableFeatures(AutoEncoder):
         MemoryError
             If the parameters would not fit into the device's memory.
         """
+        X = found(as_array(X), type(self).__name__)
         super().fit(X, y, sample_weight)
         self._learn_blocks(X, sample_weight)
         return self
@@ -153,6 +155,7 @@ class TableFeatures(AutoEncoder):
         should be like those to come; later calls keep them. Each call scales the features anew, by
         its own rows. The learning rate is constant.
         """
+        X = found(as_array(X), type(self).__name__)
         super().partial_fit(X, y, sample_weight)
         self._learn_blocks(X, sample_weight)
         return self

@@ -38,7 +38,9 @@ from skae.estimators.face.transformer import Transformer
 from skae.estimators.tables.fillers import Filler, require_member
 from skae.estimators.tables.filling import append_marks, fill_cells, select_columns
 from skae.frames.columns import library_of, read_columns
-from skae.frames.encoding import Encoding, encode_rows
+from skae.frames.encoding import Encoding
+from skae.frames.reading import encode_rows
+from skae.sources.finding import found
 
 # Part of the cells that members are tested on.
 _HIDDEN = 0.2
@@ -272,13 +274,13 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _read(self, X, *, reset):
         """X as an array if it is no frame, and its rows as encoded."""
-        check_names(X)
+        check_names(X := found(as_array(X), type(self).__name__))
         if library_of(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:
             with hint_to_flatten():
                 options = {"dtype": None, "ensure_all_finite": False}
-                X = validate_data(self, as_array(X), reset=reset, **options)
+                X = validate_data(self, X, reset=reset, **options)
         features = self.categorical_features
         if isinstance(features, str):  # what has the dtype is so whatever the mask says
             features = np.zeros(X.shape[1], dtype=bool)

@@ -30,7 +30,8 @@ from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.tables.scores import Surprise, score_of
-from skae.frames.encoding import Encoding, encode_rows, report_empty
+from skae.frames.encoding import Encoding, report_empty
+from skae.frames.reading import encode_rows
 
 # The kinds of members of the default ensemble, which take turns: their errors differ.
 _KINDS: tuple[dict[str, Any], ...] = (

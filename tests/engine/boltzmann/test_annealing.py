@@ -61,7 +61,7 @@ def test_large_weights_take_more_temperatures(kind, make_machine):
     machine = make_machine(12, 12, kind, spread=1.0 if kind == "bernoulli" else 0.4)
     exact, path = float(machine.log_partition()), make_path(machine)
     coarse = [estimate(path, 10, 100, seed) for seed in range(6)]
-    fine = [estimate(path, 400, 100, seed) for seed in range(6)]
+    fine = [estimate(path, 400, 100, seed) for seed in range(4)]
     errors = [
         math.sqrt(sum((e.log_partition - exact) ** 2 for e in es) / len(es))
         for es in (coarse, fine)
@@ -69,9 +69,9 @@ def test_large_weights_take_more_temperatures(kind, make_machine):
     # Smaller steps from one law to the next: weights vary less, so that the true error falls ...
     assert errors[1] < 0.5 * errors[0]
     # ... the claimed one does ...
-    assert sum(e.standard_error for e in fine) < 0.5 * sum(e.standard_error for e in coarse)
+    assert sum(e.standard_error for e in fine) < 0.5 * sum(e.standard_error for e in coarse[:4])
     # ... and more chains count.
-    assert sum(e.effective_chains for e in fine) > sum(e.effective_chains for e in coarse)
+    assert sum(e.effective_chains for e in fine) > sum(e.effective_chains for e in coarse[:4])
     # Forty times as many temperatures leave little: each estimate is within 4 of its errors.
     assert all(abs(e.log_partition - exact) < 4 * e.standard_error for e in fine)
 

@@ -98,8 +98,10 @@ def test_energies_and_log_partition_are_those_of_the_formula(sizes):
     torch.testing.assert_close(own, marginal)
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("method", ["gibbs", "tempering"])
+@pytest.mark.parametrize(
+    ("sizes", "method"),
+    [(SIZES[0], "gibbs"), (SIZES[1], "gibbs"), (SIZES[1], "tempering")],
+)
 def test_chains_reach_the_law(sizes, method, p_value, generator):
     machine = make(sizes, spread=0.7)
     p = torch.softmax(log_marginal(machine.theta, sizes), 0)
@@ -123,8 +125,10 @@ def test_chains_reach_the_law(sizes, method, p_value, generator):
     assert p_value(rows, law) > LIMIT
 
 
-@pytest.mark.parametrize("kind", ["bernoulli", "gaussian", "mixed"])
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(
+    ("sizes", "kind"),
+    [(SIZES[0], "bernoulli"), (SIZES[0], "mixed"), (SIZES[1], "gaussian")],
+)
 def test_annealing_finds_log_z(sizes, kind):
     machine = make(sizes, kind, spread=0.6)
     path = machine.tempered(machine.widened(torch.zeros(sizes[0], dtype=torch.float64)))
@@ -293,8 +297,10 @@ def objective_of(machine, kind="bernoulli", **learning):
     )
 
 
-@pytest.mark.parametrize("kind", ["bernoulli", "gaussian", "mixed"])
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(
+    ("sizes", "kind"),
+    [(SIZES[0], "bernoulli"), (SIZES[0], "mixed"), (SIZES[1], "gaussian"), (SIZES[1], "mixed")],
+)
 def test_gradient_is_that_of_the_reoptimised_bound(sizes, kind):
     machine = make(sizes, kind, spread=0.5)
     theta, x = machine.theta, states(5)[[3, 9, 20, 30]]

@@ -138,7 +138,7 @@ def test_hessian_contraction_is_the_mean_change_of_the_jacobian(network, random_
 
 @pytest.mark.parametrize("sizes", [(1, 4), (1, 3, 2)])
 def test_hessian_contraction_tends_to_the_second_derivative(sizes, random_theta, generator):
-    network, noise, n_samples = Network(sizes, "tanh"), 1e-4, 4000
+    network, noise, n_samples = Network(sizes, "tanh"), 1e-4, 2000
     theta = random_theta(network)
     x = torch.tensor([[0.4]], dtype=torch.float64)
     forward = run(theta, x, network, generator=generator)

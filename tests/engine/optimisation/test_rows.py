@@ -8,16 +8,16 @@ import torch
 from scipy import sparse
 
 from skae.engine.optimisation import rows as rows_module
+from skae.engine.optimisation import sources
 from skae.engine.optimisation.rows import (
     DenseRows,
     LabelledRows,
     StreamedRows,
-    block_bounds,
     make_rows,
-    memory_map,
-    release_pages,
     summarize_columns,
 )
+from skae.engine.optimisation.sources import block_bounds, memory_map, release_pages
+from skae.engine.optimisation.windows import WindowedRows
 
 CPU = torch.device("cpu")
 N_ROWS, N_COLUMNS = 300, 20
@@ -33,7 +33,7 @@ def array():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few rows, so that 300 rows are many blocks."""
-    monkeypatch.setattr(rows_module, "_BLOCK", 8 * N_COLUMNS * 7)
+    monkeypatch.setattr(sources, "_BLOCK", 8 * N_COLUMNS * 7)
 
 
 def store(array, kind, folder):
@@ -115,9 +115,9 @@ def test_make_rows_chooses_by_where_the_data_are(array, tmp_path, monkeypatch):
     assert kind_of(mapped) is DenseRows
     # A sparse matrix is never made dense as a whole.
     assert kind_of(sparse.csr_matrix(array)) is StreamedRows
-    monkeypatch.setattr(rows_module, "_SMALL_MAP", 1000)
-    # A large map stays on the disk.
-    assert kind_of(mapped) is StreamedRows
+    monkeypatch.setattr(rows_module, "SMALL", 1000)
+    # A large map stays on the disk, and is read by blocks.
+    assert kind_of(mapped) is WindowedRows
     # So does anything larger than half the memory that is left.
     assert kind_of(array) is DenseRows
     monkeypatch.setattr(rows_module, "available_memory", lambda device: array.nbytes)

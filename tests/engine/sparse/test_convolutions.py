@@ -243,8 +243,8 @@ def test_rows_do_not_depend_on_their_neighbours(generator):
     convolution = Convolution((7, 6, 1), (3, 3), 3)
     filters = draw(*convolution.filters_shape, generator=generator)
     # Rows of very different size need different numbers of steps, and leave one by one.
-    x = draw(5, convolution.n_features, generator=generator)
-    x *= torch.tensor([0.0, 0.1, 1.0, 10.0, 100.0], dtype=x.dtype).unsqueeze(1)
+    x = draw(4, convolution.n_features, generator=generator)
+    x *= torch.tensor([0.0, 0.1, 1.0, 10.0], dtype=x.dtype).unsqueeze(1)
     together = fista(make_quadratic(filters, x, convolution), L1(0.5))
     for i in range(len(x)):
         alone = make_quadratic(filters, x[i : i + 1], convolution)

@@ -102,7 +102,7 @@ def test_a_path_that_is_cut_off_says_so():
 
 @pytest.mark.parametrize("limit", ["_BLOCK_ENTRIES", "_MOST_ENTRIES", "_FEWEST_ROWS"])
 def test_blocks_and_halves_change_nothing(limit, monkeypatch):
-    D, x = problem(20, 40, 25)
+    D, x = problem(10, 24, 15)
     quadratic, penalty = make_quadratic(D, x), L1(0.02)
     whole = homotopy(quadratic, penalty, tol=1e-10)
     monkeypatch.setattr(module, limit, 2)

@@ -12,6 +12,7 @@ from skae.engine.stacks.kernel_output import (
     Calibration,
     Distances,
     calibrated,
+    chosen_mixture,
     kernel_ridge,
     laplacian,
     log_shares,
@@ -181,3 +182,47 @@ def test_few_labels_hardly_move_the_calibration():
     found = calibrated(outputs, torch.eye(2, dtype=torch.float64))
     # Two rows that are right, however clearly, are no reason to be sure.
     assert 1 < found.slope < 1.7
+
+
+def test_left_out_rows_choose_the_mixture(rows, weight):
+    """Of all mixtures, by a fit without each row in turn."""
+    x, w = torch.tensor(rows / rows.std(axis=0)), torch.tensor(weight).ceil()
+    y = x[:, 0] + 0.3 * torch.tensor(np.random.default_rng(3).normal(size=30))
+    y[4] = 100.0
+    kernel, linear = laplacian(x, x, mean_distances(x)), x @ x.T / 4
+    found = chosen_mixture(kernel, linear, y, w, 1.0)
+    # Quartiles of rows that are there as often as their weights say.
+    repeated = np.repeat(y.numpy(), w.numpy().astype(int))
+    low, middle, high = np.quantile(repeated, [0.25, 0.5, 0.75], method="inverted_cdf")
+    far = 5 * (high - low) / 1.349
+    assert_allclose(found[2:], [middle - far, middle + far], rtol=1e-12)
+    target = y.clamp(*found[2:])
+
+    def loss(share, of_columns):
+        mixed, total = share * kernel + of_columns * linear, 0.0
+        for row in range(30):
+            without = w.clone()
+            without[row] -= 1
+            kept = without > 0
+            own = target[kept].unsqueeze(1), without[kept], 1.0
+            ridge = kernel_ridge(mixed[kept][:, kept], *own)
+            output = ridge.offset + mixed[row, kept] @ ridge.coefficients
+            total += float(w[row] * (output - target[row]).square())
+        return total
+
+    best = loss(*found[:2])
+    for other in ((1, 0), (0, 1), (10, 0), (10, 10), (1, 1), (3, 0.3), (0, 10)):
+        assert loss(*other) >= best * (1 - 1e-9)
+    # Large numbers that other rows tell of are no outliers.
+    y = (torch.arange(30) < 7) * 50.0 + x[:, 1]
+    z = (y - y.mean()) / y.std()
+    found = chosen_mixture(0 * kernel, torch.outer(z, z), y, torch.ones_like(w), 1.0)
+    assert found[2:] == (-math.inf, math.inf)
+
+
+def test_no_number_is_far_where_most_are_one():
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.zeros(20, dtype=torch.float64)
+    y[:3] = 1.0
+    found = chosen_mixture(x @ x.T, x @ x.T, y, torch.ones(20, dtype=torch.float64), 1.0)
+    assert found[2:] == (-math.inf, math.inf)

@@ -115,7 +115,7 @@ def binary_digits():
 @pytest.fixture(scope="module")
 def trained(binary_digits):
     """A network of two layers that has learned from the first 1400 digits."""
-    settings = {"max_iter": 60, "random_state": 0, "device": "cpu"}
+    settings = {"max_iter": 30, "random_state": 0, "device": "cpu"}
     return DeepBeliefNetwork((48, 16), **settings).fit(binary_digits[:1400])
 
 

@@ -102,7 +102,7 @@ def test_auto_tells_the_units_of_an_array(table):
 
 def test_it_learns_what_columns_say_of_each_other():
     train, test = make_table(seed=0), make_table(400, seed=100)
-    model = RBM(16, max_iter=100, random_state=0, persistent=True)
+    model = RBM(16, max_iter=60, random_state=0, persistent=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train)
@@ -222,7 +222,7 @@ def test_partial_fit_and_warm_start_go_on(table):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_stacks_on_top_of_it(table):
-    network = DeepBeliefNetwork((8, 6), max_iter=20, random_state=0).fit(table)
+    network = DeepBeliefNetwork((8, 6), max_iter=5, random_state=0).fit(table)
     assert names_of(network) == ["bernoulli", "gaussian", "multinomial", "multinomial"]
     assert names_of(network.layers_[1]) == ["bernoulli"]
     drawn = network.sample(50, burn_in=50, random_state=0)
@@ -233,7 +233,7 @@ def test_stacks_on_top_of_it(table):
     assert bound.shape == (600,)
     assert np.isfinite(bound).all()
     # The bound of one layer is its likelihood.
-    single = DeepBeliefNetwork((8,), max_iter=20, random_state=0).fit(table)
+    single = DeepBeliefNetwork((8,), max_iter=5, random_state=0).fit(table)
     log_z = single.log_partition_function()
     own = single.layers_[0].score_samples(table, log_partition=log_z)
     assert_allclose(single.score_samples(table, log_partition=log_z), own, atol=1e-3)

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, stats
 from scipy.special import expit, logsumexp
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -160,8 +160,8 @@ def test_learned_variances():
     rng = np.random.default_rng(0)
     peaks = (rng.random(500) < 0.5) + 0.05 * rng.normal(size=500)
     data = np.column_stack([peaks, rng.normal(size=500)])
-    settings = {**CD, "visible_variance": "learned", "minimum_variance": 0.1, "max_iter": 300}
-    model = rbm(4, **settings).fit(data)
+    settings = {**CD, "visible_variance": "learned", "minimum_variance": 0.1, "max_iter": 150}
+    model = rbm(4, **settings, learning_rate=0.02).fit(data)
     # The first column is two narrow peaks, the second one is noise: only there the width that
     # remains, once the hidden units are known, is that of the column.
     assert model.visible_scale_[0] < 0.5 * data[:, 0].std()
@@ -171,11 +171,11 @@ def test_learned_variances():
 # A single bit needs one of the four units; peaks of hardly any width are hard to hold.
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
 @pytest.mark.filterwarnings("ignore:RBM lost more than half")
-@pytest.mark.parametrize(("minimum_variance", "max_iter"), [(0.05, 300), (1.0, 30)])
+@pytest.mark.parametrize(("minimum_variance", "max_iter"), [(0.05, 100), (1.0, 30)])
 def test_learned_variances_have_a_lower_bound(minimum_variance, max_iter):
     rng = np.random.default_rng(0)
     data = 1000 * ((rng.random((500, 1)) < 0.5) + 0.01 * rng.normal(size=(500, 1)))
-    settings = {**CD, "visible_variance": "learned", "max_iter": max_iter}
+    settings = {**CD, "visible_variance": "learned", "max_iter": max_iter, "learning_rate": 0.03}
     model = rbm(4, minimum_variance=minimum_variance, **settings).fit(data)
     fraction = model.visible_scale_**2 / data.var(axis=0)
     # Peaks of no width ask for the least that is allowed, a fraction of the column's variance.
@@ -212,17 +212,18 @@ def test_dtypes(kind, dtype):
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_precision_changes_rounding_only(binary_digits, persistent):
-    settings = {"max_iter": 10, "persistent": persistent}
+    settings = {"max_iter": 5, "persistent": persistent}
+    rows = binary_digits[::6]
     double = rbm(16, **settings).fit(binary_digits)
     single = rbm(16, **settings).fit(binary_digits.astype(np.float32))
     # Other draws, since they are made in the dtype; the same law, so that the models agree.
-    assert abs(double.score(binary_digits) - single.score(binary_digits)) < 0.3
+    assert abs(double.score(rows) - single.score(rows)) < 0.3
     # The same parameters in another precision are the same model.
     copied = copy.deepcopy(double)
     copied.weights_ = {name: w.astype(np.float32) for name, w in double.weights_.items()}
     assert_allclose(
-        copied.score_samples(binary_digits.astype(np.float32)),
-        double.score_samples(binary_digits),
+        copied.score_samples(rows.astype(np.float32)),
+        double.score_samples(rows),
         rtol=1e-4,
     )
 
@@ -471,7 +472,7 @@ def test_exact_partition_function_of_gaussian_units(kind):
 def test_annealed_partition_function(kind):
     model, _ = machine(kind, n_visible=6, n_hidden=5, spread=0.8)
     exact = model.log_partition_function().value
-    estimate = model.log_partition_function("ais", n_temperatures=1000, n_chains=200)
+    estimate = model.log_partition_function("ais", n_temperatures=600, n_chains=200)
     assert estimate.method == "ais"
     # The error that is reported is one that can be relied on, and it is small.
     assert 0 < estimate.standard_error < 0.1
@@ -489,7 +490,7 @@ def test_annealed_partition_function(kind):
 def test_annealing_after_training(binary_digits):
     model = rbm(10, max_iter=20).fit(binary_digits)
     exact = model.log_partition_function().value
-    estimate = model.log_partition_function("ais", n_temperatures=2000)
+    estimate = model.log_partition_function("ais", n_temperatures=800)
     # A machine that has learned is as good a case as random parameters.
     assert abs(estimate.value - exact) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.2
@@ -587,8 +588,8 @@ def test_samples_along_a_chain_have_the_same_law():
 @pytest.mark.parametrize(("kind", "n_temperatures"), [("gaussian", 1), ("learned", 4)])
 def test_moments_of_gaussian_samples(kind, n_temperatures):
     model, _ = machine(kind, n_visible=3, n_hidden=3, spread=0.7)
-    n = 10_000
-    samples = model.sample(n, n_chains=n, burn_in=60, n_temperatures=n_temperatures)
+    n = 5000
+    samples = model.sample(n, n_chains=n, burn_in=50, n_temperatures=n_temperatures)
     z = (samples - model.columns_.shift) / model.columns_.scale
     # A mixture of Gaussians, one for each state of the hidden units.
     variance = np.exp(model.weights_.get("log_variance", np.zeros(3)))
@@ -991,9 +992,10 @@ def test_warm_start_with_another_shape_is_refused(X):
 
 def test_warm_start_goes_on(binary_digits):
     model = rbm(16, max_iter=2, warm_start=True).fit(binary_digits)
-    scores = [model.score(binary_digits)]
+    rows = binary_digits[::4]
+    scores = [model.score(rows)]
     for _ in range(4):
-        scores.append(model.fit(binary_digits).score(binary_digits))
+        scores.append(model.fit(binary_digits).score(rows))
     # Each fit begins where the last one ended.
     assert (np.diff(scores) > 0).all()
 
@@ -1001,11 +1003,10 @@ def test_warm_start_goes_on(binary_digits):
 # Searches, copies, devices, output
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-def test_grid_search(persistent):
+def test_grid_search():
     X, y = load_digits(return_X_y=True)
     X, y = X[:300] / 16, y[:300]
-    model = rbm(16, max_iter=3, n_scored_columns=20, persistent=persistent)
+    model = rbm(16, max_iter=3, n_scored_columns=20)
     grid = {"n_components": [8, 16], "learning_rate": [1e-6, 0.01]}
     pipeline = make_pipeline(model, LogisticRegression(max_iter=300))
     of_pipeline = {f"rbm__{name}": values for name, values in grid.items()}
@@ -1020,6 +1021,7 @@ def test_grid_search(persistent):
     assert alone.best_estimator_.score(X) > untrained.score(X)
 
 
+@pytest.mark.filterwarnings("ignore:log Z of this RBM rests")
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickled_without_the_device(kind):
     model, data = machine(kind)
@@ -1032,7 +1034,7 @@ def test_pickled_without_the_device(kind):
             model.sample(10, burn_in=5),
             model.gibbs(data, random_state=0),
             model.log_partition_function(),
-            model.log_partition_function("ais", n_temperatures=300),
+            model.log_partition_function("ais", n_temperatures=20),
         ]
 
     expected = everything(model)
@@ -1126,8 +1128,6 @@ def test_not_a_number(kind, method):
     [
         (1e2, np.float64, False),
         (1e3, np.float32, True),
-        (1e4, np.float32, False),
-        (1e6, np.float64, True),
         (1e6, np.float64, False),
     ],
 )
@@ -1221,7 +1221,7 @@ def test_binary_data_of_one_state(n_rows, value):
 
 
 def test_one_row_of_a_table():
-    model = rbm(16, max_iter=300).fit([[1.5, -20.0, 300.0]])
+    model = rbm(16, max_iter=60, learning_rate=0.05).fit([[1.5, -20.0, 300.0]])
     # A scale of 1 where nothing is known of it.
     assert_array_equal(model.columns_.scale, 1)
     assert np.isfinite(model.transform([[1.5, -20.0, 300.0]])).all()
@@ -1310,9 +1310,9 @@ def independent_units(data):
 @pytest.mark.parametrize("persistent", [False, True])
 def test_digits_are_learned(digits, persistent):
     data, _ = digits
-    model = rbm(64, max_iter=20, persistent=persistent, centered=True).fit(data)
-    # Of the 27 nats of independent pixels five are saved: neighbours say much of a pixel.
-    assert model.score(data) > independent_units(data) + 3
+    model = rbm(64, max_iter=10, persistent=persistent, centered=True).fit(data)
+    # Of the 27 nats of independent pixels four are saved: neighbours say much of a pixel.
+    assert model.score(data[::4]) > independent_units(data) + 3
 
 
 RULES = {
@@ -1322,8 +1322,9 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("centered", [False, True])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("rule", "centered"), [("CD-1", False), ("CD-5", True), ("PCD", False), ("PCD", True)]
+)
 def test_likelihood_grows(binary_digits, rule, centered):
     scores = []
     for max_iter in (1, 20):
@@ -1350,35 +1351,35 @@ def test_small_machine_finds_the_law():
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 400)) < 0.5
     data = np.column_stack([a, a, b, ~b]).astype(float)
-    settings = {"learning_rate": 0.05, "max_iter": 150, "persistent": False}
+    settings = {"learning_rate": 0.1, "max_iter": 75, "persistent": False}
     model = rbm(8, n_gibbs_steps=5, **settings).fit(data)
     log_partition = model.log_partition_function().value
     # The best possible is two nats of two fair coins; independent units have four.
     assert model.score(data, log_partition=log_partition) > -2 * np.log(2) - 0.5
     # Four modes in the corners of a cube: plain steps hardly ever go from one to the next.
-    samples = model.sample(1000, n_chains=1000, burn_in=200, n_temperatures=5)
+    samples = model.sample(1000, n_chains=1000, burn_in=60, n_temperatures=5)
     # And its samples show it.
     assert (samples[:, 0] == samples[:, 1]).mean() > 0.85
     assert (samples[:, 2] != samples[:, 3]).mean() > 0.85
 
 
-@pytest.mark.parametrize("target", [0.05, 0.2])
-def test_sparsity_draws_the_codes_to_the_target(digits, target):
+def test_sparsity_draws_the_codes_to_the_target(digits):
     data, _ = digits
     settings = {"optimizer": "sgd", "momentum": 0.5, "learning_rate": 0.05, "max_iter": 20}
     free = rbm(32, **settings).fit(data).transform(data).mean(axis=0)
-    model = rbm(32, sparsity=10.0, sparsity_target=target, **settings).fit(data)
-    activity = model.transform(data).mean(axis=0)
-    # Every unit's mean, not only that of all of them.
-    assert (abs(activity - target) < 0.2 * target).all()
-    assert (abs(free - target) > 0.2 * target).mean() > 0.5
+    for target in (0.05, 0.2):
+        model = rbm(32, sparsity=10.0, sparsity_target=target, **settings).fit(data)
+        activity = model.transform(data).mean(axis=0)
+        # Every unit's mean, not only that of all of them.
+        assert (abs(activity - target) < 0.2 * target).all()
+        assert (abs(free - target) > 0.2 * target).mean() > 0.5
 
 
 def test_weight_decay_shrinks_the_weights(digits):
     data, _ = digits
     norms = []
     for weight_decay in (0.0, 0.01, 0.1):
-        model = rbm(32, max_iter=20, weight_decay=weight_decay).fit(data)
+        model = rbm(32, max_iter=10, weight_decay=weight_decay).fit(data)
         norms.append(np.linalg.norm(model.components_))
     # The more it costs, the smaller they are.
     assert norms[0] > 1.1 * norms[1] > 1.1 * 1.1 * norms[2]
@@ -1465,7 +1466,7 @@ def test_defaults_do_not_collapse(load, scale):
     assert model.score(rows) > untrained.score(rows)
 
 
-@pytest.mark.parametrize("load", [load_breast_cancer, load_wine, load_iris])
+@pytest.mark.parametrize("load", [load_breast_cancer, load_iris])
 def test_long_training_with_defaults_is_not_reported_as_collapsed(load):
     data = load().data
     model = RBM(64, max_iter=60, n_iter_no_change=None, random_state=0)
@@ -1481,7 +1482,7 @@ def test_a_code_that_is_crushed_is_reported(X):
         model.fit(X)
 
 
-@pytest.mark.parametrize("n_components", [2, 3, 8])
+@pytest.mark.parametrize("n_components", [2, 8])
 def test_few_hidden_units_are_not_frozen(n_components):
     model = rbm(n_components, max_iter=30, persistent=True)
     messages = [
@@ -1492,8 +1493,8 @@ def test_few_hidden_units_are_not_frozen(n_components):
 
 
 def test_frozen_persistent_chains_are_reported(binary_digits):
-    settings = {"max_iter": 60, "learning_rate": 1e-12, "warm_start": True}
-    model = rbm(16, **settings).fit(binary_digits[:, :6])
+    settings = {"max_iter": 1, "learning_rate": 1e-12, "warm_start": True}
+    model = rbm(16, **settings).fit(binary_digits[:, :6]).set_params(max_iter=60)
     # Sixteen strong units that hold one another in place, at two states.
     set_weights(model, np.full((16, 6), 40.0), np.full(16, -120.0), np.full(6, -320.0))
     data = np.repeat(np.eye(2)[:, :1], 6, axis=1).repeat(50, axis=0)
@@ -1514,7 +1515,7 @@ def test_progress_that_was_lost_is_reported(binary_digits):
 
 def test_rare_values_keep_the_width_of_their_column():
     rng = np.random.default_rng(0)
-    data = np.column_stack([rng.random(4000) < 0.002, rng.normal(size=(4000, 2))]).astype(float)
+    data = np.column_stack([rng.random(2000) < 0.002, rng.normal(size=(2000, 2))]).astype(float)
     settings = {"optimizer": "sgd", "momentum": 0.5, "learning_rate": 0.05, "max_iter": 40}
     settings |= {"visible": "gaussian", "visible_variance": "learned", "minimum_variance": 0.1}
     model = rbm(2, **CD | settings).fit(data)

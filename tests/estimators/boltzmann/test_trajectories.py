@@ -107,8 +107,9 @@ def test_reverse_annealing_is_near_the_likelihood(machines, rows, method):
         assert np.abs(found.scores - truth).max() < 0.5
         assert np.all(found.effective_chains <= 10 + 1e-9)
         assert found.effective_chains.mean() > 3
-        again = model.annealed_likelihood(rows[:40], n_temperatures=200, method=method)
-        assert_array_equal(found.scores, again.scores)
+    # The seed fixes them.
+    again = model.annealed_likelihood(rows[:40], n_temperatures=200, method=method)
+    assert_array_equal(found.scores, again.scores)
 
 
 def test_frames_have_densities_of_their_own_numbers(rows):
@@ -155,8 +156,9 @@ def test_without_checkpoints_there_is_no_trajectory(machines, rows, call):
 
 
 def test_training_by_tempered_chains(rows):
-    rbm = RBM(6, visible=VISIBLE, persistent=True, tempered=True, **SETTINGS).fit(rows)
-    deep = DeepBoltzmannMachine((5, 4), visible=VISIBLE, tempered=True, **SETTINGS).fit(rows)
+    settings = SETTINGS | {"tempered": True, "learning_rate": 0.1}
+    rbm = RBM(6, visible=VISIBLE, persistent=True, **settings).fit(rows)
+    deep = DeepBoltzmannMachine((5, 4), visible=VISIBLE, **settings).fit(rows)
     normal = -np.log(rows[:, 0].std() * np.sqrt(2 * np.pi * np.e))
     p, q = rows[:, 1].mean(), rows[:, 2:].mean(axis=0)
     alone = normal + p * np.log(p) + (1 - p) * np.log(1 - p) + (q * np.log(q)).sum()

@@ -331,11 +331,12 @@ def test_grids_of_columns():
     assert ((samples >= X.min(axis=0)) & (samples <= X.max(axis=0))).all()
 
 
-@pytest.mark.parametrize("method", ["auto", "contractive", "isotropic"])
-@pytest.mark.parametrize("return_means", [False, True])
+@pytest.mark.parametrize(
+    ("method", "return_means"), [("auto", False), ("contractive", True), ("isotropic", False)]
+)
 def test_stacks_sample(digits, method, return_means):
     X = digits[0][:400]
-    options = TRAINED | {"max_iter": 20}
+    options = TRAINED | {"max_iter": 5}
     layers = [ContractiveAutoEncoder(n, **options) for n in (64, 16)]
     stack = StackedAutoEncoder(layers=layers, random_state=0).fit(X)
     samples = stack.sample(30, method=method, burn_in=5, return_means=return_means)
@@ -360,8 +361,8 @@ def test_stacks_whose_top_has_no_chain(digits):
 
 
 def test_an_energy_at_any_depth():
-    X, _ = normal_rows(n=600)
-    options = NOISY | TRAINED | {"max_iter": 20, "tied_weights": False}
+    X, _ = normal_rows(n=300)
+    options = NOISY | TRAINED | {"max_iter": 8, "tied_weights": False}
     model = DenoisingAutoEncoder(
         4, hidden_layer_sizes=(8,), activation="tanh", parametrization="energy", **options
     ).fit(X)

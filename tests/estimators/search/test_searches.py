@@ -145,7 +145,7 @@ def test_grids_several_scores_and_estimators_in_a_grid(digits, batches):
     one, two = both(GridSearchCV, BatchedGridSearchCV, model, grid, data=digits, **options)
     assert_same_results(one, two)
     # Four models of each of two sizes, and the second grid's two on two folds.
-    assert sorted(batches) == [1, 1, 2, 4, 4]
+    assert sorted(batches) == [2, 2, 4, 4]
 
 
 def test_a_model_by_itself_with_weights_and_early_stopping(digits):

@@ -395,7 +395,7 @@ def test_grid_search(digits):
 def test_neighbours_on_a_map_are_active_together(digits):
     images = digits[0][:100].reshape(-1, 8, 8)
     patches = np.vstack(
-        [extract_patches_2d(i, (5, 5), max_patches=15, random_state=0).reshape(15, -1)
+        [extract_patches_2d(i, (5, 5), max_patches=8, random_state=0).reshape(8, -1)
          for i in images]
     )  # fmt: skip
     coder = SparseCoder(

@@ -35,12 +35,12 @@ def small(**parameters):
 
 @pytest.fixture(scope="module")
 def fitted(bars):
-    return small(alpha=0.2, max_iter=20, padding="same").fit(bars)
+    return small(alpha=0.2, max_iter=12, padding="same").fit(bars)
 
 
 def test_training_lowers_the_objective_and_explains_the_images(fitted, bars):
     curve = fitted.loss_curve_
-    # Steps descend on the objective; what is left after 20 epochs is far below the start.
+    # Steps descend on the objective; what is left after 12 epochs is far below the start.
     assert curve[-1] < curve[4] < curve[0]
     error = np.square(fitted.reconstruct(bars) - bars).sum()
     # The encoder alone reconstructs most of what the mean image does not.
@@ -49,8 +49,8 @@ def test_training_lowers_the_objective_and_explains_the_images(fitted, bars):
 
 @pytest.fixture(scope="module")
 def optimal(fitted, bars):
-    """The optimal codes of the same model."""
-    return copy.deepcopy(fitted).set_params(inference="optimal").transform(bars)
+    """The optimal codes of the first images by the same model."""
+    return copy.deepcopy(fitted).set_params(inference="optimal").transform(bars[:50])
 
 
 def test_codes_are_not_collapsed(fitted, optimal, bars):
@@ -75,7 +75,7 @@ def test_learned_filters_code_new_images_better_than_random_ones():
         return filters / filters.norm(dim=1, keepdim=True)
 
     true = unit(draw(6, 9))
-    codes = draw(165, convolution.n_codes)
+    codes = draw(108, convolution.n_codes)
     codes *= torch.rand(codes.shape, generator=generator) < 0.02
     images = convolution.synthesize(true, codes)
     images /= images.std()
@@ -83,10 +83,10 @@ def test_learned_filters_code_new_images_better_than_random_ones():
         6, image_shape=(10, 10), filter_shape=3, padding="valid", alpha=0.3, batch_size=10,
         prediction=0.1, max_iter=10, loss="squared_error", random_state=0,
     )  # fmt: skip
-    model.fit(images[:150].numpy())
+    model.fit(images[:100].numpy())
 
     def cost(filters):
-        quadratic = make_quadratic(filters, images[150:], convolution)
+        quadratic = make_quadratic(filters, images[100:], convolution)
         return float(fista(quadratic, L1(0.3)).objective.mean())
 
     learned = cost(torch.tensor(model.decoder_components_))
@@ -148,7 +148,7 @@ def test_shifted_images_have_shifted_codes(fitted):
 def test_units_and_offset_of_pixels_do_not_matter(bars):
     model = small(alpha=0.2, max_iter=3)
     codes = model.fit_transform(bars)
-    for scale in (1 / 255, 1.0, 1000.0):
+    for scale in (1 / 255, 1000.0):
         # One shift and one scale are taken off before: the same codes up to rounding.
         np.testing.assert_allclose(model.fit_transform(scale * bars + 7.0), codes, atol=1e-6)
 
@@ -190,7 +190,7 @@ def test_optimal_codes_of_whole_images_are_those_of_sparse_encode(bars):
 
 
 def test_predictions_point_where_optimal_codes_do(fitted, optimal, bars):
-    codes = fitted.transform(bars)
+    codes = fitted.transform(bars[:50])
 
     def cosine(a, b):
         return (a * b).sum() / np.sqrt(np.square(a).sum() * np.square(b).sum())

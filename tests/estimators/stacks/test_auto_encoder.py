@@ -600,14 +600,10 @@ def test_parameters_that_are_not_there():
             StackedAutoEncoder(layers=[ContractiveAutoEncoder(8, **SMALL), RBM(4, **SMALL)]),
             {"layers__0__contraction": [0.0, 50.0]},
         ),
-        (
-            StackedAutoEncoder((8, 4), layer=DenoisingAutoEncoder(**SMALL)),
-            {"layer__corruption_level": [0.0, 0.9]},
-        ),
         (small_stack(), {"layer_sizes": [(8, 4), (3,)]}),
         (small_stack(), {"layer": ["auto", PSD(**SMALL)]}),
     ],
-    ids=["layers", "layer", "sizes", "kinds"],
+    ids=["layers", "sizes", "kinds"],
 )
 def test_grid_search(images, classes, stack, grid):
     pipeline = make_pipeline(stack, LogisticRegression(max_iter=1000))

@@ -24,7 +24,6 @@ from skae import (
     AutoEncoder,
     CollapsedCodeWarning,
     ContractiveAutoEncoder,
-    DenoisingAutoEncoder,
     SparseCoder,
     StackedAutoEncoder,
     StackedClassifier,
@@ -82,8 +81,7 @@ def centred(coef):
 # The output alone
 
 
-@pytest.mark.parametrize("penalty", [0.1, 1.0, 10.0])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("penalty", "weighted"), [(0.1, True), (1.0, False), (10.0, True)])
 def test_nothing_but_the_output_is_logistic_regression(images, y, penalty, weighted):
     weight = np.random.default_rng(0).random(200) * 3 if weighted else None
     model = small_classifier(n_fine_tuned_layers=0, output_penalty=penalty).fit(images, y, weight)
@@ -150,7 +148,7 @@ def test_output_starts_at_the_optimum_of_pretraining(images, y):
 # Fine-tuning
 
 
-@pytest.mark.parametrize("layer", ["auto", "denoising", "contractive", "rbm", "psd"])
+@pytest.mark.parametrize("layer", ["auto", "rbm", "psd"])
 def test_fine_tuning_learns(images, y, layer):
     model = StackedClassifier((16, 12), layer=layer, **SMALL)
     frozen = clone(model).set_params(n_fine_tuned_layers=0, max_iter=10).fit(images, y)
@@ -163,7 +161,7 @@ def test_fine_tuning_learns(images, y, layer):
     assert len(model.loss_curve_) == model.n_iter_ == 60
 
 
-@pytest.mark.parametrize("n_tuned", [0, 1, 2, 3])
+@pytest.mark.parametrize("n_tuned", [0, 1, 3])
 def test_only_the_top_layers_are_fine_tuned(images, y, n_tuned):
     layers = [AutoEncoder(10, **SMALL), RBM(8, **SMALL), PSD(6, **SMALL)]
     model = StackedClassifier(layers=layers, n_fine_tuned_layers=n_tuned, **SMALL).fit(images, y)
@@ -257,7 +255,7 @@ LABELS = {
 @pytest.mark.parametrize("kind", LABELS)
 def test_kinds_of_labels(images, y, kind):
     labels = LABELS[kind](y)
-    model = small_classifier(layer=SHORT, max_iter=60, learning_rate=0.01).fit(images, labels)
+    model = small_classifier(layer=SHORT, max_iter=25, learning_rate=0.03).fit(images, labels)
     probabilities, logits = model.predict_proba(images), model.decision_function(images)
     assert_array_equal(model.classes_, np.unique(labels))
     assert probabilities.shape == (200, len(model.classes_))
@@ -414,8 +412,10 @@ def test_unlabelled_entries_of_several_outputs(images, y):
 # Weights of classes and rows
 
 
-@pytest.mark.parametrize("n_tuned", [0, None])
-@pytest.mark.parametrize("class_weight", [{0: 3.0, 1: 0.5, 2: 1.0}, {2: 0.25}, "balanced"])
+@pytest.mark.parametrize(
+    ("class_weight", "n_tuned"),
+    [({0: 3.0, 1: 0.5, 2: 1.0}, 0), ({2: 0.25}, None), ("balanced", None), ("balanced", 0)],
+)
 def test_class_weights_are_sample_weights(images, y, class_weight, n_tuned):
     labels = np.minimum(y, 2)
     settings = {"n_fine_tuned_layers": n_tuned, "pretraining": None, **WHOLE}
@@ -695,14 +695,9 @@ def test_every_way_of_fitting_is_repeatable_and_small(images, y, name):
             StackedClassifier(layers=[ContractiveAutoEncoder(8, **SMALL), RBM(6, **SMALL)]),
             {"layers__0__contraction": [0.0, 50.0]},
         ),
-        (
-            StackedClassifier((8, 6), layer=DenoisingAutoEncoder(**SMALL)),
-            {"layer__corruption_level": [0.0, 0.9]},
-        ),
-        (small_classifier(), {"layer_sizes": [(10, 6), (3,)]}),
         (small_classifier(learning_rate=0.05), {"n_fine_tuned_layers": [0, None]}),
     ],
-    ids=["layers", "layer", "sizes", "tuned"],
+    ids=["layers", "tuned"],
 )
 def test_grid_search(images, y, model, grid):
     model = clone(model).set_params(**SMALL)
@@ -910,7 +905,7 @@ def test_weak_penalties_do_not_tear_the_layers_apart(images, y):
 
 def test_defaults_on_a_raw_table():
     X, y = load_wine(return_X_y=True)
-    model = StackedClassifier(max_iter=10, random_state=0).fit(X[::2], y[::2])
+    model = StackedClassifier(max_iter=5, random_state=0).fit(X[::2], y[::2])
     # Columns of any units, untouched defaults, few epochs.
     assert model.score(X[1::2], y[1::2]) > 0.9
 

@@ -93,11 +93,17 @@ def test_numbers_are_kernel_ridge_regression(diabetes, penalty, weighted):
     else:
         w60 = np.ones(60)
         of_all = similarities(seen, labelled, labelled)
-        z = (y[:60] - y[:60].mean()) / y[:60].std()
-        coefficients = np.linalg.solve(of_all + penalty * np.diag(1 / w60), z)
-        expected = similarities(seen, seen, labelled) @ coefficients * y[:60].std() + y[:60].mean()
-        assert_allclose(model.predict(X), expected, rtol=1e-6)
-        assert_allclose(model.output_weights_, coefficients[None], rtol=1e-5, atol=1e-7)
+        ((share, linear, least, most),) = model.kernel_output_.mixtures
+        z = ((y[:60] - y[:60].mean()) / y[:60].std()).clip(least, most)
+        # The columns' own kernel is (x - c) (z - c) / q, whose mean over rows with themselves is 1.
+        centered = seen[0] - seen[0].mean(axis=0)
+        centered /= np.sqrt(np.square(centered).sum(axis=1).mean())
+        mixed = share * of_all + linear * centered[:60] @ centered[:60].T
+        coefficients = np.linalg.solve(mixed + penalty * np.diag(1 / w60), z - z.mean())
+        expected = share * similarities(seen, seen, labelled) @ coefficients + z.mean()
+        expected += linear * centered @ centered[:60].T @ coefficients
+        assert_allclose(model.predict(X), expected * y[:60].std() + y[:60].mean(), rtol=1e-6)
+        assert_allclose(model.output_weights_, share * coefficients[None], rtol=1e-5, atol=1e-7)
         assert_array_equal(model.kernel_output_.positions, np.arange(60))
     # Nothing was fine-tuned; a closed form is one iteration.
     assert model.n_iter_ == 1
@@ -296,6 +302,22 @@ def test_several_numbers_are_several_models(diabetes):
     with_gaps = regressor().fit(X, both)
     assert_allclose(with_gaps.predict(X)[:, 0], model.predict(X)[:, 0], rtol=1e-9)
     assert with_gaps.score(X, both) > 0.5
+
+
+def test_numbers_are_linear_in_the_columns_where_left_out_rows_say_so():
+    draws = np.random.default_rng(0)
+    X = draws.normal(size=(300, 8))
+    y = X @ np.linspace(1, 2, 8) + 0.3 * draws.normal(size=300)
+    some = np.where(np.arange(300) < 40, y, np.nan)
+    model = regressor(output="kernel").fit(X, some)
+    assert model.kernel_output_.mixtures[0].linear >= 3
+    # Of the variance of 19, noise leaves 0.1.
+    assert model.score(X[40:], y[40:]) > 0.95
+    # One target that was entered wrong does not spoil all: as it is, it would be most of the mean.
+    some[7] = 1e4
+    model = regressor(output="kernel").fit(X, some)
+    assert np.isfinite(model.kernel_output_.mixtures[0].most)
+    assert model.score(X[40:], y[40:]) > 0.4
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])

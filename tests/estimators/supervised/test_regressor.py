@@ -51,9 +51,10 @@ def assert_same_model(model, other):
 # The output alone
 
 
-@pytest.mark.parametrize("penalty", [1e-2, 1.0, 10.0])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("penalty", "weighted", "several"),
+    [(1e-2, False, True), (1.0, True, True), (10.0, True, False), (1e-2, False, False)],
+)
 def test_nothing_but_the_output_is_ridge_regression(table, penalty, weighted, several):
     X, y = table
     y = np.stack([y, X[:, 2] * 3, -y], axis=1) if several else y
@@ -95,7 +96,7 @@ def test_gradient_steps_tend_to_ridge_regression(table):
 # Fine-tuning
 
 
-@pytest.mark.parametrize("layer", ["auto", "denoising", "contractive", "rbm", "psd"])
+@pytest.mark.parametrize("layer", ["auto", "rbm", "psd"])
 def test_fine_tuning_learns(table, layer):
     X, y = table
     model = StackedRegressor((16,), layer=layer, output="linear", **SMALL)
@@ -134,8 +135,10 @@ def test_pretraining_is_that_of_the_stack(table, pretraining):
 # Units of the targets
 
 
-@pytest.mark.parametrize("n_tuned", [0, None])
-@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1e6), (-1e6, 1e-3), (1e6, 1.0), (3.0, 1e-9)])
+@pytest.mark.parametrize(
+    ("shift", "scale", "n_tuned"),
+    [(0.0, 1e6, None), (-1e6, 1e-3, 0), (1e6, 1.0, None), (3.0, 1e-9, None)],
+)
 def test_units_of_targets_do_not_matter(table, shift, scale, n_tuned):
     X, y = table
     y = np.round((y - y.mean()) / y.std(), 2)
@@ -453,7 +456,7 @@ def test_weak_penalties_do_not_tear_the_layers_apart(table, penalty):
 
 def test_defaults_on_a_raw_table():
     X, y = load_diabetes(return_X_y=True, scaled=False)
-    model = StackedRegressor(max_iter=20, random_state=0).fit(X[::2], y[::2])
+    model = StackedRegressor(max_iter=10, random_state=0).fit(X[::2], y[::2])
     # Columns and targets of any units, untouched defaults, few epochs: near the 0.5 at most
     # that anything finds in these data.
     assert model.score(X[1::2], y[1::2]) > 0.35

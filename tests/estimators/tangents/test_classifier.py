@@ -230,7 +230,7 @@ def test_layers_and_epochs_follow_the_data(digits):
     # 60 rows are one batch, and 10,000 and 2,000 epochs would be more than the bounds.
     assert [layer.n_iter_ for layer in layers] == [400, 400]
     assert model.n_iter_ == 200
-    given = ManifoldTangentClassifier(**FAST).fit(X[:60], y[:60])
+    given = ManifoldTangentClassifier(**FAST).fit(X[:20], y[:20])
     # What the user says, counts; four units for each of 64 columns.
     assert [layer.n_iter_ for layer in given.encoder_.layers_] == [3, 3]
     assert [layer.n_components for layer in given.encoder_.layers_] == [256, 256]

@@ -1,0 +1,1 @@
+"""Where users have their rows, found out by what it can do: files, chunks, partitions, batches."""
