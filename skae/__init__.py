@@ -4,6 +4,7 @@ from skae.estimators.auto_encoders import AutoEncoder, ContractiveAutoEncoder, D
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.boltzmann.deep_machine import DeepBoltzmannMachine
 from skae.estimators.boltzmann.rbm import RBM
+from skae.estimators.face.callbacks import Checkpoint, EarlyStopping, Snapshots
 from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
@@ -31,6 +32,7 @@ __all__ = [
     "AutoEncoder",
     "BatchedGridSearchCV",
     "BatchedRandomizedSearchCV",
+    "Checkpoint",
     "CollapsedCodeWarning",
     "ContractiveAutoEncoder",
     "ConvolutionalPSD",
@@ -39,6 +41,7 @@ __all__ = [
     "DeepRecurrentAutoEncoder",
     "DenoisingAutoEncoder",
     "DenoisingImputer",
+    "EarlyStopping",
     "GenerativeStochasticNetwork",
     "LabelledFolds",
     "LocalContrastNormalizer",
@@ -50,6 +53,7 @@ __all__ = [
     "Pooling",
     "PosteriorEnsemble",
     "Rectifier",
+    "Snapshots",
     "SparseCoder",
     "StackedAutoEncoder",
     "StackedClassifier",

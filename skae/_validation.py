@@ -5,7 +5,9 @@ The only file that imports private names of scikit-learn.
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral, Real
 
 import numpy as np
@@ -364,17 +366,27 @@ def computing_dtype(X, device):
 
 
 def fresh_seed():
-    """A seed of 32 bits from the entropy of the system, for ``random_state=None``.
+    """A seed of 32 bits from the entropy of the system.
 
     The global state of NumPy is neither read nor changed.
     """
     return int(np.random.SeedSequence().generate_state(1)[0])
 
 
+# Where seeds for ``random_state=None`` come from in a context: a function. None: `fresh_seed`.
+seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
+
+
+def next_seed():
+    """A seed for ``random_state=None``."""
+    source = seeds.get()
+    return fresh_seed() if source is None else source()
+
+
 def make_generator(random_state, device):
     """A torch generator on the device, seeded from any random_state of scikit-learn."""
     if random_state is None:
-        seed = fresh_seed()
+        seed = next_seed()
     elif isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(2**31 - 1))
     elif isinstance(random_state, Integral) and 0 <= random_state < 2**63:
@@ -389,7 +401,7 @@ def make_generator(random_state, device):
 
 def random_numbers(random_state):
     """A RandomState of any random_state of scikit-learn; of a fresh seed for None."""
-    return check_random_state(fresh_seed() if random_state is None else random_state)
+    return check_random_state(next_seed() if random_state is None else random_state)
 
 
 def column_indices(X, columns):

@@ -77,7 +77,7 @@ ENGINE = {
 }
 # ... and those of the estimators.
 ESTIMATORS = {
-    "face": set(),
+    "face": {"persistence"},
     "labels": set(),
     "parquet": {"face"},
     "persistence": set(),
@@ -312,8 +312,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 195
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 39_000
+    assert len(FILES) <= 205
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 42_000
 
 
 def test_signatures_are_short():

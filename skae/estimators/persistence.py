@@ -5,6 +5,7 @@ arrays, which `numpy.load` reads as well. Classes are those of this package alon
 among what it has itself; an instance gets its state, and no constructor or method of it is called.
 """
 
+import contextlib
 import importlib
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import pkgutil
 import secrets
 import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 _FORMAT = 1
 _ARRAY_KINDS = "biufcUMm"
@@ -67,24 +74,55 @@ def save(model: BaseEstimator, path) -> None:
     """
     if not isinstance(model, BaseEstimator) or _name(type(model)) not in _classes():
         raise TypeError(f"{model!r} is no estimator of skae.")
+    write(path, "model", model)
+
+
+def write(path, kind: str, value, make_room: Callable[[], None] | None = None) -> None:
+    """Write a value, of such a kind, to a file, which is replaced when the new one is whole.
+
+    ``make_room()`` is called between.
+    """
     writer = _Writer()
-    content = {"format": _FORMAT, "skae": _version(), "model": writer.written(model)}
+    content = {"format": _FORMAT, "skae": _version(), kind: writer.written(value)}
     text = json.dumps(content)
     path = Path(path)
     # Made by `open`, so that who may read it is what the user's mask says.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:
+            _lock(file)
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(_CONTENT, text)
                 for number, array in enumerate(writer.arrays):
                     archive.writestr(f"{number}.npy", _npy(array))
             file.flush()
             os.fsync(file.fileno())
+        if make_room is not None:
+            make_room()
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(path) -> None:
+    """Remove what writers of a file have left that were killed: nobody holds it any more."""
+    path = Path(path)
+    for left in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 16}"):
+        with contextlib.suppress(OSError), open(left, "rb") as file:
+            if _lock(file):
+                left.unlink()
+
+
+def _lock(file):
+    """Hold a file until it is closed, or its process has ended; whether that was possible."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def load(path) -> Any:
@@ -110,11 +148,26 @@ def load(path) -> Any:
 def from_bytes(data: bytes, path="The file") -> Any:
     """The model of a file's bytes; ``path`` is what errors call it."""
     try:
-        return _Reader(zipfile.ZipFile(io.BytesIO(data)), len(data)).model()
+        model = _Reader(zipfile.ZipFile(io.BytesIO(data)), len(data)).value("model")
+        if not isinstance(model, BaseEstimator):
+            raise ModelFileError("The file holds no estimator.")
+        return model
     except ModelFileError:
         raise
     except (MemoryError, RecursionError, Exception) as error:
         raise ModelFileError(f"{path} is damaged, or no model of skae: {error}") from error
+
+
+def read(path, kind: str) -> Any:
+    """The value of such a kind in a file that `write` wrote.
+
+    Raises a ModelFileError if the file is damaged or holds another kind.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return _Reader(zipfile.ZipFile(io.BytesIO(data)), len(data)).value(kind)
+    except (MemoryError, RecursionError, Exception) as error:
+        raise ModelFileError(f"{path} is damaged, or no {kind} of skae: {error}") from error
 
 
 class _Writer:
@@ -184,7 +237,11 @@ class _Writer:
             )
         if isinstance(value, tuple):
             return ["tuple of", name, [self.written(part) for part in value]]
-        return ["object", name, self.written(dict(vars(value)))]
+        state = dict(vars(value))
+        # They belong to a fit, not to what was fitted.
+        state.pop("_skl_callbacks", None)
+        state |= {"callbacks": None} if "callbacks" in state else {}
+        return ["object", name, self.written(state)]
 
     def _place(self, array):
         """The number of an array's entry in the file."""
@@ -204,18 +261,18 @@ class _Reader:
         # many mentions of one nor entries inside of others make more of it.
         self.archive, self.n_left, self.arrays = archive, n_bytes, {}
 
-    def model(self):
-        """The model, if the archive holds one that this version knows."""
+    def value(self, kind):
+        """The value, if the archive holds one of such a kind that this version knows."""
         content = json.loads(self._entry(_CONTENT))
         if content["format"] != _FORMAT:
             raise ModelFileError(
                 f"The file has the format {content['format']!r} of skae {content['skae']}, but "
                 f"this is {_version()}, which knows format {_FORMAT}. Use a later version."
             )
-        model = self.read(content["model"])
-        if not isinstance(model, BaseEstimator):
-            raise ModelFileError("The file holds no estimator.")
-        return model
+        if kind not in content:
+            others = " and ".join(content.keys() - {"format", "skae"}) or "nothing"
+            raise ModelFileError(f"The file holds no {kind}, but {others}.")
+        return self.read(content[kind])
 
     def read(self, written):
         """The value for which something stands in JSON."""

@@ -62,6 +62,8 @@ _ENGINE, _FACE = "tests/engine", "tests/estimators"
 _training = _in("engine/optimisation", f"{_ENGINE}/optimisation/test_training.py")
 _watching = _in("engine/optimisation", f"{_ENGINE}/optimisation/test_training.py")
 _fitting = _in("engine/optimisation", f"{_FACE}/test_composition.py")
+_resuming = _in("engine/optimisation/resuming.py", f"{_ENGINE}/optimisation/test_resuming.py")
+_sessions = _in("estimators/face/sessions.py", f"{_FACE}/test_checkpoints.py")
 _devices = _in("engine/optimisation", f"{_ENGINE}/optimisation/test_devices.py")
 _rows = _in("engine/optimisation", f"{_ENGINE}/optimisation/test_rows.py")
 _parameters = _in("engine/optimisation", f"{_ENGINE}/optimisation/test_parameters.py")
@@ -267,13 +269,13 @@ FAULTS = [
     ),
     _watching(
         "the best weights are those after the epoch, whose loss was of those before it",
-        "            self.judged.copy_(self.theta.flat)",
+        "            self.judged.copy_(self.trained.flat)",
         "            pass",
     ),
     _watching(
         "weights that are not finite pass where the loss is finite",
-        "if not (finite and bool(torch.isfinite(self.theta.flat).all())):",
-        "if not finite:",
+        "if not (math.isfinite(loss) and self._is_finite):",
+        "if not math.isfinite(loss):",
     ),
     _watching(
         "the criterion is judged under other noise at every call",
@@ -938,6 +940,45 @@ FAULTS = [
         "the root of the pooled squares is forgotten",
         'pooled = pooled.sqrt() if kind == "l2" else pooled',
         "pass",
+    ),
+    # Fits that survive
+    _resuming(
+        "the generator does not go on where it was",
+        '"now": run.generator.get_state()',
+        '"now": None',
+    ),
+    _resuming("the algorithm of codes is chosen anew", "    run.objective.memory =", "    _ ="),
+    _resuming("moments begin anew", '    run.state = placed(held["moments"])', "    pass"),
+    _resuming("the watch begins anew", '    watch.state = placed(held["watch"])', "    pass"),
+    _resuming(
+        "the mean begins anew",
+        '        run.average.state = placed(held["average"])',
+        "        pass",
+    ),
+    _sessions(
+        "a damaged file takes the place of the one before",
+        "        if not self._is_good:\n            return",
+        "        if False:\n            return",
+    ),
+    _sessions(
+        "a full disk ends the fit",
+        "        except OSError as error:\n            if not self._fails:",
+        "        except ZeroDivisionError as error:\n            if not self._fails:",
+    ),
+    _sessions(
+        "a fit of other data is gone on with",
+        "            if differing:\n                raise ValueError(",
+        "            if False:\n                raise ValueError(",
+    ),
+    _sessions(
+        "the generator is not where a finished training left it",
+        '    about.generator.set_state(torch.tensor(state["generator"]))',
+        "    pass",
+    ),
+    _sessions(
+        "curves of layers that learn together begin anew",
+        "                curve[:] = before",
+        "                pass",
     ),
     # Targets and diagnostics
     _targets(

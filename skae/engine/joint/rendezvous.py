@@ -23,7 +23,7 @@ import torch
 from skae.engine.joint.streams import stream_key
 from skae.engine.joint.training import likeness, train_jointly
 from skae.engine.optimisation.devices import one_thread
-from skae.engine.optimisation.models import Fitted, Task, fit_alone, trainer
+from skae.engine.optimisation.models import NO_EXTRAS, Fitted, Task, fit_alone, trainer
 from skae.engine.optimisation.rows import digest
 from skae.engine.optimisation.runs import Run
 from skae.engine.optimisation.sharing import shared
@@ -251,7 +251,8 @@ def _identity(task):
     """What decides the result of a task, or a value of its own where that is not known."""
     data, model, start = task.data, task.model, task.start
     rows = data.fingerprint
-    if rows is None or task.listener is not None or start.state is not None:
+    is_plain = task.listener is None and task.extras == NO_EXTRAS and start.state is None
+    if rows is None or not is_plain:
         return object()
     identity = None if task.identity is None else task.identity()
     if identity is None:

@@ -41,6 +41,8 @@ def likeness(run: Run) -> Hashable | None:
     goes_on = run.state is not None or objective.state
     if objective.joint is None or run.project is not None or goes_on:
         return None
+    if not run.is_plain:
+        return None
     if not (isinstance(data.rows, DenseRows) and isinstance(settings.optimizer, Rule)):
         return None
     layout = tuple(run.theta.shapes.items()), run.theta.flat.dtype, run.theta.flat.device

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.devices import Place, place_of, require_memory
 from skae.engine.optimisation.parameters import Parameters
+from skae.engine.optimisation.resuming import Keeper
 from skae.engine.optimisation.rows import DenseRows, map_rows, may_have_gaps
 from skae.engine.optimisation.runs import Data, Epoch, Run, Settings, Training
 from skae.engine.optimisation.sources import Source
@@ -234,6 +236,22 @@ class Fitted(NamedTuple):
     measured: dict[str, np.ndarray]
 
 
+class Extras(NamedTuple):
+    """What else a training can be given.
+
+    - ``keeper``: as of a `Run`.
+    - ``average(theta)``: a mean of the weights after epochs, made anew, which is judged and kept.
+    - ``judge``: as of a `Run`.
+    """
+
+    keeper: Keeper | None = None
+    average: Callable[[Parameters], Average] | None = None
+    judge: Callable[[Parameters], float] | None = None
+
+
+NO_EXTRAS = Extras()
+
+
 @dataclass(frozen=True)
 class Task:
     """A model to be trained on rows, of which the data say what each is for.
@@ -255,14 +273,15 @@ class Task:
     listener: Listener | None = None
     name: str = "a model"
     identity: Callable[[], Hashable] | None = None
+    extras: Extras = NO_EXTRAS
 
     def run(self) -> Run:
         """The training that is to be run: with parameters at their start."""
         model, data, start, settings = self.model, self.data, self.start, self.settings
         if model.objective is None:
             raise TypeError(f"{self.name} has no objective: its parameters are given.")
-        objective, generator = model.objective(), self.generator
-        objective.has_gaps = data.rows.has_gaps
+        objective, generator, extras = model.objective(), self.generator, self.extras
+        objective.has_gaps = data.has_gaps
         if model.optimizer is not None:
             settings = replace(settings, optimizer=model.optimizer(objective))
         require_memory_for(model, settings, data.rows.place, self.name)
@@ -282,6 +301,9 @@ class Task:
             keeps_start=start.weights is not None,
             project=model.project,
             listener=None if tell is None else lambda epoch: tell(theta, epoch),
+            keeper=extras.keeper,
+            average=None if extras.average is None else extras.average(theta),
+            judge=extras.judge,
         )
 
     def fitted(self, run: Run, training: Training) -> Fitted:
@@ -320,13 +342,15 @@ def fit_model(
     listener: Listener | None = None,
     name: str = "a model",
     identity: Callable[[], Hashable] | None = None,
+    extras: Extras = NO_EXTRAS,
 ) -> Fitted:
     """Train a model on rows: `Task` says what each argument is.
 
     Raises a MemoryError before parameters are made that would not fit into the device's memory, a
     TypeError if the model has no objective.
     """
-    return trainer.get()(Task(model, data, settings, start, generator, listener, name, identity))
+    others = listener, name, identity, extras
+    return trainer.get()(Task(model, data, settings, start, generator, *others))
 
 
 def measured(model: Model, theta: Parameters, data: Data) -> dict[str, np.ndarray]:

@@ -1,15 +1,17 @@
 """What a training is of, as records: rows, settings, what is descended on, and how it ended."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 
+from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.replay import is_worth_recording
+from skae.engine.optimisation.resuming import Keeper
 from skae.engine.optimisation.rows import digest
 
 
@@ -51,7 +53,9 @@ class Objective:
     - ``is_replayable``: whether `gradient` is the same operations for all batches of one length, on
       tensors that stay where they are, so that it can be recorded once: it makes no tensor from
       the host's numbers and reads none there. See `skae.engine.optimisation.replay`;
-    - ``joint``: how it takes part in a training of several at once, a `Joint`. None: it does not.
+    - ``joint``: how it takes part in a training of several at once, a `Joint`. None: it does not;
+    - ``memory``, numbers or text by name: what decides later steps besides ``state``, and ends with
+      the training.
 
     It is told, by the rows it is trained on,
 
@@ -67,6 +71,7 @@ class Objective:
     is_repeatable = False
     is_replayable = False
     joint: Any = None
+    memory: dict[str, Any] = {}  # replaced as a whole, never changed
     state: dict[str, Any]
 
     def value(self, theta, x, generator, row_weight=None) -> torch.Tensor:
@@ -154,6 +159,7 @@ class Data:
       epoch where only that tells whether a noisy objective has converged, or what its loss is.
     - ``held_out``: rows that are watched instead of the training loss; the weights of the best
       epoch on them are kept.
+    - ``apart``: other data, whose index is watched in the same way, in the place of ``held_out``.
     - ``weight``, of shape (n_rows,): sample weights of mean 1.
     """
 
@@ -162,6 +168,12 @@ class Data:
     probe: torch.Tensor | None = None
     held_out: torch.Tensor | None = None
     weight: torch.Tensor | None = None
+    apart: "Data | None" = None
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether any of the rows may have some."""
+        return self.rows.has_gaps or (self.apart is not None and self.apart.has_gaps)
 
     def __post_init__(self):
         if hasattr(self.rows, "keep"):
@@ -174,7 +186,10 @@ class Data:
         if rows is None:
             return None
         parts = self.index, self.held_out, self.probe, self.weight
-        return rows, *(digest(part) for part in parts)
+        apart = None if self.apart is None else self.apart.fingerprint
+        if self.apart is not None and apart is None:
+            return None
+        return rows, apart, *(digest(part) for part in parts)
 
     def batch(self, index: torch.Tensor) -> tuple[Any, torch.Tensor | None]:
         """Some of the rows, and their weights."""
@@ -223,6 +238,10 @@ class Run:
       is better on the held-out rows may replace.
     - ``project(theta)`` is applied after every step: a constraint holds after the step.
     - ``listener(epoch)`` is called after each; a true result ends training.
+    - ``keeper`` keeps what the training is at some of its steps; it goes on from what that holds.
+    - ``average`` is a mean of the epochs' weights, which is judged and kept in their place.
+    - ``judge(theta)`` is a loss by which each epoch's weights are judged, in the place of the
+      criterion on rows that are held out.
     """
 
     theta: Parameters
@@ -234,6 +253,9 @@ class Run:
     keeps_start: bool = False
     project: Callable[[Parameters], None] | None = None
     listener: Callable[[Epoch], Any] | None = None
+    keeper: Keeper | None = None
+    average: Average | None = None
+    judge: Callable[[Parameters], float] | None = None
 
     @property
     def n_batches(self) -> int:
@@ -249,6 +271,12 @@ class Run:
         return epochs_for(n_rows, n_columns, self.settings.batch_size)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is judged and kept as all trainings are by default."""
+        extras = self.keeper, self.average, self.judge, self.data.apart
+        return all(extra is None for extra in extras)
+
+    @property
     def largest_product(self) -> int:
         """Multiply-adds of the largest product of a step, about."""
         return self.theta.flat.numel() * math.ceil(len(self.data.index) / self.n_batches)
@@ -262,9 +290,14 @@ class Run:
         n_steps = self.n_batches * self.max_iter // 2
         return is_worth_recording(self.theta.flat.device, n_steps)
 
-    def batches(self, generator: torch.Generator) -> Iterable[torch.Tensor]:
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether rows are drawn while an epoch goes on, as they are read."""
+        return hasattr(self.data.rows, "batches")
+
+    def batches(self, generator: torch.Generator) -> Any:
         """The rows of each batch of an epoch, drawn: as they are read, or of a permutation."""
-        if hasattr(self.data.rows, "batches"):
+        if self.reads_ahead:
             return self.data.rows.batches(self.data.index, self.n_batches, generator)
         return torch.tensor_split(self.order(generator), self.n_batches)
 

@@ -5,6 +5,7 @@ What the loop asks, whether there is progress and which weights were best, answe
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.replay import Replayed
+from skae.engine.optimisation.resuming import Position, kept, restore_
 from skae.engine.optimisation.runs import Run, Training
 from skae.engine.optimisation.schedules import SCHEDULES
 from skae.engine.optimisation.threads import StepThreads
@@ -28,7 +30,13 @@ def train(run: Run) -> Training:
     if run.state is None:
         run.state = initial_state(optimizer, theta.flat)
     n_batches, max_iter = run.n_batches, run.max_iter
-    watch = Watch(run)
+    watch, at, started = Watch(run), Position(), time.perf_counter()
+    if run.keeper is not None and run.keeper.held is not None:
+        at = restore_(run, watch, run.keeper.held)
+    seconds_before = at.seconds
+
+    def seconds():
+        return seconds_before + time.perf_counter() - started
 
     def gradient_at(batch):
         x, weight = data.batch(batch)
@@ -45,9 +53,31 @@ def train(run: Run) -> Training:
             run.project(theta)
         return value
 
-    def run_epoch(number):
-        total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(run.batches(run.generator)):
+    def run_epoch(at):
+        number, generator, keeper = at.epoch, run.generator, run.keeper
+
+        def keep_if_due(step, total):
+            if keeper is not None and keeper.is_due(number, step):
+                now = replace(at, step=step, total=total, seconds=seconds())
+                keeper.keep(kept(run, watch, now))
+
+        if at.order is not None:
+            generator.set_state(at.order)
+        elif keeper is not None:
+            at.order = generator.get_state()
+        total = at.total
+        if run.reads_ahead:  # whose draws lie between those of the steps
+            keep_if_due(0, total)
+        batches = run.batches(generator)
+        if not run.reads_ahead:
+            batches = batches[at.step :]
+            if at.now is not None:
+                generator.set_state(at.now)
+        if total is None:
+            total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
+        for k, batch in enumerate(batches, at.step):
+            if not run.reads_ahead:
+                keep_if_due(k, total)
             progress = (number + k / n_batches) / max_iter
             value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
@@ -56,16 +86,19 @@ def train(run: Run) -> Training:
             (total / n_batches).item() if objective.reports_loss else watch.criterion(watch.probe)
         )
 
-    def run_epochs():
-        started = time.perf_counter()
-        watch.begin()
-        for number in range(max_iter):
+    def run_epochs(at):
+        if at.order is None:
+            watch.begin()
             watch.before_epoch()
-            loss = run_epoch(number)
-            reason = watch.after_epoch(loss) or watch.told(number, time.perf_counter() - started)
+        while True:
+            loss = run_epoch(at)
+            reason = watch.after_epoch(loss) or watch.told(at.epoch, seconds())
             if reason is not None:
                 return reason
-        return "max_iter"
+            at = Position(at.epoch + 1)
+            if at.epoch >= max_iter:
+                return "max_iter"
+            watch.before_epoch()
 
     with torch.no_grad(), suitable_threads(theta.flat.device, run.largest_product):
         threads = StepThreads(
@@ -74,7 +107,7 @@ def train(run: Run) -> Training:
             n_steps=n_batches * max_iter if objective.is_repeatable else 0,
         )
         try:
-            outcome = run_epochs()
+            outcome = run_epochs(at)
         except KeyboardInterrupt:
             outcome = "interrupted"
         return watch.training(outcome)

@@ -1,6 +1,7 @@
 """By what a training is judged: which weights were best, and whether it goes on or exploded."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -17,6 +18,11 @@ _NOTABLE = 0.1
 # How far the end may be above the start, as a part of how far that is above the floor; after so few
 # epochs as may overshoot, and after more.
 _WORSE, _MUCH_WORSE, _OVERSHOOTS = 0.5, 2.0, 2
+# What a watch has seen of a training, by the names of its attributes.
+_SEEN = (
+    *("loss_curve", "validation_curve", "judgements", "start", "start_loss"),
+    *("best", "best_loss", "best_epoch", "reference", "n_stale"),
+)
 
 
 class Watch:
@@ -31,12 +37,16 @@ class Watch:
 
     def __init__(self, run: Run):
         theta, objective, data, settings = run.theta, run.objective, run.data, run.settings
-        self.theta, self.objective, self.data, self.settings = theta, objective, data, settings
-        self.run, self.keeps_start = run, run.keeps_start
+        self.objective, self.data, self.settings = objective, data, settings
+        self.run, self.keeps_start, self.average = run, run.keeps_start, run.average
+        # What is judged and kept: the weights that are trained, or a mean of those of epochs.
+        self.trained = theta
+        self.theta = theta if self.average is None else self.average.theta
         self.loss_curve: list[float] = []
         self.validation_curve: list[float] = []
         self.judgements: list[float] = []
         self.holds_out = data.held_out is not None and len(data.held_out) > 0
+        self.holds_out |= run.judge is not None or data.apart is not None
         self.probe = _affordable(data, objective)
         self.watched = data.held_out if self.holds_out else self.probe
         # A lack of progress ends training; but a schedule is run to its end.
@@ -49,8 +59,27 @@ class Watch:
         )
         self.start, self.start_loss = theta.flat.clone(), math.nan
         self.best, self.best_loss, self.best_epoch = theta.flat.clone(), math.inf, 0
-        self.judged = theta.flat if self.probes_epochs else theta.flat.clone()
+        self.judged = self.theta.flat if self.probes_epochs else theta.flat.clone()
         self.reference, self.n_stale = math.inf, 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that it has seen, lists, numbers and tensors by name."""
+        return {name: getattr(self, name) for name in self._seen}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        for name in self._seen:
+            value = getattr(self, name)
+            if isinstance(value, torch.Tensor):
+                value.copy_(state[name])
+            else:
+                setattr(self, name, state[name])
+
+    @property
+    def _seen(self) -> tuple[str, ...]:
+        own = () if self.probes_epochs else ("judged",)  # else it is what is trained
+        return *_SEEN, *own
 
     @property
     def is_stale(self) -> bool:
@@ -102,7 +131,7 @@ class Watch:
         ``loss`` is the criterion on the watched rows, where that is known already.
         """
         if loss is None:
-            loss = math.nan if self.watched is None else self.criterion(self.watched)
+            loss = self.judgement() if self.holds_out or self.watched is not None else math.nan
         if math.isfinite(loss):
             self.start_loss = loss
             if self.keeps_start or not self.holds_out:
@@ -111,19 +140,24 @@ class Watch:
     def before_epoch(self) -> None:
         """Note the weights for which the coming epoch's own loss is evidence."""
         if not self.probes_epochs:
-            self.judged.copy_(self.theta.flat)
+            self.judged.copy_(self.trained.flat)
 
     def after_epoch(self, loss: float, judgement: float | None = None) -> str | None:
         """Judge an epoch by its loss; return "diverged" unless it and the weights are finite.
 
         ``judgement`` is the criterion on the watched rows, where that is known already.
         """
+        if not (math.isfinite(loss) and self._is_finite):
+            return "diverged"
+        if self.average is not None:
+            self.average.update_(self.trained.flat)
+            if self.run.project is not None:
+                self.run.project(self.theta)
         if self.is_judged_by_loss:
             judgement = loss
         elif judgement is None:
-            judgement = self.criterion(self.watched)
-        finite = math.isfinite(loss) and math.isfinite(judgement)
-        if not (finite and bool(torch.isfinite(self.theta.flat).all())):
+            judgement = self.judgement()
+        if not math.isfinite(judgement):
             return "diverged"
         self.loss_curve.append(loss)
         self.judgements.append(judgement)
@@ -171,20 +205,37 @@ class Watch:
                 outcome, self.best, self.best_epoch = "diverged", self.start, 0
         elif ended and self._has_gone_wrong(last):
             outcome = "diverged"
-        is_broken = not bool(torch.isfinite(self.theta.flat).all())  # Ctrl-C amid an explosion
+        is_broken = not self._is_finite  # Ctrl-C amid an explosion
         if outcome == "diverged" or is_broken or self.validation_curve:
-            self.theta.flat.copy_(self.best)
+            self.trained.flat.copy_(self.best)
             early = 0 if self.probes_epochs else 1
             return outcome, max(0, self.best_epoch - early)
+        if self.average is not None and self.average.has_begun:
+            self.trained.flat.copy_(self.theta.flat)
         return outcome, len(self.loss_curve)
+
+    @property
+    def _is_finite(self):
+        return bool(torch.isfinite(self.trained.flat).all())
+
+    def judgement(self) -> float:
+        """What the weights are judged by, as they are now: the loss on watched rows."""
+        if self.run.judge is not None:
+            return float(self.run.judge(self.theta))
+        if self.data.apart is not None:
+            return self._evaluated(self.data.apart, self.data.apart.index)
+        return self.criterion(self.watched)
 
     def criterion(self, index: torch.Tensor) -> float:
         """The criterion on some rows, as it is now."""
+        return self._evaluated(self.data, index)
+
+    def _evaluated(self, data, index):
         # A value may depend on the batch's size; where it is not what is judged, fewer calls.
         size = self.settings.batch_size
         if not self.objective.reports_loss:
-            size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // self.data.rows.n_columns))
-        return evaluate(self.theta, self.objective, self.data, index, size)
+            size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // data.rows.n_columns))
+        return evaluate(self.theta, self.objective, data, index, size)
 
     def _has_gone_wrong(self, criterion):
         """Whether the end is far behind the first epoch, though still finite, or the start."""
@@ -200,7 +251,8 @@ class Watch:
 
     def _is_worse_than_start(self, loss):
         """Whether a criterion is worse than that of the start by more than chance."""
-        if math.isnan(self.start_loss):
+        # Another loss than the criterion has another scale, of which nothing is known.
+        if math.isnan(self.start_loss) or self.run.judge is not None:
             return False
         # Half as far again from what no parameters could undercut; the first steps of a wide net
         # overshoot, and the loss falls from the next epoch on.

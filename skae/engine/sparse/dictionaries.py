@@ -169,6 +169,15 @@ class DictionaryLearning(Objective):
         self.state, self.successors = {}, None
         self._algorithm, self._n_inferred = None, 0
 
+    @property
+    def memory(self):
+        """The algorithm that was chosen, and how many batches ago."""
+        return {"algorithm": self._algorithm, "n_inferred": self._n_inferred}
+
+    @memory.setter
+    def memory(self, memory):
+        self._algorithm, self._n_inferred = memory["algorithm"], memory["n_inferred"]
+
     def infer(self, theta: Parameters, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The codes of a batch, and the value at them of each row."""
         quadratic = make_quadratic(theta["dictionary"], x, ridge=self.ridge)

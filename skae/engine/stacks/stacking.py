@@ -165,20 +165,39 @@ class Layerwise(Objective):
     @property
     def state(self):
         """The states of all layers' objectives, their names prefixed."""
-        return {
-            prefix + name: value
-            for prefix, objective in zip(self.prefixes, self.objectives, strict=True)
-            for name, value in objective.state.items()
-        }
+        return self._joined([objective.state for objective in self.objectives])
 
     @state.setter
     def state(self, state):
-        for prefix, objective in zip(self.prefixes, self.objectives, strict=True):
-            objective.state = {
+        for objective, own in zip(self.objectives, self._parted(state), strict=True):
+            objective.state = own
+
+    @property
+    def memory(self):
+        """The same of their memories."""
+        return self._joined([objective.memory for objective in self.objectives])
+
+    @memory.setter
+    def memory(self, memory):
+        for objective, own in zip(self.objectives, self._parted(memory), strict=True):
+            objective.memory = own
+
+    def _joined(self, parts):
+        return {
+            prefix + name: value
+            for prefix, part in zip(self.prefixes, parts, strict=True)
+            for name, value in part.items()
+        }
+
+    def _parted(self, whole):
+        return [
+            {
                 name.removeprefix(prefix): value
-                for name, value in state.items()
+                for name, value in whole.items()
                 if name.startswith(prefix)
             }
+            for prefix in self.prefixes
+        ]
 
     def value(self, theta, x, generator, row_weight=None):
         """The sum of the layers' values on one batch, a scalar."""

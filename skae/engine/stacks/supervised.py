@@ -126,6 +126,16 @@ class Supervised(Objective):
             self.unsupervised.state = state
 
     @property
+    def memory(self):
+        """The same of what ends with the training."""
+        return {} if self.unsupervised is None else self.unsupervised.memory
+
+    @memory.setter
+    def memory(self, memory):
+        if self.unsupervised is not None:
+            self.unsupervised.memory = memory
+
+    @property
     def has_gaps(self):
         """Whether rows may have gaps, which the layers' own criteria see too."""
         return self._has_gaps

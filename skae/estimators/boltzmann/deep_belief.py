@@ -23,6 +23,7 @@ from skae.engine.optimisation.models import FittedModel
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.boltzmann.machines import machine_of, rows_of, sampling
 from skae.estimators.boltzmann.rbm import RBM
+from skae.estimators.face.callbacks import Callback, callbacks_of, refuse_callbacks
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import (
@@ -39,8 +40,8 @@ from skae.estimators.face.scikit_learn import (
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    with_callbacks,
 )
+from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
 from skae.estimators.face.transformer import Transformer, of_encoded_rows
 from skae.estimators.stacks.layers import (
@@ -161,6 +162,10 @@ class DeepBeliefNetwork(
         TrainedModel, "random_state", default=None
     )
 
+    callbacks: Callback | Sequence[Callback] | None = preset(
+        TrainedModel, "callbacks", default=None
+    )
+
     layers_: list[RBM] = attribute("list of RBM", "The fitted machines, from the data upwards.")
     n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
@@ -227,6 +232,11 @@ class DeepBeliefNetwork(
             Before any layer is trained: if a parameter is out of its range, layers are not
             machines that fit each other, or X is not what it should be.
         """
+        if callbacks_of(self).stopping is not None:
+            raise ValueError(
+                "A DeepBeliefNetwork is trained machine by machine, each on the codes of the one "
+                "below, which no EarlyStopping watches. Use early_stopping=True in a machine."
+            )
         goes_on = self.warm_start and hasattr(self, "layers_")
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on)
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
@@ -244,6 +254,7 @@ class DeepBeliefNetwork(
 
         Each continues on the codes of those below as they are then.
         """
+        refuse_callbacks(self)
         goes_on = hasattr(self, "layers_")
         layers, data, weight = self._layers_for(X, sample_weight, goes_on=goes_on, is_part=True)
         n_iter = self.n_iter_ if goes_on else 0

@@ -1,12 +1,10 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
-import pickle
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
-import joblib
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -19,12 +17,16 @@ from skae._validation import (
 )
 from skae._warnings import warn
 from skae.engine.optimisation.devices import Place, resolve_device
-from skae.engine.optimisation.models import Fitted, Listener, Model, Start, fit_model
+from skae.engine.optimisation.models import Extras, Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
+from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
 from skae.engine.optimisation.sources import Source
+from skae.estimators.face.bridges import CallbackBridge
+from skae.estimators.face.callbacks import Callback
+from skae.estimators.face.fingerprints import likeness_of
 from skae.estimators.face.interruption import follows_on_interrupted, note_interruption
 from skae.estimators.face.outcomes import report_outcome
 from skae.estimators.face.parameters import (
@@ -37,14 +39,13 @@ from skae.estimators.face.parameters import (
 )
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
+from skae.estimators.face.sessions import About, trained
 from skae.frames.encoding import Encoding, report_empty
 from skae.frames.reading import encode_rows
 from skae.frames.streams import encode_source
 from skae.sources.tables import Tables
 
 _CPU = torch.device("cpu")
-# Types whose values print as what they are.
-_PLAIN = (bool, float, int, str, type(None))
 # Settings of training that are parameters as they are.
 _SAME = ("learning_rate", "batch_size", "max_iter", "tol", "n_iter_no_change")
 
@@ -140,6 +141,15 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         kind="int, RandomState instance or None",
         doc="""Seed of weights, batches and noise. The same int gives the same bits on the
         same device and number of threads.""",
+    )
+
+    callbacks: Callback | Sequence[Callback] | None = parameter(
+        default=None,
+        constraints=[list, tuple, Callback, None],
+        kind="list of callbacks, callback or None",
+        doc="""What accompanies `fit`: a :class:`Checkpoint`, from which a fit that was killed goes
+        on, an :class:`EarlyStopping` on rows or a score of your own, :class:`Snapshots`, whose mean
+        is kept. ``set_callbacks`` of scikit-learn 1.9 or newer takes them as well.""",
     )
 
     n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
@@ -274,53 +284,6 @@ def weights_at(weight: np.ndarray | None, place: Place) -> torch.Tensor | None:
     return None if weight is None else place.tensor(weight)
 
 
-class CallbackBridge:
-    """Reports epochs to the scikit-learn callbacks that were set on an estimator.
-
-    X, y and the weights are as the user passed them. ``attributes_of(weights)`` returns what makes
-    a copy of the model usable, by attributes' names, from arrays by the names of the engine.
-    """
-
-    def __init__(self, model, max_iter, X, y, sample_weight):
-        # A number that depends on the rows is not known yet.
-        max_iter = None if isinstance(max_iter, str) else max_iter
-        self.model, self.fitted_attributes = model, None
-        self.attributes_of: Callable[[dict], dict] = lambda weights: {"weights_": weights}
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        self.data = {"X": X, "y": y, "metadata": metadata}
-        self.active = bool(getattr(model, "_skl_callbacks", ()))
-        self.active = self.active and hasattr(model, "_init_callback_context")
-        if self.active:
-            self.root = model._init_callback_context(max_subtasks=max_iter)
-            self.root.call_on_fit_task_begin(estimator=model, **self.data)
-
-    def __call__(self, name):
-        """Run the callbacks' hooks around a task that is done; true if one asks to stop."""
-        task = self.root.subcontext(task_name=name)
-        task.call_on_fit_task_begin(estimator=self.model, **self.data)
-        return task.call_on_fit_task_end(
-            estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
-        )
-
-    def listen(self, theta, epoch):
-        """The same, with the weights that a copy of the model would have."""
-        self.fitted_attributes = lambda: self.attributes_of(theta.to_numpy())
-        return self("epoch")
-
-    def report(self, name, attributes):
-        """Tell of a task without epochs, such as a layer, after which a copy is usable."""
-        if self.active:
-            self.fitted_attributes = lambda: attributes
-            self(name)
-
-    def finish(self):
-        """Tell the callbacks that the fit has ended."""
-        if self.active:
-            self.root.call_on_fit_task_end(
-                estimator=self.model, reconstruction_attributes=self.fitted_attributes, **self.data
-            )
-
-
 def started(
     estimator: TrainedModel, model: Model, start: Start, X, weight: np.ndarray | None
 ) -> Start:
@@ -354,15 +317,18 @@ def run_training(
     settings: Settings | None = None,
     bridge: CallbackBridge | None = None,
     listener: Listener | None = None,
+    notes: list[list[float]] | None = None,
+    judge: Callable[[Parameters], float] | None = None,
     rate: str | None = None,
     role: Hashable = None,
 ) -> Fitted:
     """`fit_model`, with an estimator's progress line and callbacks; warns of how it ended.
 
     ``settings`` are by default those that the estimator's parameters are. ``listener`` is told of
-    the parameters and every `Epoch`, besides those that show progress. ``rate`` is what the
-    learning rate is, where it is not the estimator's, and ``role`` what tells the model from others
-    of the same estimator, where its parameters and the number of codes do not.
+    the parameters and every `Epoch`, besides those that show progress, and adds to the ``notes``.
+    ``judge`` is as of a `Run`. ``rate`` is what the learning rate is, where it is not the
+    estimator's, and ``role`` what tells the model from others of the same estimator, where its
+    parameters and the number of codes do not.
     """
     settings = settings_of(estimator) if settings is None else settings
     name = type(estimator).__name__
@@ -377,8 +343,12 @@ def run_training(
     tell = (lambda *told: any([tell(*told) for tell in listeners])) if listeners else None
     follows = follows_on_interrupted()
     options = {"generator": generator, "listener": tell, "name": name}
-    identity = partial(_identity, estimator, model.n_codes, role)
-    fitted = fit_model(model, data, settings, start, **options, identity=identity)
+    options["identity"] = partial(likeness_of, estimator, model.n_codes, role)
+    fitted = trained(
+        About(name, model, data.has_gaps, generator, [] if notes is None else notes),
+        lambda extras: fit_model(model, data, settings, start, **options, extras=extras),
+        Extras(judge=judge),
+    )
     if line is not None:
         line.finish()
     if fitted.training.outcome == "interrupted":
@@ -388,19 +358,3 @@ def run_training(
     if trouble is not None:
         warn(f"{name}: {trouble}", ConvergenceWarning)
     return fitted
-
-
-def _is_plain(value):
-    """Whether a value is told from others by its type and what it prints as."""
-    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
-
-
-def _identity(estimator, *others):
-    """What tells an estimator's model from others; None where its parameters cannot be compared."""
-    parameters = sorted(estimator.get_params().items())
-    if all(_is_plain(value) for _, value in parameters):
-        return type(estimator), *((name, repr(value)) for name, value in parameters), *others
-    try:
-        return joblib.hash((type(estimator), parameters, *others))
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return None

@@ -38,15 +38,14 @@ from skae.engine.optimisation.parameters import Registry
 from skae.engine.optimisation.rows import all_rows, may_have_gaps
 from skae.engine.optimisation.runs import Data, Training
 from skae.engine.optimisation.sources import blocks_of
+from skae.estimators.face.callbacks import refuse_callbacks
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches, maps_lazily
-from skae.estimators.face.scikit_learn import (
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    with_callbacks,
-)
+from skae.estimators.face.scikit_learn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from skae.estimators.face.sessions import with_callbacks
+from skae.estimators.face.stopping import NOTHING, watched_rows
 from skae.estimators.face.training import (
     CallbackBridge,
     TrainedModel,
@@ -193,6 +192,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         state carry over from call to call. No rows are held out, and the learning rate is constant.
         """
         self._check_parameters()
+        refuse_callbacks(self)
         state = self.__dict__.get("_training_state")
         start = Start(getattr(self, "weights_", None), state, resumes=True)
         data, weight = self._read(X, sample_weight, start)
@@ -357,18 +357,18 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         if holds_out:
             index, held_out = split(index, self.validation_fraction, generator)
         rows, weights = rows_for(model, X, place), weights_at(weight, place)
-        data = Data(rows, index, some_of(index), held_out, weights)
+        watched = watched_rows(self, model, place, bridge.attributes_of) if bridge else NOTHING
+        data = Data(rows, index, some_of(index), held_out, weights, watched.apart)
         passes = {"max_iter": 1} if start.resumes else {}
         settings = settings_of(self, resumes=start.resumes, **passes)
-        fitted = run_training(
-            self, model, data, start, generator=generator, settings=settings, bridge=bridge
-        )
+        how = {"generator": generator, "settings": settings, "judge": watched.judge}
+        fitted = run_training(self, model, data, start, bridge=bridge, **how)
         vars(self).update(fitted.measured)
         self.weights_, self.device_ = fitted.weights, str(place.device)
         self.stopping_reason_ = fitted.training.outcome
         if start.resumes or model.keeps_state:
             self._training_state = fitted.state
-        return fitted.training, FittedModel.of(model, fitted.weights, place)
+        return watched.shown(fitted.training), FittedModel.of(model, fitted.weights, place)
 
     def _fitted_model(self, X) -> FittedModel:
         """The engine's model with its parameters, to compute with such rows as X."""

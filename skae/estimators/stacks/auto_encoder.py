@@ -13,6 +13,7 @@ from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Start
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.auto_encoders import AutoEncoder
+from skae.estimators.face.callbacks import callbacks_of, refuse_callbacks
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import (
     attribute,
@@ -22,7 +23,8 @@ from skae.estimators.face.parameters import (
     preset,
 )
 from skae.estimators.face.parts import fits_batches, fits_batches_on
-from skae.estimators.face.scikit_learn import with_callbacks
+from skae.estimators.face.sessions import with_callbacks
+from skae.estimators.face.stopping import own_rows
 from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks import sampling
@@ -162,6 +164,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         self._check_parameters()
         goes_on = self.warm_start and hasattr(self, "layers_")
         data, weight = self._rows_for(X, sample_weight, goes_on)
+        own_rows(self, lowest=lowest_layer(self))  # before any layer is trained
         rows, layers = (X, data, sample_weight, weight), self._layers_for(X, data, goes_on)
         targets = self._targets(y, weight, data) if needs_targets(self) else None
         bridge = CallbackBridge(self, self.max_iter, X, y, sample_weight)
@@ -212,6 +215,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         with ``pretraining="prefit"``. Not there with supervised pre-training.
         """
         self._check_parameters()
+        refuse_callbacks(self)
         goes_on = hasattr(self, "layers_")
         data, weight = self._rows_for(X, sample_weight, goes_on)
         layers = self._layers_for(X, data, goes_on)
@@ -269,6 +273,16 @@ class StackedAutoEncoder(StackParameters, Transformer):
     def _model(self, place):
         n_coding = number_of_code(self, len(self.layers_)) + 1
         return stacked(models_of(self.layers_, place), n_coding=n_coding)
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        has_whole = self.fine_tuning or self.pretraining == "simultaneous"
+        if callbacks_of(self).stopping is not None and not has_whole:
+            raise ValueError(
+                f"EarlyStopping watches the training of a whole {type(self).__name__}, and there "
+                "is none: its layers are trained one after the other. Use fine_tuning=True or "
+                "pretraining='simultaneous', or early_stopping=True in a layer."
+            )
 
     def _rows_for(self, X, sample_weight, goes_on):
         """Checked rows and weights, read as the lowest layer reads tables."""

@@ -23,6 +23,7 @@ from skae.engine.optimisation.runs import Data, Training
 from skae.engine.stacks.stacking import Layerwise, layerwise
 from skae.engine.stacks.supervised import Supervised, with_output
 from skae.estimators.face.outcomes import report_constant_units, some_rows
+from skae.estimators.face.stopping import NOTHING, watched_rows
 from skae.estimators.face.training import (
     place_for,
     rows_for,
@@ -229,14 +230,14 @@ def _trained_together(stack, layers, X, weight, bridge):
     place = place_for(stack, X)
     generator = make_generator(stack.random_state, place.device)
     models = models_of(layers, place)
-    whole = layerwise(models)
+    whole, watched = layerwise(models), NOTHING
     index, held_out = all_rows(X, weight, place.dtype.itemsize), None
     if stack.early_stopping:
         index, held_out = split(index, stack.validation_fraction, generator)
     rows = rows_for(whole, X, place)
     some = some_of(index).to(place.device)
-    watched, curves = whole.objective(), [[] for _ in layers]
-    watched.has_gaps, criteria = rows.has_gaps, watched.criteria
+    probed, curves = whole.objective(), [[] for _ in layers]
+    probed.has_gaps, criteria = rows.has_gaps, probed.criteria
 
     def note(theta, epoch):
         same_noise = torch.Generator(place.device).manual_seed(0)
@@ -246,21 +247,26 @@ def _trained_together(stack, layers, X, weight, bridge):
 
     if bridge is not None:
         bridge.attributes_of = lambda weights: {"layers_": with_weights(layers, weights)}
+        stack.layers_ = layers  # whose columns are those of the rows that are watched
+        watched = watched_rows(stack, whole, place, bridge.attributes_of)
+    weights = weights_at(weight, place)
     fitted = run_training(
         stack,
         whole,
-        Data(rows, index, some_of(index), held_out, weights_at(weight, place)),
+        Data(rows, index, some_of(index), held_out, weights, watched.apart),
         Start(weights_of(layers)),
         generator=generator,
         settings=settings_of(stack, optimizer=Partwise(_rules(layers, models)), learning_rate=1.0),
         bridge=bridge,
         listener=note,
+        notes=curves,
+        judge=watched.judge,
         rate="that of the layers",
     )
     layers = with_weights(layers, fitted.weights)
     for layer, curve in zip(layers, curves, strict=True):
         _note(layer, fitted.training._replace(loss_curve=curve, validation_curve=[]))
-    return layers, fitted.training
+    return layers, watched.shown(fitted.training)
 
 
 def _rules(layers, models):

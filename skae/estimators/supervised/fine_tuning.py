@@ -7,6 +7,7 @@ which the whole descends, which it makes of a `Task`.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.runs import Data, Training
 from skae.engine.stacks.supervised import with_output
+from skae.estimators.face.callbacks import refuse_callbacks
 from skae.estimators.face.outcomes import report_collapse, report_constant_units, some_rows
 from skae.estimators.face.training import (
     CallbackBridge,
@@ -48,12 +50,14 @@ from skae.estimators.supervised.tasks import (
     read_rows,
     weights_with_output,
 )
+from skae.estimators.supervised.watching import read_watched, watched_targets
 
 
 def stack_of(model, data, **changes) -> StackedAutoEncoder:
     """The layers of a model as a stack to be trained; ``changes`` are its own parameters."""
     own = model.get_params(deep=False)
-    shared = own.keys() & StackedAutoEncoder().get_params(deep=False).keys() - {"warm_start"}
+    not_shared = {"warm_start", "callbacks"}
+    shared = own.keys() & StackedAutoEncoder().get_params(deep=False).keys() - not_shared
     stack = StackedAutoEncoder(**{name: own[name] for name in shared} | changes)
     for name in ("n_features_in_", "feature_names_in_", "encoding_"):
         if hasattr(model, name):
@@ -97,6 +101,7 @@ def fit_stack(
     if is_fresh and (own_layers := output.layers(model, n_rows)):
         stack.set_params(layers=own_layers, layer_sizes=None)
         layers = _checked_layers(model, stack, X, read.data, None)
+    watched = read_watched(model)  # before any layer is trained
     bridge = CallbackBridge(model, model.max_iter, X, y, sample_weight)
 
     outcome = "converged"
@@ -113,7 +118,8 @@ def fit_stack(
         options = model, stack, read.data, read.weight, seen
         fitted = output.fitted(*options, is_final=n_tuned == 0)
 
-    task = make_task(model, read, seen, held_out, stack, n_tuned, fitted, is_fresh=is_fresh)
+    rows = read, seen, held_out
+    task = make_task(model, *rows, stack, n_tuned, fitted, is_fresh=is_fresh, watched=watched)
     criterion, n_iter = make_criterion(model, task), fitted.n_iter
     weights, training = task.weights, Training([], [], {}, outcome, 0)
     facts = {**fitted.facts, **criterion.facts}
@@ -121,7 +127,9 @@ def fit_stack(
     if n_tuned:
         settings = settings_of(model, max_iter=criterion.max_iter or model.max_iter)
         start = Start(weights, was_learned=model.pretraining is not None)
-        weights, training, *_ = _train(model, task, criterion, settings, start, held_out, bridge)
+        weights, training = _tuned(
+            model, task, criterion, settings, start, held_out, bridge, watched
+        )
         n_iter = len(training.loss_curve)
 
     _keep(model, task, weights, training.outcome)
@@ -143,6 +151,7 @@ def fit_part(model, X, y, sample_weight, **announced):
     ``announced`` is what the user knows of targets to come, for ``described`` of their kind.
     """
     model._check_parameters()
+    refuse_callbacks(model)
     if model.output not in ("auto", "linear"):
         raise ValueError(
             f"output={model.output!r} needs all labelled rows at once: partial_fit learns a linear "
@@ -174,7 +183,9 @@ def fit_part(model, X, y, sample_weight, **announced):
     task = make_task(model, read, targets, None, stack, n_tuned, output, is_fresh=is_fresh)
     settings = settings_of(model, resumes=True, max_iter=1)
     start = Start(task.weights, state, resumes=True)
-    fitted = _train(model, task, own_criterion(model, task), settings, start)
+    engine, data = _posed(task, own_criterion(model, task))
+    generator = make_generator(model.random_state, task.place.device)
+    fitted = run_training(model, engine, data, start, generator=generator, settings=settings)
     _keep(model, task, fitted.weights, fitted.training.outcome)
     vars(model).update(output.facts)
     model._training_state = fitted.state
@@ -294,18 +305,15 @@ def pose_again(
     return engine, data, task.weights, read.targets.total, keep
 
 
-def _train(model, task, criterion, settings, start, held_out=None, bridge=None):
-    """Train layers and output on a criterion."""
+def _tuned(model, task, criterion, settings, start, held_out, bridge, read):
+    """Weights and `Training` of layers and output; ``read`` are rows of one's own to watch."""
     engine, data = _posed(task, criterion, held_out)
-    return run_training(
-        model,
-        engine,
-        data,
-        start,
-        generator=make_generator(model.random_state, task.place.device),
-        settings=settings,
-        bridge=bridge,
-    )
+    watched = watched_targets(model, task, engine, read, bridge.attributes_of)
+    data = replace(data, apart=watched.apart)
+    options = {"settings": settings, "bridge": bridge, "judge": watched.judge}
+    generator = make_generator(model.random_state, task.place.device)
+    fitted = run_training(model, engine, data, start, generator=generator, **options)
+    return fitted.weights, watched.shown(fitted.training)
 
 
 def _posed(task, criterion, held_out=None):

@@ -25,6 +25,7 @@ from skae.engine.stacks.kernel_output import (
 )
 from skae.engine.stacks.stacking import codes_of_layers
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
+from skae.estimators.face.callbacks import callbacks_of
 from skae.estimators.face.columns import Columns
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of
@@ -105,7 +106,8 @@ def suits(model, columns: Columns, n_rows: int, n_labelled: int) -> bool:
     ``columns`` are what its lowest layer knows of them.
     """
     asks_for_tuning = model.n_fine_tuned_layers is not None or model.pretraining is None
-    asks_for_tuning |= model.early_stopping or np.max(model.dropout) > 0
+    watches = model.early_stopping or callbacks_of(model).stopping is not None
+    asks_for_tuning |= watches or np.max(model.dropout) > 0
     asks_for_tuning |= getattr(model, "unsupervised_weight", 0) > 0
     fits = min(n_rows, _ROWS_OF_DISTANCES) * len(columns.mean) <= _MOST_NUMBERS
     if asks_for_tuning or n_labelled > MOST_ROWS or not fits:

@@ -23,13 +23,15 @@ from skae.estimators.face.parameters import (
     parameter,
     preset,
 )
-from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin, with_callbacks
+from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin
+from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.lowest_layer import accepts_gaps
 from skae.estimators.supervised.fine_tuning import fit_part, fit_stack, fitted_model
 from skae.estimators.supervised.kernels import KernelOutput, kernel_outputs
+from skae.estimators.supervised.watching import check_watching
 from skae.estimators.targets import Classes, Numbers
 
 _RATE = Interval(Real, 0, 1, closed="left")
@@ -212,6 +214,7 @@ class SupervisedStack(TrainedModel):
         if callable(self.output):
             similarities = "similarities, a tensor of shape (len(x), len(z))"
             check_function("output", self.output, ("x", "z", "distances"), similarities)
+        check_watching(self)
 
     def _outputs(self, X):
         """Pre-activations of the output of every row, of shape (n_samples, n_outputs)."""

@@ -180,11 +180,13 @@ def make_task(
     output: FittedOutput,
     *,
     is_fresh: bool,
+    watched: Read | None = None,
 ) -> Task:
     """The task of fine-tuning the top ``n_tuned`` layers of a stack, and its output.
 
     ``seen`` are the targets that are learned from, ``held_out`` positions of the rows by which
-    training is judged, or None, and ``output`` the one with which it begins.
+    training is judged, or None, and ``output`` the one with which it begins. ``watched`` are rows
+    of the user's own that judge it instead.
     """
     first = len(stack.layers_) - n_tuned
     layers = stack.layers_[first:]
@@ -194,7 +196,8 @@ def make_task(
     if held_out is not None:
         index = index[torch.tensor(~np.isin(index.numpy(), held_out))]
     kind = read.targets.kind
-    validation_loss = None if held_out is None else kind.validation_loss()
+    is_held_out = held_out is not None or watched is not None
+    validation_loss = kind.validation_loss() if is_held_out else None
     judged = labelled if held_out is None else held_out
     dropout = model.dropout if isinstance(model.dropout, tuple) else (0.0, model.dropout)
     options = {
@@ -203,7 +206,9 @@ def make_task(
         "weight_decay": model.output_penalty / model.labelled_weight_,
         "dropout": (dropout[min(first, 1)], dropout[1]),
         "validation_loss": validation_loss,
-        "baseline": _loss_of_nothing(read, judged, validation_loss),
+        "baseline": _loss_of_nothing(read, judged, validation_loss)
+        if watched is None
+        else _loss_of_nothing(watched, watched.targets.labelled, validation_loss),
     }
     return Task(
         stack=stack,

@@ -21,7 +21,7 @@ from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
 from skae.estimators.auto_encoders import ContractiveAutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, check_pair, estimator, parameter, preset
-from skae.estimators.face.scikit_learn import with_callbacks
+from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.fine_tuning import fit_stack, stack_of
