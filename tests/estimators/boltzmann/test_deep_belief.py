@@ -151,7 +151,7 @@ def test_constructor_has_no_parameter_without_effect():
     # Nothing is fine-tuned or supervised, and steps are taken by the layers alone.
     assert names == {
         "layer_sizes", "layer", "layers", "pretraining", "code_layer", "batch_size", "max_iter",
-        "warm_start", "device", "verbose", "random_state",
+        "warm_start", "device", "verbose", "random_state", "callbacks",
     }  # fmt: skip
     # What it may be passed is what it says.
     assert set(DeepBeliefNetwork().get_params(deep=False)) == names
