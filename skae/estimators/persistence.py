@@ -240,7 +240,8 @@ class _Writer:
         state = dict(vars(value))
         # They belong to a fit, not to what was fitted.
         state.pop("_skl_callbacks", None)
-        state |= {"callbacks": None} if "callbacks" in state else {}
+        if isinstance(state.get("callbacks"), list | tuple):
+            state["callbacks"] = None
         return ["object", name, self.written(state)]
 
     def _place(self, array):

@@ -200,8 +200,8 @@ def make_rows(array, shift=None, scale=None, *, dtype, device):
         gaps = may_have_gaps(array)
         return StreamedRows(array, shift, scale, dtype=dtype, device=device, has_gaps=gaps)
     array = np.ascontiguousarray(array)
-    if not array.flags.writeable:
-        array = array.copy()  # torch has no read-only tensors
+    if not array.flags.writeable or min(array.strides) < 0:
+        array = array.copy()  # torch has no read-only tensors, and one reversed row is contiguous
     tensor = torch.from_numpy(array).to(device, dtype)
     if scale is not None:
         tensor = (tensor - shift).div_(scale)

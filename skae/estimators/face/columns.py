@@ -254,6 +254,7 @@ def _described(X, loss, row_weight, original, feature_names, parameter, gaps, en
             rounding = size * (np.finfo(np.float32).eps if is_single else 1e-14)
             std = _spread(X, summary, row_weight, size)
             constant = (summary.minimum == summary.maximum) | (std <= rounding)
+            constant |= std < np.finfo(np.float64).tiny  # over which other rows would overflow
             scale[columns] = np.where(constant, 1.0, std)[columns]
     statistics = summary.mean, summary.minimum, summary.maximum
     grid = grid_of(X) if has_grid else (None,) * X.shape[1]

@@ -25,7 +25,7 @@ from skae.engine.posterior.chains import Plan, draw_parameters
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.scikit_learn import BaseEstimator, MetaEstimatorMixin
-from skae.estimators.posterior.problems import pose
+from skae.estimators.posterior.problems import pose, require_model
 from skae.estimators.posterior.worth import trouble_of, watched, worth
 from skae.estimators.supervised.predictors import StackedClassifier
 from skae.frames.making import stack_rows
@@ -246,6 +246,7 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
             If a parameter is out of its range, or the parameters of the model have no energy.
         """
         validate_parameters(self)
+        require_model(self._of_draws())
         draws = random_numbers(self.random_state)
         model = clone(self._of_draws())
         names = [n for n in model.get_params() if n.split("__")[-1] == "random_state"]

@@ -39,21 +39,16 @@ def pose(model, X, y, sample_weight, *, n_doubles: float) -> Problem:
 
     Raises a ValueError that says why, if its parameters have no energy.
     """
+    require_model(model)
     name = type(model).__name__
     if isinstance(model, SupervisedStack):
         has_tangents = isinstance(model, ManifoldTangentClassifier)
         criterion = tangent_criterion if has_tangents else own_criterion
         options = {"n_doubles": n_doubles}
         problem = Problem(*pose_again(model, X, y, sample_weight, criterion, **options))
-    elif isinstance(model, Transformer):
+    else:
         _refuse_layers_alone(model, name)
         problem = _pose_transformer(model, X, sample_weight, n_doubles)
-    else:
-        raise ValueError(
-            f"{name} is no model whose parameters can be drawn: auto-encoders, StackedAutoEncoder "
-            "with fine_tuning=True, StackedClassifier, StackedRegressor and "
-            "ManifoldTangentClassifier are."
-        )
     objective = None if problem.model.objective is None else problem.model.objective()
     if objective is None or not objective.reports_loss:
         raise ValueError(
@@ -66,6 +61,16 @@ def pose(model, X, y, sample_weight, *, n_doubles: float) -> Problem:
             "would leave."
         )
     return problem
+
+
+def require_model(model) -> None:
+    """Refuse, before it is fitted, what has no parameters to be drawn."""
+    if not isinstance(model, SupervisedStack | Transformer):
+        raise ValueError(
+            f"{type(model).__name__} is no model whose parameters can be drawn: auto-encoders, "
+            "StackedAutoEncoder with fine_tuning=True, StackedClassifier, StackedRegressor and "
+            "ManifoldTangentClassifier are."
+        )
 
 
 def _refuse_layers_alone(model, name):

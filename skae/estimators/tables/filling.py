@@ -69,7 +69,8 @@ def _filled(library, X, values, number, missing):
     if library == "pandas":
         import pandas as pd
 
-        column, other = X.iloc[:, number], values.iloc[:, number]
+        column = X.iloc[:, number]
+        other = _column(values, number, pd.Series, lambda: values.iloc[:, number])
         if isinstance(column.dtype, pd.SparseDtype):
             column = column.sparse.to_dense()
         return column.where(~missing, other.set_axis(column.index))
@@ -77,10 +78,17 @@ def _filled(library, X, values, number, missing):
         import polars as pl
 
         column = X.to_series(number)
-        other = values.to_series(number).cast(column.dtype)
+        other = _column(values, number, pl.Series, lambda: values.to_series(number))
+        other = other.cast(column.dtype)
         return other.zip_with(pl.Series(missing), column)
     import pyarrow as pa
 
-    column, other = X.column(number), values.column(number)
+    column = X.column(number)
+    other = _column(values, number, pa.array, lambda: values.column(number))
     pairs = zip(missing, column.to_pylist(), other.to_pylist(), strict=True)
     return pa.array([b if gap else a for gap, a, b in pairs]).cast(column.type)
+
+
+def _column(values, number, make, of_frame):
+    """A column of a frame; of an array, where the model was fitted to one, made a frame's."""
+    return make(values[:, number]) if library_of(values) is None else of_frame()

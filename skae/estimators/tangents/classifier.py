@@ -94,7 +94,7 @@ def tangent_stack(model, data) -> StackedAutoEncoder:
         ]
     if model.tangent_source == "encoder":
         widths = [getattr(layer, "n_components", None) for layer in stack.layers or ()]
-        widths += sizes if are_sizes else ()
+        widths += tuple(sizes) if are_sizes else ()
         most = min(filter(None, [n_features, *widths]))
         if model.n_tangents != "auto" and model.n_tangents > most:
             raise ValueError(
