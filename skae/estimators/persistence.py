@@ -16,6 +16,7 @@ import secrets
 import zipfile
 from collections.abc import Callable
 from functools import cache
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +241,8 @@ class _Writer:
         state = dict(vars(value))
         # They belong to a fit, not to what was fitted.
         state.pop("_skl_callbacks", None)
-        if isinstance(state.get("callbacks"), list | tuple):
-            state["callbacks"] = None
+        if not isinstance(state.get("callbacks"), str | Number):  # which fit refuses
+            state |= {"callbacks": None} if "callbacks" in state else {}
         return ["object", name, self.written(state)]
 
     def _place(self, array):

@@ -106,15 +106,10 @@ class Targets(NamedTuple):
 
 def _of_known(known, weight):
     """The weights of the rows to judge by."""
-    if not known.any():
-        raise ValueError("No row is labelled, so there is nothing to judge by.")
-    if weight is None:
-        return None
-    if not weight[known].any():
-        raise ValueError(
-            "sample_weight is zero for all rows that are labelled, so there is nothing to judge by."
-        )
-    return weight[known]
+    of_known = known[known] if weight is None else weight[known]
+    if not of_known.any():
+        raise ValueError("No row is labelled and counts, so there is nothing to judge by.")
+    return None if weight is None else of_known
 
 
 @dataclass(frozen=True)
