@@ -33,7 +33,7 @@ _FLOOR = 0.04
 # the variances of it and of the log-odds that are added.
 _SLOPE, _SLOPE_VARIANCE, _SHIFT_VARIANCE = 0.2, 0.25, 0.25
 # The least penalty, and the least part of a row's kernel with itself that is added to it.
-_LEAST, _LEAST_RIDGE = 1e-8, 1e-12
+_LEAST, _LEAST_RIDGE = 1e-8, 1e-4
 # Shares of a kernel and of a linear one that are compared, for numbers; rows that tell, at most.
 _SHARES, _COMPARED = (0.0, 0.3, 1.0, 3.0, 10.0), 500
 # Deviations from the median, by the quartiles, from which on a number may be an outlier.
@@ -126,8 +126,8 @@ def kernel_ridge(
         y_i - (G (y - p_i))_i / ((w_i - u_i) / rho + G_ii u_i / w_i)
     """
     penalty = max(penalty, _LEAST)
-    # Rows that count for more than this are met exactly, but for rounding: more would leave
-    # nothing that keeps rows apart that are alike.
+    # Rows that count for more than this are met nearly: more would give rows that are alike
+    # coefficients so large, of opposite signs, that predictions lose their digits.
     weight = torch.minimum(weight, penalty / (_LEAST_RIDGE * kernel.diagonal().max()))
     inverse = torch.linalg.inv(kernel + torch.diag(penalty / weight))
     total = weight @ targets
