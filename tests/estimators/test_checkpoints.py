@@ -3,7 +3,6 @@
 import inspect
 import os
 import shutil
-import signal
 from functools import partial
 
 import numpy as np
@@ -419,7 +418,7 @@ def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
         write(*args, **kwargs)
         n_told[0] += 1
         if n_told[0] == 8:  # in the training of the whole
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(persistence, "write", interrupted)
     with pytest.warns(UserWarning, match="was interrupted"):
