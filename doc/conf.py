@@ -2,6 +2,8 @@
 
 import os
 import re
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the examples' models are small
 
@@ -12,6 +14,13 @@ from docutils.utils.math.latex2mathml import tex2mathml
 import skae
 
 matplotlib.use("Agg")
+
+sys.path.append(str(Path(__file__).parents[1] / "examples" / "reproductions"))
+from published import write_table
+from recording import read_records
+
+# The page of published figures holds what reproductions recorded.
+write_table(Path(__file__).with_name("published_table.inc"), read_records())
 
 project = "skae"
 author = "the skae developers"
