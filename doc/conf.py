@@ -90,7 +90,9 @@ def _escape_trailing_underscores(app, what, name, obj, options, lines):
             continue
         head, separator, text = line.rpartition(" : ")
         parts = re.split(r"(`+[^`]*`+)", text)
-        parts[::2] = [re.sub(r"(\w)_(?!\w)", r"\1\\_", part) for part in parts[::2]]
+        # A reference ends before a space or punctuation; formulas have braces there.
+        name = r"(\w)_(?=[\s'\")\]>/:.,;!?-]|$)"
+        parts[::2] = [re.sub(name, r"\1\\_", part) for part in parts[::2]]
         lines[number] = head + separator + "".join(parts)
 
 

@@ -557,7 +557,7 @@ FAULTS = [
     ),
     _transformer(
         "scores are not averaged by weights",
-        "np.average(scores, weights=check_weights(sample_weight, scores))",
+        "np.average(scores, weights=weight)",
         "np.average(scores)",
         f"{_FACE}/test_composition.py::test_score_takes_weights",
     ),
@@ -908,6 +908,11 @@ FAULTS = [
         "the layers' own criteria count whole",
         "out.flat.add_(self._scratch.flat, alpha=self.unsupervised_weight)",
         "out.flat.add_(self._scratch.flat)",
+    ),
+    _supervised(
+        "rows move to where their loss is lowest",
+        "alpha=self.adversarial_step)",
+        "alpha=-self.adversarial_step)",
     ),
     # Tangents
     _tangents(
