@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from docutils.utils.math.latex2mathml import tex2mathml
 import skae
 
 matplotlib.use("Agg")
+
+sys.path.append(str(Path(__file__).parents[1] / "examples" / "reproductions"))
+from published import write_table
+from recording import read_records
+
+# The page of published figures holds what reproductions recorded.
+write_table(Path(__file__).with_name("published_table.inc"), read_records())
 
 project = "skae"
 author = "the skae developers"
