@@ -81,7 +81,8 @@ def _visit_math(translator, node):
 
 
 def _visit_math_block(translator, node):
-    translator.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
+    formula = tex2mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div style="margin: 1em 0; overflow-x: auto">{formula}</div>')
     raise nodes.SkipNode
 
 
