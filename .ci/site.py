@@ -43,6 +43,11 @@ WORDS = {
 }
 SEARCHED = ["outlier", "imputation", "tabular", "ONNX", "synthetic data", "AutoEncoder"]
 WIDTHS = (400, 1300)
+# By how much the page, or its article, which has a bar of its own, is wider than its place.
+OVERFLOWING = """
+Math.max(...[document.documentElement, ...document.querySelectorAll(".bd-article-container")]
+    .map((place) => place.scrollWidth - place.clientWidth))
+"""
 # Roles, directives and commands of LaTeX that were not rendered.
 STRAY = re.compile(r"_\{|\^\{|\\[a-zA-Z]{2,}|:[a-z]+:`|``|\\_")
 
@@ -204,8 +209,10 @@ class Browser:
             parameters = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
                 yield parameters["exceptionDetails"]["text"]
-            if event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
-                yield f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}"
+            entry = parameters.get("entry", {"level": ""})
+            # Browsers look for an icon that no page names.
+            if entry["level"] == "error" and not entry.get("url", "").endswith("/favicon.ico"):
+                yield f"{entry['text']} {entry.get('url', '')}"
             if event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] == "error":
                 yield str(parameters["args"])
 
@@ -253,9 +260,8 @@ def looked_at(folder, site, command, screenshots):
         for name in names:
             for width in WIDTHS:
                 browser.open(f"{address}/{name}", width)
-                found = browser.value("document.documentElement.scrollWidth")
-                if found > width:
-                    yield f"{name}: {found} pixels wide in a window of {width}"
+                if found := browser.value(OVERFLOWING):
+                    yield f"{name}: {found} pixels too wide for a window of {width}"
                 yield from (f"{name}: {error}" for error in browser.errors())
                 if screenshots:
                     browser.picture(screenshots / f"{name.replace('/', '_')[:-5]}_{width}.png")

@@ -64,6 +64,8 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_context = {"default_mode": "auto"}
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"skae {release}"
 html_show_sourcelink = False
 html_copy_source = False
@@ -82,7 +84,7 @@ def _visit_math(translator, node):
 
 def _visit_math_block(translator, node):
     formula = tex2mathml(node.astext(), as_block=True)
-    translator.body.append(f'<div style="margin: 1em 0; overflow-x: auto">{formula}</div>')
+    translator.body.append(f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode
 
 
