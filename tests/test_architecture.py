@@ -312,8 +312,8 @@ def test_files_are_short():
 
 
 def test_the_package_is_small():
-    assert len(FILES) <= 205
-    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 42_000
+    assert len(FILES) <= 210
+    assert sum(len(path.read_text().splitlines()) for path in FILES.values()) < 43_000
 
 
 def test_signatures_are_short():

@@ -546,7 +546,7 @@ def test_mixed_score(mixed_frame, loss):
     )
     # Each column under its own loss, however it was chosen; the losses add up.
     assert_allclose(model.score_samples(mixed_frame), -expected)
-    reconstruction = model.reconstruct(mixed_frame)
+    reconstruction = model.reconstruct(mixed_frame).to_numpy()
     # Each column is reconstructed by the mean of its own unit, in its own place.
     assert_allclose(reconstruction[:, [0, 4, 6]], (a * scale + mean)[:, [0, 4, 6]])
     assert_allclose(reconstruction[:, [1, 3, 5]], np.exp(log_softmax(a[:, [1, 3, 5]], axis=1)))

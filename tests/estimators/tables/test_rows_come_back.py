@@ -149,6 +149,12 @@ def test_values_are_those_of_arrays():
     assert isinstance(numbers, np.ndarray)
     assert_allclose(rows["a"], numbers[:, 0], rtol=1e-12)
     assert_array_equal(rows["b"], np.round(numbers[:, 1]))
+    # Of a one-hot variable in whole numbers, the most probable value is 1, and no other.
+    kinds = pd.get_dummies(np.array(["x", "y", "z"])[np.arange(N) % 3], dtype="int64")
+    kinds["a"] = X["a"].to_numpy()
+    one_hot = AutoEncoder(1, max_iter=2, random_state=0).fit(kinds)
+    assert len(one_hot.columns_.variables) == 2
+    assert (one_hot.reconstruct(kinds)[["x", "y", "z"]].sum(axis=1) == 1).all()
     # Reconstructions beyond what a dtype can hold do not come around.
     codes = 1e6 * model.transform(X)
     raw = of_array.inverse_transform(codes)[:, 1]
