@@ -13,8 +13,14 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import get_config
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
+from sklearn.utils._array_api import (
+    _convert_to_numpy,
+    _max_precision_float_dtype,
+    get_namespace_and_device,
+)
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
@@ -32,7 +38,8 @@ __all__ = [
     "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
     "check_no_infinity", "check_number", "check_one_hot", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
-    "is_missing", "make_constraint", "make_generator", "output_container", "random_numbers",
+    "is_missing", "make_constraint", "make_generator", "of_namespace", "output_container",
+    "random_numbers",
 ]  # fmt: skip
 
 
@@ -50,6 +57,28 @@ def as_array(values):
         return values
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).resolve_neg().numpy()
+
+
+def of_namespace(X):
+    """Rows as an array of NumPy, and the function that makes such an array one as X is.
+
+    The function is None, and X as it is, unless scikit-learn's configuration dispatches arrays and
+    X is one of another library.
+    """
+    dispatches = get_config()["array_api_dispatch"] and not isinstance(X, np.ndarray)
+    if not dispatches or not (isinstance(X, torch.Tensor) or hasattr(X, "__array_namespace__")):
+        return X, None
+    namespace, _, device = get_namespace_and_device(X)
+    widest = _max_precision_float_dtype(namespace, device)
+
+    def back(found):
+        if found.dtype.kind not in "fiub":
+            return found
+        dtype = {"dtype": widest} if found.dtype == np.float64 else {}
+        return namespace.asarray(found, device=device, **dtype)
+
+    tensor = isinstance(X, torch.Tensor)
+    return as_array(X) if tensor else _convert_to_numpy(X, namespace), back
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:
