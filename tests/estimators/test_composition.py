@@ -270,6 +270,11 @@ def test_score_takes_weights(case):
     rows = model.score_samples(case.X)
     assert_allclose(model.score(case.X, sample_weight=weight), np.average(rows, weights=weight))
     assert model.score(case.X, sample_weight=np.ones(40)) == model.score(case.X)
+    # A score that is not finite does not count either, where its row does not.
+    some, of_some = case.X.copy(), weight > 0
+    some[~of_some] = 1e200 if model.columns_.is_standardized else case.X[0]
+    found = model.score(some, sample_weight=of_some.astype(float))
+    assert_allclose(found, rows[of_some].mean())
 
 
 def test_weights_are_routed(X, y):

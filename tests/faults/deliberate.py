@@ -557,7 +557,7 @@ FAULTS = [
     ),
     _transformer(
         "scores are not averaged by weights",
-        "np.average(scores, weights=check_weights(sample_weight, scores))",
+        "np.average(scores, weights=weight)",
         "np.average(scores)",
         f"{_FACE}/test_composition.py::test_score_takes_weights",
     ),

@@ -14,11 +14,11 @@ from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
 from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
-from skae.estimators.face.densities import log_volume
+from skae.estimators.face.densities import log_volume, mean_score
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.parts import maps_batches
 from skae.estimators.face.training import TrainedModel, decay_in_criterion
-from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 # Persistent chains beyond this number cost more than they tell.
 _MOST_CHAINS = 1000

@@ -267,7 +267,11 @@ def place_for(estimator: TrainedModel, X) -> Place:
 
 
 def usable_place(estimator: TrainedModel, X) -> Place:
-    """The same, on the CPU where this machine has not the device that was asked for."""
+    """The same for a fitted model, on the CPU where this machine has not the device asked for.
+
+    Parameters may have been set since the fit: what is illegal is refused by its name.
+    """
+    validate_parameters(estimator)
     try:
         return place_for(estimator, X)
     except ValueError:

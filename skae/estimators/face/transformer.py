@@ -39,6 +39,7 @@ from skae.engine.optimisation.runs import Data, Training
 from skae.engine.optimisation.sources import blocks_of
 from skae.estimators.face.callbacks import refuse_callbacks
 from skae.estimators.face.columns import Columns, describe_columns
+from skae.estimators.face.densities import mean_score
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches, maps_lazily
@@ -426,8 +427,3 @@ def _without_gaps(X):
     X = X.copy()
     np.nan_to_num(X.data if sparse.issparse(X) else X, copy=False)
     return X
-
-
-def mean_score(scores: np.ndarray, sample_weight=None) -> float:
-    """The mean of scores of rows, weighted if there are weights."""
-    return float(np.average(scores, weights=check_weights(sample_weight, scores)))
