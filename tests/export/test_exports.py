@@ -1,6 +1,7 @@
 """Exports of every public estimator: the same numbers, or an error that says why there is none."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -175,6 +176,17 @@ def test_a_pipeline_from_categories_to_classes_is_one_graph():
     assert_allclose(probabilities, model.predict_proba(X), atol=1e-5)
     svm = make_pipeline(columns, codes, SVC(random_state=0)).fit(X, y)
     assert (run(to_onnx(svm, X), X)[0] == svm.predict(X)).all()
+
+
+def test_the_table_of_the_guide_tells_what_the_other_tests_find():
+    """``python tests/export/table.py`` writes it."""
+    page = Path(__file__).parents[2] / "doc" / "guide" / "exports.inc"
+    rows = page.read_text().split("   * - ")[2:]
+    found = {row.partition("~skae.")[2].partition("`")[0]: row.split("\n     - ") for row in rows}
+    refused = {name for name, cells in found.items() if "no" in cells[4].split(":")[0].split()}
+    assert found.keys() == {str(case) for case in CASES}
+    assert refused == REFUSED.keys()
+    assert {name for name, cells in found.items() if cells[5].strip() == "no"} == REFUSED.keys()
 
 
 def test_predictors_of_sparse_codes_and_dictionaries():
