@@ -68,6 +68,14 @@ def in_user_form(model, rows, given=None):
     return with_index_of(rows, given)
 
 
+def in_wanted_library(model, rows):
+    """A frame as one of the library that ``set_output`` names, whose conversion keeps dtypes."""
+    wanted = output_container(model)
+    if wanted is None or library_of(rows) is None:
+        return rows
+    return convert_frame(rows, wanted)
+
+
 def _variables(model):
     columns = getattr(model, "columns_", None)
     return () if columns is None else columns.variables
