@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from skae._validation import check_count
 from skae.diagnostics import unit_weights
 from skae.plots.bars import draw_groups, height_of, short
-from skae.plots.images import as_dense, axes, document_display
+from skae.plots.images import as_dense, axes, document_display, require_codes
 
 # Numbers of more values than this have a scale of colours; of others, each has a colour.
 _FEW = 10
@@ -78,11 +78,7 @@ class CodeDisplay:
             If there are no two units, or colours are not one for each row.
         """
         check_is_fitted(estimator)
-        if not hasattr(estimator, "transform"):
-            raise ValueError(
-                f"{type(estimator).__name__} has no codes (transform). Pass an auto-encoder or a "
-                "stack, such as the stack_ of a StackedClassifier."
-            )
+        require_codes(estimator)
         codes = np.asarray(as_dense(estimator.transform(X)), dtype=np.float64)
         if codes.shape[1] < 2:
             raise ValueError(

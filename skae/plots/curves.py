@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import check_choice
 from skae.diagnostics import gradient_agreement, jacobian_spectrum
-from skae.plots.images import axes, document_display
+from skae.plots.images import axes, document_display, require_codes
 from skae.plots.trainings import trainings_of, trainings_of_search
 
 # Of the largest value: smaller ones are rounding, and a logarithmic axis ends there.
@@ -211,6 +211,7 @@ class SaturationDisplay(ComparisonDisplay):
         """
         for estimator in estimators.values():
             check_is_fitted(estimator)
+            require_codes(estimator)
         codes = {name: np.asarray(e.transform(X)) for name, e in estimators.items()}
         return cls(codes).plot(**options)
 

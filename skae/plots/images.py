@@ -61,6 +61,15 @@ def require_pixels(estimator):
         )
 
 
+def require_codes(estimator, method="transform"):
+    """Raise a ValueError for a model without codes, or without a way back from them."""
+    if not hasattr(estimator, method):
+        raise ValueError(
+            f"{type(estimator).__name__} has no codes ({method}). Pass an auto-encoder, a machine "
+            "or a stack, such as the stack_ of a StackedClassifier."
+        )
+
+
 def as_images(rows, image_shape):
     """Arrays of rows (..., n_features) as images (..., height, width), of squares for None."""
     n_features = rows.shape[-1]
@@ -254,9 +263,10 @@ class ReconstructionDisplay:
         Raises
         ------
         ValueError
-            If the features do not fill the image.
+            If the features do not fill the image, or the model does not reconstruct.
         """
         check_is_fitted(estimator)
+        require_codes(estimator, "inverse_transform")
         require_pixels(estimator)
         X = first_rows(X, n_images)
         reconstructions = np.asarray(estimator.inverse_transform(estimator.transform(X)))

@@ -25,8 +25,10 @@ from skae.plots import (
     FilterDisplay,
     LossCurveDisplay,
     OutlierDisplay,
+    ReconstructionDisplay,
     ReconstructionErrorDisplay,
     SampleColumnDisplay,
+    SaturationDisplay,
     UnitWeightDisplay,
 )
 
@@ -170,6 +172,8 @@ def test_what_cannot_be_drawn_says_what_to_do(table, fitted):
         "draw OutlierDisplay": lambda: ReconstructionErrorDisplay.from_estimator(detector, table),
         "has no samples": lambda: SampleColumnDisplay.from_estimator(detector, table),
         "no codes": lambda: CodeDisplay.from_estimator(detector, table),
+        "no codes (inverse_tr": lambda: ReconstructionDisplay.from_estimator(detector, table),
+        "no codes (transform)": lambda: SaturationDisplay.from_estimator(detector, table),
         "more units": lambda: CodeDisplay.from_estimator(one, table),
         "of which there are 4": lambda: CodeDisplay.from_estimator(fitted, table, units=(0, 9)),
         "no column of X": lambda: CodeDisplay.from_estimator(fitted, table, color="weight"),
