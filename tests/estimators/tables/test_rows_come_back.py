@@ -175,6 +175,10 @@ def test_values_are_those_of_arrays():
     ends = np.iinfo("int16")
     assert raw.min() < ends.min or raw.max() > ends.max
     assert_array_equal(model.inverse_transform(codes)["b"], np.round(raw).clip(ends.min, ends.max))
+    # The layers below an output are a model of the same rows.
+    stack = skae.StackedClassifier((3,), output="linear", max_iter=1, random_state=0)
+    stack = stack.fit(X, (X["a"] > 0).astype(int)).stack_
+    assert differences(stack.reconstruct(X), X, keeps_index=True) is None
     # The frame of codes says which row is which.
     model.set_output(transform="pandas")
     assert model.inverse_transform(model.transform(X)).index.equals(X.index)
