@@ -59,7 +59,7 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
     not_shared = {"warm_start", "callbacks"}
     shared = own.keys() & StackedAutoEncoder().get_params(deep=False).keys() - not_shared
     stack = StackedAutoEncoder(**{name: own[name] for name in shared} | changes)
-    for name in ("n_features_in_", "feature_names_in_", "encoding_"):
+    for name in ("n_features_in_", "feature_names_in_", "encoding_", "_form"):
         if hasattr(model, name):
             setattr(stack, name, getattr(model, name))
     return stack
