@@ -20,6 +20,7 @@ from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.rows import fits_float32
 from skae.engine.optimisation.sources import Source, blocks_of
 from skae.sources.finding import found, head_of
@@ -31,7 +32,8 @@ __all__ = [
     "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
     "check_no_infinity", "check_number", "check_one_hot", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
-    "is_missing", "make_constraint", "make_generator", "random_numbers",
+    "is_missing", "make_constraint", "make_generator", "mean_score",
+    "random_numbers",
 ]  # fmt: skip
 
 
@@ -269,15 +271,22 @@ def check_weights(sample_weight, X):
         return None
     weight = _numbers("sample_weight", as_array(sample_weight))
     weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
+    group = groups.current()
     if not weight.any():
         raise ValueError(
             "Sample weights are all zero, so that no row would count; "
             "at least one sample weight must be positive."
         )
-    if (weight == weight[0]).all():
+    if not group.any(bool((weight != group.first(weight[0])).any())):
         return None
-    weight = weight / weight.max()  # so that sums of huge weights do not overflow
-    return weight * (np.count_nonzero(weight) / weight.sum())
+    # So that sums of huge weights do not overflow.
+    weight = weight / max(group.gather(weight.max()))
+    return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))
+
+
+def mean_score(scores: np.ndarray, sample_weight=None) -> float:
+    """The mean of scores of rows, weighted if there are weights."""
+    return float(np.average(scores, weights=check_weights(sample_weight, scores)))
 
 
 def _numbers(name, values):
@@ -378,9 +387,9 @@ seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
 
 
 def next_seed():
-    """A seed for ``random_state=None``."""
+    """A seed for ``random_state=None``, the same in all processes of a fit."""
     source = seeds.get()
-    return fresh_seed() if source is None else source()
+    return groups.current().first(fresh_seed() if source is None else source())
 
 
 def make_generator(random_state, device):

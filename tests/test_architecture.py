@@ -359,6 +359,7 @@ HOOKS = {
     "_collapse_remedy",  # what to do about a code that carries nothing
     "_targets",  # of which kind the targets are that it predicts
     "_accepts_gaps",  # whether NaN stands for what was not observed
+    "_made_by_one",  # why no processes can share a fit
 }
 
 

@@ -6,7 +6,14 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_number
+from skae._validation import (
+    Interval,
+    Registered,
+    StrOptions,
+    check_is_fitted,
+    check_number,
+    mean_score,
+)
 from skae.engine.boltzmann.conditionals import pseudo_log_likelihood, real_columns
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import boltzmann_machine
@@ -18,7 +25,7 @@ from skae.estimators.face.densities import log_volume
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.parts import maps_batches
 from skae.estimators.face.training import TrainedModel, decay_in_criterion
-from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights, mean_score
+from skae.estimators.face.transformer import LAYERS, Transformer, layer_weights
 
 # Persistent chains beyond this number cost more than they tell.
 _MOST_CHAINS = 1000
