@@ -352,7 +352,8 @@ class Numbers:
         if row_weight is not None:
             count = (count.T * row_weight).T
         total = group.total(float(count.sum())) / (known.shape[1] if misses_some else 1)
-        if not group.any(not (count.all() and (count == group.first(count.flat[0])).all())):
+        first = group.first(count.flat[0])
+        if not group.any(not (first and (count == first).all())):
             return Targets(values, None, labelled, total, self)
         # On average 1 over the labelled rows, in every output.
         sums = np.maximum(group.total(count.sum(axis=0)), np.finfo(np.float64).tiny)

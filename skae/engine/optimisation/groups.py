@@ -125,7 +125,8 @@ class Joined(Group):
     def average(self, values, weights=None):
         """The mean over the rows of all processes."""
         weights = np.ones(len(values)) if weights is None else weights
-        return self.total(weights @ values) / self.total(float(weights.sum()))
+        sums = weights @ values if weights.ndim == 1 else (weights * values).sum(0)
+        return self.total(sums) / self.total(weights.sum(0))
 
     def mean(self, values):
         """The mean of the numbers of all processes."""

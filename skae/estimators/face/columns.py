@@ -213,6 +213,8 @@ def describe_columns(
         names = None if feature_names is None else tuple(feature_names)
         return "columns", rows, digest(row_weight), loss, names, parameter, gaps, has_grid
 
+    names = None if feature_names is None else [*map(str, feature_names)]
+    groups.current().require_same({"the number of columns": X.shape[1], "their names": names})
     chosen = loss, row_weight, original, feature_names, parameter
     return once(key, lambda: _described(X, *chosen, gaps, encoding, has_grid))
 
@@ -222,9 +224,11 @@ def _described(X, loss, row_weight, original, feature_names, parameter, gaps, en
     has_gaps = bool(summary.n_missing.any())
     if has_gaps and not gaps:
         check_finite(X, feature_names)
+        groups.current().any(False)
     _check_observed(summary, feature_names)
     if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
         check_finite(X, feature_names, gaps=True)
+        groups.current().any(False)  # another process may have raised
     if not np.isfinite(summary.std).all():
         column = np.flatnonzero(~np.isfinite(summary.std))[0]
         raise ValueError(
