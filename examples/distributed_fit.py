@@ -1,4 +1,6 @@
-"""One fit, made by several processes.
+"""
+One fit of several processes
+============================
 
     torchrun --nproc-per-node=2 examples/distributed_fit.py
 

@@ -1,4 +1,8 @@
-"""The same fit on the workers of a dask cluster: one worker is one process of the group.
+"""
+One fit of the workers of a dask cluster
+========================================
+
+One worker is one process of the group.
 
     python examples/distributed_fit_dask.py
 
