@@ -2,6 +2,8 @@
 
 import os
 import re
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the examples' models are small
 
@@ -12,6 +14,13 @@ from docutils.utils.math.latex2mathml import tex2mathml
 import skae
 
 matplotlib.use("Agg")
+
+sys.path.append(str(Path(__file__).parents[1] / "examples" / "reproductions"))
+from published import write_table
+from recording import read_records
+
+# The page of published figures holds what reproductions recorded.
+write_table(Path(__file__).with_name("published_table.inc"), read_records())
 
 project = "skae"
 author = "the skae developers"
@@ -81,7 +90,9 @@ def _escape_trailing_underscores(app, what, name, obj, options, lines):
             continue
         head, separator, text = line.rpartition(" : ")
         parts = re.split(r"(`+[^`]*`+)", text)
-        parts[::2] = [re.sub(r"(\w)_(?!\w)", r"\1\\_", part) for part in parts[::2]]
+        # A reference ends before a space or punctuation; formulas have braces there.
+        name = r"(\w)_(?=[\s'\")\]>/:.,;!?-]|$)"
+        parts[::2] = [re.sub(name, r"\1\\_", part) for part in parts[::2]]
         lines[number] = head + separator + "".join(parts)
 
 

@@ -15,7 +15,6 @@ Claims, checked on three tables that are made of two hidden factors, with 150 la
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -25,29 +24,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, QuantileTransformer
 
 from skae import TableFeatures
+from skae.datasets import make_mixed_table
 
 # %%
 # The table
 # ---------
-# Two hidden factors make eight numbers, half of them with heavy tails, and two categories; one cell
-# in twenty is missing. The class is the sign of the factors' product.
+# Two hidden factors make eight numbers, half of them with heavy tails, and two categories; one
+# number in twenty is missing. The class is the sign of the factors' product.
 
-
-def make_table(seed, n_rows=1500):
-    """A table, and the class of each row."""
-    rng = np.random.default_rng(seed)
-    factors = rng.normal(size=(n_rows, 2))
-    numbers = np.tanh(factors @ rng.normal(size=(2, 8))) + 0.4 * rng.normal(size=(n_rows, 8))
-    numbers[:, ::2] = np.exp(2 * numbers[:, ::2])
-    numbers[rng.random(numbers.shape) < 0.05] = np.nan
-    table = pd.DataFrame(numbers, columns=[f"number {k}" for k in range(8)])
-    for k, name in enumerate(["colour", "shape"]):
-        places = np.digitize(factors[:, k] + 0.4 * rng.normal(size=n_rows), [-1, 0, 1])
-        table[name] = np.array(["A", "B", "C", "D"])[places]
-    return table, (factors[:, 0] * factors[:, 1] > 0).astype(int)
-
-
-table, y = make_table(0)
+table, y = make_mixed_table(random_state=0)
 print(table.head(3).to_string())
 
 # %%
@@ -99,7 +84,7 @@ CLASSIFIERS = {
 
 areas = {(name, kind): [] for kind in CLASSIFIERS for name in CONTENDERS}
 for seed in range(3):
-    table, y = make_table(seed)
+    table, y = make_mixed_table(random_state=seed)
     few = np.random.default_rng(seed).permutation(len(y))[:150]
     rest = np.setdiff1d(np.arange(len(y)), few)
     for name, make in CONTENDERS.items():

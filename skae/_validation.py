@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae.engine.optimisation import groups
@@ -32,8 +33,7 @@ __all__ = [
     "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
     "check_no_infinity", "check_number", "check_one_hot", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
-    "is_missing", "make_constraint", "make_generator", "mean_score",
-    "random_numbers",
+    "is_missing", "make_constraint", "make_generator", "output_container", "random_numbers",
 ]  # fmt: skip
 
 
@@ -284,11 +284,6 @@ def check_weights(sample_weight, X):
     return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))
 
 
-def mean_score(scores: np.ndarray, sample_weight=None) -> float:
-    """The mean of scores of rows, weighted if there are weights."""
-    return float(np.average(scores, weights=check_weights(sample_weight, scores)))
-
-
 def _numbers(name, values):
     """An array-like of real numbers as it is; a ValueError for one of something else."""
     found = np.asarray(values)
@@ -361,6 +356,12 @@ def _group_totals(block, columns, first, membership):
         return (block @ membership).toarray()
     part = block[:, columns].astype(np.float64)
     return np.add.reduceat(np.nan_to_num(part, copy=False), first, axis=1)
+
+
+def output_container(estimator) -> str | None:
+    """The library whose frames ``set_output``, or scikit-learn's configuration, asks for."""
+    wanted = _get_output_config("transform", estimator)["dense"]
+    return None if wanted == "default" else wanted
 
 
 def computing_dtype(X, device):

@@ -19,6 +19,7 @@ from skae.datasets import (
     load_mnist,
     make_convex,
     make_digit_variation,
+    make_mixed_table,
     make_rectangles,
     make_rectangles_image,
 )
@@ -703,3 +704,27 @@ def test_without_pillow(monkeypatch):
     # scikit-learn does not depend on what it reads its photographs with.
     with pytest.raises(ImportError, match=r"PIL.*Install pillow.*or pass photographs"):
         make_rectangles_image(5)
+
+
+def test_mixed_table_follows_its_law():
+    X, y = make_mixed_table(20000, missing=0.2, random_state=0)
+    again, _ = make_mixed_table(20000, missing=0.2, random_state=0)
+    assert X.equals(again)
+    assert not X.equals(make_mixed_table(20000, missing=0.2, random_state=1)[0])
+    numbers = X.drop(columns=["colour", "shape"])
+    assert_allclose(numbers.isna().mean(), 0.2, atol=0.02)
+    assert not make_mixed_table(50, missing=0, random_state=0)[0].isna().any().any()
+    # Factors of mean 0, seen with noise, cut at -1, 0 and 1.
+    edge = stats.norm.cdf(-1 / np.hypot(1, 0.4))
+    shares = X["shape"].value_counts(normalize=True)[["A", "B", "C", "D"]]
+    assert_allclose(shares, [edge, 0.5 - edge, 0.5 - edge, edge], atol=0.02)
+    assert_allclose(y.mean(), 0.5, atol=0.02)
+    # No single column tells the class; two of them do.
+    for column in numbers:
+        seen = numbers[column].notna()
+        assert abs(stats.spearmanr(numbers[column][seen], y[seen])[0]) < 0.05
+    same_side = X["colour"].isin(["C", "D"]) == X["shape"].isin(["C", "D"])
+    assert (same_side == y).mean() > 0.7
+    for settings in ({"n_samples": 0}, {"missing": 1}, {"missing": -0.1}, {"missing": "few"}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            make_mixed_table(**settings)

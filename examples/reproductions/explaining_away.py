@@ -60,6 +60,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from recording import record
 from scipy.linalg import solve
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import MiniBatchKMeans
@@ -72,6 +73,7 @@ from skae import RBM, AutoEncoder, PatchFeatures, PatchWhitener, SparseCoder
 
 N_ATOMS, N_DEVELOPMENT = 256, 2000
 RIDGES = (100, 300, 1000, 2000, 4000, 8000, 16_000, 32_000)
+FIGURES = {"RBM": "explaining-away-rbm", "auto-encoder": "explaining-away-auto"}
 ALPHAS = {"lasso": (1.0, 1.5), "threshold": (0.5, 1.0)}
 
 
@@ -175,7 +177,7 @@ def main(seed=0, n_images=10_000):
     """Learn the atoms, judge the encodings, and print what the docstring reports."""
     X, y = load()
     X, y = X[:n_images], y[:n_images]
-    development = slice(0, N_DEVELOPMENT)
+    development, began = slice(0, N_DEVELOPMENT), time.perf_counter()
     for name, model in models(seed).items():
         started = time.process_time()
         own = features_by(model, X[development], seed)
@@ -207,6 +209,19 @@ def main(seed=0, n_images=10_000):
                 difference = right[encoding] - right["own"]
                 error = difference.std(ddof=1) / len(difference) ** 0.5
                 gain = f", {difference.mean():+.1f} +- {error:.1f} beside its own code"
+                if encoding == "lasso" and name in FIGURES and n_images == 10_000:
+                    record(
+                        FIGURES[name],
+                        difference.mean(),
+                        seeds=seed,
+                        settings={"atoms": N_ATOMS, "alpha": alpha, "images": n_images},
+                        started=began,
+                        details={
+                            "standard error": error,
+                            "own code": right["own"].mean(),
+                            "sparse codes": right[encoding].mean(),
+                        },
+                    )
             tried = ", ".join(f"{a}: {s:.1f}" for a, s in zip(alphas, accuracies, strict=True))
             print(
                 f"  {encoding}, alpha {alpha} (of {tried}): {folds.mean():.1f} "

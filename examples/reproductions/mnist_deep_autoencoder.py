@@ -16,6 +16,7 @@ import argparse
 import time
 
 import numpy as np
+from recording import record
 from sklearn.decomposition import PCA
 
 from skae import RBM, AutoEncoder, StackedAutoEncoder
@@ -56,6 +57,14 @@ def main(epochs=40, pretraining_epochs=8, rate=1e-3, seed=0):
     print(f"deep auto-encoder {squared_error(judging, stack.reconstruct(judging)):6.2f} (3.00)")
     print(f"  on training rows {squared_error(fitting, stack.reconstruct(fitting)):6.2f}")
     print(f"PCA, 30           {squared_error(judging, by_pca):6.2f} (13.87)")
+    for name, reconstructed in (("deep-auto-encoder", stack.reconstruct(judging)), ("pca", by_pca)):
+        record(
+            name,
+            squared_error(judging, reconstructed),
+            seeds=seed,
+            settings={"epochs": epochs, "pretraining_epochs": pretraining_epochs, "rate": rate},
+            started=started,
+        )
 
 
 if __name__ == "__main__":

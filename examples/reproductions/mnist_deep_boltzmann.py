@@ -41,6 +41,7 @@ from pathlib import Path
 
 import numpy as np
 from mnist_rbm import load  # beside this file
+from recording import record
 
 from skae import RBM, DeepBoltzmannMachine, StackedClassifier
 
@@ -74,7 +75,7 @@ def main():
         random_state=0,
         verbose=True,
     )
-    started = time.perf_counter()
+    began = started = time.perf_counter()
     dbm.fit(train)
     fitted = time.perf_counter()
     print(f"fit {fitted - started:.0f} s", flush=True)
@@ -88,6 +89,15 @@ def main():
         f"log Z {log_z.value:.2f} +- {log_z.standard_error:.2f}, "
         f"fit {fitted - started:.0f} s, annealing {annealed - fitted:.0f} s",
         flush=True,
+    )
+    settings = {"pre-training": n_first, "epochs": n_whole, "temperatures": n_temperatures}
+    record(
+        "deep-boltzmann",
+        dbm.score(test, log_partition=log_z),
+        seeds=0,
+        settings=settings,
+        started=began,
+        details={"log Z": log_z.value, "its standard error": log_z.standard_error},
     )
     some = test[:100]
     found = dbm.annealed_likelihood(some, n_chains=2, n_temperatures=5000, random_state=1)
@@ -107,12 +117,14 @@ def main():
             max_iter=n_tuning,
             random_state=0,
         ).fit(train, y)
+        error = 100 * (1 - classifier.score(test, y_test))
         print(
-            f"fine-tuned for {n_tuning} epochs: test error "
-            f"{100 * (1 - classifier.score(test, y_test)):.2f} %, "
+            f"fine-tuned for {n_tuning} epochs: test error {error:.2f} %, "
             f"{time.perf_counter() - started:.0f} s",
             flush=True,
         )
+        settings |= {"fine-tuning": n_tuning}
+        record("deep-boltzmann-error", error, seeds=0, settings=settings, started=began)
 
 
 if __name__ == "__main__":

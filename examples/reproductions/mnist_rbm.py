@@ -40,6 +40,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from recording import record
 
 from skae import RBM
 
@@ -88,6 +89,15 @@ def main():
             f"fit {fitted - started:.0f} s, annealing {annealed - fitted:.0f} s",
             flush=True,
         )
+        if name != "pcd1":
+            record(
+                f"rbm-{name}",
+                rbm.score(test, log_partition=log_z.value),
+                seeds=0,
+                settings=RUNS[name],
+                started=started,
+                details={"log Z": log_z.value, "its standard error": log_z.standard_error},
+            )
 
 
 if __name__ == "__main__":

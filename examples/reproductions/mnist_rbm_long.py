@@ -40,6 +40,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from recording import record
 
 import skae
 
@@ -86,6 +87,7 @@ def evaluate(path):
     pixels, rbm = intensities(), skae.load(path)
     train, test = drawn(pixels[:10000], seed=1), drawn(pixels[50000:], seed=0)
     some = test[:100]
+    began = time.perf_counter()
     print(f"{len(rbm.trajectory_)} checkpoints", flush=True)
     for method in ("ais", "trajectory"):
         started = time.process_time()
@@ -107,6 +109,15 @@ def evaluate(path):
             f"{time.process_time() - started:.0f} s",
             flush=True,
         )
+        if method == "ais":
+            record(
+                "rbm-long",
+                rbm.score(test, log_partition=log_z),
+                seeds=0,
+                settings={"epochs": rbm.n_iter_, "seconds": "of the evaluation"},
+                started=began,
+                details={"log Z": log_z.value, "its standard error": log_z.standard_error},
+            )
 
 
 if __name__ == "__main__":

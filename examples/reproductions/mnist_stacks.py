@@ -28,6 +28,7 @@ import argparse
 import time
 
 import numpy as np
+from recording import record
 
 from skae import (
     RBM,
@@ -72,6 +73,12 @@ ROWS = {
     "3 supervised": ("auto", 3, "supervised", 10, 2.0),
     "3 simultaneous": ("masking", 3, "simultaneous", 15, None),
 }
+# What rows are called in the list of published figures.
+FIGURES = {
+    **{f"1 {kind}": f"one-layer-{kind}" for kind in ("auto", "gaussian", "masking", "rbm")},
+    **{f"3 {kind}": f"three-layers-{kind}" for kind in ("auto", "rbm", "supervised", "random")},
+    "1 contractive": "one-layer-contractive",
+}
 
 
 def main(rows=None, seed=0, epochs=20, train=50_000):
@@ -88,9 +95,9 @@ def main(rows=None, seed=0, epochs=20, train=50_000):
             max_iter=max(1, n_epochs),
             random_state=seed,
         )
-        started = time.perf_counter()
+        began = started = time.perf_counter()
         stack.fit(X[fitting], y[fitting])
-        before = time.perf_counter() - started
+        before, errors = time.perf_counter() - started, []
         for dropout in (0.0, 0.5 if n_layers == 1 else 0.3):
             model = StackedClassifier(
                 layers=stack.layers_,
@@ -104,10 +111,22 @@ def main(rows=None, seed=0, epochs=20, train=50_000):
             model.fit(X[fitting], y[fitting])
             seconds = f"{before:.0f} + {time.perf_counter() - started:.0f}"
             error = 100 * (1 - model.score(X[judging], y[judging]))
+            errors.append(error)
             curve = np.array(model.loss_curve_)
             shown = " ".join(f"{loss:.4f}" for loss in curve[[0, *range(4, len(curve), 5)]])
             judged = f"{name:<16}{dropout:>8g}{error:>9.2f}{published or '-':>11}{seconds:>13}"
             print(f"{judged}   {shown}", flush=True)
+        if name in FIGURES and train == 50_000:
+            settings = {"epochs": epochs, "pretraining_epochs": n_epochs, "dropout": 0}
+            with_dropout = {"error_with_dropout": errors[1]}
+            record(
+                FIGURES[name],
+                errors[0],
+                seeds=seed,
+                settings=settings,
+                started=began,
+                details=with_dropout,
+            )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 
+from skae.frames.dtypes import dtype_of, text_of
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system
@@ -220,14 +222,18 @@ class _Writer:
             return ["frozen", self.written(value.estimator)]
         if isinstance(value, np.dtype):
             return ["dtype", value.str]
-        return self._pandas(value) or self._instance(value)
+        return self._of_frame(value) or self._instance(value)
 
-    def _pandas(self, value):
-        if not type(value).__module__.startswith("pandas"):
-            return None
-        if hasattr(value, "categories"):
+    def _of_frame(self, value):
+        library = type(value).__module__.partition(".")[0]
+        if library == "pandas" and hasattr(value, "categories"):
             return ["categories", [self.written(c) for c in value.categories], value.ordered]
-        return ["pandas", str(value)] if hasattr(value, "na_value") else None
+        if library not in ("pandas", "polars", "pyarrow"):
+            return None
+        try:
+            return ["dtype of a frame", text_of(value)]
+        except TypeError:
+            return None
 
     def _instance(self, value):
         name = _name(type(value))
@@ -362,6 +368,9 @@ class _Reader:
             raise ModelFileError(f"{name} names a file of time zones, which is not read.")
         return importlib.import_module("pandas").api.types.pandas_dtype(str(name))
 
+    def _dtype_of_a_frame(self, text):
+        return dtype_of(str(text))
+
     def _categories(self, parts, ordered):
         pandas = importlib.import_module("pandas")
         return pandas.CategoricalDtype(self._list(parts), bool(ordered))
@@ -382,6 +391,7 @@ class _Reader:
 _KINDS = {
     "float", "array", "scalar", "objects", "csr", "dict", "list", "tuple", "slice", "range",
     "device", "random", "frozen", "dtype", "pandas", "categories", "tuple of", "object",
+    "dtype of a frame",
 }  # fmt: skip
 
 
@@ -389,7 +399,7 @@ _KINDS = {
 def _classes() -> dict[str, type]:
     """The classes of this package by their names: no file can ask for others."""
     found: dict[str, type] = {}
-    for floor in ("engine", "estimators"):
+    for floor in ("engine", "frames", "estimators"):
         package = importlib.import_module(f"skae.{floor}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for value in vars(importlib.import_module(module.name)).values():

@@ -23,6 +23,7 @@ from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.density.models import corruption_of
 from skae.estimators.face.layer_sizes import checked_sizes, number_of
 from skae.estimators.face.parameters import estimator, parameter, preset
+from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.training import decay_in_criterion, rows_for, usable_place
 from skae.estimators.face.transformer import Transformer
 
@@ -133,6 +134,7 @@ class DeepRecurrentAutoEncoder(Transformer):
 
     _accepts_gaps = True
 
+    @returns_rows
     def denoise(self, X, *, step=-1):
         """Reconstructions of the rows of X that are read out after a step.
 
@@ -156,6 +158,7 @@ class DeepRecurrentAutoEncoder(Transformer):
 
         return self._decoded(fitted.map_rows(read_out, X, (model.n_features,)))
 
+    @returns_rows
     def sample(self, n_samples=1, *, burn_in=100, init=None, random_state=None):
         """Draw rows by chains that are corrupted, go through all steps, and are drawn anew.
 

@@ -32,6 +32,22 @@ def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: l
     return pa.table(dict(zip(labels, (_to_arrow(*part) for part in parts), strict=True)))
 
 
+def convert_frame(X, library: str):
+    """A frame as one of another library, by the conversions of the libraries, which keep kinds."""
+    own = library_of(X)
+    if own == library:
+        return X
+    if library == "pandas":
+        return X.to_pandas()
+    if library == "polars":
+        import polars as pl
+
+        return pl.from_pandas(X) if own == "pandas" else pl.from_arrow(X)
+    import pyarrow as pa
+
+    return X.to_arrow() if own == "polars" else pa.Table.from_pandas(X, preserve_index=False)
+
+
 def stack_rows(parts: list):
     """Tables of one kind, arrays or frames, as one: those of the first, then those of the next."""
     library = library_of(parts[0])

@@ -13,6 +13,7 @@ from skae.frames.encoding import (
     chosen_columns,
     make_encoding,
 )
+from skae.frames.forms import form_of
 from skae.frames.variables import Variable, empty_variable
 
 
@@ -21,7 +22,7 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
 
     With ``reset``, ``model.encoding_`` is made, by the ``parameters`` of an estimator, or is that
     of this estimator, if it is another one that is fitted. It is None where X has numbers only and
-    nothing asks for more.
+    nothing asks for more; ``model._form`` says then what frame X was.
     """
     library = library_of(X)
     if not reset:
@@ -33,12 +34,14 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
         return _numbers_of(X) if library and not is_plain(X) else X
     if parameters is not model and hasattr(parameters, "encoding_"):  # it is fitted
         model.encoding_ = parameters.encoding_
+        model._form = getattr(parameters, "_form", None)
         return encode_rows(model, parameters, X, reset=False)
-    model.encoding_ = None
+    model.encoding_ = model._form = None
     asked = asks_for_encoding(parameters)
     if library is None and not asked:
         return _without_empty(model, parameters, X, weight)
     if library and is_plain(X) and not asked and not _has_gaps(X):
+        model._form = form_of(X)
         return X
     X = X if library else _as_array(X)
     chosen = chosen_columns(X, parameters.categorical_features)
@@ -48,6 +51,7 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
     if plain and not asked:
         for number, (column, name) in enumerate(zip(cells, _names(X), strict=True)):
             check_no_infinity(column.numbers, number, name)
+        model._form = form_of(X)
         return np.column_stack([column.numbers for column in cells])
     counted = _counted(weight, len(cells[0].observed))
     labels = tuple(names_of(X)) if library else None

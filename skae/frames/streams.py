@@ -16,6 +16,7 @@ from skae.engine.optimisation.rows import summarize_columns
 from skae.engine.optimisation.sources import Source
 from skae.frames.columns import Cells, is_plain, library_of, names_of, read_columns
 from skae.frames.encoding import Counted, asks_for_encoding, chosen_columns, make_encoding
+from skae.frames.forms import form_of
 from skae.sources.tables import Tables
 
 # Rows, and entries, of which quartiles are taken; and values of a column of categories at most.
@@ -29,19 +30,21 @@ def encode_source(model, parameters, X: Source | Tables, *, reset: bool, weight=
     """
     if reset and parameters is not model and hasattr(parameters, "encoding_"):  # it is fitted
         model.encoding_ = parameters.encoding_
+        model._form = getattr(parameters, "_form", None)
         return encode_source(model, parameters, X, reset=False)
     if not reset:
         encoding = getattr(model, "encoding_", None)
         if encoding is not None:
             return _encoded(X, encoding)
         return X if isinstance(X, Source) else _numbers_of(X)
-    model.encoding_ = None
+    model.encoding_ = model._form = None
     asked = asks_for_encoding(parameters)
     if isinstance(X, Source) and not asked:
         return X
     if isinstance(X, Tables) and not asked and _are_plain(X.empty):
         numbers = _numbers_of(X)
         if not summarize_columns(numbers).n_missing.any():  # the pass that describes columns
+            model._form = form_of(X.empty)
             return numbers
     model.encoding_ = _described(X, parameters, weight)
     return _encoded(X, model.encoding_)

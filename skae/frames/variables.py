@@ -1,7 +1,7 @@
 """A column of a table as a variable of a network: numbers on a scale, 0 and 1, or one-hot."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from skae.frames.columns import Cells
+from skae.frames.dtypes import dtype_of, text_of
 
 # Where the smooth clip bends: z / sqrt(1 + (z / 3)^2) lies between -3 and 3.
 BEND = 3.0
@@ -63,6 +64,19 @@ class Variable:
     maximum: float = np.nan
     is_whole: bool = False
     decimals: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Dtypes of polars and pyarrow as text: readers of other files than pickles crash on them.
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        library = type(getattr(self.dtype, "pyarrow_dtype", self.dtype)).__module__
+        if library.partition(".")[0] in ("polars", "pyarrow"):
+            state["dtype"] = text_of(self.dtype)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(self.dtype, str):
+            vars(self)["dtype"] = dtype_of(self.dtype)
 
     @property
     def is_numeric(self) -> bool:

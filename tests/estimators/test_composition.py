@@ -270,6 +270,11 @@ def test_score_takes_weights(case):
     rows = model.score_samples(case.X)
     assert_allclose(model.score(case.X, sample_weight=weight), np.average(rows, weights=weight))
     assert model.score(case.X, sample_weight=np.ones(40)) == model.score(case.X)
+    # A score that is not finite does not count either, where its row does not.
+    some, of_some = case.X.copy(), weight > 0
+    some[~of_some] = 1e200 if model.columns_.is_standardized else case.X[0]
+    found = model.score(some, sample_weight=of_some.astype(float))
+    assert_allclose(found, rows[of_some].mean())
 
 
 def test_weights_are_routed(X, y):
@@ -546,7 +551,7 @@ def test_mixed_score(mixed_frame, loss):
     )
     # Each column under its own loss, however it was chosen; the losses add up.
     assert_allclose(model.score_samples(mixed_frame), -expected)
-    reconstruction = model.reconstruct(mixed_frame)
+    reconstruction = model.reconstruct(mixed_frame).to_numpy()
     # Each column is reconstructed by the mean of its own unit, in its own place.
     assert_allclose(reconstruction[:, [0, 4, 6]], (a * scale + mean)[:, [0, 4, 6]])
     assert_allclose(reconstruction[:, [1, 3, 5]], np.exp(log_softmax(a[:, [1, 3, 5]], axis=1)))

@@ -256,7 +256,9 @@ FAULTS = [
         "self.weight[index]\n        return self.rows.take(index), weight",
         "self.weight[: len(index)]\n        return self.rows.take(index), weight",
     ),
-    _training("the loss is a sum over batches", "(steps.sum_(total) / n_batches).item()", "total.item()"),
+    _training(
+        "the loss is a sum over batches", "(steps.sum_(total) / n_batches).item()", "total.item()"
+    ),
     _training(
         "gradients add up from step to step",
         "    out.flat.zero_()\n",
@@ -557,9 +559,9 @@ FAULTS = [
         "if len(weights) != len(model.shapes):",
         f"{_FACE}/test_composition.py::test_warm_start_with_other_layers_is_refused",
     ),
-    _validation(
+    _transformer(
         "scores are not averaged by weights",
-        "np.average(scores, weights=check_weights(sample_weight, scores))",
+        "np.average(scores, weights=weight)",
         "np.average(scores)",
         f"{_FACE}/test_composition.py::test_score_takes_weights",
     ),

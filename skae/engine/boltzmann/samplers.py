@@ -325,7 +325,7 @@ def annealed_importance_sampling(
     A chain starts with an exact draw at beta = 0, whose log Z is known, and takes one Gibbs step at
     each beta in between. The expectation of its weight is Z_1 / Z_0:
 
-        w = prod_k P_{beta_k}(v_k) / P_{beta_k-1}(v_k)    (unnormalised)
+        w = prod_k P(v_k; beta_k) / P(v_k; beta_k-1)    (unnormalised)
 
     ``betas`` increase from 0 to 1, on the CPU; ``path`` is a `TemperedPath`, and ``listener`` that
     of `run_chains`.
@@ -362,7 +362,7 @@ def reverse_annealing(
     steps backwards, each of which is its own reverse, weighs how it could have come there, x_K = v,
     x_k drawn from x_k+1 at beta_k+1 (Burda, Grosse & Salakhutdinov 2015):
 
-        w = exp(-F(v)) / Z_0 prod_k=K-1..0 P_{beta_k}(x_k) / P_{beta_k+1}(x_k)    (unnormalised)
+        w = exp(-F(v)) / Z_0 prod_k=K-1..0 P(x_k; beta_k) / P(x_k; beta_k+1)    (unnormalised)
 
     E[w] = P_a(v), so that log w is, in expectation, a lower bound on log P_a(v). Where rows are
     drawn from the machine itself, E[w exp(F(v))] = 1 / Z: an upper bound on log Z. Arguments are

@@ -39,6 +39,8 @@ def transition_log_likelihood(
     for rows in x.split(max(1, _BLOCK // output.numel())):
         square = (rows.square() @ precision).unsqueeze(1) - 2 * (rows * precision) @ mean.t()
         square = square + (mean.square() @ precision)
+        # The parts of a row that is too far away overflow with both signs.
+        square = torch.where(torch.isnan(square), torch.inf, square)
         log_density = -0.5 * square - constant
         if drawn:
             losses = units.column_losses(*torch.broadcast_tensors(output, rows.unsqueeze(1)))

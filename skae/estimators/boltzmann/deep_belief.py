@@ -35,6 +35,7 @@ from skae.estimators.face.parameters import (
     validate_parameters,
 )
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches
+from skae.estimators.face.rows import of_encoded_rows, returns_rows
 from skae.estimators.face.scikit_learn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -43,7 +44,7 @@ from skae.estimators.face.scikit_learn import (
 )
 from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
-from skae.estimators.face.transformer import Transformer, of_encoded_rows
+from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
     StackParameters,
     continued,
@@ -264,6 +265,7 @@ class DeepBeliefNetwork(
         vars(self).update(facts_of(layers) | {"n_iter_": n_iter + n_passes})
         return self
 
+    @returns_rows
     def sample(
         self,
         n_samples=1,

@@ -12,7 +12,6 @@ from skae._validation import (
     StrOptions,
     check_is_fitted,
     check_number,
-    mean_score,
 )
 from skae.engine.boltzmann.conditionals import pseudo_log_likelihood, real_columns
 from skae.engine.boltzmann.energies import BipartiteMachine
@@ -21,7 +20,7 @@ from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
 from skae.estimators.boltzmann.machines import base_bias
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
-from skae.estimators.face.densities import log_volume
+from skae.estimators.face.densities import log_volume, mean_score
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.parts import maps_batches
 from skae.estimators.face.training import TrainedModel, decay_in_criterion

@@ -35,6 +35,7 @@ from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.sampling import outside_of_range
 from skae.estimators.face.grids import is_binary
 from skae.estimators.face.parameters import document_methods
+from skae.estimators.face.rows import returns_rows
 
 # After fewer steps than this, nothing can be told of how chains move.
 _TIME_TO_MOVE = 20
@@ -46,6 +47,7 @@ _SWAPPED = 0.01
 class BoltzmannSampling:
     """Methods of a `Transformer` whose parameters are a machine's: they run chains of it."""
 
+    @returns_rows
     def gibbs(self, X, n_steps=1, *, random_state=None):
         """Visible states after some Gibbs steps from the rows of X.
 
@@ -79,6 +81,7 @@ class BoltzmannSampling:
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
         return self._decoded(self.columns_.settled(result))
 
+    @returns_rows
     def sample(
         self,
         n_samples=1,

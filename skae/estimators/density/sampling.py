@@ -23,9 +23,9 @@ from skae.engine.density.denoisers import Clamp, Denoiser
 from skae.engine.optimisation.devices import place_of, require_memory, suitable_threads
 from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
-from skae.estimators.face.grids import on_grid
 from skae.estimators.face.parameters import check_function
 from skae.estimators.face.progress import StepLine
+from skae.estimators.face.rows import in_data_form, returns_rows
 
 METHODS = ("annealed", *CHAINS)
 # After fewer steps than this, nothing can be told of how chains move.
@@ -61,6 +61,7 @@ class Plan(NamedTuple):
     schedule: Schedule
 
 
+@returns_rows
 def sample(
     self,
     n_samples=1,
@@ -208,16 +209,6 @@ def chain_states(self, n_samples, request, random_state) -> np.ndarray:
     if trouble:
         warn(f"{type(self).__name__}: {trouble}", ConvergenceWarning)
     return kept.cpu().numpy()
-
-
-def in_data_form(model, values: np.ndarray, are_means: bool):
-    """Rows as the network has them as the user's: within ranges, on grids, as a frame."""
-    if are_means:
-        return model._decoded(values)
-    values = model.columns_.in_data_units(values)
-    ends = model.columns_.minimum, model.columns_.maximum
-    values = on_grid(values, model.columns_.grid, *(end.astype(values.dtype) for end in ends))
-    return values if model.encoding_ is None else model.encoding_.decode(values, rounds=True)
 
 
 def _method_of(model, method):

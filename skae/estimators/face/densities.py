@@ -1,10 +1,11 @@
-"""What estimators that know a density share: log Z, and the scale of their columns."""
+"""What estimators that know a density share: log Z, the scale of their columns, mean scores."""
 
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from skae._validation import check_weights
 from skae._warnings import warn
 
 # Annealed estimates are trusted if at least this part of the chains carries them.
@@ -56,3 +57,14 @@ def annealed_log_partition(
         )
     value = estimate.log_partition + volume
     return LogPartition(value, estimate.standard_error, method, estimate.effective_chains)
+
+
+def mean_score(scores: np.ndarray, sample_weight=None) -> float:
+    """The mean of scores of rows, weighted if there are weights.
+
+    A row of no weight does not count, even if its score is infinite.
+    """
+    weight = check_weights(sample_weight, scores)
+    if weight is not None:
+        scores, weight = scores[weight > 0], weight[weight > 0]
+    return float(np.average(scores, weights=weight))

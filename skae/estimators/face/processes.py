@@ -26,7 +26,7 @@ class Distributed:
     ``average_every=k`` sends k times less: each process makes k steps on its own rows, and then
     their weights are averaged.
 
-    Read more in :doc:`/processes`.
+    Read more in :doc:`/guide/processes`.
 
     Parameters
     ----------

@@ -159,8 +159,8 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         constraints=["boolean", Distributed],
         kind="bool or Distributed",
         doc="""Whether `fit` and `partial_fit` are made together by all processes of
-        torch.distributed, each with rows of its own: see :doc:`/processes`. ``batch_size`` is then
-        that of all. A :class:`Distributed` says how they work together.""",
+        torch.distributed, each with rows of its own: see :doc:`/guide/processes`. ``batch_size`` is
+        then that of all. A :class:`Distributed` says how they work together.""",
     )
 
     n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
@@ -287,7 +287,11 @@ def place_for(estimator: TrainedModel, X) -> Place:
 
 
 def usable_place(estimator: TrainedModel, X) -> Place:
-    """The same, on the CPU where this machine has not the device that was asked for."""
+    """The same for a fitted model, on the CPU where this machine has not the device asked for.
+
+    Parameters may have been set since the fit: what is illegal is refused by its name.
+    """
+    validate_parameters(estimator)
     try:
         return place_for(estimator, X)
     except ValueError:

@@ -1,11 +1,10 @@
 """The scikit-learn face that all learned transformers share."""
 
-import copy
 import inspect
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from skae._validation import (
     check_weights,
     column_names,
     make_generator,
-    mean_score,
 )
 from skae.engine.networks.gaps import observed, observed_loss
 from skae.engine.networks.units import UNITS
@@ -40,10 +38,12 @@ from skae.engine.optimisation.runs import Data, Training
 from skae.engine.optimisation.sources import blocks_of
 from skae.estimators.face.callbacks import refuse_callbacks
 from skae.estimators.face.columns import Columns, describe_columns
+from skae.estimators.face.densities import mean_score
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches, maps_lazily
 from skae.estimators.face.processes import shared_by_processes
+from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.scikit_learn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.stopping import NOTHING, watched_rows
@@ -61,7 +61,6 @@ from skae.estimators.face.training import (
 )
 from skae.frames.encoding import Encoding
 
-T = TypeVar("T", bound="Transformer")
 # Kinds of layers that a stack knows by a name: families add theirs where they are defined.
 LAYERS = Registry()
 
@@ -220,6 +219,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         check_is_fitted(self)
         return self._codes(check_rows(self, X, reset=False, by_blocks=True))
 
+    @returns_rows
     def inverse_transform(self, X):
         """Reconstruct data from codes.
 
@@ -249,6 +249,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         means = fitted.map_codes(lambda h: model.units.mean(model.decode(theta, h)), X)
         return self._decoded(means)
 
+    @returns_rows
     def reconstruct(self, X):
         """Reconstructions of the rows of X: ``inverse_transform(transform(X))``; of a network
         that is told the noise of rows (``level_as_input``), r(X) at the lowest level.
@@ -260,12 +261,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         """
         check_is_fitted(self)
         if self._model(usable_place(self, self.columns_.mean)).at_level is None:
-            rows = self.inverse_transform(self.transform(X))
-        else:
-            rows = self._checked(X)
-            rows = self._decoded(self._fitted_model(rows).reconstructed(rows))
-        same_index = hasattr(rows, "set_axis") and hasattr(X, "index")
-        return rows.set_axis(X.index) if same_index else rows
+            return self.inverse_transform(self.transform(X))
+        rows = self._checked(X)
+        return self._decoded(self._fitted_model(rows).reconstructed(rows))
 
     @maps_batches
     def score_samples(self, X) -> np.ndarray:
@@ -420,11 +418,3 @@ def as_if_fitted(
         X = without_gaps(X)  # few rows may have none of a column
         vars(trial).update(trial._facts(X, None, original, is_whole=True))
     return trial
-
-
-def of_encoded_rows(transformer: T) -> T:
-    """A copy of a fitted transformer that takes and returns rows as encoded."""
-    twin = copy.copy(transformer)
-    twin.n_features_in_, twin.encoding_ = len(transformer.columns_.mean), None
-    vars(twin).pop("feature_names_in_", None)
-    return twin

@@ -23,6 +23,7 @@ from skae.engine.images import (
 from skae.engine.optimisation.devices import require_memory
 from skae.engine.optimisation.rows import StreamedRows, map_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter
+from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.training import usable_place
 from skae.estimators.images.shapes import (
     ImageTransformer,
@@ -371,6 +372,7 @@ class PatchWhitener(PatchSampling, ImageTransformer):
     )
 
     @available_if(_whitens_rows)
+    @returns_rows
     def inverse_transform(self, X):
         """Patches from whitened patches.
 

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import joblib
@@ -85,7 +86,7 @@ class ClusterBackend(ThreadingBackend):
             n_parts = min(self._n_workers, len(calls))
             bounds = [len(calls) * number // n_parts for number in range(n_parts + 1)]
             self._n_sent = n_parts
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             self._executor.submit(self._run, calls[start:stop])
 
     def _run(self, calls):

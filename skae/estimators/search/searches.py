@@ -90,7 +90,7 @@ class Batched(BaseSearchCV):
             try:
                 return super().fit(X, y, **params)
             finally:
-                vars(self).pop("_evaluation", None)
+                self.__dict__.pop("_evaluation", None)
 
     @available_if(lambda search: hasattr(search.estimator, "transform"))
     def fit_transform(self, X, y=None, **params: Any):

@@ -8,11 +8,12 @@ from skae.engine.optimisation.parameters import Parameters
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.density.models import denoiser_of, place_of_model
-from skae.estimators.density.sampling import in_data_form, with_values
-from skae.estimators.face.transformer import of_encoded_rows
+from skae.estimators.density.sampling import with_values
+from skae.estimators.face.rows import in_data_form, of_encoded_rows, returns_rows
 from skae.estimators.stacks.layers import models_of, number_of_code
 
 
+@returns_rows
 def sample(
     self,
     n_samples=1,

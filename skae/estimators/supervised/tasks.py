@@ -16,8 +16,8 @@ from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Model, rows_that_count, split
 from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised, mean_loss
+from skae.estimators.face.rows import of_encoded_rows
 from skae.estimators.face.training import place_for
-from skae.estimators.face.transformer import of_encoded_rows
 from skae.estimators.labels import Table
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.stacks.layers import models_of, weights_of

@@ -13,6 +13,7 @@ from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.processes import shared_by_processes
+from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.transformer import Transformer
 from skae.sources.finding import found
 
@@ -181,6 +182,7 @@ class TableFeatures(AutoEncoder):
         features /= scale.astype(features.dtype)
         return features
 
+    @returns_rows
     def inverse_transform(self, X):
         """Rows of the data from features: from the code.
 

@@ -371,7 +371,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _guesses(self, rows, members, normal):
         """The networks' and the normal distribution's guesses of all cells."""
-        networks = [member.reconstruct(rows.astype(np.float32)) for member in members]
+        rows_32 = rows.astype(np.float32)
+        networks = [np.asarray(member.reconstruct(rows_32)) for member in members]
         # Copies: fitted state may be a read-only memory map.
         normal = Normal(*(torch.tensor(part) for part in normal))
         expected = conditional_means(torch.tensor(rows), normal).numpy()

@@ -261,9 +261,11 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
 
     def _encoded(self, X, *, reset: bool, sample_weight=None, lowest=None):
         """Rows of a table as an array, by the encoding that all members have."""
-        member = self._members(sparse.issparse(X))[0]
+        # ``estimator`` may have been set since the fit: what was fitted says how rows are read.
+        member = self._members(sparse.issparse(X))[0] if reset else self.estimators_[0]
         if not isinstance(member, TrainedModel):
-            self.encoding_ = None
+            if reset:
+                self.encoding_ = None
             return X
         lowest = lowest_layer(member) if hasattr(member, "layers") else member
         rows = encode_rows(self, lowest, X, reset=reset, weight=sample_weight)

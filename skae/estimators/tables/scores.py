@@ -12,7 +12,8 @@ from scipy import sparse
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.networks.gaps import observed
 from skae.engine.networks.units import UNITS
-from skae.estimators.face.transformer import Transformer, of_encoded_rows
+from skae.estimators.face.rows import of_encoded_rows
+from skae.estimators.face.transformer import Transformer
 
 # Steps of an integral along a line, by the midpoint rule.
 _STEPS = 32

@@ -110,6 +110,8 @@ def test_the_likelihood_of_a_chain():
     )
     assert few < many
     assert many == pytest.approx(truth.mean(), abs=0.15)
+    # A row whose distance overflows has no likelihood, and is a number to compare.
+    assert model.chain_log_likelihood([[1e300, -1e300]], n_states=5) == -np.inf
     # Per unit of the data, and of categories a probability.
     frame = table()
     scores = table_denoiser("hiding").chain_log_likelihood(frame.head(50), n_states=200, burn_in=20)

@@ -297,6 +297,13 @@ def test_the_same_seed_gives_the_same_scores_also_after_a_pickle(monkeypatch):
     assert (again.score_samples(X) == detector.score_samples(X)).all()
     loaded = pickle.loads(pickle.dumps(detector))
     assert (loaded.score_samples(X) == detector.score_samples(X)).all()
+    # What was fitted scores, whatever is set for the next fit.
+    frame = pd.DataFrame(X).add_prefix("x").assign(kind=["a", "b"] * 100)
+    of_frame = clone(detector).fit(frame)
+    before, encoding = of_frame.score_samples(frame), of_frame.encoding_
+    of_frame.set_params(estimator=FrozenEstimator(GaussianMixture()))
+    assert (of_frame.score_samples(frame) == before).all()
+    assert of_frame.encoding_ is encoding
     assert (
         clone(detector).set_params(random_state=1).fit(X).score_samples(X)
         != (detector.score_samples(X))

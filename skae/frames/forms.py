@@ -1,0 +1,77 @@
+"""Rows of numbers as the frame that they came from: its library, its names and its dtypes."""
+
+import importlib
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from skae.frames.columns import library_of, names_of
+from skae.frames.dtypes import dtype_of, range_of, text_of
+from skae.frames.making import convert_frame, make_frame
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """What a frame of numbers was like: fitted state of an estimator.
+
+    - ``library``, ``labels``: whose frame it was, and the labels of its columns.
+    - ``dtypes``: those of the columns, as `text_of` writes them.
+    """
+
+    library: str
+    labels: tuple
+    dtypes: tuple[str, ...]
+
+    def frame(self, rows: np.ndarray):
+        """Rows of numbers as such a frame; where dtypes are whole, the nearest numbers they hold.
+
+        What a dtype has no missing value for stays a number where rows have NaN.
+        """
+        dtypes = list(map(dtype_of, self.dtypes))
+        if all(isinstance(t, np.dtype) and t == dtypes[0] and t.kind == "f" for t in dtypes):
+            import pandas as pd
+
+            return pd.DataFrame(rows.astype(dtypes[0]), columns=pd.Index(self.labels))
+        columns = [_nearest(x, dtype) for x, dtype in zip(rows.T, dtypes, strict=True)]
+        holds = ["numbers"] * len(columns)
+        return make_frame(self.library, list(self.labels), columns, holds, dtypes)
+
+
+def form_of(X) -> TableForm | None:
+    """The form of a frame of numbers; None for an array, and for dtypes of other libraries."""
+    library = library_of(X)
+    if library is None:
+        return None
+    dtypes = X.schema.types if library == "pyarrow" else X.dtypes
+    try:
+        return TableForm(library, tuple(names_of(X)), tuple(text_of(dtype) for dtype in dtypes))
+    except TypeError:
+        return None
+
+
+def as_frame(rows, library: str, names):
+    """Rows, an array or a frame, as a frame of a library; an array gets the names."""
+    if library_of(rows) is not None:
+        return convert_frame(rows, library)
+    columns = [x if x.dtype.kind != "O" else x.tolist() for x in np.asarray(rows).T]
+    return importlib.import_module(library).DataFrame(dict(zip(names, columns, strict=True)))
+
+
+def with_index_of(rows, given):
+    """A frame of pandas with the index of the frame of as many rows that it was made of."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(rows, pandas.DataFrame):
+        return rows
+    has_index = isinstance(given, pandas.DataFrame) and len(given) == len(rows)
+    return rows.set_axis(given.index) if has_index else rows
+
+
+def _nearest(x, dtype):
+    """Numbers as a dtype holds them, which are whole and in its range if its numbers are whole."""
+    ends = range_of(dtype)
+    x = np.asarray(x, dtype=np.float64)
+    if ends is None:
+        return x
+    # The greatest whole number of 64 bits is none of a float.
+    return np.clip(np.round(x), ends[0], np.nextafter(ends[1], 0) if ends[1] > 2**53 else ends[1])

@@ -1,0 +1,179 @@
+"""Rows in the columns of the data come back as the frame that they were, from every estimator."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import sklearn
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+from registry import CASES
+
+import skae
+from skae import AutoEncoder, DenoisingAutoEncoder, PatchWhitener, StackedAutoEncoder
+
+N = 40
+ROWS = {
+    "reconstruct": lambda model, X: model.reconstruct(X),
+    "denoise": lambda model, X: model.denoise(X),
+    "gibbs": lambda model, X: model.gibbs(X, random_state=0),
+    "inverse_transform": lambda model, X: model.inverse_transform(model.transform(X)),
+    "sample": lambda model, X: model.sample(5, burn_in=1, random_state=0),
+}
+
+
+def mixed_frame():
+    """Numbers, whole ones, categories, text, truth values, nullable ones and dates."""
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=N)
+    return pd.DataFrame(
+        {
+            "age": (40 + 10 * h).round().astype("int64"),
+            "income": np.exp(h + rng.normal(size=N)),
+            "town": pd.Categorical(rng.choice(["Ulm", "Jena", "Trier"], N)),
+            "size": rng.choice(["big", "small"], N),
+            "member": h > 0,
+            "maybe": pd.array(rng.random(N) > 0.5, dtype="boolean"),
+            "kids": pd.array(rng.integers(0, 4, N), dtype="Int64"),
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta((10 * h).round(), unit="D"),
+        },
+        index=[f"row {number}" for number in range(N)],
+    )
+
+
+def plain_frame():
+    """Numbers alone, of several dtypes."""
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=N)
+    columns = {
+        "a": h + rng.normal(size=N),
+        "b": rng.integers(0, 9, N).astype("int16"),
+        "c": (3 * h).astype("float32"),
+        "d": rng.integers(0, 2, N).astype("uint8"),
+    }
+    return pd.DataFrame(columns, index=[f"row {number}" for number in range(N)])
+
+
+CONTAINERS = {
+    "pandas": lambda X: X,
+    "pandas of pyarrow": lambda X: X.convert_dtypes(dtype_backend="pyarrow"),
+    "polars": pl.from_pandas,
+    "pyarrow": lambda X: pa.Table.from_pandas(X, preserve_index=False),
+}
+
+
+def differences(rows, X, keeps_index):
+    """What a frame has otherwise than the one that it should be like."""
+    if type(rows) is not type(X):
+        return f"is {type(rows).__name__}"
+    if isinstance(X, pa.Table):
+        return None if rows.schema.remove_metadata() == X.schema.remove_metadata() else rows.schema
+    if list(rows.columns) != list(X.columns) or list(rows.dtypes) != list(X.dtypes):
+        return f"has {list(zip(rows.columns, rows.dtypes, strict=True))}"
+    if keeps_index and isinstance(X, pd.DataFrame) and not rows.index.equals(X.index):
+        return "has lost the index"
+    return None
+
+
+def test_rows_are_the_frame_that_went_in():
+    """Each estimator with two frames, and one of them with all."""
+    wrong, n_tried = {}, 0
+    for case in CASES:
+        methods = [name for name in ROWS if hasattr(case.cls, name)]
+        if not methods or case.takes("image_shape") or case.takes("estimator"):
+            continue
+        # Without noise there is nothing to sample.
+        more = {"contraction": 0.1} if case.takes("contraction") else {}
+        for frame in (mixed_frame, plain_frame):
+            own = ("pandas",) if frame is mixed_frame else ("polars",)
+            for container in CONTAINERS if str(case) == "RBM" else own:
+                X = CONTAINERS[container](frame())
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of models that are hardly trained
+                    model = case.make(max_iter=1, **more).fit(X)
+                    for name in methods:
+                        rows = ROWS[name](model, X)
+                        keeps = name not in ("inverse_transform", "sample")
+                        n_tried, found = n_tried + 1, differences(rows, X, keeps)
+                        if found is not None:
+                            wrong[f"{case}.{name}, {container}"] = found
+    assert wrong == {}
+    assert n_tried >= 80
+
+
+def as_pandas(rows):
+    """An array or a frame as one of pandas, without dtypes of categories."""
+    rows = rows.to_pandas() if isinstance(rows, pl.DataFrame) else pd.DataFrame(rows)
+    texts = [name for name in rows if isinstance(rows[name].dtype, pd.CategoricalDtype)]
+    return rows.astype(dict.fromkeys(texts, str)).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_set_output_says_whose_frame(library):
+    """Also where arrays or another library's frames went in, and by the whole configuration."""
+    kind = {"pandas": pd.DataFrame, "polars": pl.DataFrame}[library]
+    for X in (plain_frame().to_numpy(), plain_frame(), pl.from_pandas(mixed_frame())):
+        for model in (DenoisingAutoEncoder(3, max_iter=1), StackedAutoEncoder((4, 3), max_iter=1)):
+            model = model.set_params(random_state=0).fit(X)
+            plain = model.reconstruct(X)
+            model.set_output(transform=library)
+            names = list(getattr(X, "columns", ["x0", "x1", "x2", "x3"]))
+            for rows in (model.reconstruct(X), model.inverse_transform(model.transform(X))):
+                assert isinstance(rows, kind)
+                assert list(rows.columns) == names
+                expected = as_pandas(plain).set_axis(names, axis=1)
+                # Codes of polars are read in float64, so that numbers are rounded otherwise.
+                assert_frame_equal(as_pandas(rows), expected, check_dtype=False, rtol=1e-5)
+            model.set_output(transform="default")
+            assert type(model.reconstruct(X)) is type(plain)
+    with sklearn.config_context(transform_output=library), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case in CASES:
+            if hasattr(case.cls, "sample") and case.takes("max_iter"):
+                more = {"contraction": 0.1} if case.takes("contraction") else {}
+                rows = case.make(max_iter=1, **more).fit(case.X).sample(3, burn_in=1)
+                assert isinstance(rows, kind), str(case)
+                assert rows.shape == (3, case.X.shape[1]), str(case)
+
+
+def test_values_are_those_of_arrays():
+    """A frame of numbers has what arrays have, to the nearest number that its dtype can hold."""
+    X = plain_frame()
+    model = AutoEncoder(3, max_iter=5, random_state=0).fit(X)
+    of_array = AutoEncoder(3, max_iter=5, random_state=0).fit(X.to_numpy())
+    rows, numbers = model.reconstruct(X), of_array.reconstruct(X.to_numpy())
+    assert isinstance(numbers, np.ndarray)
+    assert_allclose(rows["a"], numbers[:, 0], rtol=1e-12)
+    assert_array_equal(rows["b"], np.round(numbers[:, 1]))
+    # Reconstructions beyond what a dtype can hold do not come around.
+    codes = 1e6 * model.transform(X)
+    raw = of_array.inverse_transform(codes)[:, 1]
+    ends = np.iinfo("int16")
+    assert raw.min() < ends.min or raw.max() > ends.max
+    assert_array_equal(model.inverse_transform(codes)["b"], np.round(raw).clip(ends.min, ends.max))
+    # The frame of codes says which row is which.
+    model.set_output(transform="pandas")
+    assert model.inverse_transform(model.transform(X)).index.equals(X.index)
+    # Rows of another library come back as its own; an array as the frame of fit.
+    model.set_output(transform="default")
+    assert isinstance(model.reconstruct(pl.from_pandas(X)), pl.DataFrame)
+    whitener = PatchWhitener(contrast=False).fit(X[["a", "c"]])
+    whitener.set_output(transform="pandas")
+    back = whitener.inverse_transform(whitener.transform(X[["a", "c"]]))
+    assert list(back.columns) == ["a", "c"]
+    assert back.index.equals(X.index)
+
+
+def test_forms_travel(tmp_path):
+    """Copies and files of models know the frames that they were fitted on."""
+    for frame in (mixed_frame(), plain_frame()):
+        for name, container in CONTAINERS.items():
+            X = container(frame)
+            model = AutoEncoder(3, max_iter=1, random_state=0).fit(X)
+            skae.save(model, tmp_path / "model")
+            for again in (pickle.loads(pickle.dumps(model)), skae.load(tmp_path / "model")):
+                assert again.reconstruct(X).equals(model.reconstruct(X)), name
