@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from skae.engine.optimisation import groups
+
 
 def fresh_seed():
     """A seed of 32 bits from the entropy of the system.
@@ -22,9 +24,9 @@ seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
 
 
 def next_seed():
-    """A seed for ``random_state=None``."""
+    """A seed for ``random_state=None``, the same in all processes of a fit."""
     source = seeds.get()
-    return fresh_seed() if source is None else source()
+    return groups.current().first(fresh_seed() if source is None else source())
 
 
 def make_generator(random_state, device):

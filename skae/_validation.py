@@ -25,6 +25,7 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae._seeds import make_generator, random_numbers
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.rows import fits_float32
 from skae.engine.optimisation.sources import Source, blocks_of
 from skae.sources.finding import found, head_of
@@ -297,15 +298,17 @@ def check_weights(sample_weight, X):
         return None
     weight = _numbers("sample_weight", as_array(sample_weight))
     weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
+    group = groups.current()
     if not weight.any():
         raise ValueError(
             "Sample weights are all zero, so that no row would count; "
             "at least one sample weight must be positive."
         )
-    if (weight == weight[0]).all():
+    if not group.any(bool((weight != group.first(weight[0])).any())):
         return None
-    weight = weight / weight.max()  # so that sums of huge weights do not overflow
-    return weight * (np.count_nonzero(weight) / weight.sum())
+    # So that sums of huge weights do not overflow.
+    weight = weight / max(group.gather(weight.max()))
+    return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))
 
 
 def _numbers(name, values):
