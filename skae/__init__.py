@@ -6,6 +6,7 @@ from skae.estimators.boltzmann.deep_machine import DeepBoltzmannMachine
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.callbacks import Checkpoint, EarlyStopping, Snapshots
 from skae.estimators.face.outcomes import CollapsedCodeWarning
+from skae.estimators.face.processes import Distributed
 from skae.estimators.images.patches import PatchFeatures
 from skae.estimators.images.stages import LocalContrastNormalizer, PatchWhitener, Pooling, Rectifier
 from skae.estimators.parquet import transform_to_parquet
@@ -41,6 +42,7 @@ __all__ = [
     "DeepRecurrentAutoEncoder",
     "DenoisingAutoEncoder",
     "DenoisingImputer",
+    "Distributed",
     "EarlyStopping",
     "GenerativeStochasticNetwork",
     "LabelledFolds",

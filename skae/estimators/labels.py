@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from skae._validation import as_array, check_weights, is_missing
 from skae._warnings import warn
+from skae.engine.optimisation import groups
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def find_classes(table: Table, unlabelled, counts=None) -> list[np.ndarray]:
     classes = []
     for number, column in enumerate(table.values.T):
         known = table.known[:, number] if counts is None else table.known[:, number] & counts
-        names = np.unique(column[known])
+        # Also of the rows of the other processes of the fit.
+        names = np.unique(np.concatenate(groups.current().gather(np.unique(column[known]))))
         if len(names) == 0:
             raise ValueError(
                 f"All labels{table.label(number)} are {unlabelled}, which stands for an unknown "
@@ -266,3 +268,33 @@ def _warn_of_collision(values, known, unlabelled):
                 "such as unlabelled=-2 or numpy.nan, says so.",
                 UserWarning,
             )
+
+
+def check_class_weight(class_weight, n_outputs):
+    """Raise a ValueError unless weights of classes are finite and at least 0, not all of them 0."""
+    if isinstance(class_weight, list) and len(class_weight) != n_outputs:
+        raise ValueError(
+            f"class_weight has {len(class_weight)} dicts for {n_outputs} outputs; it needs one "
+            "for each."
+        )
+    for one in class_weight if isinstance(class_weight, list) else [class_weight]:
+        if isinstance(one, dict):
+            weights = np.array([float(weight) for weight in one.values()])
+            if not (np.isfinite(weights) & (weights >= 0)).all() or (
+                len(weights) and not weights.any()
+            ):
+                raise ValueError(
+                    f"class_weight={one!r} must be finite weights of at least 0, not all of them 0."
+                )
+
+
+def weights_of_classes(names, class_weight):
+    """The weights that a dict gives to classes, 1 to those that it does not name."""
+    # Not scikit-learn's function: a part of a stream may lack classes that the dict weighs.
+    unknown = set(class_weight) - set(names)
+    if unknown and not set(names) <= set(class_weight):
+        raise ValueError(
+            f"class_weight has weights of {sorted(map(str, unknown))}, which are none of the "
+            f"classes {names}."
+        )
+    return np.array([class_weight.get(name, 1.0) for name in names])

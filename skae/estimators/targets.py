@@ -15,17 +15,20 @@ from sklearn.metrics import r2_score
 from skae._validation import as_array, is_missing
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.units import Gaussian, Multinomial
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.devices import Place
 from skae.engine.stacks.supervised import classification_error
 from skae.engine.tangents.semi_supervised import shrunken_frequencies
 from skae.estimators.labels import (
     Table,
+    check_class_weight,
     find_classes,
     read_labels,
     read_numbers,
     require_outputs,
     require_same_kind,
     require_same_rows,
+    weights_of_classes,
 )
 
 _CPU = torch.device("cpu")
@@ -87,8 +90,9 @@ class Targets(NamedTuple):
         values = torch.tensor(self.values[self.labelled], dtype=torch.float64)
         if self.kind.groups is None:
             weight = None if self.weight is None else self.weight[self.labelled]
-            return torch.tensor(np.average(values, axis=0, weights=weight), dtype=values.dtype)
-        total = values.sum(0)
+            mean = groups.current().average(values.numpy(), weight)
+            return torch.tensor(mean, dtype=values.dtype)
+        total = groups.current().sum_(values.sum(0))
         for columns in self.kind.groups:
             total[columns] /= total[columns].sum().clamp(min=1e-30)
         return self.kind.units(_CPU).bias_for_mean(total)
@@ -165,7 +169,7 @@ class Classes:
         A ValueError tells of a class that is none of the known ones.
         """
         require_outputs(table, len(self.classes))
-        counts, positions, totals = [], [], []
+        counts, positions, totals, group = [], [], [], groups.current()
         for number, names in enumerate(self.classes):
             column, known = table.values[:, number], table.known[:, number].copy()
             require_same_kind(column[known], names)
@@ -181,18 +185,19 @@ class Classes:
                     "partial_fit as classes=, or call fit with warm_start=False."
                 )
             count = known.astype(np.float64) if row_weight is None else known * row_weight
-            totals.append(np.bincount(position, count, len(names)))
+            totals.append(group.total(np.bincount(position, count, len(names))))
             counts.append(count * self._weights(number, totals[-1])[position])
             positions.append(position)
         labelled = np.any([count > 0 for count in counts], axis=0)
-        values = []
+        values, n_labelled = [], group.total(int(labelled.sum()))
         for names, count, position in zip(self.classes, counts, positions, strict=True):
             one_hot = np.zeros((len(labelled), len(names)))
             # On average 1 over the labelled rows.
-            part = labelled.sum() / count.sum() if count.any() else 0.0
+            whole = group.total(count.sum())
+            part = n_labelled / whole if whole > 0 else 0.0
             one_hot[np.arange(len(labelled)), position] = count * part
             values.append(one_hot)
-        total = float(np.sum(counts)) / len(counts)
+        total = group.total(float(np.sum(counts))) / len(counts)
         return Targets(np.hstack(values), None, labelled, total, self, np.concatenate(totals))
 
     @property
@@ -279,7 +284,7 @@ class Classes:
         several = isinstance(self.class_weight, list)
         one = self.class_weight[number] if several else self.class_weight
         if isinstance(one, dict):
-            return _weights_of(self.classes[number].tolist(), one)
+            return weights_of_classes(self.classes[number].tolist(), one)
         if one is None or not totals.any():
             return np.ones(len(totals))
         return totals.sum() / (np.sum(totals > 0) * np.where(totals > 0, totals, 1.0))
@@ -303,16 +308,17 @@ class Numbers:
     def described(self, table, weight=None) -> "Numbers":
         """The same kind with mean and scale of a table, of each output over its known numbers."""
         mean, scale = np.zeros(table.n_outputs), np.ones(table.n_outputs)
+        group = groups.current()
         for number, (column, known) in enumerate(zip(table.values.T, table.known.T, strict=True)):
             known = known if weight is None else known & (weight > 0)
-            if not known.any():
+            if not group.any(bool(known.any())):
                 raise ValueError(
                     f"All rows that count have NaN among their targets{table.label(number)}, which "
                     "stands for an unknown target, so there is nothing to predict. Pass the "
                     "targets of some rows, or learn features without any."
                 )
             y = column[known]
-            size = np.abs(y).max()
+            size = max(group.gather(np.abs(y).max(initial=0.0)))
             if size > _LARGEST:
                 raise ValueError(
                     f"y has numbers of {size:.3g}{table.label(number)}, of which differences "
@@ -321,9 +327,11 @@ class Numbers:
             # By their size first: squares of large ones overflow, those of small ones vanish.
             y = y / (size or 1.0)
             of_known = None if weight is None else weight[known]
-            centre = np.average(y, weights=of_known)
-            spread = np.sqrt(np.average((y - centre) ** 2, weights=of_known))
-            varies = spread > 10 * np.finfo(np.float64).eps and y.min() < y.max()
+            centre = group.average(y, of_known)
+            spread = np.sqrt(group.average((y - centre) ** 2, of_known))
+            ends = group.gather((y.min(initial=np.inf), y.max(initial=-np.inf)))
+            least, most = (list(part) for part in zip(*ends, strict=True))
+            varies = spread > 10 * np.finfo(np.float64).eps and min(least) < max(most)
             mean[number] = centre * size
             scale[number] = spread * size if varies and spread * size > 0 else 1.0
         return Numbers(mean, scale)
@@ -338,16 +346,19 @@ class Numbers:
         require_outputs(table, len(self.mean))
         known = table.known if row_weight is None else table.known & (row_weight > 0)[:, None]
         values = np.where(known, (table.values - self.mean) / self.scale, 0.0)
-        labelled, misses_some = known.any(axis=1), not np.array_equal(known.any(1), known.all(1))
+        labelled, group = known.any(axis=1), groups.current()
+        misses_some = group.any(not np.array_equal(known.any(1), known.all(1)))
         count = known if misses_some else labelled
         if row_weight is not None:
             count = (count.T * row_weight).T
-        total = float(count.sum()) / (known.shape[1] if misses_some else 1)
-        if count.all() and (count == count.flat[0]).all():
+        total = group.total(float(count.sum())) / (known.shape[1] if misses_some else 1)
+        first = group.first(count.flat[0])
+        if not group.any(not (first and (count == first).all())):
             return Targets(values, None, labelled, total, self)
         # On average 1 over the labelled rows, in every output.
-        sums = np.maximum(count.sum(axis=0), np.finfo(np.float64).tiny)
-        return Targets(values, count * (labelled.sum() / sums), labelled, total, self)
+        sums = np.maximum(group.total(count.sum(axis=0)), np.finfo(np.float64).tiny)
+        n_labelled = group.total(int(labelled.sum()))
+        return Targets(values, count * (n_labelled / sums), labelled, total, self)
 
     groups = None
 
@@ -387,35 +398,6 @@ class Numbers:
             size = np.abs(column[known]).max() or 1.0  # squares may overflow or vanish
             found.append(r2_score(column[known] / size, own[known] / size, sample_weight=of_known))
         return float(np.mean(found))
-
-
-def check_class_weight(class_weight, n_outputs):
-    """Raise a ValueError unless weights of classes are finite and at least 0, not all of them 0."""
-    if isinstance(class_weight, list) and len(class_weight) != n_outputs:
-        raise ValueError(
-            f"class_weight has {len(class_weight)} dicts for {n_outputs} outputs; it needs one "
-            "for each."
-        )
-    for one in class_weight if isinstance(class_weight, list) else [class_weight]:
-        if isinstance(one, dict):
-            weights = np.array([float(weight) for weight in one.values()])
-            if not (np.isfinite(weights) & (weights >= 0)).all() or (
-                len(weights) and not weights.any()
-            ):
-                raise ValueError(
-                    f"class_weight={one!r} must be finite weights of at least 0, not all of them 0."
-                )
-
-
-def _weights_of(names, class_weight):
-    # Not scikit-learn's function: a part of a stream may lack classes that the dict weighs.
-    unknown = set(class_weight) - set(names)
-    if unknown and not set(names) <= set(class_weight):
-        raise ValueError(
-            f"class_weight has weights of {sorted(map(str, unknown))}, which are none of the "
-            f"classes {names}."
-        )
-    return np.array([class_weight.get(name, 1.0) for name in names])
 
 
 def infer_targets(y, row_weight: np.ndarray | None = None, unlabelled=-1) -> Targets:

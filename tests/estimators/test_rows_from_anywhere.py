@@ -14,8 +14,10 @@ from skae import (
     PSD,
     RBM,
     AutoEncoder,
+    Checkpoint,
     DeepBeliefNetwork,
     DeepBoltzmannMachine,
+    DenoisingAutoEncoder,
     DenoisingImputer,
     ManifoldTangentClassifier,
     OutlierDetector,
@@ -28,6 +30,7 @@ from skae import (
     transform_to_parquet,
 )
 from skae.engine.optimisation import rows, sources, windows
+from skae.estimators import persistence
 from skae.estimators.face import parts
 
 N_ROWS, N_COLUMNS, N_IN_BLOCK = 1200, 6, 100
@@ -461,3 +464,34 @@ def test_the_extra_is_named_that_brings_what_is_needed(X, tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install skae\[files\]"):
         transform_to_parquet(model, X, tmp_path / "codes.parquet")
+
+
+@pytest.mark.parametrize("unit", ["epochs", "minutes"])
+def test_a_killed_fit_of_rows_that_are_read_ahead_goes_on(X, tmp_path, large, monkeypatch, unit):
+    class KilledError(BaseException):
+        """Stands for SIGKILL."""
+
+    write, written = persistence.write, []
+
+    def kill(*args, **options):
+        if len(written) == 3:
+            raise KilledError
+        write(*args, **options)
+        written.append(args)
+
+    for number, form in enumerate((as_map, as_parquet)):
+        rows = form(X, tmp_path)
+        own = {"max_iter": 5, "batch_size": 70, "random_state": 0, "early_stopping": True}
+        plain = DenoisingAutoEncoder(2, **own).fit(rows)
+        every = {"every": 1 if unit == "epochs" else 0, "unit": unit}
+        checkpoint = Checkpoint(tmp_path / f"{number}.skae", **every)
+        monkeypatch.setattr(persistence, "write", kill)
+        written.clear()
+        with pytest.raises(KilledError):
+            DenoisingAutoEncoder(2, callbacks=checkpoint, **own).fit(rows)
+        monkeypatch.setattr(persistence, "write", write)
+        # Blocks, windows, batches and noise are drawn as if nothing had happened.
+        found = DenoisingAutoEncoder(2, callbacks=checkpoint, **own).fit(rows)
+        assert found.validation_curve_ == plain.validation_curve_
+        assert found.loss_curve_ == plain.loss_curve_
+        assert np.array_equal(found.components_, plain.components_)

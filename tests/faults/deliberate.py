@@ -84,6 +84,8 @@ _columns = _in("estimators/face", f"{_FACE}/test_data_forms.py")
 _transformer = _in("estimators/face", f"{_FACE}/test_composition.py")
 _outcomes = _in("estimators/face", f"{_FACE}/test_bad_input.py")
 _validation = _in("_validation.py", f"{_FACE}/test_bad_input.py")
+_SHARED = f"{_FACE}/test_processes.py::test_two_processes_learn_what_one_does_of_all_rows"
+_processes = _in("engine/optimisation", _SHARED)
 _finite = _in("sources/finite.py", f"{_FACE}/test_bad_input.py")
 _blocks = _in("engine/optimisation/windows.py", f"{_ENGINE}/optimisation/test_sources.py")
 _frames = _in("frames", f"{_FACE}/tables/test_frames.py")
@@ -254,7 +256,9 @@ FAULTS = [
         "self.weight[index]\n        return self.rows.take(index), weight",
         "self.weight[: len(index)]\n        return self.rows.take(index), weight",
     ),
-    _training("the loss is a sum over batches", "(total / n_batches).item()", "total.item()"),
+    _training(
+        "the loss is a sum over batches", "(steps.sum_(total) / n_batches).item()", "total.item()"
+    ),
     _training(
         "gradients add up from step to step",
         "    out.flat.zero_()\n",
@@ -510,8 +514,8 @@ FAULTS = [
     # The face
     _columns(
         "weights do not count in the columns' statistics",
-        "summary = summarize_columns(X, row_weight)",
-        "summary = summarize_columns(X)",
+        "summary = _summary(X, row_weight)",
+        "summary = _summary(X, None)",
         f"{_FACE}/test_composition.py::test_integer_weights_are_repetitions_in_one_batch",
     ),
     _columns(
@@ -599,12 +603,12 @@ FAULTS = [
     ),
     _validation(
         "sums of huge weights overflow",
-        "    weight = weight / weight.max()  # so that sums of huge weights do not overflow\n",
+        "    weight = weight / max(group.gather(weight.max()))\n",
         "",
     ),
     _validation(
         "weights are not made to mean 1",
-        "return weight * (np.count_nonzero(weight) / weight.sum())",
+        "return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))",
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
@@ -993,14 +997,35 @@ FAULTS = [
     ),
     _targets(
         "the spread of targets ignores weights",
-        "np.average((y - centre) ** 2, weights=of_known)",
-        "np.average((y - centre) ** 2)",
+        "group.average((y - centre) ** 2, of_known)",
+        "group.average((y - centre) ** 2)",
     ),
     _targets(
         "targets that do not vary are divided by their rounding errors",
         "spread * size if varies and spread * size > 0 else 1.0",
         "max(spread * size, 1e-300)",
         f"{_FACE}/supervised/test_regressor.py::test_a_target_that_does_not_vary_has_no_scale",
+    ),
+    _processes(
+        "processes count alike, however many rows they have",
+        "self.group.sum_(gradient.mul_(self.share))",
+        "self.group.sum_(gradient.div_(self.group.size))",
+    ),
+    _processes(
+        "held-out rows of other processes do not count",
+        "sums = self.sum_(torch.tensor([float(total), float(n)], dtype=torch.float64))",
+        "sums = torch.tensor([float(total), float(n)], dtype=torch.float64)",
+    ),
+    _processes(
+        "columns are described by the rows of each process",
+        "squares = np.where(totals > 0, stds, 0.0) ** 2 + (means - mean) ** 2",
+        "squares = np.where(totals > 0, stds, 0.0) ** 2",
+    ),
+    _dictionaries(
+        "rows of the processes before count as this one's do",
+        "(before + earlier + weight.cumsum(0))",
+        "(before + weight.cumsum(0))",
+        _SHARED,
     ),
     _spectra(
         "ranks are by singular values, not by their squares",

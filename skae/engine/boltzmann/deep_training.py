@@ -77,8 +77,9 @@ class MeanFieldDivergence(ContrastiveDivergence):
         return machine.completed(x)
 
     def _offsets(self, visible, hidden):
-        others = followed(self.state, "even_offset", visible[:, len(self.fill) :].mean(0))
-        hidden = followed(self.state, "hidden_offset", hidden.mean(0))
+        mean = self.together.mean
+        others = followed(self.state, "even_offset", mean(visible[:, len(self.fill) :].mean(0)))
+        hidden = followed(self.state, "hidden_offset", mean(hidden.mean(0)))
         return torch.cat([self.visible_offset, others]), hidden
 
 

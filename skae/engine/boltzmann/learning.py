@@ -253,6 +253,7 @@ class ContrastiveDivergence(Objective):
 
     def _steady_(self, change):
         """Divide by the root mean square of recent batches; clipping would favour one sign."""
+        change.copy_(self.together.mean(change))
         square = change.square()
         self.state["variance_square"] = torch.lerp(
             self.state.get("variance_square", square), square, _STEADY_RATE
@@ -265,7 +266,8 @@ class ContrastiveDivergence(Objective):
 
     def _offsets(self, visible, hidden):
         """The offsets of visible and hidden units."""
-        return self.visible_offset, followed(self.state, "hidden_offset", hidden.mean(0))
+        mean = self.together.mean(hidden.mean(0))
+        return self.visible_offset, followed(self.state, "hidden_offset", mean)
 
     def _penalty_delta(self, machine, x, generator, code, row_weight, out):
         """Write what the penalties ask of the parameters; return what they ask of the code.

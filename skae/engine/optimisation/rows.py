@@ -7,7 +7,7 @@ one batch at a time.
 
 import hashlib
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -267,6 +267,15 @@ def may_have_gaps(array):
     return found
 
 
+def without_gaps(X):
+    """Rows with zeros for what was not observed."""
+    if X.dtype.kind != "f" or not may_have_gaps(X):
+        return X
+    X = X.copy()
+    np.nan_to_num(X.data if sparse.issparse(X) else X, copy=False)
+    return X
+
+
 def fits_float32(dtype):
     """Whether float32 holds all numbers of a NumPy dtype: integers of up to 16 bits are exact."""
     return dtype in (np.float32, np.bool_) or (dtype.kind in "iu" and dtype.itemsize <= 2)
@@ -292,8 +301,8 @@ def map_rows(function, array, shape, place, shift=None, scale=None, width=0):
 class ColumnSummary(NamedTuple):
     """Weighted mean and standard deviation, minimum and maximum of every column.
 
-    Of what was observed: ``n_missing`` entries were not. A column without any has the mean NaN and
-    a minimum above its maximum.
+    Of what was observed, whose weights sum to ``total``: ``n_missing`` entries were not. A column
+    without any has the mean NaN and a minimum above its maximum.
     """
 
     mean: np.ndarray
@@ -301,6 +310,7 @@ class ColumnSummary(NamedTuple):
     minimum: np.ndarray
     maximum: np.ndarray
     n_missing: np.ndarray
+    total: np.ndarray
 
 
 def summarize_columns(array, row_weight=None):
@@ -354,7 +364,21 @@ def _summarize(array, row_weight):
             mean += change * part
             total = merged
         mean = np.where(total > 0, mean, np.nan)
-        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum, n_missing)
+        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum, n_missing, total)
+
+
+def merged(summaries: Sequence[ColumnSummary]) -> ColumnSummary:
+    """The summary of all rows, of those of parts of them; of one part its own."""
+    if len(summaries) == 1:
+        return summaries[0]
+    means, stds, minima, maxima, n_missing, totals = map(np.stack, zip(*summaries, strict=True))
+    total, means = totals.sum(0), np.where(totals > 0, means, 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = np.where(total > 0, (totals * means).sum(0) / total, np.nan)
+        squares = np.where(totals > 0, stds, 0.0) ** 2 + (means - mean) ** 2
+        std = np.sqrt((totals * squares).sum(0) / total)
+        extremes = np.fmin.reduce(minima, 0), np.fmax.reduce(maxima, 0)
+        return ColumnSummary(mean, std, *extremes, n_missing.sum(0), total)
 
 
 def _summarize_csr(array, row_weight):
@@ -387,7 +411,8 @@ def _summarize_csr(array, row_weight):
         minimum, maximum = np.where(has_zero, 0.0, np.inf), np.where(has_zero, 0.0, -np.inf)
         np.minimum.at(minimum, columns, values)
         np.maximum.at(maximum, columns, values)
-        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum, n_missing)
+        total = np.broadcast_to(total, n_features)
+        return ColumnSummary(mean, np.sqrt(square / total), minimum, maximum, n_missing, total)
 
 
 def varies(array):

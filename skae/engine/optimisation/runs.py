@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 
 from skae.engine.optimisation.averaging import Average
+from skae.engine.optimisation.groups import ALONE, Group
+from skae.engine.optimisation.lockstep import Steps, n_batches_of, steps_of
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.replay import is_worth_recording
 from skae.engine.optimisation.resuming import Keeper
@@ -19,11 +21,6 @@ def epochs_for(n_rows: int, n_columns: int, batch_size: int) -> int:
     """Epochs that make 400 + 100 sqrt(n_columns) gradient steps or a few more; at least 5."""
     n_steps = 400 + 100 * math.sqrt(n_columns)
     return max(5, math.ceil(n_steps / n_batches_of(n_rows, batch_size)))
-
-
-def n_batches_of(n_rows: int, batch_size: int) -> int:
-    """Gradient steps of an epoch."""
-    return max(1, math.ceil(n_rows / batch_size))
 
 
 class Objective:
@@ -59,7 +56,8 @@ class Objective:
 
     It is told, by the rows it is trained on,
 
-    - ``has_gaps``: whether x may be NaN, not observed, where its model has a ``fill``.
+    - ``has_gaps``: whether x may be NaN, not observed, where its model has a ``fill``;
+    - ``together``: how sums and means over a batch are those of all processes that train it.
     """
 
     reports_loss = True
@@ -68,6 +66,7 @@ class Objective:
     floor = 0.0
     baseline = -math.inf
     has_gaps = False
+    together = Steps(1, 1)
     is_repeatable = False
     is_replayable = False
     joint: Any = None
@@ -242,6 +241,8 @@ class Run:
     - ``average`` is a mean of the epochs' weights, which is judged and kept in their place.
     - ``judge(theta)`` is a loss by which each epoch's weights are judged, in the place of the
       criterion on rows that are held out.
+    - ``group`` are the processes that train it together, each on its own rows, and ``steps`` what
+      they share of each step.
     """
 
     theta: Parameters
@@ -256,19 +257,24 @@ class Run:
     keeper: Keeper | None = None
     average: Average | None = None
     judge: Callable[[Parameters], float] | None = None
+    group: Group = ALONE
+    steps: Steps = field(init=False)
+
+    def __post_init__(self):
+        self.steps = steps_of(self.group, len(self.data.index), self.settings.batch_size)
 
     @property
     def n_batches(self) -> int:
         """Gradient steps of an epoch."""
-        return n_batches_of(len(self.data.index), self.settings.batch_size)
+        return self.steps.n_batches
 
     @property
     def max_iter(self) -> int:
         """Epochs at most."""
         if self.settings.max_iter is not None:
             return self.settings.max_iter
-        n_rows, n_columns = len(self.data.index), self.data.rows.n_columns
-        return epochs_for(n_rows, n_columns, self.settings.batch_size)
+        n_columns = self.data.rows.n_columns
+        return epochs_for(self.steps.n_rows, n_columns, self.settings.batch_size)
 
     @property
     def is_plain(self) -> bool:
@@ -284,7 +290,8 @@ class Run:
     @property
     def is_replayed(self) -> bool:
         """Whether gradients are recorded once and replayed."""
-        if not (self.objective.is_replayable and self.data.rows.is_resident):
+        is_own = self.steps.are_repeatable and self.data.rows.is_resident
+        if not (self.objective.is_replayable and is_own):
             return False
         # Batches have two lengths at most.
         n_steps = self.n_batches * self.max_iter // 2
@@ -298,8 +305,10 @@ class Run:
     def batches(self, generator: torch.Generator) -> Any:
         """The rows of each batch of an epoch, drawn: as they are read, or of a permutation."""
         if self.reads_ahead:
-            return self.data.rows.batches(self.data.index, self.n_batches, generator)
-        return torch.tensor_split(self.order(generator), self.n_batches)
+            batches = self.data.rows.batches(self.data.index, self.n_batches, generator)
+        else:
+            batches = torch.tensor_split(self.order(generator), self.n_batches)
+        return self.steps.batches(batches, self.data.index)
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""

@@ -7,6 +7,7 @@ What the loop asks, whether there is progress and which weights were best, answe
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import torch
 
@@ -29,7 +30,7 @@ def train(run: Run) -> Training:
     optimizer, gradient = settings.optimizer, theta.empty_like()
     if run.state is None:
         run.state = initial_state(optimizer, theta.flat)
-    n_batches, max_iter = run.n_batches, run.max_iter
+    steps, n_batches, max_iter = run.steps, run.n_batches, run.max_iter
     watch, at, started = Watch(run), Position(), time.perf_counter()
     if run.keeper is not None and run.keeper.held is not None:
         at = restore_(run, watch, run.keeper.held)
@@ -44,11 +45,13 @@ def train(run: Run) -> Training:
 
     if run.is_replayed:
         gradient_at = Replayed(gradient_at, [run.generator])
+    gradient_at = steps.gradient_at(gradient_at, gradient.flat)
 
     def step(batch, progress):
         value = gradient_at(batch)
         rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
         optimizer.update_(theta.flat, gradient.flat, run.state, rate)
+        steps.weights_(theta.flat)
         if run.project is not None:
             run.project(theta)
         return value
@@ -70,7 +73,7 @@ def train(run: Run) -> Training:
             keep_if_due(0, total)
         batches = run.batches(generator)
         if not run.reads_ahead:
-            batches = batches[at.step :]
+            batches = islice(batches, at.step, None)
             if at.now is not None:
                 generator.set_state(at.now)
         if total is None:
@@ -82,9 +85,9 @@ def train(run: Run) -> Training:
             value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
                 total += value
-        return (
-            (total / n_batches).item() if objective.reports_loss else watch.criterion(watch.probe)
-        )
+        if not objective.reports_loss:
+            return watch.criterion(watch.probe)
+        return (steps.sum_(total) / n_batches).item()
 
     def run_epochs(at):
         if at.order is None:
@@ -104,10 +107,12 @@ def train(run: Run) -> Training:
         threads = StepThreads(
             [theta.flat, *run.state.values()],
             run.generator,
-            n_steps=n_batches * max_iter if objective.is_repeatable else 0,
+            n_steps=n_batches * max_iter if steps.are_repeatable and objective.is_repeatable else 0,
         )
         try:
             outcome = run_epochs(at)
         except KeyboardInterrupt:
+            if run.group.is_joined:
+                raise  # the others cannot go on without this process's rows
             outcome = "interrupted"
         return watch.training(outcome)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from skae.engine.optimisation.groups import ALONE, Group, within
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.runs import Data, Epoch, Objective, Run, Training
 
@@ -176,11 +177,14 @@ class Watch:
 
     def told(self, number: int, seconds: float) -> str | None:
         """Tell the listener of an epoch; return why training ends after it, or None."""
+        stops = False
         if self.run.listener is not None:
             held_out = self.validation_curve[-1] if self.holds_out else None
             loss, max_iter = self.loss_curve[-1], self.run.max_iter
-            if self.run.listener(Epoch(number + 1, max_iter, loss, held_out, seconds)):
-                return "stopped"
+            with within(ALONE):  # what a listener does, it may do in one of several processes
+                stops = self.run.listener(Epoch(number + 1, max_iter, loss, held_out, seconds))
+        if self.run.group.any(bool(stops)):
+            return "stopped"
         return "converged" if self.is_stale else None
 
     def training(self, outcome: str, last: float | None = None) -> Training:
@@ -221,7 +225,9 @@ class Watch:
     def judgement(self) -> float:
         """What the weights are judged by, as they are now: the loss on watched rows."""
         if self.run.judge is not None:
-            return float(self.run.judge(self.theta))
+            with within(ALONE):
+                loss = float(self.run.judge(self.theta))
+            return self.run.group.first(loss)
         if self.data.apart is not None:
             return self._evaluated(self.data.apart, self.data.apart.index)
         return self.criterion(self.watched)
@@ -235,7 +241,7 @@ class Watch:
         size = self.settings.batch_size
         if not self.objective.reports_loss:
             size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // data.rows.n_columns))
-        return evaluate(self.theta, self.objective, data, index, size)
+        return evaluate(self.theta, self.objective, data, index, size, self.run.group)
 
     def _has_gone_wrong(self, criterion):
         """Whether the end is far behind the first epoch, though still finite, or the start."""
@@ -279,15 +285,18 @@ def evaluate(
     data: Data,
     index: torch.Tensor,
     batch_size: int = 100,
+    group: Group = ALONE,
 ) -> float:
-    """The criterion's mean over some rows, with the same noise at every call."""
+    """The criterion's mean over some rows of each process of a group, with the same noise at every
+    call.
+    """
     device = theta.flat.device
     index = index.to(device)
     generator = torch.Generator(device).manual_seed(0)
-    mean_weight = None if data.weight is None else data.weight[index].mean()
+    mean_weight = None if data.weight is None else group.mean(data.weight[index])
     total = torch.zeros((), dtype=theta.flat.dtype, device=device)
     for batch in torch.split(index, batch_size):
         x, weight = data.batch(batch)
         weight = None if weight is None else weight / mean_weight
         total = total + objective.criterion(theta, x, generator, weight) * len(batch)
-    return float(total) / len(index)
+    return group.ratio(total, len(index))

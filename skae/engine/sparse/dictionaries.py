@@ -215,7 +215,10 @@ class DictionaryLearning(Objective):
         torch.mm(weighted.t(), residual, out=out["dictionary"]).mul_(-1.0 / len(x))
         self._count(code, x, row_weight)
         error = (residual * residual).sum(1)
-        self.successors = draw_successors(self.state["idle"], x, error, generator)
+        self.successors, idle = None, self.state["idle"]
+        if bool((idle > _PATIENCE).any()):  # so it is in all processes
+            own = draw_successors(idle, x, error, generator)
+            self.successors = self.together.best(own, float(error.sum()))
         loss = loss + self.floor
         return loss.mean() if row_weight is None else (row_weight * loss).mean()
 
@@ -228,23 +231,27 @@ class DictionaryLearning(Objective):
                 code_gram=code.new_zeros(n_components, n_components),
                 code_data=code.new_zeros(n_components, x.shape[1]),
             )
-        uses = (code != 0).sum(0)
+        uses = self.together.sum_((code != 0).sum(0))
         # Idle time in uses of an average atom: it does not depend on the batch's size.
         state["idle"].add_(uses.double().mean().to(code.dtype))
         state["idle"][uses > 0] = 0.0
         weight = code.new_ones(len(x)) if row_weight is None else row_weight
+        weight = self.together.counted(weight)
         before = float(state["n_seen"])
-        state["n_seen"] = now = before + float(weight.sum())
+        added, earlier = self.together.spread(float(weight.sum()))
+        state["n_seen"] = now = before + added
         if self.keeps_statistics:
             # Codes of a younger dictionary become obsolete: the t-th of n rows counts (t / n)^2,
             # in whatever batch it came; a row of weight w is w rows, by the integral over t.
-            last = (before + weight.cumsum(0)) / now
+            last = (before + earlier + weight.cumsum(0)) / now
             first = last - weight / now
             counts = weight * (first * first + first * last + last * last) / 3
             fading = (before / now) ** 2
             sums = state["code_gram"].mul_(fading), state["code_data"].mul_(fading)
             is_sparse = float(uses.sum()) < _SPARSE * code.numel()
-            add_products_(*sums, code, x, counts, is_sparse=is_sparse)
+            self.together.add_(
+                sums, lambda *sums: add_products_(*sums, code, x, counts, is_sparse=is_sparse)
+            )
 
     def solve_(self, dictionary: torch.Tensor) -> None:
         """Move every atom to its best place for the codes of the rows so far."""

@@ -1,13 +1,12 @@
 """How the training of a deep Boltzmann machine begins: machines of two layers each, in turn."""
 
-import numpy as np
-
 from skae._validation import make_generator
 from skae._warnings import of_layer
 from skae.engine.boltzmann.deep_training import composed, half_machine
 from skae.engine.networks.units import Bernoulli
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.models import AFRESH, FittedModel, Start, some_of
-from skae.engine.optimisation.rows import all_rows, made_of, summarize_columns
+from skae.engine.optimisation.rows import all_rows, made_of, merged, summarize_columns
 from skae.engine.optimisation.runs import Data
 from skae.engine.optimisation.sources import Source
 from skae.estimators.boltzmann.machines import base_bias
@@ -75,8 +74,9 @@ def pretrained(model, X, weight):
             below = FittedModel.of(engine, fitted.weights, place)
             seen = made_of(below.codes, seen, engine.n_codes)
             if isinstance(seen, Source):
-                mean = place.tensor(summarize_columns(seen, weight).mean)
+                summaries = groups.current().gather(summarize_columns(seen, weight))
+                mean = place.tensor(merged(summaries).mean)
             else:
-                mean = place.tensor(np.average(seen, axis=0, weights=weight))
+                mean = place.tensor(groups.current().average(seen, weight))
             bias = Bernoulli().bias_for_mean(mean)
     return Start(composed(machines), was_learned=True, facts={"layer_loss_curves_": curves})

@@ -6,7 +6,13 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from skae._validation import Interval, Registered, StrOptions, check_is_fitted, check_number
+from skae._validation import (
+    Interval,
+    Registered,
+    StrOptions,
+    check_is_fitted,
+    check_number,
+)
 from skae.engine.boltzmann.conditionals import pseudo_log_likelihood, real_columns
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import boltzmann_machine

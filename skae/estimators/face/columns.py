@@ -10,7 +10,8 @@ from scipy import sparse
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.units import UNITS
-from skae.engine.optimisation.rows import digest, summarize_columns
+from skae.engine.optimisation import groups
+from skae.engine.optimisation.rows import digest, merged, summarize_columns
 from skae.engine.optimisation.sharing import content, once
 from skae.engine.optimisation.sources import Source
 from skae.estimators.face.grids import grid_of
@@ -152,8 +153,8 @@ class Columns:
                 parts.append((UNITS[name].of_columns(own), columns))
             else:
                 variables.setdefault(name, []).append(columns)
-        for name, groups in variables.items():
-            for alike in _alike(groups):
+        for name, alone in variables.items():
+            for alike in _alike(alone):
                 sizes = [len(columns) for columns in alike]
                 units = UNITS[name].together(sizes, device) if len(sizes) > 1 else UNITS[name]()
                 parts.append((units, np.concatenate(alike)))
@@ -212,18 +213,22 @@ def describe_columns(
         names = None if feature_names is None else tuple(feature_names)
         return "columns", rows, digest(row_weight), loss, names, parameter, gaps, has_grid
 
+    names = None if feature_names is None else [*map(str, feature_names)]
+    groups.current().require_same({"the number of columns": X.shape[1], "their names": names})
     chosen = loss, row_weight, original, feature_names, parameter
     return once(key, lambda: _described(X, *chosen, gaps, encoding, has_grid))
 
 
 def _described(X, loss, row_weight, original, feature_names, parameter, gaps, encoding, has_grid):
-    summary = summarize_columns(X, row_weight)
+    summary = _summary(X, row_weight)
     has_gaps = bool(summary.n_missing.any())
     if has_gaps and not gaps:
         check_finite(X, feature_names)
+        groups.current().any(False)
     _check_observed(summary, feature_names)
     if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
         check_finite(X, feature_names, gaps=True)
+        groups.current().any(False)  # another process may have raised
     if not np.isfinite(summary.std).all():
         column = np.flatnonzero(~np.isfinite(summary.std))[0]
         raise ValueError(
@@ -278,12 +283,17 @@ def _spread(X, summary, row_weight, size):
     std, factor = summary.std.copy(), 1 / np.maximum(size[small], np.finfo(np.float64).tiny)
     if isinstance(X, Source):
         scaled = X.mapped(lambda rows: rows[:, small] * factor, len(small), np.float64)
-        std[small] = summarize_columns(scaled, row_weight).std / factor
+        std[small] = _summary(scaled, row_weight).std / factor
         return std
     scaled = X[:, small].astype(np.float64)
     scaled = scaled.multiply(factor).tocsr() if sparse.issparse(scaled) else scaled * factor
-    std[small] = summarize_columns(scaled, row_weight).std / factor
+    std[small] = _summary(scaled, row_weight).std / factor
     return std
+
+
+def _summary(X, row_weight):
+    """The summary of the columns, over the rows of all processes of the fit."""
+    return merged(groups.current().gather(summarize_columns(X, row_weight)))
 
 
 def _check_observed(summary, feature_names):

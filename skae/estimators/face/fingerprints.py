@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 import pickle
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import joblib
 import numpy as np
@@ -50,6 +50,18 @@ def identity_of(estimator, X, y, sample_weight) -> Identity:
     shown = "a fitted one" if goes_on else "none"
     identity["the model that warm_start goes on from"] = [_digest(state) if goes_on else "", shown]
     return identity
+
+
+def parameters_of(estimator, but: Sequence[str]) -> dict[str, str]:
+    """What each parameter of an estimator is, with a digest where that does not tell all of it;
+    but for those of some names.
+    """
+    found = {}
+    for name, value in sorted(estimator.get_params().items()):
+        if name.split("__")[-1] not in but:
+            plain = _is_plain(value)
+            found[name] = _shown(value) if plain else f"{_shown(value)} ({_digest(value)})"
+    return found
 
 
 def _is_plain(value):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.rows import every
 from skae.engine.optimisation.sources import block_bounds
 from skae.frames.variables import decimals_of, have_more_decimals
@@ -23,7 +24,7 @@ def grid_of(X) -> tuple:
     """For each column the values that it has, an array, if they are few; else how many decimals.
 
     None where they are any numbers, and where there are so many columns that it costs more than it
-    is worth. Of rows spread over all of X.
+    is worth. Of rows spread over all of X, and of those of all processes of the fit.
     """
     if X.shape[1] > _MOST_COLUMNS:
         return (None,) * X.shape[1]
@@ -35,7 +36,21 @@ def grid_of(X) -> tuple:
         part = rows[:, start : start + step]
         part = part.toarray() if sparse.issparse(part) else np.asarray(part)
         grid += _of_columns(part)
-    return tuple(grid)
+    grids = groups.current().gather(tuple(grid))
+    return grids[0] if len(grids) == 1 else _merged(grids)
+
+
+def _merged(grids):
+    """The grid of each column, of those of some rows and of others."""
+    merged = []
+    for own in zip(*grids, strict=True):
+        if all(isinstance(one, np.ndarray) for one in own):
+            values = np.unique(np.concatenate(own))
+            merged.append(values if len(values) <= _FEW_VALUES else _decimals(values, values))
+            continue
+        decimals = [_decimals(o, o) if isinstance(o, np.ndarray) else o for o in own]
+        merged.append(None if None in decimals else max(decimals))
+    return tuple(merged)
 
 
 def _of_columns(values):

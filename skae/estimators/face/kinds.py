@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.rows import ColumnSummary, every
 from skae.engine.optimisation.sources import Source, block_bounds, blocks_of, release_pages
 
@@ -35,9 +36,9 @@ def kinds_of(X, summary: ColumnSummary, row_weight=None, feature_names=None) -> 
     inside = (summary.minimum >= 0) & (summary.maximum <= 1)
     spread = np.where(inside, summary.mean * (1 - summary.mean) - summary.std**2, np.inf)
     is_binary = inside & (np.abs(spread) <= _ROUNDING)
-    groups = _groups(X, is_binary, row_weight, feature_names) if is_binary.sum() > 1 else []
+    one_hot = _groups(X, is_binary, row_weight, feature_names) if is_binary.sum() > 1 else []
     in_group = np.zeros(len(inside), dtype=bool)
-    for columns in groups:
+    for columns in one_hot:
         in_group[columns] = True
     others = np.flatnonzero(~is_binary)
     is_constant = summary.minimum == summary.maximum
@@ -45,12 +46,13 @@ def kinds_of(X, summary: ColumnSummary, row_weight=None, feature_names=None) -> 
         bernoulli = ~in_group
     elif len(others):
         # A column of one value is as well off among those that are standardised.
-        bernoulli = is_binary & ~in_group & ~is_constant & ~_rare_amounts(summary, X.shape[0])
+        rare = _rare_amounts(summary, groups.current().total(X.shape[0]))
+        bernoulli = is_binary & ~in_group & ~is_constant & ~rare
     else:
         bernoulli = ~in_group
     singles = [("bernoulli", bernoulli), ("gaussian", ~bernoulli & ~in_group)]
     parts = [(name, np.flatnonzero(chosen)) for name, chosen in singles if chosen.any()]
-    return (*parts, *(("multinomial", columns) for columns in groups))
+    return (*parts, *(("multinomial", columns) for columns in one_hot))
 
 
 def _rare_amounts(summary, n_rows):
@@ -80,32 +82,33 @@ def _share_of_exact(X, columns):
             block = X[start:stop] if everything else X[start:stop, columns]
             n_exact += np.count_nonzero(block == 0) + np.count_nonzero(block == 1)
         release_pages(X)
-    return n_exact / n_entries
+    total = groups.current().total
+    return total(n_exact) / total(n_entries)
 
 
 def _groups(X, is_binary, row_weight, feature_names):
     """One-hot variables among columns of zeros and ones, as arrays of columns."""
     columns = np.flatnonzero(is_binary)
-    n_rows = X.shape[0]
+    n_rows, group = X.shape[0], groups.current()
     # Numbers for the rows: the sums of a column's ones tell which rows have them, but for a chance
     # of one in a billion. All are whole, so that sums are exact.
-    draws = _Numbers(row_weight)
+    draws = _Numbers(row_weight, group.rank)
     if not isinstance(X, Source):
         draws = draws[0:n_rows]
     ones, missing = _projections(X, columns, draws)
-    total = draws.sum(0)
-    groups, taken = [], np.zeros(len(columns), dtype=bool)
+    ones, missing, total = map(group.total, (ones, missing, draws.sum(0)))
+    found, taken = [], np.zeros(len(columns), dtype=bool)
     for start, stop in _runs(columns):
         for first, last in _in_run(ones[start:stop], missing[start:stop], total):
             part = slice(start + first, start + last)
             counts = ones[part, 2]
             if counts.sum() - counts.max() >= _FEWEST:
-                groups.append(columns[part])
+                found.append(columns[part])
                 taken[part] = True
     if feature_names is not None and not taken.all():
         seen = np.maximum(total[2] - missing[:, 2], 1)
-        groups += _named_groups(X, columns, ones[:, 2], seen, taken, feature_names)
-    return sorted(groups, key=lambda group: group[0])
+        found += _named_groups(X, columns, ones[:, 2], seen, taken, feature_names)
+    return sorted(found, key=lambda columns: columns[0])
 
 
 class _Numbers:
@@ -113,8 +116,8 @@ class _Numbers:
 
     shape = (0, 3)
 
-    def __init__(self, row_weight=None):
-        self._weight, self._random = row_weight, np.random.default_rng(0)
+    def __init__(self, row_weight=None, seed=0):
+        self._weight, self._random = row_weight, np.random.default_rng(seed)
         self._total = np.zeros(3)
 
     def __getitem__(self, rows):
@@ -211,10 +214,11 @@ def _named_groups(X, columns, counts, seen, taken, feature_names):
 
 
 def _is_exclusive(X, columns):
-    """Whether no row has two of some columns of zeros and ones."""
-    for _, _, block in blocks_of(X):
+    """Whether no row has two of some columns of zeros and ones, in any process of the fit."""
+
+    def has_two(block):
         block = block[:, columns]
         block = block.toarray() if sparse.issparse(block) else block
-        if np.nansum(block, axis=1).max(initial=0) > 1:
-            return False
-    return True
+        return np.nansum(block, axis=1).max(initial=0) > 1
+
+    return not groups.current().any(any(has_two(block) for _, _, block in blocks_of(X)))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from skae._validation import (
     computing_dtype,
 )
 from skae._warnings import warn
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Extras, Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
@@ -37,6 +38,7 @@ from skae.estimators.face.parameters import (
     set_nested_params,
     validate_parameters,
 )
+from skae.estimators.face.processes import Distributed
 from skae.estimators.face.progress import ProgressLine
 from skae.estimators.face.scikit_learn import BaseEstimator, CallbackSupportMixin
 from skae.estimators.face.sessions import About, trained
@@ -152,6 +154,15 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         is kept. ``set_callbacks`` of scikit-learn 1.9 or newer takes them as well.""",
     )
 
+    distributed: bool | Distributed = parameter(
+        default=False,
+        constraints=["boolean", Distributed],
+        kind="bool or Distributed",
+        doc="""Whether `fit` and `partial_fit` are made together by all processes of
+        torch.distributed, each with rows of its own: see :doc:`/guide/processes`. ``batch_size`` is
+        then that of all. A :class:`Distributed` says how they work together.""",
+    )
+
     n_features_in_: int = attribute("int", "Number of features seen in `fit`.")
     feature_names_in_: np.ndarray = attribute(
         "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
@@ -179,6 +190,9 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         (the best finite weights were kept).""",
     )
     device_: str = attribute("str", "Where the model was trained.")
+
+    # Why no processes can share a fit. None: they can.
+    _made_by_one: ClassVar[str | None] = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of this estimator and of those that it is made of.
@@ -218,6 +232,12 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
         if reset:
             report_empty(self.encoding_)
+            if self.encoding_ is not None and groups.current().is_joined:
+                raise ValueError(
+                    "Columns of text, categories, dates or without any number are encoded by all "
+                    "rows of a table, of which a process has some alone. Encode the table "
+                    "beforehand, or use distributed=False."
+                )
         return rows
 
     def _check_parameters(self) -> None:

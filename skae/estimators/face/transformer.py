@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import check_array
 
@@ -34,7 +33,7 @@ from skae.engine.optimisation.models import (
     split,
 )
 from skae.engine.optimisation.parameters import Registry
-from skae.engine.optimisation.rows import all_rows, may_have_gaps
+from skae.engine.optimisation.rows import all_rows, without_gaps
 from skae.engine.optimisation.runs import Data, Training
 from skae.engine.optimisation.sources import blocks_of
 from skae.estimators.face.callbacks import refuse_callbacks
@@ -43,6 +42,7 @@ from skae.estimators.face.densities import mean_score
 from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches, maps_lazily
+from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.scikit_learn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from skae.estimators.face.sessions import with_callbacks
@@ -149,6 +149,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
     )
 
     @all_or_nothing
+    @shared_by_processes
     @with_callbacks
     @fits_batches
     def fit(self, X, y=None, sample_weight=None) -> Self:
@@ -183,6 +184,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         return self
 
     @all_or_nothing
+    @shared_by_processes
     @fits_batches_on
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
@@ -228,8 +230,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         Returns
         -------
-        reconstructions : ndarray of shape (n_samples, n_features)
-            Mean of the output units, in the units of the data.
+        reconstructions : ndarray or data frame of shape (n_samples, n_features)
+            Mean of the output units, in the units of the data; in the container, with the names and
+            dtypes, of what `fit` saw, or in that of ``set_output``.
 
         Raises
         ------
@@ -254,8 +257,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         Returns
         -------
-        reconstructions : ndarray of shape (n_samples, n_features)
-            In the units of the data.
+        reconstructions : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data; as X is, or in the container of ``set_output``. A data frame
+            has the names, the dtypes and, in pandas, the index that went in.
         """
         check_is_fitted(self)
         if self._model(usable_place(self, self.columns_.mean)).at_level is None:
@@ -413,15 +417,6 @@ def as_if_fitted(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own fit will warn
         trial.n_features_in_, trial.encoding_ = X.shape[1], encoding
-        X = _without_gaps(X)  # few rows may have none of a column
+        X = without_gaps(X)  # few rows may have none of a column
         vars(trial).update(trial._facts(X, None, original, is_whole=True))
     return trial
-
-
-def _without_gaps(X):
-    """Rows with zeros for what was not observed."""
-    if X.dtype.kind != "f" or not may_have_gaps(X):
-        return X
-    X = X.copy()
-    np.nan_to_num(X.data if sparse.issparse(X) else X, copy=False)
-    return X

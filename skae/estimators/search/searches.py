@@ -19,6 +19,7 @@ from skae._validation import BaseSearchCV
 from skae.engine.optimisation.devices import available_memory
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.search.backend import MANY, TogetherBackend, number_of_jobs
+from skae.estimators.search.cluster import ClusterBackend, cluster_client
 
 # What the parameters mean that both searches have.
 _SHARED = entries("""
@@ -77,14 +78,19 @@ class Batched(BaseSearchCV):
         _check_names(self.estimator, grids)
         _check_has_model(self.estimator, grids)
         size = _together(X)
-        backend = TogetherBackend(number_of_jobs(self.n_jobs), size)
+        client, n_running = cluster_client(), number_of_jobs(self.n_jobs)
+        backend = (
+            TogetherBackend(n_running, size)
+            if client is None
+            else ClusterBackend(client, n_running, size)
+        )
         with ExitStack() as stack:
             stack.enter_context(joblib.parallel_config(backend=backend))
             self._evaluation = backend, stack
             try:
                 return super().fit(X, y, **params)
             finally:
-                del self._evaluation
+                self.__dict__.pop("_evaluation", None)
 
     @available_if(lambda search: hasattr(search.estimator, "transform"))
     def fit_transform(self, X, y=None, **params: Any):
@@ -111,6 +117,11 @@ class Batched(BaseSearchCV):
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         backend, stack = self._evaluation
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+        if isinstance(backend, ClusterBackend):
+            del self._evaluation  # the workers get what is left of the search
+            super()._run_search(evaluate_candidates, **context)
+            stack.close()
+            return
         results: dict[str, Any] = {}
 
         def evaluate(*args, **options):

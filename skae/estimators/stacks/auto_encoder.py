@@ -23,6 +23,7 @@ from skae.estimators.face.parameters import (
     preset,
 )
 from skae.estimators.face.parts import fits_batches, fits_batches_on
+from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.stopping import own_rows
 from skae.estimators.face.training import CallbackBridge
@@ -141,6 +142,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
     sample = sampling.sample
 
     @all_or_nothing
+    @shared_by_processes
     @with_callbacks
     @fits_batches
     def fit(self, X, y=None, sample_weight=None):
@@ -205,6 +207,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     @available_if(_learns_in_parts)
     @all_or_nothing
+    @shared_by_processes
     @fits_batches_on
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X for every layer in turn.

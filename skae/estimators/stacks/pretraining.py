@@ -8,6 +8,7 @@ import torch
 
 from skae._validation import make_generator
 from skae._warnings import of_layer
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.models import (
     AFRESH,
     Start,
@@ -157,7 +158,8 @@ def random_layer(layer, X, sample_weight=None):
     require_memory_for(model, settings_of(layer), place, type(layer).__name__)
     index = all_rows(data, weight, place.dtype.itemsize)
     generator = make_generator(layer.random_state, place.device)
-    theta = parameters_at(AFRESH, model, Data(rows_for(model, data, place), index), generator)
+    rows = Data(rows_for(model, data, place), index)
+    theta = parameters_at(AFRESH, model, rows, generator, groups.current())
     layer.weights_, layer.device_ = theta.to_numpy(), str(place.device)
     layer.n_iter_, layer.loss_curve_, layer.validation_curve_ = 0, [], []
     layer.stopping_reason_ = UNTRAINED.outcome

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from skae._validation import column_names, make_generator
+from skae.engine.optimisation import groups
 from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.runs import Data, Training
@@ -59,7 +60,7 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
     not_shared = {"warm_start", "callbacks"}
     shared = own.keys() & StackedAutoEncoder().get_params(deep=False).keys() - not_shared
     stack = StackedAutoEncoder(**{name: own[name] for name in shared} | changes)
-    for name in ("n_features_in_", "feature_names_in_", "encoding_"):
+    for name in ("n_features_in_", "feature_names_in_", "encoding_", "_form"):
         if hasattr(model, name):
             setattr(stack, name, getattr(model, name))
     return stack
@@ -90,10 +91,10 @@ def fit_stack(
     read = read_rows(model, X, y, sample_weight, is_fresh=is_fresh, by_blocks=by_blocks)
     stack = make_stack(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
-    model.n_labelled_, model.labelled_weight_ = int(read.targets.labelled.sum()), read.targets.total
+    model.n_labelled_, model.labelled_weight_ = _n_labelled(read.targets), read.targets.total
     seen, held_out = read.targets, None
     columns = columns_of(layers[0], stack, X, read.data) if is_fresh else model.stack_.columns_
-    n_rows, n_labelled = read.data.shape[0], int(seen.labelled.sum())
+    n_rows, n_labelled = read.data.shape[0], _n_labelled(seen)
     output = output_of(model, columns, read.data, n_labelled)
     if output.is_tuned and model.early_stopping and model.n_fine_tuned_layers != 0:
         index, held_out = held_out_rows(model, read.table, read.targets)
@@ -163,10 +164,10 @@ def fit_part(model, X, y, sample_weight, **announced):
     stack = stack_of(model, read.data)
     layers = _checked_layers(model, stack, X, read.data, None if is_fresh else model.stack_)
     targets = read.targets
-    if not targets.labelled.any():
+    if not _n_labelled(targets):
         _require_use_of_others(model, is_fresh)
     n_labelled, weight = (0, 1.0) if is_fresh else (model.n_labelled_, model.labelled_weight_)
-    model.n_labelled_ = n_labelled + int(targets.labelled.sum())
+    model.n_labelled_ = n_labelled + _n_labelled(targets)
     # Of this call alone: passes over the same rows are no new ones, and no penalty fades.
     model.labelled_weight_ = targets.total or weight
     if is_fresh:
@@ -194,6 +195,11 @@ def fit_part(model, X, y, sample_weight, **announced):
     if is_fresh:
         report_constant_units(model, model.stack_._codes(some_rows(read.data, read.weight)))
     return model
+
+
+def _n_labelled(targets):
+    """How many rows have a target, in all processes of the fit."""
+    return groups.current().total(int(targets.labelled.sum()))
 
 
 def fitted_model(model, X) -> FittedModel:

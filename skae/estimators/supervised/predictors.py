@@ -23,6 +23,7 @@ from skae.estimators.face.parameters import (
     parameter,
     preset,
 )
+from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin
 from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.training import TrainedModel
@@ -148,6 +149,7 @@ class SupervisedStack(TrainedModel):
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
 
     @all_or_nothing
+    @shared_by_processes
     @with_callbacks
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, then train them and the output on the targets.
@@ -385,6 +387,7 @@ class StackedClassifier(ClassifyingStack):
     )
 
     @all_or_nothing
+    @shared_by_processes
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Continue with one pass of fine-tuning over the rows of X, in batches.
 
@@ -481,6 +484,7 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
     )
 
     @all_or_nothing
+    @shared_by_processes
     def partial_fit(self, X, y, sample_weight=None):
         """Continue with one pass of fine-tuning over the rows of X, in batches.
 

@@ -12,6 +12,7 @@ from skae._validation import as_array, check_is_fitted, check_rows, check_weight
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
+from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.transformer import Transformer
 from skae.sources.finding import found
@@ -114,6 +115,8 @@ class TableFeatures(AutoEncoder):
         AutoEncoder, "learning_rate_schedule", default="warmup_cosine"
     )
 
+    _made_by_one = "what its features are scaled by is measured on all rows of a table"
+
     blocks_: tuple[Block, ...] = attribute(
         "tuple of Block",
         """The columns, if they are among the features, and the code: ``names`` of the features,
@@ -126,6 +129,7 @@ class TableFeatures(AutoEncoder):
     )
 
     @all_or_nothing
+    @shared_by_processes
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
@@ -149,6 +153,7 @@ class TableFeatures(AutoEncoder):
         return self
 
     @all_or_nothing
+    @shared_by_processes
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
@@ -189,8 +194,8 @@ class TableFeatures(AutoEncoder):
         Returns
         -------
         rows : ndarray or data frame of shape (n_samples, n_features)
-            As the data were: the mean of numbers, the most probable categories. Where there is no
-            code, what the columns say.
+            As the data were, or in the container of ``set_output``: the mean of numbers, the most
+            probable categories. Where there is no code, what the columns say.
         """
         check_is_fitted(self)
         X = check_array(as_array(X), dtype=[np.float64, np.float32])

@@ -21,6 +21,7 @@ from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
 from skae.estimators.auto_encoders import ContractiveAutoEncoder
 from skae.estimators.face.outcomes import all_or_nothing
 from skae.estimators.face.parameters import attribute, check_pair, estimator, parameter, preset
+from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
@@ -417,7 +418,10 @@ class ManifoldTangentClassifier(ClassifyingStack):
         X = check_rows(self, X, reset=False)
         return self.source_.directions(X)
 
+    _made_by_one = "the tangents of its layers are of rows that one process has"
+
     @all_or_nothing
+    @shared_by_processes
     @with_callbacks
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, find the tangents, and train all with the output on both.

@@ -196,7 +196,8 @@ def numpy_summary(array, weight):
     mean = weight @ array / weight.sum()
     std = np.sqrt(weight @ (array - mean) ** 2 / weight.sum())
     kept = array[weight > 0]
-    return mean, std, kept.min(0), kept.max(0), np.zeros(array.shape[1])
+    nothing = np.zeros(array.shape[1])
+    return mean, std, kept.min(0), kept.max(0), nothing, nothing + weight.sum()
 
 
 @pytest.mark.usefixtures("small_blocks")
