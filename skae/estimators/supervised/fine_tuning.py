@@ -67,7 +67,7 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
 
 def own_criterion(model, task: Task) -> Criterion:
     """The loss of the rows with a target, and the layers' own with the weight of a parameter."""
-    return labelled_criterion(task, model.unsupervised_weight)
+    return labelled_criterion(task, model.unsupervised_weight, model.adversarial_step)
 
 
 def fit_stack(
