@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the examples' models are small
@@ -62,6 +63,9 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"skae {release}"
 html_show_sourcelink = False
 html_copy_source = False
@@ -79,7 +83,8 @@ def _visit_math(translator, node):
 
 
 def _visit_math_block(translator, node):
-    translator.body.append(f"<div>{tex2mathml(node.astext(), as_block=True)}</div>")
+    formula = tex2mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode
 
 
@@ -96,8 +101,28 @@ def _escape_trailing_underscores(app, what, name, obj, options, lines):
         lines[number] = head + separator + "".join(parts)
 
 
+def _write_llms_txt(app, exception):
+    """A list of all pages for programs that read them: https://llmstxt.org."""
+    if exception or app.builder.name != "html":
+        return
+    titles = {name: title.astext() for name, title in app.env.titles.items()}
+
+    def links(names):
+        return [f"- [{titles[name]}]({name}.html)" for name in names]
+
+    chapters = {"Guide": [], "Reference": [], "Examples": [], "Other pages": []}
+    for name in sorted(titles):
+        chapter = {"guide": "Guide", "api": "Reference", "auto_examples": "Examples"}
+        chapters[chapter.get(name.split("/")[0], "Other pages")].append(name)
+    lines = [f"# {project}", "", f"> {metadata(project)['Summary']}. Version {release}."]
+    for chapter, names in chapters.items():
+        lines += ["", f"## {chapter}", "", *links(names)]
+    (Path(app.outdir) / "llms.txt").write_text("\n".join(lines) + "\n")
+
+
 def setup(app):
     """Render formulas as MathML, which browsers show without a script."""
+    app.connect("build-finished", _write_llms_txt)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     # Before numpydoc reads the sections.
     app.connect("autodoc-process-docstring", _escape_trailing_underscores, priority=100)

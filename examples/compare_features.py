@@ -270,6 +270,7 @@ def main(quick=False, out="compare_features.png"):
     print(f"\nPicture written to {out}; {time.perf_counter() - started:.0f} s in all.")
 
 
+# sphinx_gallery_thumbnail_path = 'images/compare_features.png'
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
     parser.add_argument("--quick", action="store_true", help="fewer epochs and draws")

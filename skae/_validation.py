@@ -5,22 +5,26 @@ The only file that imports private names of scikit-learn.
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from contextlib import contextmanager
-from contextvars import ContextVar
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import get_config
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.utils import check_random_state
+from sklearn.utils._array_api import (
+    _convert_to_numpy,
+    _max_precision_float_dtype,
+    get_namespace_and_device,
+)
 from sklearn.utils._indexing import _get_column_indices
 from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from skae._seeds import make_generator, random_numbers
 from skae.engine.optimisation import groups
 from skae.engine.optimisation.rows import fits_float32
 from skae.engine.optimisation.sources import Source, blocks_of
@@ -33,7 +37,8 @@ __all__ = [
     "check_choice", "check_count", "check_domain", "check_finite", "check_is_fitted", "check_names",
     "check_no_infinity", "check_number", "check_one_hot", "check_rows",
     "check_weights", "column_indices", "column_names", "computing_dtype", "hint_to_flatten",
-    "is_missing", "make_constraint", "make_generator", "output_container", "random_numbers",
+    "is_missing", "make_constraint", "make_generator", "of_namespace", "output_container",
+    "random_numbers",
 ]  # fmt: skip
 
 
@@ -51,6 +56,28 @@ def as_array(values):
         return values
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).resolve_neg().numpy()
+
+
+def of_namespace(X):
+    """Rows as an array of NumPy, and the function that makes such an array one as X is.
+
+    The function is None, and X as it is, unless scikit-learn's configuration dispatches arrays and
+    X is one of another library.
+    """
+    dispatches = get_config()["array_api_dispatch"] and not isinstance(X, np.ndarray)
+    if not dispatches or not (isinstance(X, torch.Tensor) or hasattr(X, "__array_namespace__")):
+        return X, None
+    namespace, _, device = get_namespace_and_device(X)
+    widest = _max_precision_float_dtype(namespace, device)
+
+    def back(found):
+        if found.dtype.kind not in "fiub":
+            return found
+        dtype = {"dtype": widest} if found.dtype == np.float64 else {}
+        return namespace.asarray(found, device=device, **dtype)
+
+    tensor = isinstance(X, torch.Tensor)
+    return as_array(X) if tensor else _convert_to_numpy(X, namespace), back
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:
@@ -373,45 +400,6 @@ def computing_dtype(X, device):
     if device.type == "mps":
         return torch.float32
     return torch.float32 if fits_float32(X.dtype) else torch.float64
-
-
-def fresh_seed():
-    """A seed of 32 bits from the entropy of the system.
-
-    The global state of NumPy is neither read nor changed.
-    """
-    return int(np.random.SeedSequence().generate_state(1)[0])
-
-
-# Where seeds for ``random_state=None`` come from in a context: a function. None: `fresh_seed`.
-seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
-
-
-def next_seed():
-    """A seed for ``random_state=None``, the same in all processes of a fit."""
-    source = seeds.get()
-    return groups.current().first(fresh_seed() if source is None else source())
-
-
-def make_generator(random_state, device):
-    """A torch generator on the device, seeded from any random_state of scikit-learn."""
-    if random_state is None:
-        seed = next_seed()
-    elif isinstance(random_state, np.random.RandomState):
-        seed = int(random_state.randint(2**31 - 1))
-    elif isinstance(random_state, Integral) and 0 <= random_state < 2**63:
-        seed = int(random_state)
-    else:
-        raise ValueError(
-            f"random_state={random_state!r} must be None, an integer from 0 to 2**63 - 1 or a "
-            "numpy.random.RandomState."
-        )
-    return torch.Generator(device).manual_seed(seed)
-
-
-def random_numbers(random_state):
-    """A RandomState of any random_state of scikit-learn; of a fresh seed for None."""
-    return check_random_state(next_seed() if random_state is None else random_state)
 
 
 def column_indices(X, columns):

@@ -119,7 +119,7 @@ def no_entropy(request, monkeypatch):
     torch.default_generator.manual_seed(0)
     if request.node.get_closest_marker("fresh_entropy") is None:
         seeds = count(2000)
-        monkeypatch.setattr("skae._validation.fresh_seed", lambda: next(seeds))
+        monkeypatch.setattr("skae._seeds.fresh_seed", lambda: next(seeds))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,12 @@ def test_examples_have_a_title_and_check_their_claims():
         if path.name.startswith("plot_") and not asserts:
             failures.append(f"{path.name} asserts nothing")
     assert not failures
+
+
+def test_links_of_markdown_pages_lead_to_files():
+    missing = []
+    for page in (ROOT / "README.md", ROOT / ".github" / "SECURITY.md"):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        assert links
+        missing += [link for link in links if not (page.parent / link).exists()]
+    assert not missing

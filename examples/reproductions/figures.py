@@ -92,7 +92,7 @@ GROUPS = [
                 "frozen-contractive": ("contractive", 1.82),
                 "frozen-hessian": ("contractive with Hessian term", 1.20),
             },
-            "cae_table.py",
+            "mnist_stacks.py",
         ),
     ),
     Group(

@@ -98,7 +98,8 @@ def net(seed, *, tangent_penalty=0.0, pretraining="unsupervised", sizes=(200, 20
         unlabelled_penalty=0.0,
         batch_size=200,
         learning_rate=4e-3,
-        max_iter=30,
+        dropout=(0.0, 0.1),
+        max_iter=60,
         random_state=seed,
     )
 

@@ -1,6 +1,14 @@
 """What a fitted model has become: functions on arrays and estimators that return arrays."""
 
 from skae.diagnostics.chains import effective_sample_size, potential_scale_reduction
+from skae.diagnostics.columns import (
+    ColumnErrors,
+    ColumnLaw,
+    UnitWeights,
+    column_laws,
+    reconstruction_errors,
+    unit_weights,
+)
 from skae.diagnostics.jacobians import (
     jacobian_norms,
     jacobian_products,
@@ -21,13 +29,17 @@ from skae.diagnostics.tangent_planes import (
 from skae.diagnostics.units import active_units, chart_overlap, constant_units, saturation
 
 __all__ = [
+    "ColumnErrors",
+    "ColumnLaw",
     "GradientAgreement",
     "ParzenLikelihood",
     "SampleComparison",
     "TangentDefects",
     "Tangents",
+    "UnitWeights",
     "active_units",
     "chart_overlap",
+    "column_laws",
     "compare_samples",
     "constant_units",
     "effective_sample_size",
@@ -40,7 +52,9 @@ __all__ = [
     "parzen_log_likelihood",
     "potential_scale_reduction",
     "principal_angles",
+    "reconstruction_errors",
     "saturation",
     "tangent_defects",
     "tangents",
+    "unit_weights",
 ]

@@ -204,8 +204,8 @@ def compare_samples(X, samples, *, target=None, held_out=None, max_rows=2000, ra
         sets[HELD_OUT] = held_out
     if not sets:
         raise ValueError("samples is an empty dict: there is nothing to compare.")
-    X, sets = _as_table(X, "X"), {name: _as_table(of, name) for name, of in sets.items()}
-    names = _check_names(X, sets)
+    X, sets = as_table(X, "X"), {name: as_table(of, name) for name, of in sets.items()}
+    names = names_in_common(X, sets)
     encoding, rows = _encoded(X)
     coded = {name: _encode(encoding, of, name) for name, of in sets.items()}
     drawn = _Draws(max_rows, random_numbers(random_state))
@@ -243,7 +243,7 @@ def compare_samples(X, samples, *, target=None, held_out=None, max_rows=2000, ra
     return SampleComparison(**arrays)
 
 
-def _as_table(X, name):
+def as_table(X, name):
     """A frame as it is, else an array of two dimensions."""
     if library_of(X) is None:
         X = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
@@ -257,7 +257,7 @@ def _as_table(X, name):
     return X
 
 
-def _check_names(X, sets):
+def names_in_common(X, sets):
     """Names of the columns, if all sets have the same."""
     labels = names_of(X) if library_of(X) else None
     for name, of in sets.items():

@@ -43,7 +43,7 @@ def read_alike(data: list[Cells], samples: list[Cells]) -> tuple[Table, Table]:
             for kept, x in zip(numbers, pair, strict=True):
                 kept.append(x)
         else:
-            coded = _codes_alike(own.as_values(), other.as_values())
+            coded = codes_alike(own.as_values(), other.as_values())
         for kept, x in zip(codes, coded, strict=True):
             kept.append(x)
     tables = [
@@ -58,7 +58,7 @@ def _edges(x):
     return np.linspace(known.min(), known.max(), _BINS + 1)[1:-1] if len(known) else np.zeros(1)
 
 
-def _codes_alike(own, other):
+def codes_alike(own, other):
     """Codes of two columns, by one numbering of the values of both."""
     number = {value: code for code, value in enumerate(dict.fromkeys([*own.values, *other.values]))}
     return [

@@ -145,8 +145,8 @@ class DeepRecurrentAutoEncoder(Transformer):
 
         Returns
         -------
-        reconstructions : ndarray of shape (n_samples, n_features)
-            In the units of the data.
+        reconstructions : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data, as of `reconstruct`.
         """
         X = self._checked(X)
         number = number_of("step", step, self.n_steps, "steps")
@@ -173,9 +173,10 @@ class DeepRecurrentAutoEncoder(Transformer):
 
         Returns
         -------
-        samples : ndarray of shape (n_samples, n_features)
-            In the units of the data: binary columns and categories are drawn, numbers are drawn
-            with the variance of standardised columns.
+        samples : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data, in the container of `fit` or that of ``set_output``: binary
+            columns and categories are drawn, numbers are drawn with the variance of standardised
+            columns.
 
         Raises
         ------

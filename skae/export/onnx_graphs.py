@@ -8,7 +8,8 @@ from sklearn.base import is_classifier, is_regressor
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.supervised.predictors import SupervisedStack
-from skae.export.steps import Affine, Fill, Standardize, part_of, steps_of
+from skae.export.kinds import Affine, Fill, Select, Shrink, Standardize
+from skae.export.steps import part_of, steps_of
 
 
 def to_onnx(model, X, **options) -> Any:
@@ -44,6 +45,9 @@ def to_onnx(model, X, **options) -> Any:
     register_converters()
     from skl2onnx import to_onnx as converted
 
+    is_ours = isinstance(model, Transformer | SupervisedStack | DeepBeliefNetwork)
+    if is_ours and hasattr(X, "columns"):
+        X = np.asarray(X, dtype=np.float64)  # one input of all columns, not one of each
     return converted(model, X, **options)
 
 
@@ -171,7 +175,12 @@ class _Graph:
             return self.node("Where", [gaps, self.constant(step.values), name])
         if isinstance(step, Affine):
             product = self.node("MatMul", [name, self.constant(step.weight.T)])
-            return self.node("Add", [product, self.constant(step.bias)])
+            bias = step.bias
+            return product if bias is None else self.node("Add", [product, self.constant(bias)])
+        if isinstance(step, Select):
+            return self.columns(name, step.columns)
+        if isinstance(step, Shrink):
+            return _shrunk(self, step, name)
         if len(step.pieces) == 1:
             return self.applied(step.pieces[0][0], name)
         parts = [self.applied(kind, self.columns(name, columns)) for kind, columns in step.pieces]
@@ -210,8 +219,43 @@ def _softplus(graph, name):
     return graph.node("Add", [graph.node("Relu", [name]), log])
 
 
+def _bent(graph, name):
+    """X / sqrt(1 + (x / 3)^2)."""
+    third = graph.node("Div", [name, graph.constant(np.full(1, 3.0))])
+    square = graph.node("Mul", [third, third])
+    root = graph.node("Sqrt", [graph.node("Add", [square, graph.constant(np.ones(1))])])
+    return graph.node("Div", [name, root])
+
+
+def _clamped(graph, name):
+    """To [0, 1]; a gap stays one, which it does not in every runtime's minimum."""
+    zero, one = graph.constant(np.zeros(1)), graph.constant(np.ones(1))
+    clamped = graph.node("Max", [graph.node("Min", [name, one]), zero])
+    return graph.node("Where", [graph.node("IsNaN", [name]), name, clamped])
+
+
+def _shrunk(graph, step, name):
+    """Shrinkage, with a bend as sharp as a threshold or a smooth one."""
+    threshold = graph.constant(step.threshold)
+    size, sign = graph.node("Abs", [name]), graph.node("Sign", [name])
+    if step.sharpness is None:
+        rest = graph.node("Relu", [graph.node("Sub", [size, threshold])])
+        return graph.node("Mul", [sign, rest])
+    sharpness, c = graph.constant(step.sharpness), graph.constant(step.sharpness * step.threshold)
+    a = graph.node("Mul", [sharpness, size])
+    top = graph.node("Max", [a, c])
+    parts = [graph.node("Exp", [graph.node("Sub", [one, top])]) for one in (a, c)]
+    least = graph.node("Exp", [graph.node("Neg", [top])])
+    inner = graph.node("Sub", [graph.node("Add", parts), least])
+    total = graph.node("Add", [top, graph.node("Log", [inner])])
+    shrunk = graph.node("Sub", [graph.node("Div", [total, sharpness]), threshold])
+    return graph.node("Mul", [sign, shrunk])
+
+
 # (graph, name of rows) -> the name of what an activation makes of them.
 _ACTIVATIONS = {
+    "bend": _bent,
+    "clamp": _clamped,
     "linear": lambda graph, name: name,
     "relu": lambda graph, name: graph.node("Relu", [name]),
     "sigmoid": lambda graph, name: graph.node("Sigmoid", [name]),

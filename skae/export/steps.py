@@ -4,55 +4,25 @@ An encoder, a decoder, or a stack with its output is a chain of affine maps and 
 columns that are shifted and scaled. What is no such chain is refused, with the reason.
 """
 
-from typing import NamedTuple, TypeAlias
-
 import numpy as np
 import torch
 
 from skae._validation import check_is_fitted
-from skae.engine.networks.layers import AffineMap
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import FittedModel
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.supervised.fine_tuning import fitted_model
 from skae.estimators.supervised.predictors import ClassifyingStack, SupervisedStack
+from skae.export.kinds import Affine, Apply, Fill, Standardize, Step
+from skae.export.sparse_codes import SPARSE, sparse_steps
+from skae.export.tables import encoded_columns
 
 # What can be exported of a model.
 PARTS = ("encoder", "decoder", "predictor")
 # Activations that other libraries know.
 KNOWN = {"linear", "relu", "sigmoid", "softmax", "softplus", "tanh"}
 _CPU = Place(torch.float64, torch.device("cpu"))
-
-
-class Standardize(NamedTuple):
-    """(x - shift) / scale, column by column."""
-
-    shift: np.ndarray
-    scale: np.ndarray
-
-
-class Affine(NamedTuple):
-    """x W^T + b, W of shape (n_outputs, n_inputs): the engine's map, with the values it has."""
-
-    weight: np.ndarray
-    bias: np.ndarray
-    map: AffineMap
-
-
-class Fill(NamedTuple):
-    """The values in the place of NaN, column by column."""
-
-    values: np.ndarray
-
-
-class Apply(NamedTuple):
-    """Activations by name, and "softmax", each of its own columns; they are all of them."""
-
-    pieces: tuple[tuple[str, np.ndarray], ...]
-
-
-Step: TypeAlias = Standardize | Fill | Affine | Apply
 
 
 def part_of(model, part: str | None) -> str:
@@ -82,20 +52,29 @@ def steps_of(model, part: str) -> list[Step]:
         return _predictor(model)
     name = type(model).__name__
     engine = model._model(_CPU)
-    if model.encoding_ is not None:
-        _refuse_table(name)
     is_more = isinstance(model, Transformer) and type(model).transform is not Transformer.transform
-    if is_more and engine.inference is None:
+    if is_more and engine.inference is None and not isinstance(model, SPARSE):
         raise ValueError(
             f"A {name} does more with rows than its encoder: skae.save() writes it to a file."
         )
-    theta = FittedModel.of(engine, model.weights_, _CPU).theta
-    maps = _encoder(engine, theta) if part == "encoder" else engine.decoder
-    if maps is None or engine.inference is not None:
-        _refuse(f"The {part} of this {name}", engine.inference)
-    steps = _chain(theta, maps)
+    if isinstance(model, SPARSE):
+        steps, trouble = sparse_steps(model, part)
+        if trouble is not None:
+            _refuse(f"The {part} of this {name}", trouble)
+    else:
+        theta = FittedModel.of(engine, model.weights_, _CPU).theta
+        maps = _encoder(engine, theta) if part == "encoder" else engine.decoder
+        if maps is None or engine.inference is not None:
+            _refuse(f"The {part} of this {name}", engine.inference)
+        steps = _chain(theta, maps)
     if part == "encoder":
-        return [*_seen(engine, model.columns_), *steps]
+        return [*encoded_columns(model), *_seen(engine, model.columns_), *steps]
+    if model.encoding_ is not None:
+        raise ValueError(
+            f"The decoder of this {name} makes the rows of a table, with whole numbers and the "
+            "range of every column, which no module does. Export the encoder; skae.save() writes "
+            "any model to a file."
+        )
     steps.append(_mean(engine.units, engine.n_features, name))
     return [*steps, *_in_data_units(engine.shift, engine.scale)]
 
@@ -104,14 +83,12 @@ def _predictor(model):
     name, stack = type(model).__name__, model.stack_
     if model.kernel_output_ is not None:
         _refuse(f"The output of this {name}", "a kernel of rows and codes. Use output='linear'")
-    if stack.encoding_ is not None:
-        _refuse_table(name)
     engine, theta = fitted_model(model, np.zeros((1, model.n_features_in_)))
     encoder = _encoder(engine, theta)
     if encoder is None:
         _refuse(f"The encoder of the layers of this {name}", engine.inference)
     maps = [*encoder, *engine.decoder]
-    steps = [*_seen(engine, stack.columns_), *_chain(theta, maps)]
+    steps = [*encoded_columns(stack), *_seen(engine, stack.columns_), *_chain(theta, maps)]
     kind = model._targets()
     if isinstance(model, ClassifyingStack):
         return [*steps, Apply(tuple(("softmax", columns) for columns in kind.groups))]
@@ -128,14 +105,6 @@ def _refuse(what, inference):
     raise ValueError(
         f"{what} is no chain of affine maps and activations, as exports have to be{but}. "
         "skae.save() writes any model to a file."
-    )
-
-
-def _refuse_table(name):
-    raise ValueError(
-        f"This {name} reads a table: text, categories, dates and gaps have no counterpart among "
-        "tensors. Fit it to numbers, such as those of sklearn.compose.ColumnTransformer with "
-        "OneHotEncoder; skae.save() writes any model to a file."
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skae.export.steps import Affine, Apply, Fill, Standardize, part_of, steps_of
+from skae.export.kinds import Affine, Apply, Fill, Select, Shrink, Standardize
+from skae.export.steps import part_of, steps_of
 
 # Modules of activations. Softplus turns linear where nothing is missing in float64.
 _ACTIVATIONS = {
@@ -18,6 +19,14 @@ _ACTIVATIONS = {
     "softplus": lambda: nn.Softplus(threshold=80.0),
     "tanh": nn.Tanh,
 }
+
+
+class Clamped(nn.Module):
+    """Numbers from 0 to 1."""
+
+    def forward(self, x):
+        """Rows whose numbers are between 0 and 1."""
+        return torch.clamp(x, 0, 1)
 
 
 class Standardized(nn.Module):
@@ -45,6 +54,44 @@ class Filled(nn.Module):
         return torch.where(torch.isnan(x), self.values, x)
 
 
+class Selected(nn.Module):
+    """Some of the columns; their numbers are a buffer."""
+
+    def __init__(self, columns: torch.Tensor):
+        super().__init__()
+        self.register_buffer("columns", columns)
+
+    def forward(self, x):
+        """Rows of these columns."""
+        return x.index_select(-1, self.columns)
+
+
+class Bent(nn.Module):
+    """x / sqrt(1 + (x / 3)^2), which lies between -3 and 3."""
+
+    def forward(self, x):
+        """Rows of clipped numbers."""
+        return x / torch.sqrt(1 + torch.square(x / 3))
+
+
+class Shrunk(nn.Module):
+    """sign(x) max(|x| - t, 0), or the same with a smooth bend; thresholds are a buffer."""
+
+    def __init__(self, threshold: torch.Tensor, sharpness: torch.Tensor | None):
+        super().__init__()
+        self.register_buffer("threshold", threshold)
+        self.register_buffer("sharpness", sharpness)
+
+    def forward(self, x):
+        """Codes."""
+        if self.sharpness is None:
+            return x - torch.clamp(x, -self.threshold, self.threshold)
+        a, c = self.sharpness * x.abs(), self.sharpness * self.threshold
+        top = torch.maximum(a, c)
+        total = top + torch.log(torch.exp(a - top) + torch.exp(c - top) - torch.exp(-top))
+        return x.sign() * (total / self.sharpness - self.threshold)
+
+
 class ByColumns(nn.Module):
     """Modules that are each of its own columns, which together are all columns."""
 
@@ -61,6 +108,10 @@ class ByColumns(nn.Module):
         parts = x.index_select(-1, self.columns).split(self.sizes, -1)
         done = [module(part) for module, part in zip(self.parts, parts, strict=True)]
         return torch.cat(done, -1).index_select(-1, self.places)
+
+
+# Of columns of tables.
+_OF_TABLES = {"bend": Bent, "clamp": Clamped}
 
 
 def to_torch(model, part: str | None = None, *, dtype: torch.dtype = torch.float32):
@@ -98,7 +149,7 @@ def to_torch(model, part: str | None = None, *, dtype: torch.dtype = torch.float
         If the model has no weights to export.
     ValueError
         If the model has no such part, or if the part is no chain of affine maps and activations:
-        codes that are found by iterations, kernel outputs, tables with text and gaps.
+        codes that are found by iterations, kernel outputs, tables with text.
 
     Examples
     --------
@@ -168,19 +219,22 @@ def from_torch(model, module: nn.Module, part: str | None = None):
     maps = [step for step in steps_of(model, part) if isinstance(step, Affine)]
     linear = [one for one in module.modules() if isinstance(one, nn.Linear)]
     shapes, own = [tuple(one.weight.shape) for one in linear], [one.weight.shape for one in maps]
-    if shapes != own or any(one.bias is None for one in linear):
+    biased = [one.bias is not None for one in linear]
+    if shapes != own or biased != [step.bias is not None for step in maps]:
         raise ValueError(
             f"The module has linear maps of the shapes {shapes}, but the {part} of this "
-            f"{type(model).__name__} has {own}, each with a bias. Change the values of the module "
-            "that to_torch made, not its layers."
+            f"{type(model).__name__} has {own}, and biases where it has some. Change the values "
+            "of the module that to_torch made, not its layers."
         )
     model = copy.deepcopy(model)
     for step, one in zip(maps, linear, strict=True):
-        weight, bias = (values.detach().cpu().double().numpy() for values in (one.weight, one.bias))
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        found = [one.weight] if one.bias is None else [one.weight, one.bias]
+        values = [part.detach().cpu().double().numpy() for part in found]
+        if not all(np.isfinite(part).all() for part in values):
             raise ValueError("The module has weights that are NaN or infinite: its training failed")
-        _set(model, step.map.weight, weight.T if step.map.transposed else weight)
-        _set(model, step.map.bias, bias)
+        _set(model, step.map.weight, values[0].T if step.map.transposed else values[0])
+        if len(values) > 1:
+            _set(model, step.map.bias, values[1])
     return model
 
 
@@ -194,17 +248,23 @@ def _module(step, dtype):
         return "standardize", Standardized(tensor(step.shift), tensor(step.scale))
     if isinstance(step, Fill):
         return "fill", Filled(tensor(step.values))
+    if isinstance(step, Select):
+        return "select", Selected(torch.tensor(step.columns))
+    if isinstance(step, Shrink):
+        sharpness = None if step.sharpness is None else tensor(step.sharpness)
+        return "shrink", Shrunk(tensor(step.threshold), sharpness)
     if isinstance(step, Apply):
-        modules = [_ACTIVATIONS[name]() for name, _ in step.pieces]
+        modules = [_ACTIVATIONS.get(name, _OF_TABLES.get(name))() for name, _ in step.pieces]
         if len(modules) == 1:
             return "activation", modules[0]
         columns = [torch.tensor(columns) for _, columns in step.pieces]
         return "activation", ByColumns(modules, columns)
     n_outputs, n_inputs = step.weight.shape
-    linear = nn.Linear(n_inputs, n_outputs, dtype=dtype)
+    linear = nn.Linear(n_inputs, n_outputs, bias=step.bias is not None, dtype=dtype)
     with torch.no_grad():
         linear.weight.copy_(tensor(step.weight))
-        linear.bias.copy_(tensor(step.bias))
+        if step.bias is not None:
+            linear.bias.copy_(tensor(step.bias))
     return "linear", linear
 
 

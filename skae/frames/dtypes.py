@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,16 @@ def text_of(dtype) -> str:
         return json.dumps(["polars", str(dtype).partition("(")[0], settings])
     if library == "pandas" and hasattr(dtype, "pyarrow_dtype"):
         return json.dumps(["pandas of pyarrow", _arrow_schema(dtype.pyarrow_dtype)])
+    if library == "pandas" and hasattr(dtype, "fill_value"):
+        value = dtype.fill_value
+        value = value.item() if isinstance(value, np.generic) else value
+        return json.dumps(["sparse", dtype.subtype.str, value])
     if library == "pandas" and hasattr(dtype, "na_value"):
         return json.dumps(["pandas", str(dtype)])
     raise TypeError(f"{dtype!r} is no dtype of NumPy, pandas, polars or pyarrow.")
 
 
+@cache
 def dtype_of(text: str) -> Any:
     """The dtype that `text_of` wrote.
 
@@ -50,6 +56,8 @@ def dtype_of(text: str) -> Any:
         if not (isinstance(kind, type) and issubclass(kind, polars.DataType)):
             raise ValueError(f"{parts[0]!r} is no dtype of polars.")
         return kind(**parts[1])
+    if library == "sparse":
+        return importlib.import_module("pandas").SparseDtype(np.dtype(str(parts[0])), parts[1])
     if library != "pandas" or "dateutil" in parts[0]:
         raise ValueError(f"{text!r} is no dtype that is read: it may name a file of time zones.")
     return importlib.import_module("pandas").api.types.pandas_dtype(str(parts[0]))

@@ -23,16 +23,24 @@ class TableForm:
     labels: tuple
     dtypes: tuple[str, ...]
 
-    def frame(self, rows: np.ndarray):
+    def frame(self, rows: np.ndarray, groups=()):
         """Rows of numbers as such a frame; where dtypes are whole, the nearest numbers they hold.
 
-        What a dtype has no missing value for stays a number where rows have NaN.
+        ``groups`` are the columns of each one-hot variable, of which the most probable one is 1
+        where dtypes are whole. What a dtype has no missing value for stays a number where rows have
+        NaN.
         """
         dtypes = list(map(dtype_of, self.dtypes))
-        if all(isinstance(t, np.dtype) and t == dtypes[0] and t.kind == "f" for t in dtypes):
+        for group in groups:
+            if all(range_of(dtypes[column]) is not None for column in group):
+                rows = rows.copy()
+                rows[:, group] = np.arange(len(group)) == rows[:, group].argmax(axis=1)[:, None]
+        are_alike = len(set(self.dtypes)) == 1 and isinstance(dtypes[0], np.dtype)
+        if are_alike and (dtypes[0].kind == "f" or not np.isnan(rows).any()):  # made as a whole
             import pandas as pd
 
-            return pd.DataFrame(rows.astype(dtypes[0]), columns=pd.Index(self.labels))
+            rows = _nearest(rows, dtypes[0]).astype(dtypes[0])
+            return pd.DataFrame(rows, columns=pd.Index(self.labels))
         columns = [_nearest(x, dtype) for x, dtype in zip(rows.T, dtypes, strict=True)]
         holds = ["numbers"] * len(columns)
         return make_frame(self.library, list(self.labels), columns, holds, dtypes)

@@ -5,6 +5,8 @@ for example into another axes. matplotlib is imported only when something is dra
 raises an ImportError where it is missing: ``pip install "skae[plot]"``.
 """
 
+from skae.plots.codes import CodeDisplay, UnitWeightDisplay
+from skae.plots.columns import ReconstructionErrorDisplay, SampleColumnDisplay
 from skae.plots.curves import (
     GradientAgreementDisplay,
     LossCurveDisplay,
@@ -17,14 +19,18 @@ from skae.plots.samples import SampleComparisonDisplay
 from skae.plots.tangents import TangentDisplay, TangentWalkDisplay
 
 __all__ = [
+    "CodeDisplay",
     "FilterDisplay",
     "GradientAgreementDisplay",
     "LossCurveDisplay",
     "OutlierDisplay",
     "ReconstructionDisplay",
+    "ReconstructionErrorDisplay",
+    "SampleColumnDisplay",
     "SampleComparisonDisplay",
     "SaturationDisplay",
     "SpectrumDisplay",
     "TangentDisplay",
     "TangentWalkDisplay",
+    "UnitWeightDisplay",
 ]

@@ -7,14 +7,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import check_choice
 from skae.diagnostics import gradient_agreement, jacobian_spectrum
-from skae.plots.images import axes, document_display
+from skae.plots.images import axes, document_display, require_codes
+from skae.plots.trainings import trainings_of, trainings_of_search
 
 # Of the largest value: smaller ones are rounding, and a logarithmic axis ends there.
 _LEAST = 1e-4
 
 
 @document_display
-class _ComparisonDisplay:
+class ComparisonDisplay:
     """A display of several models, or of one."""
 
     @classmethod
@@ -43,10 +44,11 @@ class _ComparisonDisplay:
 
 
 @document_display
-class LossCurveDisplay(_ComparisonDisplay):
+class LossCurveDisplay(ComparisonDisplay):
     """Loss against epoch, of one model or of several.
 
-    Made by `from_estimator` or `from_estimators`; parameters are stored as attributes.
+    Made by `from_estimator`, `from_estimators` or `from_search`; parameters are stored as
+    attributes.
 
     Parameters
     ----------
@@ -84,13 +86,47 @@ class LossCurveDisplay(_ComparisonDisplay):
 
     @classmethod
     def from_estimators(cls, estimators, *, ax=None):
-        """Draw ``loss_curve_`` and ``validation_curve_`` of several models into one axes."""
-        for estimator in estimators.values():
-            check_is_fitted(estimator)
-        return cls(
-            {name: np.array(e.loss_curve_) for name, e in estimators.items()},
-            {name: np.array(e.validation_curve_) for name, e in estimators.items()},
-        ).plot(ax)
+        """Draw ``loss_curve_`` and ``validation_curve_`` of several models into one axes.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            Fitted models by the name to show; or pipelines and the like, of whose models in them
+            curves are drawn.
+
+        Raises
+        ------
+        ValueError
+            If nothing was trained by gradient steps.
+        """
+        found = [trainings_of(estimator, name) for name, estimator in estimators.items()]
+        return cls._of_trainings(
+            {name: curves for part in found for name, curves in part.items()}, ax
+        )
+
+    @classmethod
+    def from_search(cls, search, *, ax=None):
+        """Draw the curves of what a search, or a cross-validation, has kept.
+
+        Parameters
+        ----------
+        search : GridSearchCV, BatchedGridSearchCV or the like, or dict
+            Fitted, with ``refit``: the curves of ``best_estimator_`` are drawn. Or what
+            `sklearn.model_selection.cross_validate` returns with ``return_estimator=True``: those
+            of every fold.
+
+        Raises
+        ------
+        ValueError
+            If no fitted model was kept, or none was trained by gradient steps.
+        """
+        return cls._of_trainings(trainings_of_search(search), ax)
+
+    @classmethod
+    def _of_trainings(cls, found, ax):
+        curves = {name: training.loss_curve for name, training in found.items()}
+        held_out = {name: training.validation_curve for name, training in found.items()}
+        return cls(curves, held_out).plot(ax)
 
     def plot(self, ax=None):
         """Draw the curves."""
@@ -117,7 +153,7 @@ class Shares(NamedTuple):
 
 
 @document_display
-class SaturationDisplay(_ComparisonDisplay):
+class SaturationDisplay(ComparisonDisplay):
     """Histogram of code values, with the shares near 0 and 1, of one model or of several.
 
     Units of a contractive auto-encoder sit near 0 or 1, where the slope of the sigmoid, and with
@@ -175,6 +211,7 @@ class SaturationDisplay(_ComparisonDisplay):
         """
         for estimator in estimators.values():
             check_is_fitted(estimator)
+            require_codes(estimator)
         codes = {name: np.asarray(e.transform(X)) for name, e in estimators.items()}
         return cls(codes).plot(**options)
 
@@ -217,7 +254,7 @@ class SaturationDisplay(_ComparisonDisplay):
 
 
 @document_display
-class SpectrumDisplay(_ComparisonDisplay):
+class SpectrumDisplay(ComparisonDisplay):
     """Singular values of a code's Jacobian, the largest first, of one model or several.
 
     A line is the mean over rows, the band around it holds most rows. A spectrum that falls

@@ -45,8 +45,10 @@ def document_display(cls):
 
 # What to do about rows that are no images.
 _NO_PIXELS = (
-    "The columns of a table are no pixels: compare X with estimator.reconstruct(X), column by "
-    "column, or draw which of them are odd, with skae.plots.OutlierDisplay."
+    "The columns of a table are no pixels. Of skae.plots, UnitWeightDisplay draws the weights of "
+    "units by the names of columns, ReconstructionErrorDisplay what is lost of each column, "
+    "OutlierDisplay which cells of a row are odd, CodeDisplay rows by their codes, and "
+    "SampleColumnDisplay samples beside the data."
 )
 
 
@@ -56,6 +58,15 @@ def require_pixels(estimator):
         raise ValueError(
             f"This {type(estimator).__name__} was fitted on a table, with text, categories, dates "
             f"or gaps, whose rows are no images. {_NO_PIXELS}"
+        )
+
+
+def require_codes(estimator, method="transform"):
+    """Raise a ValueError for a model without codes, or without a way back from them."""
+    if not hasattr(estimator, method):
+        raise ValueError(
+            f"{type(estimator).__name__} has no codes ({method}). Pass an auto-encoder, a machine "
+            "or a stack, such as the stack_ of a StackedClassifier."
         )
 
 
@@ -176,10 +187,16 @@ class FilterDisplay:
         Raises
         ------
         ValueError
-            If the features do not fill the image.
+            If the features do not fill the image, or there are no such weights.
         """
         check_is_fitted(estimator)
         require_pixels(estimator)
+        if getattr(estimator, "components_", None) is None:
+            raise ValueError(
+                f"This {type(estimator).__name__} has no filters of one layer (components_). Draw "
+                "TangentDisplay, which takes encoders of any depth, or those of its lowest layer, "
+                "layers_[0], if it has some; of a table, UnitWeightDisplay with X."
+            )
         filters = as_images(np.asarray(estimator.components_)[:n_filters], image_shape)
         return cls(filters).plot(**options)
 
@@ -246,9 +263,10 @@ class ReconstructionDisplay:
         Raises
         ------
         ValueError
-            If the features do not fill the image.
+            If the features do not fill the image, or the model does not reconstruct.
         """
         check_is_fitted(estimator)
+        require_codes(estimator, "inverse_transform")
         require_pixels(estimator)
         X = first_rows(X, n_images)
         reconstructions = np.asarray(estimator.inverse_transform(estimator.transform(X)))

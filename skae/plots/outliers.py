@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import check_count
+from skae.diagnostics import reconstruction_errors
+from skae.plots.bars import draw_groups, height_of, short
 from skae.plots.images import axes, document_display
 
 
@@ -12,7 +14,8 @@ class OutlierDisplay:
     """The oddest rows, each with the columns that contribute most to its score.
 
     One group of bars for each row, headed by its place and score; one bar for each column, with
-    its value in that row. The longer a bar, the odder the value, among those of the others.
+    its value in that row. The longer a bar, the odder the value, among those of the others. Of a
+    model that is no detector, bars are errors of its reconstruction.
 
     Made by `from_estimator`; parameters are stored as attributes.
 
@@ -21,13 +24,16 @@ class OutlierDisplay:
     rows : ndarray of shape (n_rows,)
         Places of the rows.
     scores : ndarray of shape (n_rows,)
-        Their `decision_function`, negative for outliers.
+        Their `decision_function`, negative for outliers; of a model that is no detector, minus
+        their mean `skae.diagnostics.reconstruction_errors`.
     contributions : ndarray of shape (n_rows, n_features)
         What each column contributes, most negative where it is oddest.
     values : array-like of shape (n_rows, n_features)
         The rows.
     names : sequence of str
         Names of the columns.
+    has_threshold : bool, default=True
+        Whether scores below 0 are those of outliers.
 
     Attributes
     ----------
@@ -39,6 +45,7 @@ class OutlierDisplay:
     See Also
     --------
     skae.OutlierDetector.score_columns : What is drawn.
+    skae.diagnostics.reconstruction_errors : What is drawn of other models.
 
     Examples
     --------
@@ -52,9 +59,9 @@ class OutlierDisplay:
     (3, 13)
     """
 
-    def __init__(self, rows, scores, contributions, values, names):
+    def __init__(self, rows, scores, contributions, values, names, has_threshold=True):
         self.rows, self.scores, self.contributions = rows, scores, contributions
-        self.values, self.names = values, names
+        self.values, self.names, self.has_threshold = values, names, has_threshold
 
     @classmethod
     def from_estimator(cls, estimator, X, *, rows=None, n_rows=5, **options):
@@ -62,8 +69,8 @@ class OutlierDisplay:
 
         Parameters
         ----------
-        estimator : OutlierDetector
-            Fitted.
+        estimator : OutlierDetector, AutoEncoder, RBM, SparseCoder, StackedAutoEncoder or the like
+            Fitted, with `score_columns` or `reconstruct`.
         rows : sequence of int, default=None
             Places of the rows to draw, the first at the top. None: the oddest ones.
         n_rows : int, default=5
@@ -72,11 +79,17 @@ class OutlierDisplay:
         Raises
         ------
         ValueError
-            If the model of the detector scores whole rows only, or a row is not one of X.
+            If the model neither scores columns nor reconstructs, or a row is not one of X.
         """
         check_is_fitted(estimator)
         check_count("n_rows", n_rows, 1)
-        scores = estimator.decision_function(X)
+        is_detector = hasattr(estimator, "score_columns")
+        if is_detector:
+            scores = estimator.decision_function(X)
+        else:
+            names, errors = reconstruction_errors(estimator, X)
+            observed = ~np.isnan(errors)
+            scores = -np.nansum(errors, axis=1) / np.maximum(observed.sum(axis=1), 1)
         rows = np.argsort(scores, kind="stable")[:n_rows] if rows is None else np.asarray(rows)
         if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
             raise ValueError(f"rows={rows!r} must be places of rows: whole numbers, at least one.")
@@ -84,12 +97,15 @@ class OutlierDisplay:
         if outside.any():
             raise ValueError(f"X has {len(scores)} rows, and none at {rows[outside][0]}.")
         rows = np.where(rows < 0, rows + len(scores), rows)
-        contributions = estimator.score_columns(X)[rows]
-        names = getattr(estimator, "feature_names_in_", None)
-        if names is None:
-            names = [f"x{number}" for number in range(contributions.shape[1])]
-        values = _values(X, rows)
-        return cls(rows, scores[rows], contributions, values, list(names)).plot(**options)
+        if is_detector:
+            contributions = estimator.score_columns(X)[rows]
+            names = getattr(estimator, "feature_names_in_", None)
+            if names is None:
+                names = [f"x{number}" for number in range(contributions.shape[1])]
+        else:
+            contributions = -np.nan_to_num(errors[rows])
+        found = rows, scores[rows], contributions, _values(X, rows), list(names)
+        return cls(*found, is_detector).plot(**options)
 
     def plot(self, ax=None, *, n_columns=5):
         """Draw one group of bars for each row.
@@ -101,31 +117,30 @@ class OutlierDisplay:
         """
         check_count("n_columns", n_columns, 1)
         n_columns = min(n_columns, self.contributions.shape[1])
-        height = len(self.rows) * (n_columns + 1.6)
-        self.figure_, self.ax_ = axes(ax, (0.25 * height + 0.6, 6.4))
-        self.bars_, self.columns_, ticks, labels = [], [], [], []
-        for number, contributions in enumerate(self.contributions):
-            top = number * (n_columns + 1.6)
-            columns = np.argsort(contributions, kind="stable")[:n_columns]
-            places = top + 1 + np.arange(n_columns)
-            is_odd = self.scores[number] < 0
-            bars = self.ax_.barh(
-                places, -contributions[columns], color="tab:red" if is_odd else "tab:blue"
-            )
-            verdict = "odd" if is_odd else "not odd"
-            title = f"row {self.rows[number]}: {verdict} ({self.scores[number]:.3g})"
-            self.ax_.text(
-                0, top, title, va="center", fontweight="bold",
-                transform=self.ax_.get_yaxis_transform(),
-            )  # fmt: skip
-            self.bars_.append(bars)
-            self.columns_.append(columns)
-            ticks += list(places)
-            labels += [f"{self.names[c]} = {_text(self.values[number][c])}" for c in columns]
-        self.ax_.set_yticks(ticks, labels)
-        self.ax_.set_ylim(height - 0.4, -0.8)
-        self.ax_.set_xlabel("contribution to oddness")
+        self.figure_, self.ax_ = axes(ax, (height_of(len(self.rows), n_columns), 6.4))
+        order = np.argsort(self.contributions, axis=1, kind="stable")[:, :n_columns]
+        self.columns_ = list(order)
+        labels = [
+            [f"{self.names[c]} = {short(values[c])}" for c in columns]
+            for columns, values in zip(order, self.values, strict=True)
+        ]
+        is_odd = (np.asarray(self.scores) < 0) & self.has_threshold
+        self.bars_ = draw_groups(
+            self.ax_,
+            [self._title(row, score) for row, score in zip(self.rows, self.scores, strict=True)],
+            -np.take_along_axis(np.asarray(self.contributions), order, axis=1),
+            labels,
+            np.where(is_odd, "tab:red", "tab:blue"),
+        )
+        self.ax_.set_xlabel(
+            "contribution to oddness" if self.has_threshold else "error, 1: nothing is known"
+        )
         return self
+
+    def _title(self, row, score):
+        if not self.has_threshold:
+            return f"row {row}: mean error {-score:.3g}"
+        return f"row {row}: {'odd' if score < 0 else 'not odd'} ({score:.3g})"
 
 
 def _values(X, rows):
@@ -137,10 +152,3 @@ def _values(X, rows):
     if hasattr(X, "toarray"):
         return X.tocsr()[rows].toarray()
     return np.asarray(X)[rows]
-
-
-def _text(value):
-    """A value as short as it can be."""
-    is_number = isinstance(value, float | np.floating)
-    text = f"{value:.4g}" if is_number else str(value)
-    return text if len(text) <= 20 else f"{text[:19]}…"

@@ -581,6 +581,7 @@ OUT_OF_RANGE = {
     "supervision": [0, -1.0, np.nan, None],
     "dropout": [-0.1, 1, np.nan, None],
     "unsupervised_weight": [-0.1, np.nan, np.inf, None],
+    "adversarial_step": [-0.1, np.nan, np.inf, None],
     "inference_tol": [-1.0, np.nan, None],
     "inference_max_iter": [0, -1, 1.5, None],
     "n_neighbors": [0, -1, 1.5, None],

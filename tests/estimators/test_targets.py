@@ -265,13 +265,24 @@ def test_tensors_where_scikit_learn_keeps_them(case):
     with config_context(array_api_dispatch=True):
         X, tensor = torch.tensor(case.X), None if y is None else torch.tensor(y)
         again = case.make().fit(X, tensor)
-        assert_array_equal(case.output(again, X), case.output(model))
+        found = case.output(again, X)
+        assert isinstance(found, torch.Tensor), type(found)
+        assert_array_equal(found, case.output(model))
         if case.is_classifier or case.is_regressor:
             assert again.score(X, tensor) == model.score(case.X, y)
         if hasattr(model, "inverse_transform"):
             codes = model.transform(case.X)
             rows = again.inverse_transform(torch.tensor(codes))
+            assert isinstance(rows, torch.Tensor), type(rows)
             assert_array_equal(rows, model.inverse_transform(codes))
+        for name in ("reconstruct", "score_samples", "predict_proba", "decision_function"):
+            if hasattr(model, name):
+                found, expected = getattr(again, name)(X), getattr(model, name)(case.X)
+                assert isinstance(found, torch.Tensor), name
+                assert found.dtype == torch.from_numpy(expected).dtype
+                assert_array_equal(found, expected)
+    # Without dispatch, tensors go in and arrays come out.
+    assert not isinstance(case.output(model, X), torch.Tensor)
 
 
 @pytest.mark.parametrize("make", TENSORS.values(), ids=TENSORS)

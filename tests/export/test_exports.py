@@ -1,6 +1,10 @@
 """Exports of every public estimator: the same numbers, or an error that says why there is none."""
 
+import warnings
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -24,7 +28,6 @@ REFUSED = {
     "GenerativeStochasticNetwork": "recurrence",
     "LocalContrastNormalizer": "cannot be exported",
     "OutlierDetector": "cannot be exported",
-    "PSD": "gains",
     "PatchFeatures": "cannot be exported",
     "PatchWhitener": "cannot be exported",
     "Pooling": "cannot be exported",
@@ -173,6 +176,65 @@ def test_a_pipeline_from_categories_to_classes_is_one_graph():
     assert_allclose(probabilities, model.predict_proba(X), atol=1e-5)
     svm = make_pipeline(columns, codes, SVC(random_state=0)).fit(X, y)
     assert (run(to_onnx(svm, X), X)[0] == svm.predict(X)).all()
+
+
+def test_the_table_of_the_guide_tells_what_the_other_tests_find():
+    """``python tests/export/table.py`` writes it."""
+    page = Path(__file__).parents[2] / "doc" / "guide" / "exports.inc"
+    rows = page.read_text().split("   * - ")[2:]
+    found = {row.partition("~skae.")[2].partition("`")[0]: row.split("\n     - ") for row in rows}
+    refused = {name for name, cells in found.items() if "no" in cells[4].split(":")[0].split()}
+    assert found.keys() == {str(case) for case in CASES}
+    assert refused == REFUSED.keys()
+    assert {name for name, cells in found.items() if cells[5].strip() == "no"} == REFUSED.keys()
+
+
+def test_predictors_of_sparse_codes_and_dictionaries():
+    pytest.importorskip("skl2onnx")
+    X = np.random.default_rng(0).normal(size=(40, 6))
+    for activation in ("tanh", "shrinkage", "smooth_shrinkage"):
+        model = skae.PSD(4, activation=activation, alpha=0.1, max_iter=5, random_state=0).fit(X)
+        codes = model.transform(X)
+        module = to_torch(model, dtype=torch.float64)
+        assert_allclose(applied(module, X), codes, atol=1e-12)
+        assert_allclose(run(to_onnx(model, X), X)[0], codes, atol=1e-12)
+        model.weights_["gain"][0] = 0.0
+        assert (applied(to_torch(model, dtype=torch.float64), X)[:, 0] == 0).all()
+        again = from_torch(model, module)
+        assert again.weights_["weight_0"].shape == (4, 6)
+    with pytest.raises(ValueError, match="inference='optimal'"):
+        to_torch(model.set_params(inference="optimal"))
+    coder = skae.SparseCoder(4, max_iter=2, inference_tol=1e-2, random_state=0).fit(X)
+    codes = coder.transform(X)
+    rows = applied(to_torch(coder, "decoder", dtype=torch.float64), codes)
+    assert_allclose(rows, coder.inverse_transform(codes), atol=1e-12)
+    with pytest.raises(ValueError, match="two parts"):
+        to_torch(coder.set_params(split_sign=True), "decoder")
+
+
+def test_tables_of_numbers():
+    """Gaps, heavy tails, truth values, two numbers, and a column without any value."""
+    pytest.importorskip("skl2onnx")
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "a": rng.standard_cauchy(60), "b": rng.random(60) > 0.5, "c": rng.integers(3, 5, 60),
+            "nothing": np.full(60, np.nan), "d": rng.integers(0, 9, 60),
+        }
+    )  # fmt: skip
+    table.loc[::7, "a"] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the column without any value
+        model = skae.AutoEncoder(3, max_iter=3, random_state=0).fit(table)
+        stack = skae.StackedClassifier((3,), output="linear", max_iter=3, random_state=0)
+        stack.fit(table, (table["d"] > 4).astype(int))
+    X, codes = table.to_numpy(dtype=np.float64), model.transform(table)
+    assert_allclose(applied(to_torch(model, dtype=torch.float64), X), codes, atol=1e-5)
+    assert_allclose(run(to_onnx(model, table), X)[0], codes, atol=1e-5)
+    said = applied(to_torch(stack, dtype=torch.float64), X)
+    assert_allclose(said, stack.predict_proba(table), atol=1e-5)
+    with pytest.raises(ValueError, match="decoder of this AutoEncoder makes the rows of a table"):
+        to_torch(model, "decoder")
 
 
 def test_whole_numbers_as_rows():

@@ -913,6 +913,11 @@ FAULTS = [
         "out.flat.add_(self._scratch.flat, alpha=self.unsupervised_weight)",
         "out.flat.add_(self._scratch.flat)",
     ),
+    _supervised(
+        "rows move to where their loss is lowest",
+        "alpha=self.adversarial_step)",
+        "alpha=-self.adversarial_step)",
+    ),
     # Tangents
     _tangents(
         "unlabelled rows count by all rows",

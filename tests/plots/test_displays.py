@@ -9,16 +9,23 @@ import numpy as np
 import pytest
 
 import skae.plots
+from skae.diagnostics import ColumnLaw
 from skae.plots import (
+    CodeDisplay,
     FilterDisplay,
     GradientAgreementDisplay,
     LossCurveDisplay,
     ReconstructionDisplay,
+    ReconstructionErrorDisplay,
+    SampleColumnDisplay,
     SaturationDisplay,
     SpectrumDisplay,
     TangentDisplay,
     TangentWalkDisplay,
+    UnitWeightDisplay,
 )
+
+LAW = ColumnLaw("a", None, ("x", "y"), np.array([[0.5, 0.5], [1, 0]]), np.array([0.5]), "texts")
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,10 @@ from skae.plots import (
         SpectrumDisplay({"a": np.array([[2.0, 1.0]])}),
         TangentDisplay(np.ones((1, 2, 2)), {"a": np.ones((1, 1, 2, 2))}),
         TangentWalkDisplay(np.ones((1, 1, 2, 2, 2)), np.array([0.0, 1.0])),
+        CodeDisplay(np.ones((2, 2)), ("unit 0", "unit 1"), np.array(["a", "b"]), "kind"),
+        UnitWeightDisplay(np.array([3]), np.array([[1.0, -2.0]]), ["a", "b"]),
+        ReconstructionErrorDisplay(["a", "b"], {"model": np.array([0.5, 1.0])}),
+        SampleColumnDisplay([LAW], ("samples",)),
     ],
     ids=lambda display: type(display).__name__,
 )

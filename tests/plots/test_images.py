@@ -53,7 +53,7 @@ def test_image_shape_errors_name_the_remedy(model, X):
     with pytest.raises(ValueError, match=r"12 features.*image_shape=\(height, width\)"):
         FilterDisplay.from_estimator(model)
     # So do they where rows are no images: of a table.
-    with pytest.raises(ValueError, match=r"no pixels: compare X with estimator.reconstruct"):
+    with pytest.raises(ValueError, match=r"no pixels. .* ReconstructionErrorDisplay"):
         ReconstructionDisplay.from_estimator(model, X)
     with pytest.raises(ValueError, match="does not hold 12 features"):
         ReconstructionDisplay.from_estimator(model, X, image_shape=(4, 4))

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from skae.engine.networks.layers import AffineChain, AffineMap, encoder_maps
+from skae.engine.networks.jacobians import DifferentiatedJacobian
+from skae.engine.networks.layers import AffineChain, AffineMap, encoder_maps, linearized
 from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
@@ -83,6 +84,8 @@ class Supervised(Objective):
     - ``dropout``: of the rows' columns, and of hidden units. ``weight``: of the first term.
     - ``labelled_fraction``: the part of the rows that have a target. The first term, a mean over
       all rows, is divided by it, so that it is one over the rows with a target.
+    - ``adversarial_step``: where it is positive, the first term is half that of the rows, and half
+      that of the rows after a move of this length that raises their loss most (`with_moved`).
     - ``unsupervised``: the layers' own criteria, times ``unsupervised_weight``.
     - ``validation_loss(output, target)``: the loss of each row, of which `criterion` is the mean;
       None is -log P. ``baseline``: as of `Objective`.
@@ -98,6 +101,7 @@ class Supervised(Objective):
         dropout: tuple[float, float] = (0.0, 0.0),
         weight: float = 1.0,
         labelled_fraction: float = 1.0,
+        adversarial_step: float = 0.0,
         unsupervised: Layerwise | None = None,
         unsupervised_weight: float = 1.0,
         validation_loss: Callable | None = None,
@@ -105,7 +109,7 @@ class Supervised(Objective):
     ):
         self.models, self.units, self.first = models, units, first
         self.weight_decay, self.dropout, self.weight = weight_decay, dropout, weight
-        self.labelled_fraction = labelled_fraction
+        self.labelled_fraction, self.adversarial_step = labelled_fraction, adversarial_step
         self.unsupervised, self.unsupervised_weight = unsupervised, unsupervised_weight
         self.validation_loss, self.baseline = validation_loss, baseline
         maps = encoder_maps(models, first, dropout)
@@ -209,9 +213,37 @@ class Supervised(Objective):
 
         With `supervised_gradient`, what a subclass with other terms of the output replaces.
         """
+        batch = self.with_moved(theta, batch)
         output = self.output(theta, self.filled(batch.x), generator)
         loss = mean_loss(self.units, output, batch.target, batch.weight)
         return self.weight / self.labelled_fraction * loss
+
+    @torch.no_grad()
+    def with_moved(self, theta: Parameters, batch: Labelled) -> Labelled:
+        """A batch, and once more its rows, moved to where their loss is highest to first order.
+
+            x + step * g / |g|,   g = d -log P(y | o(h(x))) / dx
+
+        (adversarial training: Goodfellow, Shlens & Szegedy 2015, with moves of one length.) The
+        rows find their moves without dropout, and no gradient goes through these.
+        """
+        if self.adversarial_step == 0:
+            return batch
+        x = self.filled(batch.x)
+        output, jacobian = self.linearized(theta, x)
+        residual, weight = self.units.mean(output) - batch.target, batch.weight
+        if weight is not None:
+            residual = residual * _by_column(weight)
+        slope = jacobian.transposed_times(residual.unsqueeze(1)).squeeze(1)
+        moved = torch.add(x, normalized(slope), alpha=self.adversarial_step)
+        target, weight = batch.target, None if weight is None else torch.cat([weight, weight])
+        return Labelled(torch.cat([x, moved]), torch.cat([target, target]), weight)
+
+    def linearized(self, theta: Parameters, x: torch.Tensor):
+        """The output at some rows and its Jacobian there, without dropout."""
+        if self._chain is not None:
+            return linearized(theta, x, self._chain.maps)
+        return self.output(theta, x), DifferentiatedJacobian(lambda x: self.output(theta, x), x)
 
     def criterion(self, theta, batch, generator, row_weight=None):
         """The loss of the output: without dropout, penalties and the layers' own criteria.
@@ -248,6 +280,7 @@ class Supervised(Objective):
 
     def supervised_gradient(self, theta, batch, generator, out, row_weight=None):
         """Write that of `supervised_value`, by backpropagation through affine maps; return it."""
+        batch = self.with_moved(theta, batch)
         scale = self.weight / (self.labelled_fraction * len(batch.x))
         output = self._chain.forward(theta, self.filled(batch.x), generator)
         weight = batch.weight
@@ -288,6 +321,13 @@ def _mean_constant(units, weight):
     if weight is None or weight.ndim == 1:
         return units.constant * (1.0 if weight is None else weight.mean())
     return weight.mean(0) @ units.column_constant.to(weight)
+
+
+def normalized(moves: torch.Tensor) -> torch.Tensor:
+    """Each row divided by its norm; zero where it has none."""
+    # By the largest entry first: squares of what a sure prediction answers underflow.
+    moves = moves / moves.abs().amax(1, keepdim=True).clamp(min=torch.finfo(moves.dtype).tiny)
+    return moves / moves.norm(dim=1, keepdim=True).clamp(min=1)
 
 
 def _by_column(weight):

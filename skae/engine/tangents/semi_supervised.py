@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import torch
 
-from skae.engine.networks.jacobians import DifferentiatedJacobian
-from skae.engine.networks.layers import AffineChain, linearized
+from skae.engine.networks.layers import AffineChain
 from skae.engine.optimisation.devices import random_mask
-from skae.engine.stacks.supervised import Supervised
+from skae.engine.stacks.supervised import Supervised, normalized
 
 
 def random_combination(directions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -126,13 +125,6 @@ def doubtful_moves(jacobian, units, output: torch.Tensor, generator) -> torch.Te
 def projected(plane, moves: torch.Tensor) -> torch.Tensor:
     """B^T B v of each row."""
     return plane.transposed_times(plane.times(moves.unsqueeze(1))).squeeze(1)
-
-
-def normalized(moves: torch.Tensor) -> torch.Tensor:
-    """Each row divided by its norm; zero where it has none."""
-    # By the largest entry first: squares of what a sure prediction answers underflow.
-    moves = moves / moves.abs().amax(1, keepdim=True).clamp(min=torch.finfo(moves.dtype).tiny)
-    return moves / moves.norm(dim=1, keepdim=True).clamp(min=1)
 
 
 def divergence(units, output: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
@@ -304,7 +296,7 @@ class SemiSupervised(Supervised):
 
     def _moved(self, theta, x, batch, others, generator):
         """Unlabelled rows after each of the moves."""
-        output, jacobian = self._linearized(theta, x)
+        output, jacobian = self.linearized(theta, x)
         free = doubtful_moves(jacobian, self.units, output, generator)
         found = []
         for move, is_within in self._moves:
@@ -314,12 +306,6 @@ class SemiSupervised(Supervised):
                 direction = projected(plane, free)
             found.append(torch.add(x, normalized(direction), alpha=move.length))
         return found
-
-    def _linearized(self, theta, x):
-        """The output at some rows and its Jacobian there, without dropout."""
-        if self._chain is not None:
-            return linearized(theta, x, self._chain.maps)
-        return self.output(theta, x), DifferentiatedJacobian(lambda x: self.output(theta, x), x)
 
     def _output_terms(self, output, change, arranged):
         """All terms that depend on outputs and their changes, a scalar."""

@@ -303,8 +303,8 @@ class DeepBeliefNetwork(
 
         Returns
         -------
-        samples : ndarray of shape (n_samples, n_features)
-            In the units of the data and the order of :meth:`RBM.sample`.
+        samples : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data, and in the container and order of :meth:`RBM.sample`.
 
         Warns
         -----

@@ -63,8 +63,8 @@ class BoltzmannSampling:
 
         Returns
         -------
-        samples : ndarray of shape (n_samples, n_features)
-            In the units of the data.
+        samples : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data, as of `reconstruct`.
         """
         X = self._checked(X)
         check_count("n_steps", n_steps, 1)
@@ -129,9 +129,9 @@ class BoltzmannSampling:
 
         Returns
         -------
-        samples : ndarray of shape (n_samples, n_features)
-            In the units of the data. The chains' first samples come first, then their
-            second ones, and so on.
+        samples : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data, in the container of `fit` or that of ``set_output``. The
+            chains' first samples come first, then their second ones, and so on.
 
         Warns
         -----

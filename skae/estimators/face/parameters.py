@@ -29,6 +29,7 @@ import numpy as np
 from skae._documentation import complete, entries, joined, public_functions, sections
 from skae._validation import Interval, Registered, make_constraint
 from skae.engine.optimisation.devices import undisturbed
+from skae.estimators.face.namespaces import OF_ROWS, keeps_namespace
 from skae.estimators.face.scikit_learn import BaseEstimator
 
 T = TypeVar("T")
@@ -144,14 +145,17 @@ def _all_or_none(set_params):
 
 
 def _undisturbed_methods(cls: type[T]) -> type[T]:
-    """Let what the methods of a class compute not depend on the modes of its caller."""
+    """Let what the methods of a class compute not depend on the modes of its caller, and return
+    arrays of the library of X.
+    """
     for name, member, function in list(public_functions(cls)):
         if name in ("get_params", "set_params", "get_feature_names_out"):
             continue
+        kept = keeps_namespace if name in OF_ROWS else (lambda method: method)
         if inspect.isfunction(member):
-            setattr(cls, name, undisturbed(member))
+            setattr(cls, name, kept(undisturbed(member)))
         elif getattr(member, "fn", None) is function:  # of scikit-learn's available_if
-            member.fn = undisturbed(member.fn)  # type: ignore[union-attr]
+            member.fn = kept(undisturbed(member.fn))  # type: ignore[union-attr]
     return cls
 
 

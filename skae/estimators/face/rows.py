@@ -58,13 +58,27 @@ def in_user_form(model, rows, given=None):
     """Rows in the columns of a model's data as the user's; see `returns_rows`."""
     wanted, form = output_container(model), getattr(model, "_form", None)
     if library_of(rows) is None and form is not None:
-        rows = form.frame(np.asarray(rows))
+        groups = [one for one in _variables(model) if len(one) > 1]
+        rows = form.frame(np.asarray(rows), groups)
     if wanted is not None:
         names = getattr(model, "feature_names_in_", None)
         rows = as_frame(rows, wanted, _numbered(rows) if names is None else names)
     elif library_of(rows) is not None and library_of(given) is not None:
         rows = convert_frame(rows, library_of(given))
     return with_index_of(rows, given)
+
+
+def in_wanted_library(model, rows):
+    """A frame as one of the library that ``set_output`` names, whose conversion keeps dtypes."""
+    wanted = output_container(model)
+    if wanted is None or library_of(rows) is None:
+        return rows
+    return convert_frame(rows, wanted)
+
+
+def _variables(model):
+    columns = getattr(model, "columns_", None)
+    return () if columns is None else columns.variables
 
 
 def _numbered(rows):

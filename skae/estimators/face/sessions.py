@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 
-from skae import _validation
+from skae import _seeds
 from skae._warnings import warn
 from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.models import Extras, Fitted, Model, fit_alone, trainer
@@ -169,7 +169,7 @@ class Session:
         """A fresh seed for ``random_state=None``: that of the fit that goes on, if it does."""
         self._n_seeds += 1
         if self._n_seeds > len(self.seeds):
-            self.seeds.append(_validation.fresh_seed())
+            self.seeds.append(_seeds.fresh_seed())
         return self.seeds[self._n_seeds - 1]
 
     def trained(self, about: About, train: Callable[[Extras], Fitted], extras: Extras) -> Fitted:
@@ -274,13 +274,13 @@ def _opened(estimator, X, y, sample_weight):
     identity = {} if chosen.checkpoint is None else identity_of(estimator, X, y, sample_weight)
     session = Session(chosen.checkpoint, chosen.snapshots, identity)
     token = _session.set(session)
-    source = None if session.file is None else _validation.seeds.set(session.seed)
+    source = None if session.file is None else _seeds.seeds.set(session.seed)
     try:
         yield
     finally:
         _session.reset(token)
         if source is not None:
-            _validation.seeds.reset(source)
+            _seeds.seeds.reset(source)
 
 
 # Between results and what is written

@@ -230,8 +230,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         Returns
         -------
-        reconstructions : ndarray of shape (n_samples, n_features)
-            Mean of the output units, in the units of the data.
+        reconstructions : ndarray or data frame of shape (n_samples, n_features)
+            Mean of the output units, in the units of the data; in the container, with the names and
+            dtypes, of what `fit` saw, or in that of ``set_output``.
 
         Raises
         ------
@@ -256,8 +257,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         Returns
         -------
-        reconstructions : ndarray of shape (n_samples, n_features)
-            In the units of the data.
+        reconstructions : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data; as X is, or in the container of ``set_output``. A data frame
+            has the names, the dtypes and, in pandas, the index that went in.
         """
         check_is_fitted(self)
         if self._model(usable_place(self, self.columns_.mean)).at_level is None:

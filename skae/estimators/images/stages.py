@@ -383,9 +383,10 @@ class PatchWhitener(PatchSampling, ImageTransformer):
 
         Returns
         -------
-        patches : ndarray of shape (n_samples, n_features)
+        patches : ndarray or data frame of shape (n_samples, n_features)
             In the units of the data for ``contrast=False``, else as after the contrast step: the
-            mean and the contrast of each patch are lost.
+            mean and the contrast of each patch are lost. A data frame if ``set_output`` asks for
+            one.
 
         Notes
         -----

@@ -47,10 +47,10 @@ def sample(
 
     Returns
     -------
-    samples : ndarray of shape (n_samples, n_features)
+    samples : ndarray or data frame of shape (n_samples, n_features)
         In the units of the data, on the grid and in the range of the training data's columns, and
         in the order of :meth:`AutoEncoder.sample`; a data frame, if that is what the model was
-        fitted on and it has more than numbers.
+        fitted on or ``set_output`` asks for.
 
     Raises
     ------

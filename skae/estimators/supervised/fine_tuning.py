@@ -60,7 +60,7 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
     not_shared = {"warm_start", "callbacks"}
     shared = own.keys() & StackedAutoEncoder().get_params(deep=False).keys() - not_shared
     stack = StackedAutoEncoder(**{name: own[name] for name in shared} | changes)
-    for name in ("n_features_in_", "feature_names_in_", "encoding_"):
+    for name in ("n_features_in_", "feature_names_in_", "encoding_", "_form"):
         if hasattr(model, name):
             setattr(stack, name, getattr(model, name))
     return stack
@@ -68,7 +68,7 @@ def stack_of(model, data, **changes) -> StackedAutoEncoder:
 
 def own_criterion(model, task: Task) -> Criterion:
     """The loss of the rows with a target, and the layers' own with the weight of a parameter."""
-    return labelled_criterion(task, model.unsupervised_weight)
+    return labelled_criterion(task, model.unsupervised_weight, model.adversarial_step)
 
 
 def fit_stack(

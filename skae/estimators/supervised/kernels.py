@@ -109,6 +109,7 @@ def suits(model, columns: Columns, n_rows: int, n_labelled: int) -> bool:
     watches = model.early_stopping or callbacks_of(model).stopping is not None
     asks_for_tuning |= watches or np.max(model.dropout) > 0
     asks_for_tuning |= getattr(model, "unsupervised_weight", 0) > 0
+    asks_for_tuning |= getattr(model, "adversarial_step", 0) > 0
     fits = min(n_rows, _ROWS_OF_DISTANCES) * len(columns.mean) <= _MOST_NUMBERS
     if asks_for_tuning or n_labelled > MOST_ROWS or not fits:
         return False

@@ -329,6 +329,11 @@ class StackedClassifier(ClassifyingStack):
     codes of pre-training. With several outputs, the first term is the sum of theirs, each a mean
     over the rows whose class is known.
 
+    With ``adversarial_step`` the first term is half that of x and half that of :math:`x + v_x`,
+    with :math:`v_x` the move of that length that raises it most, to first order: along its
+    gradient by x [4]_. Predictions change little around labelled rows then, which is what
+    regularises a net that has many labels.
+
     On tables of at most 5,000 labels the output is a ridge regression with a kernel instead, which
     ``output`` describes, and nothing is fine-tuned.
 
@@ -351,6 +356,8 @@ class StackedClassifier(ClassifyingStack):
        deep neural networks. Journal of Machine Learning Research 10, 2009.
     .. [3] P. Vincent, H. Larochelle, I. Lajoie, Y. Bengio, P.-A. Manzagol. Stacked
        denoising autoencoders. Journal of Machine Learning Research 11, 2010.
+    .. [4] I. Goodfellow, J. Shlens, C. Szegedy. Explaining and harnessing adversarial examples.
+       ICLR 2015. (There every column moves by the same amount.)
 
     Examples
     --------
@@ -370,6 +377,13 @@ class StackedClassifier(ClassifyingStack):
         constraints=[Interval(Real, 0, None, closed="left")],
         doc="""Weight of the layers' own criteria while fine-tuning; each on the codes of the one
         below, and of all rows, labelled or not.""",
+    )
+    adversarial_step: float = parameter(
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""Length of the moves :math:`v_x` of labelled rows while fine-tuning, as a part of the
+        rows' root mean square distance from their mean. 0: rows stay where they are. A step costs
+        some three times as much with them. 0.14 does well on images of digits.""",
     )
 
     @all_or_nothing
@@ -460,6 +474,7 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
 
     supervision: float = preset(StackedClassifier, "supervision", default=1.0)
     unsupervised_weight: float = preset(StackedClassifier, "unsupervised_weight", default=0.0)
+    adversarial_step: float = preset(StackedClassifier, "adversarial_step", default=0.0)
 
     target_mean_: np.ndarray = attribute(
         "ndarray of shape (n_outputs,)", "Means of the targets, by which they are standardised."

@@ -14,6 +14,7 @@ from skae._validation import as_array, check_rows, check_weights, make_generator
 from skae.engine.optimisation import groups
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Model, rows_that_count, split
+from skae.engine.optimisation.rows import summarize_columns
 from skae.engine.stacks.stacking import Layerwise
 from skae.engine.stacks.supervised import Supervised, mean_loss
 from skae.estimators.face.rows import of_encoded_rows
@@ -112,22 +113,36 @@ class FittedOutput(NamedTuple):
     facts: Mapping = MappingProxyType({})
 
 
-def labelled_criterion(task: Task, unsupervised_weight: float) -> Criterion:
-    """The loss of the rows with a target, and the layers' own criteria of all rows."""
+def labelled_criterion(
+    task: Task, unsupervised_weight: float = 0.0, adversarial_step: float = 0.0
+) -> Criterion:
+    """The loss of the rows with a target, and the layers' own criteria of all rows.
+
+    The rows are learned after moves, too, whose length is ``adversarial_step`` times `spread_of`.
+    """
     keeps_own = unsupervised_weight > 0 and len(task.models) > 0
     index = task.index if keeps_own else task.known
+    length = adversarial_step * spread_of(task) if adversarial_step > 0 else 0.0
 
     def objective():
         own = [model.objective() for model in task.models] if keeps_own else None
         return Supervised(
             task.models,
             labelled_fraction=task.fraction(index),
+            adversarial_step=length,
             unsupervised=Layerwise(task.models, own, task.first) if keeps_own else None,
             unsupervised_weight=unsupervised_weight,
             **task.options,
         )
 
     return Criterion(objective, index)
+
+
+def spread_of(task: Task) -> float:
+    """Root mean square distance of a task's rows from their mean, as the net sees them."""
+    columns = task.stack.layers_[task.first].columns_
+    deviation = summarize_columns(task.rows, task.weight).std
+    return float(np.linalg.norm(deviation / (columns.scale if columns.is_standardized else 1)))
 
 
 def read_rows(model, X, y, sample_weight, *, is_fresh, by_blocks=False, **announced):

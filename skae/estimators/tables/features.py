@@ -194,8 +194,8 @@ class TableFeatures(AutoEncoder):
         Returns
         -------
         rows : ndarray or data frame of shape (n_samples, n_features)
-            As the data were: the mean of numbers, the most probable categories. Where there is no
-            code, what the columns say.
+            As the data were, or in the container of ``set_output``: the mean of numbers, the most
+            probable categories. Where there is no code, what the columns say.
         """
         check_is_fitted(self)
         X = check_array(as_array(X), dtype=[np.float64, np.float32])

@@ -33,6 +33,7 @@ from skae.estimators.face.parameters import (
     preset,
     validate_parameters,
 )
+from skae.estimators.face.rows import in_wanted_library
 from skae.estimators.face.scikit_learn import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.tables.fillers import Filler, require_member
@@ -234,7 +235,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         X_filled : ndarray or data frame of shape (n_samples, n_features_out)
-            As X is: a data frame with its dtypes, or an array.
+            As X is: a data frame with its dtypes, or an array; or a frame of the library that
+            ``set_output`` names.
         """
         check_is_fitted(self)
         X, rows = self._read(X, reset=False)
@@ -244,10 +246,10 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         filled[:, self._columns] = rows[:, self._columns]
         filled[has_gaps] = self._filled(rows[has_gaps])
         out = select_columns(fill_cells(X, gaps, self._decoded(filled)), self._kept)
-        if not self.add_indicator:
-            return out
-        names = self.get_feature_names_out()[len(self._kept) :]
-        return append_marks(out, gaps[:, self.indicator_features_], names)
+        if self.add_indicator:
+            names = self.get_feature_names_out()[len(self._kept) :]
+            out = append_marks(out, gaps[:, self.indicator_features_], names)
+        return in_wanted_library(self, out)
 
     def get_feature_names_out(self, input_features=None) -> np.ndarray:
         """Names of the columns that `transform` returns.

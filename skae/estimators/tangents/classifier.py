@@ -15,7 +15,7 @@ from skae.diagnostics import jacobian_products
 from skae.engine.networks.differentials import jacobian_of
 from skae.engine.optimisation.devices import require_memory
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import make_rows, summarize_columns
+from skae.engine.optimisation.rows import make_rows
 from skae.engine.stacks.stacking import stacked
 from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
 from skae.estimators.auto_encoders import ContractiveAutoEncoder
@@ -27,7 +27,13 @@ from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.fine_tuning import fit_stack, stack_of
 from skae.estimators.supervised.predictors import ClassifyingStack, StackedClassifier
-from skae.estimators.supervised.tasks import Criterion, Task, labelled_criterion, layers_below
+from skae.estimators.supervised.tasks import (
+    Criterion,
+    Task,
+    labelled_criterion,
+    layers_below,
+    spread_of,
+)
 from skae.estimators.tangents.sources import (
     N_NEIGHBORS,
     SOURCES,
@@ -122,15 +128,12 @@ def tangent_criterion(model, task: Task) -> Criterion:
             source = learned_source(*choice, encoder.columns_)
     facts = {"encoder_": encoder, "source_": source, "n_tangents_": source.n_tangents}
     if not task.models:
-        return labelled_criterion(task, 0.0)._replace(facts=facts)
+        return labelled_criterion(task)._replace(facts=facts)
     (within, anywhere), steps = pair(model.unlabelled_penalty), pair(model.unlabelled_step)
     entropy_penalty, balance_penalty = pair(model.entropy_penalty)
     uses_others = max(within, anywhere, entropy_penalty, balance_penalty) > 0
     index = _with_labelled(task) if uses_others else task.known
-    columns = encoder.layers_[task.first].columns_
-    deviation = summarize_columns(task.rows, task.weight).std
-    # Root mean square distance of standardised rows from their mean.
-    spread = float(np.linalg.norm(deviation / (columns.scale if columns.is_standardized else 1)))
+    spread = spread_of(task)
     planes = None
     if within > 0 and source.n_tangents > 0:
         planes = _frozen_planes(task) if own else lambda x, directions: Span(directions())

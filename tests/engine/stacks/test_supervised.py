@@ -117,9 +117,16 @@ def assert_same(a, b):
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
 
 
-EVERYTHING = {"dropout": (0.2, 0.4), "weight_decay": 0.3, "weight": 2.5, "labelled_fraction": 0.4}
+EVERYTHING = {
+    "dropout": (0.2, 0.4),
+    "weight_decay": 0.3,
+    "weight": 2.5,
+    "labelled_fraction": 0.4,
+    "adversarial_step": 0.3,
+}
 OPTIONS = [
     {},
+    {"adversarial_step": 0.3},
     {"weight_decay": 0.3},
     {"weight": 2.5, "weight_decay": 0.3},
     {"dropout": (0.2, 0.4)},
@@ -167,6 +174,30 @@ def test_gradient_matches_autograd_at_every_depth(activation, n_layers, generato
     # The same for any number of layers of any activation.
     assert_same(value, expected_value)
     assert_same(out.flat, expected)
+
+
+@each_kind
+def test_rows_move_to_where_their_loss_is_highest(units, generator):
+    models, _ = make_models()
+    theta, step = make_theta(models, generator), 1e-4
+    batch = make_batch(units, generator, weighted=True)
+    objective = Supervised(models, UNITS[units], adversarial_step=step)
+    moved = objective.with_moved(theta, batch)
+    at, after = moved.x[:N_ROWS], moved.x[N_ROWS:]
+    assert_same(at, batch.x)
+    # Every row that counts moves by one length ...
+    counts = batch.weight.reshape(N_ROWS, -1).any(1)
+    assert_same((after - at).norm(dim=1), step * counts.to(at.dtype))
+
+    def loss(x):
+        own = batch._replace(x=x)
+        return Supervised(models, UNITS[units]).value(theta, own, seeded())
+
+    # ... and of all such moves that raises the loss most.
+    gain = loss(after) - loss(at)
+    others = torch.randn(200, *at.shape, dtype=at.dtype, generator=generator)
+    others = step * others / others.norm(dim=2, keepdim=True)
+    assert gain > max(loss(at + other) - loss(at) for other in others) > 0
 
 
 @each_kind

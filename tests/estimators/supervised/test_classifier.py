@@ -382,6 +382,26 @@ def test_unsupervised_weight_keeps_reconstructions(images, y):
     assert kept.loss_curve_[-1] < np.log(10)
 
 
+def test_adversarial_moves_make_predictions_change_little(images, y):
+    settings = {**SMALL, "max_iter": 40, "learning_rate": 0.02, "n_iter_no_change": None}
+    plain, moved = (
+        StackedClassifier((32,), layer=SHORT, adversarial_step=step, **settings).fit(images, y)
+        for step in (0.0, 0.2)
+    )
+    generator, rows = np.random.default_rng(0), np.arange(len(y))
+
+    def change(model):
+        def log_probability(x):
+            return model.predict_log_proba(x)[rows, np.searchsorted(model.classes_, y)]
+
+        near = [images + 0.01 * generator.normal(size=images.shape) for _ in range(10)]
+        return np.mean([abs(log_probability(x) - log_probability(images)) for x in near])
+
+    assert change(moved) < 0.9 * change(plain)
+    # It is no regulariser that keeps the classes from being learned.
+    assert moved.score(images, y) > 0.9
+
+
 def test_unlabelled_none(images, y):
     labels = np.where(y % 2, 1, -1)
     model = small_classifier(layer=SHORT, unlabelled=None, max_iter=40, learning_rate=0.02)

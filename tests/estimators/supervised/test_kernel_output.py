@@ -224,6 +224,7 @@ def test_auto_is_for_tables(kind, is_kernel):
         {"dropout": 0.1},
         {"dropout": (0.1, 0.0)},
         {"unsupervised_weight": 0.1},
+        {"adversarial_step": 0.1},
         {"pretraining": None},
         {"output": "linear"},
     ],

@@ -14,7 +14,13 @@ from pandas.testing import assert_frame_equal
 from registry import CASES
 
 import skae
-from skae import AutoEncoder, DenoisingAutoEncoder, PatchWhitener, StackedAutoEncoder
+from skae import (
+    AutoEncoder,
+    DenoisingAutoEncoder,
+    DenoisingImputer,
+    PatchWhitener,
+    StackedAutoEncoder,
+)
 
 N = 40
 ROWS = {
@@ -130,6 +136,14 @@ def test_set_output_says_whose_frame(library):
                 assert_frame_equal(as_pandas(rows), expected, check_dtype=False, rtol=1e-5)
             model.set_output(transform="default")
             assert type(model.reconstruct(X)) is type(plain)
+    gappy = mixed_frame()
+    gappy.loc[gappy.index[:5], "income"] = np.nan
+    member = AutoEncoder(3, max_iter=1)
+    imputer = DenoisingImputer(member, n_estimators=2, add_indicator=True, random_state=0)
+    for X in (gappy, pl.from_pandas(gappy), CONTAINERS["pyarrow"](gappy)):
+        filled = imputer.set_output(transform=library).fit_transform(X)
+        assert isinstance(filled, kind)
+        assert filled.shape == (N, 9)
     with sklearn.config_context(transform_output=library), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for case in CASES:
@@ -149,12 +163,22 @@ def test_values_are_those_of_arrays():
     assert isinstance(numbers, np.ndarray)
     assert_allclose(rows["a"], numbers[:, 0], rtol=1e-12)
     assert_array_equal(rows["b"], np.round(numbers[:, 1]))
+    # Of a one-hot variable in whole numbers, the most probable value is 1, and no other.
+    kinds = pd.get_dummies(np.array(["x", "y", "z"])[np.arange(N) % 3], dtype="int64")
+    kinds["a"] = X["a"].to_numpy()
+    one_hot = AutoEncoder(1, max_iter=2, random_state=0).fit(kinds)
+    assert len(one_hot.columns_.variables) == 2
+    assert (one_hot.reconstruct(kinds)[["x", "y", "z"]].sum(axis=1) == 1).all()
     # Reconstructions beyond what a dtype can hold do not come around.
     codes = 1e6 * model.transform(X)
     raw = of_array.inverse_transform(codes)[:, 1]
     ends = np.iinfo("int16")
     assert raw.min() < ends.min or raw.max() > ends.max
     assert_array_equal(model.inverse_transform(codes)["b"], np.round(raw).clip(ends.min, ends.max))
+    # The layers below an output are a model of the same rows.
+    stack = skae.StackedClassifier((3,), output="linear", max_iter=1, random_state=0)
+    stack = stack.fit(X, (X["a"] > 0).astype(int)).stack_
+    assert differences(stack.reconstruct(X), X, keeps_index=True) is None
     # The frame of codes says which row is which.
     model.set_output(transform="pandas")
     assert model.inverse_transform(model.transform(X)).index.equals(X.index)
@@ -170,6 +194,10 @@ def test_values_are_those_of_arrays():
 
 def test_forms_travel(tmp_path):
     """Copies and files of models know the frames that they were fitted on."""
+    sparse = pd.DataFrame({"a": np.arange(N) % 3, "b": np.arange(N) % 2 / 2})
+    sparse = sparse.astype({"a": "Sparse[int64]", "b": pd.SparseDtype("float64", 0.5)})
+    rows = AutoEncoder(3, max_iter=1, random_state=0).fit(sparse).reconstruct(sparse)
+    assert (rows.dtypes == sparse.dtypes).all()
     for frame in (mixed_frame(), plain_frame()):
         for name, container in CONTAINERS.items():
             X = container(frame)
