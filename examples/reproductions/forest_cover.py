@@ -18,11 +18,22 @@ shape (12120, 54), y). Rerun, all or some of the rows:
 
     SKAE_DATA=... python examples/reproductions/forest_cover.py [SVM] [boosting] [trees] [net] ...
 
-Reached, test error in % over the five splits (mean, standard deviation): extremely randomised trees
-15.15 +- 0.57, boosting 15.45 +- 0.82, net 15.90 +- 0.58, CAE 16.49 +- 0.57, MTC 16.58 +- 0.68, SVM
-18.28 +- 0.38. So the order of the published ones holds, MTC before SVM, but neither pre-training
-nor tangents gain anything here over a plain net, and trees are better than all of them. The net
-takes 5 s a split, the SVM half a minute, on a busy core.
+Reached, test error in % over the five splits (mean, standard deviation): net 14.95 +- 0.62,
+extremely randomised trees 15.15 +- 0.57, boosting 15.45 +- 0.82, MTC 15.52 +- 0.69, SVM 18.28 +-
+0.38. So MTC is before SVM, as published, and level with boosting; a plain net is before both, and
+pre-training and tangents gain nothing here. The net takes 10 s a split, with pre-training and
+tangents 20 s, the SVM half a minute, on a busy core.
+
+What counts is how the net is fine-tuned: with 60 epochs and a dropout of 0.1 instead of 30 epochs
+without, its error falls by one point (15.90 before), and so does that of MTC (16.58). On a fifth of
+the training rows of splits 0 and 1, by which this was chosen (boosting: 16.15 %), the net has 14.85
+% instead of 16.12 %; 400 units and 0.2 15.14 %, a third layer 15.29 %, 300 units, 0.15 and 100
+epochs 15.14 %; hat functions of each measurement 18.3 to 19.8 %, which learn the training rows by
+heart. Pre-training has 15.56 % there, with a tangent penalty of 0.01 15.20 %, of 0.002 15.29 %,
+with 2 epochs of pre-training instead of 10 15.59 %, with 400 units 15.23 %, and tangents by local
+PCA of a net that is not pre-trained 16.35 %.
+
+What follows was measured before that, without dropout.
 
 Nor do moves of unlabelled rows help, with all training rows passed a second time without their
 class (CAE, test error of splits 0 and 1): none 16.45 %, worst moves in any direction, of
@@ -119,6 +130,8 @@ METHODS = {
     "CAE": net,
     "MTC": lambda seed: net(seed, tangent_penalty=0.01),
 }
+# What is recorded: the error of the manifold tangent classifier less that of another one.
+COMPARED = {"forest-cover-svm": "SVM", "forest-cover-boosting": "boosting"}
 
 
 def main():
@@ -139,16 +152,16 @@ def main():
             flush=True,
         )
         found[name] = np.array(errors)
-    for name, other in (("forest-cover-svm", "SVM"), ("forest-cover-boosting", "boosting")):
-        if {"MTC", other} <= set(found):
-            record(
-                name,
-                found["MTC"] - found[other],
-                seeds=range(N_SPLITS),
-                settings={"rows": len(y)},
-                started=began,
-                details={method: errors.tolist() for method, errors in found.items()},
-            )
+        for figure, other in COMPARED.items():
+            if name in ("MTC", other) and {"MTC", other} <= set(found):
+                record(
+                    figure,
+                    found["MTC"] - found[other],
+                    seeds=range(N_SPLITS),
+                    settings={"rows": len(y)},
+                    started=began,
+                    details={method: errors.tolist() for method, errors in found.items()},
+                )
 
 
 if __name__ == "__main__":

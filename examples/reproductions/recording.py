@@ -60,7 +60,7 @@ def record(figure, values, *, seeds, settings, started, details=None, folder=REC
         "settings": settings,
         "details": details or {},
         "command": command(),
-        "commit": commit(),
+        "commit": COMMIT,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seconds": round(time.perf_counter() - started, 1),
         "machine": machine(),
@@ -124,6 +124,10 @@ def _processor():
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+# Of the code that runs, whatever is committed meanwhile.
+COMMIT = commit()
 
 
 def _plain(value):
