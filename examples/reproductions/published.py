@@ -43,8 +43,8 @@ def _row(figure, record):
     known = (figure.what, _shown(figure.published), _shown(figure.goal))
     if record is None:
         told = figure.earlier and figure.script
-        where = f"; an earlier run is told in the docstring of ``{figure.script}``" if told else ""
-        return (*known, f"not measured by a record yet{where}", "", "", "", "")
+        where = f"; earlier: ``{figure.script}``" if told else ""
+        return (*known, f"no record yet{where}", "", "", "", "")
     seeds = record["seeds"]
     return (
         *known,

@@ -933,7 +933,7 @@ def test_sizes_that_are_none_after_a_fit_are_named(name):
     for case in TRAINED:
         if case.takes(name) and "layer" not in case.cls._parameter_constraints:
             model = case.fitted.set_params(**{name: "many"})
-            with pytest.raises(ValueError, match=f"{name}='many' must be integers"):
+            with pytest.raises(ValueError, match=f"(?s){name}.*'many'"):
                 case.output(model)
 
 

@@ -44,7 +44,9 @@ CHECKS = ("/sklearn/",)
 # What users pass may fail by itself.
 OTHERS = ("/sklearn/decomposition/",)
 CALLERS = (PACKAGE, "/sklearn/", "/fuzz/")
-ERRORS = (ValueError, TypeError, NotFittedError, MemoryError, skae.ModelFileError)
+ERRORS = (
+    ValueError, TypeError, RuntimeError, NotFittedError, MemoryError, skae.ModelFileError
+)  # fmt: skip
 # Seconds of computing after which a case has hung.
 LIMIT = 30
 
@@ -133,7 +135,9 @@ class _Run:
     def is_extreme(self, call):
         """Whether squares of the rows may be more than a number can be."""
         rows = ROWS[call.rows](self.attack.rows)
-        return call.rows == "huge" or rows.exponent or rows.kind in EXTREME
+        is_far = call.rows == "huge" or rows.exponent or rows.kind in EXTREME
+        # Usual rows are far from those of a fit to minute ones.
+        return is_far or any(call.rows == "minute" for call in self.attack.calls)
 
     @property
     def has_empty_columns(self):

@@ -39,7 +39,7 @@ def joint_learning(objective: Any) -> Joint | None:
 
     Its units have to be drawn by random numbers that do not depend on the parameters.
     """
-    units, penalties = objective.machine.keywords["units"], objective.penalties
+    units, penalties = objective.units, objective.penalties
     is_plain = objective.n_checkpoints == 0 and not objective.tempered and units.noise is not None
     if not (is_plain and all(hasattr(penalty, "numbers") for penalty in penalties)):
         return None
@@ -56,7 +56,7 @@ def joint_learning(objective: Any) -> Joint | None:
 
 def _inputs(objective, x, generator, row_weight=None):
     """What a step of one machine sees of a batch; draws what a step by itself would draw."""
-    n_hidden, units = objective.n_hidden, objective.machine.keywords["units"]
+    n_hidden, units = objective.n_hidden, objective.units
     n = objective.n_chains if objective.persistent else len(x)
 
     def of_hidden():
@@ -98,7 +98,7 @@ class JointContrast:
 
     def __init__(self, objectives: Sequence[Any], like: torch.Tensor):
         self.first, self.n_models = objectives[0], len(objectives)
-        self.units = self.first.machine.keywords["units"]
+        self.units = self.first.units
         kinds = zip(*(objective.penalties for objective in objectives), strict=True)
         self.penalties = [together(penalties, like) for penalties in kinds]
         self.visible_offset = None

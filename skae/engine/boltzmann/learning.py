@@ -56,7 +56,8 @@ class ContrastiveDivergence(Objective):
     - ``n_checkpoints``: of the parameters at most so many are kept on the way, see
       `skae.engine.boltzmann.trajectories`.
     - ``tempered``: whether persistent chains swap rows with companions at these.
-    - ``n_hidden``: how many hidden units the machine has, where several are to be trained as one.
+    - ``units`` and ``n_hidden``: the visible units and how many hidden ones there are, of a
+      restricted machine; with them, several can be trained as one.
 
     What carries over from step to step, in ``state``: persistent ``chains`` (hidden units), their
     ``n_steps`` and which of them ``moved``, the ``hidden_offset`` of centred units, the
@@ -79,6 +80,7 @@ class ContrastiveDivergence(Objective):
         has_real_columns: bool = False,
         n_checkpoints: int = 0,
         tempered: bool = False,
+        units: Any = None,
         n_hidden: int | None = None,
     ):
         self.machine, self.n_gibbs_steps, self.persistent = machine, n_gibbs_steps, persistent
@@ -87,7 +89,7 @@ class ContrastiveDivergence(Objective):
         self.floor = log_volume + least_loss
         self.has_real_columns = has_real_columns
         self.n_checkpoints, self.tempered = n_checkpoints, tempered
-        self.n_hidden, self.begins_jointly = n_hidden, False
+        self.units, self.n_hidden, self.begins_jointly = units, n_hidden, False
         self.criterion_cost = _CRITERION_COST if has_real_columns else 1.0
         self.state = {}
         self._shares: dict[Any, torch.Tensor] = {}
@@ -321,7 +323,7 @@ def boltzmann_machine(
     shapes = BipartiteMachine.shapes(n_visible, n_hidden, learns_variance=learns_variance)
     least_loss, project = variance_bounds(units, base_bias, least_variance)
     if kind is BipartiteMachine:
-        learning["n_hidden"] = n_hidden
+        learning |= {"units": units, "n_hidden": n_hidden}
     learning |= {"least_loss": least_loss, "has_real_columns": bool(real_columns(units))}
     network = Network((n_visible, n_hidden))
     encoder, decoder = affine_chains(network)
