@@ -53,7 +53,7 @@ def test_table_shows_what_was_recorded(scripts, tmp_path, monkeypatch):
     assert row_of(page, "bare constructor, 600 labels")[3] == "1.30 ± 0.00"
     assert "**below the published figure**" in row_of(page, "RBM, 500 units, CD-1")[3]
     # What nobody ran has no figure, whatever a docstring says.
-    assert row_of(page, "rot")[3].startswith("not measured by a record yet")
+    assert row_of(page, "rot")[3].startswith("no record yet")
     # One run replaces another: a file is one run, with its command and its time.
     recording.record("larochelle-rect", 1.0, seeds=3, folder=tmp_path, **RUN)
     assert row_of(published.table(recording.read_records(tmp_path)), "rect")[3] == "1.00"
