@@ -175,8 +175,9 @@ class PSD(SparseInference, Transformer):
                 algorithm=ready_algorithm(penalty, linear_map, x.device),
                 **self._accuracy,
             )
-            # A row that is its columns' means has the code 0, which is free.
-            return torch.where(excess > 0, excess / optimum, 0.0)
+            # A row that is its columns' means, but for rounding, has the code 0, which is free.
+            rounding = x.shape[1] * torch.finfo(x.dtype).eps
+            return torch.where(excess > rounding, excess / optimum, 0.0)
 
         return fitted.map_rows(gap, X)
 

@@ -121,6 +121,10 @@ def test_prediction_gap_of_the_mean_row_is_zero(X):
     model.weights_["hidden_bias_0"][:] = 0
     # x = 0 has the code 0 by encoder and inference: an optimum of 0 is no division by it.
     assert model.prediction_gap(np.zeros((1, 4)) + model.columns_.shift) == 0
+    smooth = small_psd(activation="tanh").fit(X - X.mean(0))
+    smooth.weights_["hidden_bias_0"][:] = 0
+    # Where a row is so but for rounding, the ratio of two rounding errors would be any number.
+    assert smooth.prediction_gap(np.full((1, 4), 1e-17) + smooth.columns_.shift) == 0
 
 
 # Training
