@@ -49,7 +49,7 @@ sphinx_gallery_conf = {
     # Files named plot_*.py are run; others are shown.
     "filename_pattern": r"/plot_",
     "within_subsection_order": "FileNameSortKey",
-    "ignore_pattern": r"(benchmarks|reproductions)",
+    "ignore_pattern": r"(benchmarks|reproductions|distributed_fit)",
     # A claim that does not hold fails the build.
     "abort_on_example_error": True,
     "backreferences_dir": "api/generated/examples",
