@@ -180,8 +180,7 @@ def test_what_cannot_be_shared_is_refused_with_the_reason(tmp_path, monkeypatch)
         with pytest.raises(ValueError, match="of Distributed must be"):
             AutoEncoder(2, distributed=wrong).fit(X)
     # A group of one, so that what is asked in a group is asked here.
-    together = groups.within(groups.Group())
-    monkeypatch.setattr(groups, "together", lambda *how: together)
+    monkeypatch.setattr(groups, "together", lambda *how: groups.within(groups.Group()))
     refused = {
         "TableFeatures is fitted by one process": lambda: TableFeatures(**made).fit(X),
         "each process would go on": lambda: AutoEncoder(
@@ -193,7 +192,6 @@ def test_what_cannot_be_shared_is_refused_with_the_reason(tmp_path, monkeypatch)
         ).fit(X),
     }
     for message, call in refused.items():
-        together = groups.within(groups.Group())
         with pytest.raises(ValueError, match=message):
             call()
 
