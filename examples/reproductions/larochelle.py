@@ -7,6 +7,8 @@ What counts as ours is the model with the least error on the validation rows.
 
 - "SAE-3", "SDAE-3", "CAE-2": as published, sigmoid layers of 500 units, three of plain or of
   denoising auto-encoders, or two contractive ones, pre-trained and fine-tuned;
+- "DBN-3": three layers of 1000 binary units (``--units``), each pre-trained as an RBM by CD-1;
+  "DBN-3, moved": the same, fine-tuned as "adversarial" is;
 - "dropout": two rectifier layers of 1000 units (``--units``), pre-trained with half of the columns
   masked, and fine-tuned with dropout;
 - "adversarial": the same, fine-tuned at rows that are moved along the gradient of their loss, too;
@@ -46,6 +48,7 @@ from recording import record
 from sklearn.svm import SVC
 
 from skae import (
+    RBM,
     AutoEncoder,
     ContractiveAutoEncoder,
     DenoisingAutoEncoder,
@@ -67,7 +70,11 @@ PUBLISHED = {
 }
 SVM_GRID = [(C, gamma) for C in (1, 10, 100) for gamma in (0.003, 0.01, 0.03)]
 N_UNITS = 500
-MODELS = ["SVM", "SAE-3", "SDAE-3", "CAE-2", "dropout", "adversarial", "moves"]
+MODELS = [
+    "SVM", "SAE-3", "SDAE-3", "CAE-2", "DBN-3", "DBN-3, moved", "dropout", "adversarial", "moves",
+]  # fmt: skip
+# Nets that are fine-tuned at moved rows, too.
+MOVED = "adversarial", "DBN-3, moved"
 
 
 def layers_of(name, epochs, units, device):
@@ -85,23 +92,26 @@ def layers_of(name, epochs, units, device):
         return [DenoisingAutoEncoder(N_UNITS, **shared) for _ in range(3)]
     if name == "CAE-2":
         return [ContractiveAutoEncoder(N_UNITS, contraction=0.1, **shared) for _ in range(2)]
+    if name.startswith("DBN-3"):
+        descent = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 2e-4}
+        return [RBM(units, **shared, **descent) for _ in range(3)]
     rectifiers = {"activation": "relu", "corruption_level": 0.5, **shared}
     return [DenoisingAutoEncoder(units, **rectifiers) for _ in range(2)]
 
 
 def make_net(name, epochs, units, seed, device):
-    """One of the six nets."""
+    """One of the nets."""
     shared = {
         "layers": layers_of(name, epochs, units, device),
         "max_iter": epochs,
         "learning_rate_schedule": "linear",
-        "dropout": 0.0 if "AE" in name else (0.2, 0.5),
+        "dropout": 0.0 if "AE" in name or name == "DBN-3" else (0.2, 0.5),
         "n_iter_no_change": None,
         "device": device,
         "random_state": seed,
     }
     if name != "moves":
-        return StackedClassifier(adversarial_step=0.14 if name == "adversarial" else 0, **shared)
+        return StackedClassifier(adversarial_step=0.14 if name in MOVED else 0, **shared)
     return ManifoldTangentClassifier(
         n_tangents=1,
         tangent_penalty=0.0,
