@@ -53,7 +53,8 @@ class Encoding:
     @property
     def n_columns(self) -> int:
         """How many encoded columns there are."""
-        return self.variables[-1].columns.stop
+        # The last variable has none, if it was never observed.
+        return max(variable.columns.stop for variable in self.variables)
 
     @property
     def empty(self) -> list[str]:

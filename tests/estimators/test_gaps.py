@@ -300,6 +300,17 @@ def test_a_stack_takes_gaps_where_its_lowest_layer_does(layer, table):
     assert np.isfinite(mixed.fit(with_gaps(X)).transform(with_gaps(X))).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*no observed value")
+@pytest.mark.parametrize("column", [0, 2, -1])
+def test_a_column_that_was_never_observed_is_none_wherever_it_stands(table, column):
+    X, others = table[0].copy(), np.delete(table[0], column, axis=1)
+    X[:, column] = np.nan
+    model, other = (AutoEncoder(4, **QUICK).fit(rows) for rows in (X, others))
+    # Arrays, and frames of as many columns, which are read by column.
+    assert_array_equal(model.transform(pd.DataFrame(X)), other.transform(others))
+    assert_array_equal(model.score_samples(X), other.score_samples(others))
+
+
 def test_rows_without_a_category(table):
     draws = np.random.default_rng(0)
     one_hot = np.eye(3)[draws.integers(3, size=300)]

@@ -497,3 +497,12 @@ def test_predictions_have_the_precision_of_rows_and_targets(table, offset, dtype
     assert found.dtype == dtype
     assert len(np.unique(found)) > 100
     assert model.predict(X).dtype == np.float64
+
+
+def test_a_row_of_no_weight_is_not_scored_however_far_it_is(table):
+    X, y = table
+    model = small_regressor().fit(X, y)
+    weight = np.arange(len(y), dtype=float)
+    far = X.copy()
+    far[0] *= 1e160
+    assert model.score(far, y, weight) == model.score(X, y, weight)
