@@ -90,10 +90,9 @@ assert correlation.min() > 0.9
 # %%
 # Limits
 # ------
-# - Numbers of drawn rows are drawn a little towards the middle: each step draws one column given the
-#   others by a law of its own, and a chain of twenty steps is not the end.
-# - Which columns may be fixed was open in training, where 10 to 90 % of each row were hidden. A model
-#   that was trained with Gaussian noise of many levels draws better whole rows
-#   (:ref:`sphx_glr_auto_examples_plot_synthetic_rows.py`), but its rows follow fixed columns badly.
+# - Means of drawn rows lie a little nearer to the middle than those of real rows.
+# - Which columns may be fixed was open in training, where 10 to 90 % of each row were hidden. Rows
+#   of a model that was trained with Gaussian noise of many levels
+#   (:ref:`sphx_glr_auto_examples_plot_synthetic_rows.py`) hardly follow fixed categories.
 # - "What if" means: among rows like these. What would happen if one *changed* a colour is another
 #   question, which no table of observations answers by itself.
