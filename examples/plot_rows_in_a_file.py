@@ -8,8 +8,8 @@ by three hidden causes:
 
 - a model of rows in a file is that of rows in memory, bit for bit where they are few enough to be
   read at once, and so are its codes and scores;
-- one pass over a stream, of which no batch is kept, brings the score of new rows to within a fifth
-  of the way between one batch alone and ten epochs.
+- one pass over a stream, of which no batch is kept, brings the score of new rows at least three
+  fifths of the way from one batch alone to ten epochs over the file.
 """
 
 import os
@@ -87,7 +87,7 @@ ax.legend()
 plt.show()
 
 for score in (scores[-1], once.score(test)):
-    assert score > scores[0] + 0.8 * (best - scores[0])
+    assert score > scores[0] + 0.6 * (best - scores[0])
 del rows
 folder.cleanup()
 
@@ -97,5 +97,6 @@ folder.cleanup()
 # - Files of up to 256 MB, as this one, are read at once. Of larger ones a window of some blocks is
 #   in memory, whose rows are mixed: the order of rows is then less random than in memory, and
 #   sorted files should be shuffled once (:ref:`more_rows_than_memory`).
+# - Where rows can be read again, epochs are better than one pass.
 # - A stream's first batch describes the columns. Here all batches are alike;
 #   :ref:`sphx_glr_auto_examples_plot_stream_and_drift.py` has one that changes.
