@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 
 
 def fresh_seed():
@@ -26,7 +26,7 @@ seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
 def next_seed():
     """A seed for ``random_state=None``, the same in all processes of a fit."""
     source = seeds.get()
-    return groups.current().first(fresh_seed() if source is None else source())
+    return processes.current().first(fresh_seed() if source is None else source())
 
 
 def make_generator(random_state, device):

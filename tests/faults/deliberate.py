@@ -257,7 +257,9 @@ FAULTS = [
         "self.weight[: len(index)]\n        return self.rows.take(index), weight",
     ),
     _training(
-        "the loss is a sum over batches", "(steps.sum_(total) / n_batches).item()", "total.item()"
+        "the loss is a sum over batches",
+        "(processes.current().sum_(total) / n_batches).item()",
+        "total.item()",
     ),
     _training(
         "gradients add up from step to step",
@@ -603,12 +605,12 @@ FAULTS = [
     ),
     _validation(
         "sums of huge weights overflow",
-        "    weight = weight / max(group.gather(weight.max()))\n",
+        "    weight = weight / max(everyone.gather(weight.max()))\n",
         "",
     ),
     _validation(
         "weights are not made to mean 1",
-        "return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))",
+        "return weight * (everyone.total(np.count_nonzero(weight)) / everyone.total(weight.sum()))",
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
@@ -997,8 +999,8 @@ FAULTS = [
     ),
     _targets(
         "the spread of targets ignores weights",
-        "group.average((y - centre) ** 2, of_known)",
-        "group.average((y - centre) ** 2)",
+        "everyone.average((y - centre) ** 2, of_known)",
+        "everyone.average((y - centre) ** 2)",
     ),
     _targets(
         "targets that do not vary are divided by their rounding errors",
@@ -1008,8 +1010,8 @@ FAULTS = [
     ),
     _processes(
         "processes count alike, however many rows they have",
-        "self.group.sum_(gradient.mul_(self.share))",
-        "self.group.sum_(gradient.div_(self.group.size))",
+        "everyone.sum_(gradient.mul_(everyone.share))",
+        "everyone.sum_(gradient.div_(everyone.size))",
     ),
     _processes(
         "held-out rows of other processes do not count",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import fit_alone, trainer
 from skae.estimators.face.callbacks import callbacks_of
 from skae.estimators.face.fingerprints import parameters_of
@@ -62,18 +62,18 @@ class Distributed:
 
 
 def shared_by_processes(fit: F) -> F:
-    """Decorate a fit so that, with ``distributed``, all processes of a group make it together."""
+    """Decorate a fit so that, with ``distributed``, all processes make it together."""
 
     @functools.wraps(fit)
     def guarded(self, X, *args, **options):
         given = self.distributed
         how = Distributed() if given is True else given
-        if not isinstance(how, Distributed) or groups.current().is_joined:
+        if not isinstance(how, Distributed) or processes.current().is_joined:
             return fit(self, X, *args, **options)
         how.check()
-        with groups.together(how.average_every, how.timeout) as group:
+        with processes.joined(how.average_every, how.timeout) as everyone:
             _require_shareable(self, X)
-            group.require_same(_common(self, fit.__name__, args, options))
+            everyone.require_same(_common(self, fit.__name__, args, options))
             return fit(self, X, *args, **options)
 
     return cast(F, guarded)

@@ -18,7 +18,7 @@ from skae._validation import (
     check_weights,
     column_names,
 )
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.sources import blocks_of
@@ -303,7 +303,7 @@ class SparseCoder(SparseInference, Transformer):
             facts = {"n_components_": len(atoms), "weights_": {"dictionary": atoms}}
         else:
             n_rows = X.shape[0] if weight is None else np.count_nonzero(weight)
-            n_rows = groups.current().total(n_rows)
+            n_rows = processes.current().total(n_rows)
             n_atoms = self._find_n_components(X.shape[1], n_rows if is_whole else None)
             facts = {"n_components_": n_atoms}
         penalty_of(self, facts["n_components_"])  # raises where groups do not fit
@@ -381,7 +381,7 @@ class SparseCoder(SparseInference, Transformer):
         x = rows.take(torch.arange(len(rows), device=theta.flat.device))
         quadratic = make_quadratic(theta["dictionary"], x, ridge=float(self.ridge))
         chosen = choose_algorithm(quadratic, penalty_of(self, self.n_components_), **self._accuracy)
-        return groups.current().first(chosen)
+        return processes.current().first(chosen)
 
     def _leave_given_dictionary(self, X):
         """Let a dictionary that is given begin afresh; refuse to train one that was given."""
