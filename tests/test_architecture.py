@@ -45,7 +45,7 @@ FLOORS = {
     "engine": set(),
     "_documentation": set(),
     "sources": {"engine"},
-    "_seeds": {"engine"},
+    "_seeds": set(),
     "_validation": {"engine", "sources", "_seeds"},
     "_warnings": set(),
     "frames": {"engine", "sources", "_validation", "_warnings"},

@@ -214,6 +214,7 @@ def test_processes_of_torchrun(tmp_path):
         # The same bits in both processes; and again, whatever has failed between.
         assert first[name] == second[name], name
         assert first[name][0] == first[name][1], name
+    assert first["unseeded"] == second["unseeded"]
     assert first["difference"] < 1e-10
     for what, message in {
         "parameters": "differ in n_components: 2 in process 0, 3 in process 1",

@@ -1023,6 +1023,13 @@ FAULTS = [
         "squares = np.where(totals > 0, stds, 0.0) ** 2 + (means - mean) ** 2",
         "squares = np.where(totals > 0, stds, 0.0) ** 2",
     ),
+    Fault(
+        "estimators/face/processes.py",
+        "a seed for random_state=None is each process's own",
+        "processes.current().first(_seeds.fresh_seed())",
+        "_seeds.fresh_seed()",
+        (f"{_FACE}/test_processes.py::test_processes_of_torchrun",),
+    ),
     _dictionaries(
         "rows of the processes before count as this one's do",
         "(before + earlier + weight.cumsum(0))",

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
+from skae import _seeds
 from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import fit_alone, trainer
 from skae.estimators.face.callbacks import callbacks_of
@@ -71,12 +73,22 @@ def shared_by_processes(fit: F) -> F:
         if not isinstance(how, Distributed) or processes.current().is_joined:
             return fit(self, X, *args, **options)
         how.check()
-        with processes.joined(how.average_every, how.timeout) as everyone:
+        with processes.joined(how.average_every, how.timeout) as everyone, same_seeds():
             _require_shareable(self, X)
             everyone.require_same(_common(self, fit.__name__, args, options))
             return fit(self, X, *args, **options)
 
     return cast(F, guarded)
+
+
+@contextmanager
+def same_seeds() -> Iterator[None]:
+    """A context in which ``random_state=None`` is the same seed in all processes."""
+    token = _seeds.seeds.set(lambda: processes.current().first(_seeds.fresh_seed()))
+    try:
+        yield
+    finally:
+        _seeds.seeds.reset(token)
 
 
 def _require_shareable(estimator, X):
