@@ -575,9 +575,15 @@ FAULTS = [
     ),
     _outcomes(
         "a fit that fails takes the model with it",
-        "            vars(self).update(before)\n",
+        "        vars(model).update(before)\n",
         "",
         f"{_FACE}/test_bad_input.py::test_failure_inside_training_leaves_a_fitted_model_as_it_was",
+    ),
+    _outcomes(
+        "what reads rows once stands outside of what undoes a fit",
+        "        called = fit if batches is None else batches(fit)\n",
+        "        called = fit if batches is None else learns(batches=None)(batches(fit))\n",
+        "tests/test_architecture.py::test_decorators_stand_in_one_order",
     ),
     _outcomes(
         "a training that learned nothing is passed off as a model",

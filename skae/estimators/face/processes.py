@@ -1,11 +1,9 @@
 """Fits that several processes make together, `distributed=True`."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, TypeVar, cast
 
 from skae import _seeds
 from skae.engine.optimisation import processes
@@ -14,7 +12,6 @@ from skae.estimators.face.callbacks import callbacks_of
 from skae.estimators.face.fingerprints import parameters_of
 from skae.sources.finding import is_batches
 
-F = TypeVar("F", bound=Callable[..., Any])
 # Parameters that are each process's own.
 _OWN = ("verbose", "callbacks", "device")
 
@@ -63,22 +60,19 @@ class Distributed:
             )
 
 
-def shared_by_processes(fit: F) -> F:
-    """Decorate a fit so that, with ``distributed``, all processes make it together."""
-
-    @functools.wraps(fit)
-    def guarded(self, X, *args, **options):
-        given = self.distributed
-        how = Distributed() if given is True else given
-        if not isinstance(how, Distributed) or processes.current().is_joined:
-            return fit(self, X, *args, **options)
-        how.check()
-        with processes.joined(how.average_every, how.timeout) as everyone, same_seeds():
-            _require_shareable(self, X)
-            everyone.require_same(_common(self, fit.__name__, args, options))
-            return fit(self, X, *args, **options)
-
-    return cast(F, guarded)
+@contextmanager
+def shared_by_processes(estimator, fit: Callable, X, args: tuple, options: dict) -> Iterator[None]:
+    """A context of a fit that, with ``distributed``, all processes make together."""
+    given = getattr(estimator, "distributed", False)
+    how = Distributed() if given is True else given
+    if not isinstance(how, Distributed) or processes.current().is_joined:
+        yield
+        return
+    how.check()
+    with processes.joined(how.average_every, how.timeout) as everyone, same_seeds():
+        _require_shareable(estimator, X)
+        everyone.require_same(_common(estimator, fit.__name__, args, options))
+        yield
 
 
 @contextmanager

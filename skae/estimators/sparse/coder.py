@@ -25,10 +25,10 @@ from skae.engine.optimisation.sources import blocks_of
 from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
 from skae.engine.sparse.greedy import orthogonal_matching_pursuit, soft_threshold
 from skae.engine.sparse.problem import choose_algorithm, make_quadratic, usable_algorithm
-from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
+from skae.estimators.face.learning import learns
+from skae.estimators.face.outcomes import report_vanished, some_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_lazily
-from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.training import TrainedModel, rows_for
 from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.sparse.inference import (
@@ -206,9 +206,7 @@ class SparseCoder(SparseInference, Transformer):
 
     _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
 
-    @all_or_nothing
-    @shared_by_processes
-    @fits_batches
+    @learns(batches=fits_batches)
     def fit(self, X, y=None, sample_weight=None):
         """Learn a dictionary from the rows of X, or find the one that is given.
 
@@ -225,9 +223,7 @@ class SparseCoder(SparseInference, Transformer):
         self.inference_algorithm_ = self._suitable_algorithm(X, sample_weight)
         return self
 
-    @all_or_nothing
-    @shared_by_processes
-    @fits_batches_on
+    @learns(batches=fits_batches_on)
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X, in batches.
 
