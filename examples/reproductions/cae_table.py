@@ -99,8 +99,8 @@ MODELS = {
         AutoEncoder,
         {},
         [
-            {"alpha": 1e-3, "learning_rate": 1e-2},
-            {"alpha": 1e-2, "learning_rate": 2e-3},
+            {"weight_decay": 1e-3, "learning_rate": 1e-2},
+            {"weight_decay": 1e-2, "learning_rate": 2e-3},
         ],
     ),
     "DAE-g": (

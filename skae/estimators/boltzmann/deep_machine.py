@@ -11,7 +11,7 @@ from skae.engine.boltzmann.deep import DeepMachine, even_units
 from skae.engine.boltzmann.deep_training import deep_boltzmann_machine
 from skae.engine.networks.penalties import check_penalties
 from skae.estimators.boltzmann.deep_pretraining import pretrained
-from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.machines import base_bias, without_nan
 from skae.estimators.boltzmann.rbm import RBM, check_tempering, check_visible
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
@@ -241,7 +241,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         _, theta = fitted = self._fitted_model(X)
         machine = self._machine(theta)
         energies = fitted.map_rows(lambda x: machine.free_energy_bound(machine.completed(x)), X)
-        return energies - self._log_derivative(X)
+        return without_nan(energies) - self._log_derivative(X)
 
     def _model(self, place):
         bias = base_bias(self.columns_, place)
