@@ -288,7 +288,8 @@ class Task:
             settings = replace(settings, optimizer=model.optimizer(objective))
         require_memory_for(model, settings, data.rows.place, self.name)
         group = groups.current()
-        group.require_same(self._common(start))
+        if group.is_joined:
+            group.require_same(self._common(start))
         theta = parameters_at(start, model, data, generator, group)
         group.broadcast_(theta.flat)
         generator = group.own(generator)
@@ -338,7 +339,8 @@ class Task:
             "optimizer": _to_arrays(training.optimizer_state),
             "objective": _to_arrays(run.objective.state),
         }
-        run.group.require_same({"the weights that were learned": digest(run.theta.flat)})
+        if run.group.is_joined:
+            run.group.require_same({"the weights that were learned": digest(run.theta.flat)})
         weights = run.theta.to_numpy()
         found = measured(self.model, run.theta, self.data, run.group)
         if self.model.remember is not None:
