@@ -1034,7 +1034,7 @@ FAULTS = [
         "a seed for random_state=None is each process's own",
         "processes.current().first(_seeds.fresh_seed())",
         "_seeds.fresh_seed()",
-        (f"{_FACE}/test_processes.py::test_processes_of_torchrun",),
+        (f"{_FACE}/test_processes.py::test_processes_of_torch_distributed",),
     ),
     _dictionaries(
         "rows of the processes before count as this one's do",

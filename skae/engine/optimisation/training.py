@@ -58,30 +58,19 @@ def train(run: Run) -> Training:
         return value
 
     def run_epoch(at):
-        number, generator, keeper = at.epoch, run.generator, run.keeper
-
-        def keep_if_due(step, total):
-            if keeper is not None and keeper.is_due(number, step):
-                now = replace(at, step=step, total=total, seconds=seconds())
-                keeper.keep(kept(run, watch, now))
-
+        number, generator, keeper, total = at.epoch, run.generator, run.keeper, at.total
         if at.order is not None:
             generator.set_state(at.order)
         elif keeper is not None:
             at.order = generator.get_state()
-        total = at.total
-        if run.reads_ahead:  # whose draws lie between those of the steps
-            keep_if_due(0, total)
-        batches = run.batches(generator)
-        if not run.reads_ahead:
-            batches = islice(batches, at.step, None)
-            if at.now is not None:
-                generator.set_state(at.now)
         if total is None:
             total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(batches, at.step):
-            if not run.reads_ahead:
-                keep_if_due(k, total)
+        for k, batch in enumerate(islice(run.batches(generator), at.step, None), at.step):
+            if k == at.step and at.now is not None:
+                generator.set_state(at.now)
+            if keeper is not None and run.can_go_on_from(k) and keeper.is_due(number, k):
+                now = replace(at, step=k, total=total, seconds=seconds())
+                keeper.keep(kept(run, watch, now))
             progress = (number + k / n_batches) / max_iter
             value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
