@@ -288,8 +288,7 @@ class Task:
             settings = replace(settings, optimizer=model.optimizer(objective))
         require_memory_for(model, settings, data.rows.place, self.name)
         group = groups.current()
-        if group.is_joined:
-            group.require_same(self._common(start))
+        group.require_same(self._common(start))
         theta = parameters_at(start, model, data, generator, group)
         group.broadcast_(theta.flat)
         generator = group.own(generator)
