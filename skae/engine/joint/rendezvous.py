@@ -208,6 +208,9 @@ def train_all(
 
 # Models of a part: more hardly gain anything, and need memory. A GPU does more at a time.
 _MOST, _MOST_ON_DEVICE = 32, 256
+# Multiply-adds of one model's largest product from which on models are faster one after the other:
+# calls hardly count then, and what a step of several reads and writes leaves the core's cache.
+_LARGE = 4_000_000
 # Multiply-adds of a step's largest product, of all models of a part, that are worth a thread.
 _WORTH_A_THREAD = 1_000_000
 # Python runs one thread at a time: 16 of them, on as many cores, took longer than one by far.
@@ -227,7 +230,8 @@ def _parts(members, runs):
     if is_on_cpu and not listens:
         work = len(members) * first.largest_product
         n_threads = min(_threads(), len(members), work // _WORTH_A_THREAD)
-        n_parts = max(n_parts, n_threads)
+        is_large = first.largest_product >= _LARGE
+        n_parts = len(members) if is_large else max(n_parts, n_threads)
     streams: dict[Hashable, list[int]] = {}
     for number in members if n_parts > 1 else ():
         streams.setdefault(stream_key(runs[number]), []).append(number)

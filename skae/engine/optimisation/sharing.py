@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.rows import DenseRows, StreamedRows, digest, make_rows
 from skae.engine.optimisation.sources import memory_map
 
 T = TypeVar("T")
@@ -77,3 +79,13 @@ def content(array: Any) -> Content | None:
             return known
     alike.append(Content(array))
     return alike[-1]
+
+
+def shared_rows(array: Any, shift: Any, scale: Any, place: Place) -> DenseRows | StreamedRows:
+    """Rows as a training sees them, (x - shift) / scale, held once for all fits that have them."""
+    how, known = {"dtype": place.dtype, "device": place.device}, content(array)
+    if known is None:
+        return make_rows(array, shift, scale, **how)
+    key = "rows", known, digest(shift), digest(scale), place
+    rows = once(lambda: key, lambda: make_rows(known.array, shift, scale, **how))
+    return rows.twin() if isinstance(rows, DenseRows) else make_rows(array, shift, scale, **how)

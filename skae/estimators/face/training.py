@@ -22,10 +22,10 @@ from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Extras, Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import DenseRows, StreamedRows, digest, make_rows
+from skae.engine.optimisation.rows import DenseRows, StreamedRows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
-from skae.engine.optimisation.sharing import content, once
+from skae.engine.optimisation.sharing import shared_rows
 from skae.engine.optimisation.sources import Source
 from skae.estimators.face.bridges import CallbackBridge
 from skae.estimators.face.callbacks import Callback
@@ -308,13 +308,7 @@ def usable_place(estimator: TrainedModel, X) -> Place:
 
 def rows_for(model: Model, X, place: Place) -> DenseRows | StreamedRows:
     """Rows as a model sees them; fits that run side by side hold those that they share once."""
-    how = {"dtype": place.dtype, "device": place.device}
-    known = content(X)
-    if known is None:
-        return make_rows(X, model.shift, model.scale, **how)
-    key = "rows", known, digest(model.shift), digest(model.scale), place
-    rows = once(lambda: key, lambda: make_rows(known.array, model.shift, model.scale, **how))
-    return rows.twin()
+    return shared_rows(X, model.shift, model.scale, place)
 
 
 def weights_at(weight: np.ndarray | None, place: Place) -> torch.Tensor | None:

@@ -2,10 +2,10 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import joblib
 from joblib.parallel import ThreadingBackend
@@ -23,19 +23,51 @@ class Call(NamedTuple):
     error_callback: Callable[[BaseException], None]
 
 
+class Workers(Protocol):
+    """Who does parts of tasks.
+
+    ``unfinished`` are the numbers of those that `end` ended before they had trained all they wanted
+    to.
+    """
+
+    unfinished: set[int]
+
+    def begin(self) -> int:
+        """Make ready; return how many workers there are."""
+
+    def results(self, parts: Sequence[Sequence[Task]], first: int) -> Iterable[list[Any]]:
+        """What the tasks of each part return, which a worker each does at the same time.
+
+        ``first`` is the number of the first task among all that were begun.
+        """
+
+    def end(self) -> None:
+        """All tasks end, as soon as they come to a training."""
+
+
 class PartsBackend(ThreadingBackend):
     """Gives each worker a part of the tasks, which it trains together.
 
     Tasks are collected as they are begun. Neighbours, which have more in common, go to one worker;
-    and what several of its tasks have in common, such as the rows, goes there once.
+    and what several of its tasks have in common, such as the rows, goes there once. At most
+    ``size`` are given out at first.
     """
 
-    def __init__(self, n_running: int = 1, size: int = MANY, **options):
+    def __init__(self, workers: Workers, size: int = MANY, **options):
         super().__init__(**options)
-        self.n_running, self.size = n_running, size
+        self.workers, self.size = workers, size
         self._waiting: list[Call] = []
         self._n_begun, self._is_complete, self._is_busy = 0, False, False
         self._lock = threading.Lock()
+
+    @property
+    def unfinished(self) -> set[int]:
+        """Tasks that were ended before they had trained all they wanted to."""
+        return self.workers.unfinished
+
+    def end(self) -> None:
+        """All tasks end, as soon as they come to a training, where workers can be told."""
+        self.workers.end()
 
     def effective_n_jobs(self, n_jobs):
         """The number of tasks that may be begun at a time."""
@@ -56,12 +88,13 @@ class PartsBackend(ThreadingBackend):
 
     def _get_pool(self):
         if self._pool is None:
-            self._n_workers, self._pool = self._begin(), _Pool(self)
+            self._n_workers, self._pool = self.workers.begin(), _Pool(self)
             self._executor = ThreadPoolExecutor(1)
         return self._pool
 
     def terminate(self):
         """End what still runs."""
+        self.end()
         if self._pool is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
         super().terminate()
@@ -71,17 +104,6 @@ class PartsBackend(ThreadingBackend):
         with self._lock:
             self._waiting.append(call)
         self._send()
-
-    def _begin(self) -> int:
-        """Make workers ready; return how many there are."""
-        raise NotImplementedError
-
-    def _results(self, parts: Sequence[Sequence[Task]], first: int) -> Iterator[list[Any]]:
-        """What the tasks of each part return, which a worker each does at the same time.
-
-        ``first`` is the number of the first task among all that were begun.
-        """
-        raise NotImplementedError
 
     def _send(self):
         """Give the tasks that wait to the workers, where these have nothing to do."""
@@ -97,7 +119,7 @@ class PartsBackend(ThreadingBackend):
         bounds = [len(calls) * number // n_parts for number in range(n_parts + 1)]
         parts = [[call.task for call in calls[start:stop]] for start, stop in pairwise(bounds)]
         try:
-            for results in self._results(parts, first):
+            for results in self.workers.results(parts, first):
                 for result in results:
                     calls[n_done].callback(result)
                     n_done += 1

@@ -10,7 +10,7 @@ import joblib
 from joblib.parallel import get_active_backend
 
 from skae.estimators.search.backend import MANY, TogetherBackend
-from skae.estimators.search.parts import PartsBackend, together
+from skae.estimators.search.parts import together
 
 
 def processes_of(n_jobs: int | None) -> int:
@@ -20,16 +20,11 @@ def processes_of(n_jobs: int | None) -> int:
     return 1 if is_of_threads else joblib.effective_n_jobs(n_jobs)
 
 
-class ProcessesBackend(PartsBackend):
-    """Gives each of several processes, joblib's own, a part of the tasks.
+class Processes:
+    """Processes of joblib, which go on as long as there is a file, which `end` removes."""
 
-    They go on as long as there is a file, which `end` removes.
-    """
-
-    def __init__(self, n_processes: int = 1, size: int = MANY, **options):
-        super().__init__(1, size, **options)
-        self.n_processes = n_processes
-        # Tasks that were ended before they had trained all they wanted to.
+    def __init__(self, n_processes: int, size: int = MANY):
+        self.n_processes, self.size = n_processes, size
         self.unfinished: set[int] = set()
         self._mark: str | None = None
 
@@ -39,20 +34,17 @@ class ProcessesBackend(PartsBackend):
             with suppress(FileNotFoundError):
                 os.remove(self._mark)
 
-    def terminate(self):
-        """End what still runs."""
-        self.end()
-        super().terminate()
-
-    def _begin(self):
+    def begin(self):
+        """Make the file; return how many processes there are."""
         file, self._mark = tempfile.mkstemp(prefix="skae-search-")
         os.close(file)
         return self.n_processes
 
-    def _results(self, parts, first):
+    def results(self, parts, first):
+        """What the tasks of each part return."""
         size = max(2, self.size // self.n_processes)
         # The processes that joblib's own searches have, if these ran before.
-        work = joblib.Parallel(n_jobs=len(parts), backend="loky")
+        work = joblib.Parallel(n_jobs=self.n_processes, backend="loky")
         done = work(joblib.delayed(_while_marked)(part, size, self._mark) for part in parts)
         for results, unfinished in done:
             self.unfinished |= {first + number for number in unfinished}

@@ -19,8 +19,9 @@ from skae._validation import BaseSearchCV
 from skae.engine.optimisation.devices import available_memory
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.search.backend import MANY, TogetherBackend, number_of_jobs
-from skae.estimators.search.cluster import ClusterBackend, cluster_client
-from skae.estimators.search.processes import ProcessesBackend, processes_of
+from skae.estimators.search.cluster import ClusterWorkers, cluster_client
+from skae.estimators.search.parts import PartsBackend
+from skae.estimators.search.processes import Processes, processes_of
 
 # What the parameters mean that both searches have.
 _SHARED = entries("""
@@ -116,7 +117,7 @@ class Batched(BaseSearchCV):
         # Workers get the search, too, without this.
         backend, stack = self.__dict__.pop("_evaluation")
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
-        if isinstance(backend, ClusterBackend):
+        if isinstance(getattr(backend, "workers", None), ClusterWorkers):
             super()._run_search(evaluate_candidates, **context)
             stack.close()
             return
@@ -261,7 +262,7 @@ for _search in (BatchedGridSearchCV, BatchedRandomizedSearchCV):
 
 
 @contextmanager
-def _ended_by_interrupt(backend: TogetherBackend | ProcessesBackend):
+def _ended_by_interrupt(backend: TogetherBackend | PartsBackend):
     """A context in which the first Ctrl-C ends what the backend trains; yields whether it came.
 
     The second one is an ordinary KeyboardInterrupt.
@@ -331,10 +332,10 @@ def _backend_for(n_jobs: int | None, size: int) -> Any:
     """What a search does its fits by, of which so many may be alive together."""
     client = cluster_client()
     if client is not None:
-        return ClusterBackend(client, number_of_jobs(n_jobs), size)
+        return PartsBackend(ClusterWorkers(client, number_of_jobs(n_jobs), size), size)
     n_processes = processes_of(n_jobs)
     if n_processes > 1:
-        return ProcessesBackend(n_processes, size)
+        return PartsBackend(Processes(n_processes, size), size)
     return TogetherBackend(number_of_jobs(n_jobs), size)
 
 

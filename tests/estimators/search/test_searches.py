@@ -234,6 +234,17 @@ def test_seeds_that_nobody_has_chosen_differ(digits):
     assert len(set(search.cv_results_["mean_test_score"])) == 3
 
 
+def test_large_models_are_trained_one_after_the_other(digits, monkeypatch, batches):
+    """Several would not fit into a core's cache; results stay the same."""
+    monkeypatch.setattr(rendezvous, "_LARGE", 20 * 64 * 6)  # the rows of a batch, columns, units
+    grid = {"contraction": [0.1, 0.2], "n_components": [5, 6]}
+    options = {"data": digits, "cv": 2, "refit": False}
+    one, two = both(GridSearchCV, BatchedGridSearchCV, AutoEncoder(**SHORT), grid, **options)
+    for name in ("mean_test_score", "std_test_score"):
+        np.testing.assert_allclose(two.cv_results_[name], one.cv_results_[name], rtol=1e-9)
+    assert sorted(batches) == [1, 1, 1, 1, 4]
+
+
 def test_memory_makes_rounds(digits, monkeypatch, batches):
     """Where few fits have room, fewer are trained together; results stay the same."""
     X, _ = digits
