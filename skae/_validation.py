@@ -25,7 +25,7 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae._seeds import make_generator, random_numbers
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.rows import fits_float32
 from skae.engine.optimisation.sources import Source, blocks_of
 from skae.sources.finding import found, head_of
@@ -298,17 +298,17 @@ def check_weights(sample_weight, X):
         return None
     weight = _numbers("sample_weight", as_array(sample_weight))
     weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
-    group = groups.current()
+    everyone = processes.current()
     if not weight.any():
         raise ValueError(
             "Sample weights are all zero, so that no row would count; "
             "at least one sample weight must be positive."
         )
-    if not group.any(bool((weight != group.first(weight[0])).any())):
+    if not everyone.any(bool((weight != everyone.first(weight[0])).any())):
         return None
     # So that sums of huge weights do not overflow.
-    weight = weight / max(group.gather(weight.max()))
-    return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))
+    weight = weight / max(everyone.gather(weight.max()))
+    return weight * (everyone.total(np.count_nonzero(weight)) / everyone.total(weight.sum()))
 
 
 def _numbers(name, values):

@@ -84,6 +84,8 @@ def main(folder):
     ):
         twice = [bits(model.set_params(distributed=True).fit(own(X, rank))) for _ in range(2)]
         found[type(model).__name__] = twice
+    unseeded = AutoEncoder(3, distributed=True, max_iter=2).fit(own(X, rank))
+    found["unseeded"] = bits(unseeded)
     apart = AutoEncoder(3, distributed=Distributed(average_every=2), **made)
     found["averaged"] = [bits(apart.fit(own(X, rank))) for _ in range(2)]
     # One batch of all rows is the same batch whatever the order.

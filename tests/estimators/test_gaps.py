@@ -303,6 +303,15 @@ def test_a_stack_takes_gaps_where_its_lowest_layer_does(layer, table):
     assert np.isfinite(mixed.fit(with_gaps(X)).transform(with_gaps(X))).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*no observed value")
+def test_frames_of_a_model_of_an_array_whose_last_column_was_never_observed(table):
+    X, others = table[0].copy(), np.delete(table[0], -1, axis=1)
+    X[:, -1] = np.nan
+    model, other = (AutoEncoder(4, **QUICK).fit(rows) for rows in (X, others))
+    assert_array_equal(model.transform(pd.DataFrame(X)), other.transform(others))
+    assert_array_equal(model.score_samples(X), other.score_samples(others))
+
+
 def test_rows_without_a_category(table):
     draws = np.random.default_rng(0)
     one_hot = np.eye(3)[draws.integers(3, size=300)]

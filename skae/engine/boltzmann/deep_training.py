@@ -36,6 +36,7 @@ from skae.engine.boltzmann.memory import followed
 from skae.engine.boltzmann.trajectories import trajectory_of
 from skae.engine.networks.gaps import observed
 from skae.engine.networks.units import Bernoulli
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import Model
 
 
@@ -89,7 +90,7 @@ class MeanFieldDivergence(ContrastiveDivergence):
         return machine.completed(x)
 
     def _offsets(self, visible, hidden):
-        mean = self.together.mean
+        mean = processes.current().mean_of_batch
         others = followed(self.state, "even_offset", mean(visible[:, len(self.fill) :].mean(0)))
         hidden = followed(self.state, "hidden_offset", mean(hidden.mean(0)))
         return torch.cat([self.visible_offset, others]), hidden

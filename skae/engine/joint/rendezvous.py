@@ -40,11 +40,12 @@ class Rendezvous:
     """Where the fits of one search meet.
 
     Fits take part in rounds of at most ``size``: those of a round have all ended before the next
-    one begins. ``n_announced`` fits are to come: see `announce`.
+    one begins. ``n_announced`` fits are to come: see `announce`. Once ``goes_on()`` is false, which
+    is asked before each training and after each of its epochs, all end as if by `end`.
     """
 
-    def __init__(self, n_running: int, size: int):
-        self.n_running, self.size = n_running, size
+    def __init__(self, n_running: int, size: int, goes_on: Callable[[], bool] = lambda: True):
+        self.n_running, self.size, self._goes_on = n_running, size, goes_on
         self.is_ended = False
         # Fits that were ended before they had trained all they wanted to.
         self.unfinished: set[int] = set()
@@ -107,6 +108,8 @@ class Rendezvous:
         Raises what the training raised, and a RendezvousEndedError after `end`.
         """
         self._turns.release()
+        if not self._goes_on():
+            self.end()
         with self._changed:
             self._waiting[number] = task
             while number not in self._results and not self.is_ended:
@@ -144,10 +147,11 @@ class Rendezvous:
         tasks = [self._waiting[number] for number in order]
         self._changed.release()
         try:
-            results = train_all(tasks, lambda: self.is_ended)
+            results = train_all(tasks, lambda: self.is_ended or not self._goes_on())
         finally:
             self._changed.acquire()
             self._trains = False
+        self.is_ended |= not self._goes_on()
         self._results.update(zip(order, results, strict=True))
         self._changed.notify_all()
 

@@ -380,9 +380,13 @@ def measured_columns(theta, x, objective, generator):
     if objective.own_column is not None:
         output = objective.own_column.completed(output, noisy)
     mean = objective.units.mean(output)
-    seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
-    count = seen.sum(0).clamp(min=1)
-    center = (x * seen).sum(0) / count
-    variance = ((x - center).square() * seen).sum(0) / count
-    residual = ((x - mean).square() * seen).sum(0) / count
+    if mask is None:
+        variance = x.var(0, correction=0)
+        residual = (x - mean).square_().mean(0)
+    else:
+        seen = mask.to(x.dtype)
+        count = seen.sum(0).clamp(min=1)
+        center = (x * seen).sum(0) / count
+        variance = ((x - center).square() * seen).sum(0) / count
+        residual = ((x - mean).square() * seen).sum(0) / count
     return {"residual_variance_": residual, "spread_": variance.sqrt()}

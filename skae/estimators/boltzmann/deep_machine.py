@@ -15,7 +15,7 @@ from skae.engine.networks.corruptions import make_corruption
 from skae.engine.networks.penalties import check_penalties
 from skae.engine.optimisation.devices import place_of
 from skae.estimators.boltzmann.deep_pretraining import pretrained
-from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.machines import base_bias, without_nan
 from skae.estimators.boltzmann.rbm import RBM, check_tempering, check_visible
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
@@ -299,7 +299,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
             gaps = torch.isnan(x)
             return machine.free_energy_bound(machine.completed(machine.filled(x, fill)), gaps)
 
-        return fitted.map_rows(bounds, X) - self._log_derivative(X)
+        return without_nan(fitted.map_rows(bounds, X)) - self._log_derivative(X)
 
     def _model(self, place):
         bias = base_bias(self.columns_, place)

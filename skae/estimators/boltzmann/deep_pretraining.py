@@ -4,7 +4,7 @@ from skae._validation import make_generator
 from skae._warnings import of_layer
 from skae.engine.boltzmann.deep_training import composed, half_machine
 from skae.engine.networks.units import Bernoulli
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import AFRESH, FittedModel, Start, some_of
 from skae.engine.optimisation.rows import all_rows, made_of, merged, summarize_columns
 from skae.engine.optimisation.runs import Data
@@ -75,9 +75,9 @@ def pretrained(model, X, weight):
             below = FittedModel.of(engine, fitted.weights, place)
             seen = made_of(below.codes, seen, engine.n_codes)
             if isinstance(seen, Source):
-                summaries = groups.current().gather(summarize_columns(seen, weight))
+                summaries = processes.current().gather(summarize_columns(seen, weight))
                 mean = place.tensor(merged(summaries).mean)
             else:
-                mean = place.tensor(groups.current().average(seen, weight))
+                mean = place.tensor(processes.current().average(seen, weight))
             bias = Bernoulli().bias_for_mean(mean)
     return Start(composed(machines), was_learned=True, facts={"layer_loss_curves_": curves})

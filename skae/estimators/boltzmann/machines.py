@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import torch
 
 from skae.engine.boltzmann.energies import BipartiteMachine
@@ -75,3 +76,8 @@ def checkpoints_of(model, machine: BipartiteMachine, purpose: str) -> torch.Tens
             f"{type(model).__name__} has {len(flat)}. Fit it again."
         )
     return place_of(flat).tensor(kept)
+
+
+def without_nan(energies: np.ndarray) -> np.ndarray:
+    """Energies of rows; infinite of one that is so far away that parts overflow with both signs."""
+    return np.where(np.isnan(energies), np.inf, energies)
