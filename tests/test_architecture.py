@@ -18,8 +18,8 @@ from registry import CASES
 
 import skae
 import skae.estimators
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.corruptions import CORRUPTIONS
-from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.optimizers import OPTIMIZERS

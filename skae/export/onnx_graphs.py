@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 
+from skae.engine.networks.activations import LEAK
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.supervised.predictors import SupervisedStack
@@ -219,6 +220,11 @@ def _softplus(graph, name):
     return graph.node("Add", [graph.node("Relu", [name]), log])
 
 
+def _leaky(graph, name):
+    """max(x, x / 10): runtimes have no leaky relu of float64."""
+    return graph.node("Max", [name, graph.node("Mul", [name, graph.constant(np.full(1, LEAK))])])
+
+
 def _bent(graph, name):
     """X / sqrt(1 + (x / 3)^2)."""
     third = graph.node("Div", [name, graph.constant(np.full(1, 3.0))])
@@ -256,6 +262,7 @@ def _shrunk(graph, step, name):
 _ACTIVATIONS = {
     "bend": _bent,
     "clamp": _clamped,
+    "leaky_relu": _leaky,
     "linear": lambda graph, name: name,
     "relu": lambda graph, name: graph.node("Relu", [name]),
     "sigmoid": lambda graph, name: graph.node("Sigmoid", [name]),

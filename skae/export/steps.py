@@ -21,7 +21,7 @@ from skae.export.tables import encoded_columns
 # What can be exported of a model.
 PARTS = ("encoder", "decoder", "predictor")
 # Activations that other libraries know.
-KNOWN = {"linear", "relu", "sigmoid", "softmax", "softplus", "tanh"}
+KNOWN = {"leaky_relu", "linear", "relu", "sigmoid", "softmax", "softplus", "tanh"}
 _CPU = Place(torch.float64, torch.device("cpu"))
 
 

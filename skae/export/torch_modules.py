@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from skae.engine.networks.activations import LEAK
 from skae.export.kinds import Affine, Apply, Fill, Select, Shrink, Standardize
 from skae.export.steps import part_of, steps_of
 
 # Modules of activations. Softplus turns linear where nothing is missing in float64.
 _ACTIVATIONS = {
+    "leaky_relu": lambda: nn.LeakyReLU(LEAK),
     "linear": nn.Identity,
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,

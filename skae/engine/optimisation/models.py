@@ -287,7 +287,8 @@ class Task:
             settings = replace(settings, optimizer=model.optimizer(objective))
         require_memory_for(model, settings, data.rows.place, self.name)
         everyone = processes.current()
-        everyone.require_same(self._common(start))
+        if everyone.is_joined:
+            everyone.require_same(self._common(start))
         theta = parameters_at(start, model, data, generator)
         everyone.broadcast_(theta.flat)
         generator = everyone.own(generator)
@@ -334,7 +335,8 @@ class Task:
             "optimizer": _to_arrays(training.optimizer_state),
             "objective": _to_arrays(run.objective.state),
         }
-        processes.current().require_same({"the weights that were learned": digest(run.theta.flat)})
+        if (everyone := processes.current()).is_joined:
+            everyone.require_same({"the weights that were learned": digest(run.theta.flat)})
         weights = run.theta.to_numpy()
         found = measured(self.model, run.theta, self.data)
         if self.model.remember is not None:

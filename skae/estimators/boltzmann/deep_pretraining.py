@@ -9,7 +9,7 @@ from skae.engine.optimisation.models import AFRESH, FittedModel, Start, some_of
 from skae.engine.optimisation.rows import all_rows, made_of, merged, summarize_columns
 from skae.engine.optimisation.runs import Data
 from skae.engine.optimisation.sources import Source
-from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.machines import base_bias, whole
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import report_chains
 from skae.estimators.face.densities import log_volume
@@ -28,6 +28,7 @@ def pretrained(model, X, weight):
     Rows are checked, as are their weights. The columns of ``model`` are known.
     """
     how, sizes = model.pretraining, model._sizes
+    whole(X, "pretraining learns from", "Set pretraining=None: multi-prediction needs no other.")
     if isinstance(how, str):
         how = RBM(batch_size=model.batch_size, device=model.device, verbose=model.verbose)
         how.max_iter = model.max_iter

@@ -56,7 +56,9 @@ class Columns:
     def check(self, X, feature_names=None):
         """Raise a ValueError where data leave the domain of their loss."""
         if any(UNITS[name].domain is not None for name, _ in self.parts):
-            _check_parts(self.parts, X, summarize_columns(X), feature_names, self.parameter)
+            key = lambda: (known := content(X)) and ("summary", known)  # noqa: E731
+            summary = once(key, lambda: summarize_columns(X))
+            _check_parts(self.parts, X, summary, feature_names, self.parameter)
 
     def check_choice(self, choice):
         """Refuse to continue a model with other output units than it has."""

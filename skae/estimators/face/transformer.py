@@ -275,7 +275,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         def loss(x):
             filled, mask = observed(x, model.fill)
-            return observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
+            found = observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
+            # Parts of a row that is too far away overflow with both signs.
+            return found.masked_fill(found.isnan(), torch.inf)
 
         return self._log_derivative(X) - fitted.map_rows(loss, X, gaps=True)
 

@@ -8,7 +8,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, Registered, as_array, check_rows, check_weights
-from skae.engine.networks.layers import ACTIVATIONS
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Start
 from skae.engine.stacks.stacking import stacked
@@ -108,7 +108,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
     code_activation: str | None = parameter(
         default=None,
         constraints=[Registered(ACTIVATIONS), None],
-        kind='{"sigmoid", "tanh", "relu", "softplus", "linear"} or None',
+        kind='{"sigmoid", "tanh", "relu", "softplus", "leaky_relu", "linear"} or None',
         doc="""Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None:
         that of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
         auto-encoder then.""",

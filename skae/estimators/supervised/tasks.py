@@ -122,7 +122,8 @@ def labelled_criterion(
     """
     keeps_own = unsupervised_weight > 0 and len(task.models) > 0
     index = task.index if keeps_own else task.known
-    length = adversarial_step * spread_of(task) if adversarial_step > 0 else 0.0
+    is_moved = adversarial_step > 0 and len(task.models) > 0
+    length = adversarial_step * spread_of(task) if is_moved else 0.0
 
     def objective():
         own = [model.objective() for model in task.models] if keeps_own else None

@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import ContrastiveDivergence
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.corruptions import Masking
-from skae.engine.networks.layers import ACTIVATIONS, Network, encode
+from skae.engine.networks.layers import Network, encode
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.penalties import Contraction
