@@ -7,7 +7,34 @@ table than its first two principal components, and about as good as one by UMAP:
 map are neighbours in the table (trustworthiness, of 15), and classes are told by the 15 nearest on
 the map.
 
-RESULTS
+All take prepared columns (see ``real_tables.py``), in which trustworthiness is measured. The
+auto-encoder has three layers of 128 units on each side of the code, and ``neighborhood=10``, the
+penalty of parametric t-SNE; "no neighbours" is the same without. UMAP runs if umap-learn is
+installed. The accuracy is the area under the ROC curve, in cross-validation.
+
+Reached with ``--rows 1500`` on 16 tables of two classes (seconds of the CPU on one busy thread):
+
+============= =============== ===== ======= ==================
+map           trustworthiness area  seconds tables above PCA
+============= =============== ===== ======= ==================
+PCA           0.845           0.751 0.0
+no neighbours 0.936           0.791 1.7     15, and 12 by area
+auto-encoder  0.962           0.790 3.2     16, and 11
+UMAP          0.955           0.786 1.8     16, and 10
+============= =============== ===== ======= ==================
+
+**It takes 1.8 times as long as UMAP here**, whose time grows with the rows, while the number of
+steps does not. In trustworthiness it is above UMAP on 12 tables and at most 0.005 below (phoneme).
+Rate, batch, perplexity, depth and weight were chosen on telco_churn, hr_turnover, wine_quality and
+mammography (0.964; UMAP 0.966), and leaky_relu in the place of relu since a code unit died on
+caravan (0.835 in place of 0.927). On the other eleven tables: 0.964, UMAP 0.955.
+
+What counted, on the four tables (2,000 rows, about 480 steps unless said; UMAP 0.969): two layers
+of tanh without the penalty 0.871; with it 0.899, since bounded codes of smooth layers cannot
+spread; leaky_relu with it, at rate 0.003, after 240 steps of 500 rows 0.913 on raw frames, at
+rate 0.01 0.927; on the columns in which it is judged 0.950; twice the steps 0.960; batches of
+250 0.952 after 480 steps and 0.960 after 800, at half the time a step; layers of 256 units 0.953
+for 0.950 at twice the time; softplus ended in one point; weight 100 for 10 no difference.
 
 Run ``SKAE_DATA=... python examples/reproductions/tables_two_dimensions.py`` (``--tables titanic
 wine_quality``, ``--rows 2000`` at most of each table).
