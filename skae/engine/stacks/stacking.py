@@ -153,16 +153,6 @@ class Layerwise(Objective):
         self.objectives[0].has_gaps = has_gaps
 
     @property
-    def together(self):
-        """How those of all layers are of the rows of all processes."""
-        return self.objectives[0].together
-
-    @together.setter
-    def together(self, together):
-        for objective in self.objectives:
-            objective.together = together
-
-    @property
     def is_repeatable(self):
         """Whether those of all layers are."""
         return all(objective.is_repeatable for objective in self.objectives)

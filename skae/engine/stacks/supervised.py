@@ -151,16 +151,6 @@ class Supervised(Objective):
             self.unsupervised.has_gaps = has_gaps
 
     @property
-    def together(self):
-        """How the layers' own criteria are of the rows of all processes."""
-        return Objective.together if self.unsupervised is None else self.unsupervised.together
-
-    @together.setter
-    def together(self, together):
-        if self.unsupervised is not None:
-            self.unsupervised.together = together
-
-    @property
     def is_repeatable(self):
         """Whether the layers' own criteria are."""
         return self.unsupervised is None or self.unsupervised.is_repeatable

@@ -10,9 +10,8 @@ from sklearn.utils import check_array
 
 from skae._validation import as_array, check_is_fitted, check_rows, check_weights, column_names
 from skae.estimators.auto_encoders import AutoEncoder
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
-from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.transformer import Transformer
 from skae.sources.finding import found
@@ -133,8 +132,7 @@ class TableFeatures(AutoEncoder):
         "one-hot variable, its first.",
     )
 
-    @all_or_nothing
-    @shared_by_processes
+    @learns()
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
@@ -157,8 +155,7 @@ class TableFeatures(AutoEncoder):
         self._learn_blocks(X, sample_weight)
         return self
 
-    @all_or_nothing
-    @shared_by_processes
+    @learns()
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
