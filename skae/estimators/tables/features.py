@@ -253,7 +253,7 @@ class TableFeatures(AutoEncoder):
             part = features[:, start : start + len(names)].astype(np.float64)
             center = np.average(part, axis=0, weights=weight)
             part -= center
-            scale: float | np.ndarray = 1.0
+            scale = 1.0
             if not start and self.include_columns:
                 scale = own_shares(part, self._variables(), weight) ** -0.25
             square = np.average(np.square(part / scale).sum(axis=1), weights=weight)
