@@ -40,11 +40,12 @@ class Rendezvous:
     """Where the fits of one search meet.
 
     Fits take part in rounds of at most ``size``: those of a round have all ended before the next
-    one begins. ``n_announced`` fits are to come: see `announce`.
+    one begins. ``n_announced`` fits are to come: see `announce`. Once ``goes_on()`` is false, which
+    is asked before each training and after each of its epochs, all end as if by `end`.
     """
 
-    def __init__(self, n_running: int, size: int):
-        self.n_running, self.size = n_running, size
+    def __init__(self, n_running: int, size: int, goes_on: Callable[[], bool] = lambda: True):
+        self.n_running, self.size, self._goes_on = n_running, size, goes_on
         self.is_ended = False
         # Fits that were ended before they had trained all they wanted to.
         self.unfinished: set[int] = set()
@@ -107,6 +108,8 @@ class Rendezvous:
         Raises what the training raised, and a RendezvousEndedError after `end`.
         """
         self._turns.release()
+        if not self._goes_on():
+            self.end()
         with self._changed:
             self._waiting[number] = task
             while number not in self._results and not self.is_ended:
@@ -144,10 +147,11 @@ class Rendezvous:
         tasks = [self._waiting[number] for number in order]
         self._changed.release()
         try:
-            results = train_all(tasks, lambda: self.is_ended)
+            results = train_all(tasks, lambda: self.is_ended or not self._goes_on())
         finally:
             self._changed.acquire()
             self._trains = False
+        self.is_ended |= not self._goes_on()
         self._results.update(zip(order, results, strict=True))
         self._changed.notify_all()
 
@@ -204,6 +208,9 @@ def train_all(
 
 # Models of a part: more hardly gain anything, and need memory. A GPU does more at a time.
 _MOST, _MOST_ON_DEVICE = 32, 256
+# Multiply-adds of one model's largest product from which on models are faster one after the other:
+# calls hardly count then, and what a step of several reads and writes leaves the core's cache.
+_LARGE = 4_000_000
 # Multiply-adds of a step's largest product, of all models of a part, that are worth a thread.
 _WORTH_A_THREAD = 1_000_000
 # Python runs one thread at a time: 16 of them, on as many cores, took longer than one by far.
@@ -223,7 +230,8 @@ def _parts(members, runs):
     if is_on_cpu and not listens:
         work = len(members) * first.largest_product
         n_threads = min(_threads(), len(members), work // _WORTH_A_THREAD)
-        n_parts = max(n_parts, n_threads)
+        is_large = first.largest_product >= _LARGE
+        n_parts = len(members) if is_large else max(n_parts, n_threads)
     streams: dict[Hashable, list[int]] = {}
     for number in members if n_parts > 1 else ():
         streams.setdefault(stream_key(runs[number]), []).append(number)

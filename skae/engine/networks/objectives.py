@@ -380,9 +380,11 @@ def measured_columns(theta, x, objective, generator):
     if objective.own_column is not None:
         output = objective.own_column.completed(output, noisy)
     mean = objective.units.mean(output)
-    seen = torch.ones_like(x) if mask is None else mask.to(x.dtype)
-    count = seen.sum(0).clamp(min=1)
-    center = (x * seen).sum(0) / count
-    variance = ((x - center).square() * seen).sum(0) / count
-    residual = ((x - mean).square() * seen).sum(0) / count
-    return {"residual_variance_": residual, "spread_": variance.sqrt()}
+
+    def over_rows(values):
+        if mask is None:
+            return values.mean(0)
+        return (values * mask).sum(0) / mask.sum(0).clamp(min=1)
+
+    spread = over_rows((x - over_rows(x)).square()).sqrt()
+    return {"residual_variance_": over_rows((x - mean).square()), "spread_": spread}

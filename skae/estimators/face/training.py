@@ -1,5 +1,6 @@
 """What all models that are trained share: parameters of training, how it is run and shown."""
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -16,14 +17,15 @@ from skae._validation import (
     computing_dtype,
 )
 from skae._warnings import warn
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Extras, Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import DenseRows, StreamedRows, make_rows
+from skae.engine.optimisation.rows import DenseRows, StreamedRows
 from skae.engine.optimisation.runs import Data, Settings
 from skae.engine.optimisation.schedules import SCHEDULES
+from skae.engine.optimisation.sharing import shared_rows
 from skae.engine.optimisation.sources import Source
 from skae.estimators.face.bridges import CallbackBridge
 from skae.estimators.face.callbacks import Callback
@@ -194,6 +196,12 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
     # Why no processes can share a fit. None: they can.
     _made_by_one: ClassVar[str | None] = None
 
+    @classmethod
+    @functools.cache
+    def _get_param_names(cls):
+        # Of a class it is always the same, and scikit-learn asks for it several times a clone.
+        return super()._get_param_names()
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of this estimator and of those that it is made of.
 
@@ -232,7 +240,7 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
         if reset:
             report_empty(self.encoding_)
-            if self.encoding_ is not None and groups.current().is_joined:
+            if self.encoding_ is not None and processes.current().is_joined:
                 raise ValueError(
                     "Columns of text, categories, dates or without any number are encoded by all "
                     "rows of a table, of which a process has some alone. Encode the table "
@@ -299,8 +307,8 @@ def usable_place(estimator: TrainedModel, X) -> Place:
 
 
 def rows_for(model: Model, X, place: Place) -> DenseRows | StreamedRows:
-    """Rows as a model sees them."""
-    return make_rows(X, model.shift, model.scale, dtype=place.dtype, device=place.device)
+    """Rows as a model sees them; fits that run side by side hold those that they share once."""
+    return shared_rows(X, model.shift, model.scale, place)
 
 
 def weights_at(weight: np.ndarray | None, place: Place) -> torch.Tensor | None:

@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -19,13 +20,29 @@ class TogetherBackend(ThreadingBackend):
     """Runs each task in a thread of its own, in turn; models that the tasks train are trained as
     one.
 
-    ``n_running`` tasks compute at a time. Tasks come in rounds of at most ``size``.
+    ``n_running`` tasks compute at a time. Tasks come in rounds of at most ``size``, and all end
+    once ``goes_on()`` is false.
     """
 
-    def __init__(self, n_running: int = 1, size: int = MANY, **options):
+    def __init__(
+        self,
+        n_running: int = 1,
+        size: int = MANY,
+        goes_on: Callable[[], bool] = lambda: True,
+        **options,
+    ):
         super().__init__(**options)
-        self.n_running, self.size = n_running, size
-        self.rendezvous = Rendezvous(n_running, size)
+        self.size, self._how = size, (n_running, size, goes_on)
+        self.rendezvous = Rendezvous(*self._how)
+
+    @property
+    def unfinished(self) -> set[int]:
+        """Tasks that were ended before they had trained all they wanted to."""
+        return self.rendezvous.unfinished
+
+    def end(self) -> None:
+        """All tasks end, as soon as they come to a training."""
+        self.rendezvous.end()
 
     def effective_n_jobs(self, n_jobs):
         """The number of tasks that may be begun at a time."""
@@ -34,7 +51,7 @@ class TogetherBackend(ThreadingBackend):
     def configure(self, n_jobs=1, parallel=None, **options):
         """Begin anew; return the number of tasks that may be begun at a time."""
         self.parallel, self._n_jobs = parallel, self.size
-        self.rendezvous = Rendezvous(self.n_running, self.size)
+        self.rendezvous = Rendezvous(*self._how)
         return self.size
 
     def start_call(self):
@@ -57,7 +74,7 @@ class TogetherBackend(ThreadingBackend):
 
     def terminate(self):
         """End what still runs."""
-        self.rendezvous.end()
+        self.end()
         super().terminate()
 
     def _get_pool(self):

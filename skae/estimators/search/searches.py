@@ -19,7 +19,9 @@ from skae._validation import BaseSearchCV
 from skae.engine.optimisation.devices import available_memory
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.search.backend import MANY, TogetherBackend, number_of_jobs
-from skae.estimators.search.cluster import ClusterBackend, cluster_client
+from skae.estimators.search.cluster import ClusterWorkers, cluster_client
+from skae.estimators.search.parts import PartsBackend
+from skae.estimators.search.processes import Processes, processes_of
 
 # What the parameters mean that both searches have.
 _SHARED = entries("""
@@ -28,8 +30,10 @@ _SHARED = entries("""
     scoring : str, callable, list, tuple or dict, default=None
         Scores of a fitted estimator. None: its method ``score``.
     n_jobs : int, default=None
-        Threads that do what is not training of models of this package, such as the fits of other
-        steps of a pipeline, at a time. None: one.
+        Processes among which the fits are divided, as joblib counts jobs; each trains its part
+        together, and does what else is fitted. None: one, this process. In a context of joblib
+        whose backend is "threading": threads of this process, which trains all models together,
+        while so many fits at a time do what is not training of models of this package.
     refit : bool, str or callable, default=True
         Whether to fit the best candidate on all rows, by itself, or by which score, or how to
         choose.
@@ -78,12 +82,7 @@ class Batched(BaseSearchCV):
         _check_names(self.estimator, grids)
         _check_has_model(self.estimator, grids)
         size = _together(X)
-        client, n_running = cluster_client(), number_of_jobs(self.n_jobs)
-        backend = (
-            TogetherBackend(n_running, size)
-            if client is None
-            else ClusterBackend(client, n_running, size)
-        )
+        backend = _backend_for(self.n_jobs, size)
         with ExitStack() as stack:
             stack.enter_context(joblib.parallel_config(backend=backend))
             self._evaluation = backend, stack
@@ -115,10 +114,10 @@ class Batched(BaseSearchCV):
         return tags
 
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
-        backend, stack = self._evaluation
+        # Workers get the search, too, without this.
+        backend, stack = self.__dict__.pop("_evaluation")
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
-        if isinstance(backend, ClusterBackend):
-            del self._evaluation  # the workers get what is left of the search
+        if isinstance(getattr(backend, "workers", None), ClusterWorkers):
             super()._run_search(evaluate_candidates, **context)
             stack.close()
             return
@@ -138,7 +137,7 @@ class Batched(BaseSearchCV):
         stack.close()
         if interrupt.is_set():
             if results:
-                unfinished = backend.rendezvous.unfinished
+                unfinished = backend.unfinished
                 self.cv_results_ = dict(results)
                 self.cv_results_["finished"] = _finished(results, unfinished, self.n_splits_)
             raise KeyboardInterrupt
@@ -263,7 +262,7 @@ for _search in (BatchedGridSearchCV, BatchedRandomizedSearchCV):
 
 
 @contextmanager
-def _ended_by_interrupt(backend: TogetherBackend):
+def _ended_by_interrupt(backend: TogetherBackend | PartsBackend):
     """A context in which the first Ctrl-C ends what the backend trains; yields whether it came.
 
     The second one is an ordinary KeyboardInterrupt.
@@ -278,7 +277,7 @@ def _ended_by_interrupt(backend: TogetherBackend):
         if pressed.is_set() and callable(before):
             before(number, frame)
         pressed.set()
-        backend.rendezvous.end()
+        backend.end()
 
     signal.signal(signal.SIGINT, end)
     try:
@@ -327,6 +326,17 @@ def _check_has_model(estimator, grids) -> None:
             "others: put one in it, such as ContractiveAutoEncoder as a step of a pipeline, or use "
             "the search of scikit-learn."
         )
+
+
+def _backend_for(n_jobs: int | None, size: int) -> Any:
+    """What a search does its fits by, of which so many may be alive together."""
+    client = cluster_client()
+    if client is not None:
+        return PartsBackend(ClusterWorkers(client, number_of_jobs(n_jobs), size), size)
+    n_processes = processes_of(n_jobs)
+    if n_processes > 1:
+        return PartsBackend(Processes(n_processes, size), size)
+    return TogetherBackend(number_of_jobs(n_jobs), size)
 
 
 def _together(X) -> int:

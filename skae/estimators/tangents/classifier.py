@@ -19,10 +19,8 @@ from skae.engine.optimisation.rows import make_rows
 from skae.engine.stacks.stacking import stacked
 from skae.engine.tangents.semi_supervised import Moves, SemiSupervised, Span
 from skae.estimators.auto_encoders import ContractiveAutoEncoder
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import attribute, check_pair, estimator, parameter, preset
-from skae.estimators.face.processes import shared_by_processes
-from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
 from skae.estimators.supervised.fine_tuning import fit_stack, stack_of
@@ -422,9 +420,7 @@ class ManifoldTangentClassifier(ClassifyingStack):
 
     _made_by_one = "the tangents of its layers are of rows that one process has"
 
-    @all_or_nothing
-    @shared_by_processes
-    @with_callbacks
+    @learns(callbacks=True)
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, find the tangents, and train all with the output on both.
 

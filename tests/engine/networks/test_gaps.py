@@ -62,6 +62,8 @@ def seeded():
 def test_rows_without_gaps_are_handed_on():
     x = torch.rand(3, 2)
     assert observed(x, torch.zeros(2)) == (x, None)
+    for endless in (torch.tensor([[math.inf, -math.inf]]), torch.tensor([[1e38, 3e38, 3e38]])):
+        assert observed(endless) == (endless, None)
     filled, mask = observed(torch.tensor([[math.nan, 2.0]]), torch.tensor([5.0, 6.0]))
     assert filled.tolist() == [[5.0, 2.0]]
     assert mask.tolist() == [[False, True]]

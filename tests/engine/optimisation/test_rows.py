@@ -15,6 +15,7 @@ from skae.engine.optimisation.rows import (
     StreamedRows,
     make_rows,
     summarize_columns,
+    varies,
 )
 from skae.engine.optimisation.sources import block_bounds, memory_map, release_pages
 from skae.engine.optimisation.windows import WindowedRows
@@ -92,6 +93,36 @@ def test_rows_convert_to_the_computing_dtype(dtype):
         # Small integers are exact in float32: nothing changes but the type.
         assert batch.dtype == torch.float32
         np.testing.assert_array_equal(batch.numpy(), array[[1, 5]].astype(np.float32))
+
+
+def test_twins_take_rows_by_themselves(array):
+    rows = make_rows(array, SHIFT, SCALE, dtype=torch.float64, device=CPU)
+    twin = rows.twin()
+    one, two = rows.take(torch.tensor([1, 5])), twin.take(torch.tensor([2, 3]))
+    assert torch.equal(one, rows.tensor[[1, 5]])
+    assert torch.equal(two, rows.tensor[[2, 3]])
+    assert twin.fingerprint == rows.fingerprint
+    assert twin.has_gaps == rows.has_gaps
+
+
+def test_numbers_beyond_the_computing_dtype_are_infinite():
+    rows = StreamedRows(np.array([[1e300, -1.0]]), None, None, dtype=torch.float32, device=CPU)
+    assert rows.take(torch.tensor([0])).tolist() == [[np.inf, -1.0]]
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.float32])
+def test_whether_columns_vary(dtype):
+    same = np.ones((4, 3), dtype=dtype)
+    assert not varies(same)
+    assert not varies(same[:1])
+    for row in range(4):
+        other = same.copy()
+        other[row, 1] = 0
+        assert varies(other)
+        assert varies(sparse.csr_matrix(other))
+    if dtype == np.float32:
+        same[1, 2] = np.nan
+        assert not varies(same)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import tempfile
 import threading
+import time
 import warnings
+from pathlib import Path
 from unittest import SkipTest
 
 import joblib
@@ -109,13 +112,29 @@ def of_a_pipeline(digits):
 def test_a_pipeline(digits, batches, of_a_pipeline, n_jobs):
     """What differs in a later step alone is trained once: 2 x 2 models on 3 folds, not x 2."""
     model, arguments, one = of_a_pipeline
-    two = BatchedGridSearchCV(model, **arguments, n_jobs=n_jobs).fit(*digits)
+    with joblib.parallel_config("threading"):
+        two = BatchedGridSearchCV(model, **arguments, n_jobs=n_jobs).fit(*digits)
     assert_same_results(one, two)
     assert batches == [12]
     X, y = digits
     np.testing.assert_array_equal(two.predict(X), one.predict(X))
     np.testing.assert_array_equal(two.classes_, one.classes_)
     assert two.score(X, y) == one.score(X, y)
+
+
+def test_several_processes(digits, batches, of_a_pipeline, monkeypatch, tmp_path):
+    """Each trains a part together; none of it is trained here, and nothing is left behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model, arguments, one = of_a_pipeline
+    two = BatchedGridSearchCV(model, **arguments, n_jobs=2).fit(*digits)
+    assert_same_results(one, two)
+    assert batches == []
+    np.testing.assert_array_equal(two.predict(digits[0]), one.predict(digits[0]))
+    assert not list(tmp_path.glob("skae-*"))
+    invalid = {"model__contraction": [0.1, -1.0]}
+    with pytest.raises(ValueError, match="contraction"):
+        BatchedGridSearchCV(model, invalid, cv=2, n_jobs=2, error_score="raise").fit(*digits)
+    assert not list(tmp_path.glob("skae-*"))
 
 
 def test_a_fold_is_described_once(digits, monkeypatch):
@@ -213,6 +232,17 @@ def test_seeds_that_nobody_has_chosen_differ(digits):
         AutoEncoder(6, max_iter=2), {"n_components": [6, 6, 6]}, cv=KFold(2), refit=False
     ).fit(digits[0])
     assert len(set(search.cv_results_["mean_test_score"])) == 3
+
+
+def test_large_models_are_trained_one_after_the_other(digits, monkeypatch, batches):
+    """Several would not fit into a core's cache; results stay the same."""
+    monkeypatch.setattr(rendezvous, "_LARGE", 20 * 64 * 6)  # the rows of a batch, columns, units
+    grid = {"contraction": [0.1, 0.2], "n_components": [5, 6]}
+    options = {"data": digits, "cv": 2, "refit": False}
+    one, two = both(GridSearchCV, BatchedGridSearchCV, AutoEncoder(**SHORT), grid, **options)
+    for name in ("mean_test_score", "std_test_score"):
+        np.testing.assert_allclose(two.cv_results_[name], one.cv_results_[name], rtol=1e-9)
+    assert sorted(batches) == [1, 1, 1, 1, 4]
 
 
 def test_memory_makes_rounds(digits, monkeypatch, batches):
@@ -317,6 +347,48 @@ def test_one_press_of_ctrl_c_stops_a_search(digits, monkeypatch):
     assert np.isfinite(search.cv_results_["mean_test_score"]).tolist() == [True, False, False]
     assert not hasattr(search, "best_estimator_")
     assert threading.active_count() < 50
+
+
+class InterruptingOnce(BaseEstimator):
+    """A step that presses Ctrl-C at a process, and waits until the mark of its search is gone."""
+
+    def __init__(self, process=0, folder=""):
+        self.process, self.folder = process, folder
+
+    def fit(self, X, y=None):
+        if self.process and X[0, 0] == 0:
+            os.kill(self.process, signal.SIGINT)
+            for _ in range(1000):
+                if not list(Path(self.folder).glob("skae-search-*")):
+                    break
+                time.sleep(0.01)
+        return self
+
+    def transform(self, X):
+        return X
+
+    def fit_transform(self, X, y=None):
+        return self.fit(X).transform(X)
+
+
+def test_one_press_of_ctrl_c_stops_a_search_by_processes(digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Four fits are begun at first, two by each process: the last candidate's begin after them.
+    monkeypatch.setattr(searches, "available_memory", lambda device: 1)
+    X = digits[0].copy()
+    X[:, 0] = np.arange(len(X)) < 75  # so that the second fit of each candidate does not press
+    step = InterruptingOnce(folder=str(tmp_path))
+    model = Pipeline([("press", step), ("model", AutoEncoder(6, **SHORT))])
+    grid = {"press__process": [0, 0, os.getpid()]}
+    search = BatchedGridSearchCV(model, grid, cv=KFold(2), n_jobs=2)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), pytest.warns(FitFailedWarning, match="stopped"):
+        search.fit(X)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert search.cv_results_["finished"].tolist() == [True, True, False]
+    assert np.isfinite(search.cv_results_["mean_test_score"]).tolist() == [True, True, False]
+    assert not hasattr(search, "best_estimator_")
+    assert not list(tmp_path.glob("skae-search-*"))
 
 
 def test_an_ensemble_in_one_fit(digits, batches):
