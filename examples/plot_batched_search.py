@@ -4,7 +4,8 @@ A search whose candidates are trained as one
 
 How much noise, and how strong a contraction? The answer is another one for each data set, so people
 search. :class:`~skae.BatchedGridSearchCV` trains all candidates of one shape on all folds as one
-model. Claims, checked here on 300 handwritten digits:
+model. Claims, checked here on 300 labelled rows of a table with numbers, categories and gaps, whose
+class depends on a product of two hidden factors:
 
 - its scores are those of :class:`~sklearn.model_selection.GridSearchCV`, which trains one after the
   other;
@@ -20,23 +21,30 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import spearmanr
 from sklearn.base import clone
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import Pipeline
 
 from skae import BatchedGridSearchCV, DenoisingAutoEncoder
+from skae.datasets import make_mixed_table
 
-X, y = load_digits(return_X_y=True)
+X, y = make_mixed_table(random_state=0)
 X_train, X_test, y_train, y_test = train_test_split(
-    X / 16, y, train_size=300, stratify=y, random_state=0
+    X, y, train_size=300, stratify=y, random_state=0
 )
 
 encoder = DenoisingAutoEncoder(
-    32, max_iter=40, n_iter_no_change=None, learning_rate=1e-2, random_state=0
+    32,
+    activation="tanh",
+    tied_weights=False,
+    learning_rate=1e-2,
+    max_iter=30,
+    n_iter_no_change=None,
+    random_state=0,
 )
 model = Pipeline([("encoder", encoder), ("classifier", LogisticRegression(max_iter=100))])
-noises, contractions = [0.1, 0.3, 0.5, 0.8], [0.001, 0.03, 1.0]
+noises, contractions = [0.1, 0.3, 0.8], [0.001, 0.03, 1.0]
 grid = {
     "encoder__corruption_level": noises,
     "encoder__contraction": contractions,
@@ -44,10 +52,14 @@ grid = {
 }
 
 # %%
-# Twenty-four candidates on three folds: 72 fits of the pipeline, 36 auto-encoders.
+# Eighteen candidates on three folds: 54 fits of the pipeline, 27 auto-encoders.
 
 searches, seconds = {}, {}
-for search in (BatchedGridSearchCV(model, grid, cv=3), GridSearchCV(model, grid, cv=3)):
+settings = dict(cv=3, scoring="roc_auc")
+for search in (
+    BatchedGridSearchCV(model, grid, **settings),
+    GridSearchCV(model, grid, **settings),
+):
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of regressions that have not converged
@@ -65,7 +77,7 @@ assert difference < 0.005
 assert abs(batched.best_score_ - plain.best_score_) < 0.005
 
 # %%
-# On the other 1,497 rows.
+# On the other 1,200 rows.
 
 results = batched.cv_results_
 scores = results["mean_test_score"]
@@ -73,7 +85,7 @@ scores = results["mean_test_score"]
 
 def score_on_test_rows(parameters):
     fitted = clone(model).set_params(**parameters).fit(X_train, y_train)
-    return fitted.score(X_test, y_test)
+    return roc_auc_score(y_test, fitted.predict_proba(X_test)[:, 1])
 
 
 order = np.argsort(scores)
@@ -101,12 +113,13 @@ axes.set(
     xticklabels=noises,
     yticks=range(len(contractions)),
     yticklabels=contractions,
-    xlabel="part of the pixels that are masked",
+    xlabel="part of the variables that are masked",
     ylabel="contraction",
-    title="Accuracy on held-out folds (%)",
+    title="Area under the ROC curve on held-out folds (%)",
 )
 middle = 50 * (table.max() + table.min())
 for (row, column), value in np.ndenumerate(100 * table):
     color = "white" if value < middle else "black"
     axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=color)
 figure.colorbar(drawn)
+plt.show()
