@@ -32,6 +32,7 @@ from skae import (
 from skae.engine.optimisation import rows, sources, windows
 from skae.estimators import persistence
 from skae.estimators.face import parts
+from skae.frames import streams
 
 N_ROWS, N_COLUMNS, N_IN_BLOCK = 1200, 6, 100
 NAMES = [f"c{number}" for number in range(N_COLUMNS)]
@@ -367,7 +368,7 @@ def mixed_table():
 
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("form", ["parquet", "dask frame"])
-def test_tables_are_encoded_by_blocks(form, tmp_path):
+def test_tables_are_encoded_by_blocks(form, tmp_path, monkeypatch):
     frame = mixed_table()
     write_parquet(frame, tmp_path / "rows.parquet")
     if form == "parquet":
@@ -377,6 +378,11 @@ def test_tables_are_encoded_by_blocks(form, tmp_path):
     in_memory = AutoEncoder(3, max_iter=5, random_state=0).fit(frame)
     model = AutoEncoder(3, max_iter=5, random_state=0).fit(stored)
     assert list(model.encoding_.names) == list(in_memory.encoding_.names)
+    # Of a seventh of the rows, among which the greatest number is not.
+    monkeypatch.setattr(streams, "_ROWS", N_ROWS // 7)
+    of_some = AutoEncoder(3, max_iter=1, random_state=0).fit(stored).encoding_.variables
+    for variable, expected in zip(of_some, in_memory.encoding_.variables, strict=True):
+        assert (variable.minimum, variable.maximum) == (expected.minimum, expected.maximum)
     both = zip(model.encoding_.variables, in_memory.encoding_.variables, strict=True)
     for variable, expected in both:
         # Exact whatever block they are in: categories, counts, extremes, whole numbers.

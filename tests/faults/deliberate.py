@@ -728,8 +728,8 @@ FAULTS = [
     ),
     _features(
         "blocks have the lengths that they happen to have",
-        "center, float(np.sqrt(square)) or 1.0))",
-        "center, 1.0))",
+        "center, scale * (float(np.sqrt(square)) or 1.0)))",
+        "center, scale))",
     ),
     _features(
         "gaps have no column",
