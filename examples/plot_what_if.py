@@ -93,6 +93,6 @@ assert correlation.min() > 0.9
 # - Means of drawn rows lie a little nearer to the middle than those of real rows.
 # - Which columns may be fixed was open in training, where 10 to 90 % of each row were hidden. Rows
 #   of a model that was trained with Gaussian noise of many levels
-#   (:ref:`sphx_glr_auto_examples_plot_synthetic_rows.py`) hardly follow fixed categories.
+#   (:ref:`sphx_glr_auto_examples_plot_synthetic_rows.py`) follow fixed categories less.
 # - "What if" means: among rows like these. What would happen if one *changed* a colour is another
 #   question, which no table of observations answers by itself.

@@ -30,6 +30,8 @@ from skae.engine.optimisation.parameters import Registry
 CHAINS = Registry()
 # Columns up to which draws are conditioned on those that are kept; wider ones are only clamped.
 _CONDITIONED = 256
+# Langevin steps at each level of noise, where columns are kept, and their size in its variance.
+_SETTLING = 20, 0.4
 State = tuple[torch.Tensor, torch.Tensor]
 Step = Callable[[State], State]
 
@@ -131,14 +133,14 @@ def annealed(denoiser: Denoiser, levels: list[float], x: torch.Tensor, generator
     """Rows and their means, from rows with noise of the highest level: x <- r + (s'/s)(x - r).
 
     The flow along which noise of level s becomes noise of level s' (Karras et al. 2022). At the
-    last level the row is drawn with its local covariance.
+    last level the row is drawn with its local covariance. Columns that are kept have the noise of
+    the level, too. As the flow has decided on the others before that noise is small, steps of
+    Langevin at each level let these follow (the corrector of Song et al. 2021).
     """
-    clamp = denoiser.clamp
     for level, below in zip(levels, [*levels[1:], None], strict=True):
         here = denoiser.at(level)
-        if clamp is not None:
-            x = clamp.on(x)
-            x = torch.where(clamp.mask, here.noisy(x, generator), x)
+        if denoiser.clamp is not None:
+            x = _settled(here, x, generator)
         output = here.model.reconstruct(here.theta, x)
         mean = here.model.units.mean(output)
         if below is None:
@@ -147,6 +149,21 @@ def annealed(denoiser: Denoiser, levels: list[float], x: torch.Tensor, generator
             return _kept(here, drawn, mean)
         x = mean + (below / level) * (x - mean)
     raise ValueError("levels has to hold one level at least")
+
+
+def _settled(denoiser: Denoiser, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Noisy rows, whose free columns are drawn given those that are kept."""
+    clamp, (n_steps, size) = denoiser.clamp, _SETTLING
+
+    def kept(x):
+        return torch.where(clamp.mask, denoiser.noisy(clamp.on(x), generator), x)
+
+    x = kept(x)
+    for _ in range(n_steps):
+        noise = torch.empty_like(x).normal_(generator=generator)
+        moved = torch.lerp(x, denoiser.reconstruct(x), size)
+        x = kept(moved + (2 * size) ** 0.5 * denoiser.noise * noise)
+    return x
 
 
 def drawn_given(denoiser: Denoiser, y: torch.Tensor, generator: torch.Generator) -> State:

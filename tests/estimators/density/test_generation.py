@@ -412,6 +412,21 @@ def test_levels_from_a_range():
     assert fewer.shape == (50, 2)
 
 
+def test_levels_given_some_columns():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=2000)
+    X = np.column_stack([x, 0.9 * x + np.sqrt(1 - 0.81) * rng.normal(size=2000)])
+    options = NOISY | TRAINED | {"corruption_level": (0.1, 3.0), "max_iter": 40}
+    options |= {"hidden_layer_sizes": (32,), "activation": "tanh", "level_as_input": True}
+    model = DenoisingAutoEncoder(16, **options).fit(X)
+    asked = np.column_stack([X[:500, 0], np.full(500, np.nan)])
+    drawn = model.sample(500, fixed=asked, n_chains=500, random_state=0)
+    assert_allclose(drawn[:, 0], X[:500, 0], rtol=1e-5)
+    # The other follows it, as it does in the data.
+    slope, _ = np.polyfit(*drawn.T, 1)
+    assert 0.65 < slope < 1.1
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
