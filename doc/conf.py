@@ -32,6 +32,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["templates"]
@@ -43,6 +44,10 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
+# Copied are the commands, without prompts and without what they print.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -52,6 +57,8 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"(benchmarks|reproductions|distributed_fit)",
     # A claim that does not hold fails the build.
     "abort_on_example_error": True,
+    # Each example in a process of its own, as many at a time as there are processors.
+    "parallel": os.cpu_count(),
     "backreferences_dir": "api/generated/examples",
     "doc_module": ("skae",),
     "download_all_examples": False,

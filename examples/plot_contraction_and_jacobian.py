@@ -3,36 +3,37 @@ What a contraction does to the code
 ===================================
 
 :class:`~skae.ContractiveAutoEncoder` adds :math:`\lambda \|\partial h / \partial x\|_F^2` to
-the reconstruction loss. Claims, checked here on rows that the models have not seen:
+the reconstruction loss. Claims, checked here on tumours of the breast, each with thirty
+measurements, that the models have not seen:
 
 - the larger :math:`\lambda`, the smaller the Jacobian of the code;
 - it gets smaller by saturation: most units sit near 0 or 1 for any one row (Rifai et al.,
   ICML 2011);
-- the price is reconstruction.
+- the price of a strong one is reconstruction; a weak one costs next to nothing.
 """
 
 import numpy as np
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skae import ContractiveAutoEncoder
 from skae.diagnostics import jacobian_norms, saturation
 
-X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(
-    X / 16, y, test_size=0.5, stratify=y, random_state=0
-)
+X, y = load_breast_cancer(return_X_y=True)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
 
-contractions = [0, 0.01, 0.1, 0.3, 1]
+contractions = [0, 0.1, 0.3, 1, 3]
 models = [
     ContractiveAutoEncoder(
-        128,
+        64,
         contraction=contraction,
-        learning_rate=3e-3,
+        learning_rate=0.03,
         learning_rate_schedule="linear",
         batch_size=50,
-        max_iter=60,
+        max_iter=150,
         n_iter_no_change=None,
         random_state=0,
     ).fit(X_train)
@@ -59,7 +60,9 @@ for row in zip(contractions, norms, saturated, scores, accuracies, strict=True):
 
 assert (np.diff(norms) < 0).all()
 assert (np.diff(saturated) > 0).all()
-assert (np.diff(scores) < 0).all()
+assert (np.diff(scores[2:]) < 0).all()
+assert scores[1] > scores[0] - 0.3
+assert scores[-1] < scores[0] - 0.5
 
 # %%
 # The values of the code: without contraction they lie on the slope of the sigmoid, with it at
@@ -78,20 +81,21 @@ plt.show()
 # %%
 # Limits
 # ------
-# A smaller Jacobian is not by itself a better feature. On images of 8 x 8 pixels a logistic
-# regression on the raw pixels leaves little to gain, and no code here gains it:
+# A smaller Jacobian is not by itself a better feature. A logistic regression on the measurements
+# leaves nothing to gain here, and no code gains it:
 
-raw = LogisticRegression(max_iter=1000).fit(X_train, y_train).score(X_test, y_test)
-print(f"accuracy on raw pixels: {raw:.1%}")
-print(f"best on a code:         {max(accuracies):.1%}")
-print(f"strongest contraction:  {accuracies[-1]:.1%}")
-assert accuracies[-1] < max(accuracies)
+raw = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(X_train, y_train)
+print(f"accuracy on the measurements: {raw.score(X_test, y_test):.1%}")
+print(f"best on a code:               {max(accuracies):.1%}")
+print(f"strongest contraction:        {accuracies[-1]:.1%}")
+assert max(accuracies) < raw.score(X_test, y_test) + 0.02
 
 # %%
-# With the strongest contraction the code has lost what tells digits apart. Choose the
-# contraction by what the code is for, by cross-validating the whole pipeline:
+# And units are tied here: an encoder with weights of its own can make the Jacobian small by small
+# weights alone, and the decoder makes up for it. Choose the contraction by what the code is for, by
+# cross-validating the whole pipeline:
 #
 # .. code-block:: python
 #
 #     pipeline = make_pipeline(ContractiveAutoEncoder(), LogisticRegression())
-#     GridSearchCV(pipeline, {"contractiveautoencoder__contraction": [0, 0.01, 0.1, 1]})
+#     GridSearchCV(pipeline, {"contractiveautoencoder__contraction": [0, 0.1, 1]})

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from skae.engine.optimisation import groups
-
 
 def fresh_seed():
     """A seed of 32 bits from the entropy of the system.
@@ -24,9 +22,9 @@ seeds: ContextVar[Callable[[], int] | None] = ContextVar("seeds", default=None)
 
 
 def next_seed():
-    """A seed for ``random_state=None``, the same in all processes of a fit."""
+    """A seed for ``random_state=None``."""
     source = seeds.get()
-    return groups.current().first(fresh_seed() if source is None else source())
+    return fresh_seed() if source is None else source()
 
 
 def make_generator(random_state, device):

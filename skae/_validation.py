@@ -25,7 +25,7 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from skae._seeds import make_generator, random_numbers
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.rows import fits_float32
 from skae.engine.optimisation.sources import Source, blocks_of
 from skae.sources.finding import found, head_of
@@ -91,7 +91,7 @@ def is_missing(values: np.ndarray) -> np.ndarray:
 
 
 def check_rows(
-    estimator, X, *, reset, finite=True, sample_weight=None, lowest=None, by_blocks=False
+    estimator, X, *, reset, finite=True, sample_weight=None, lowest=None, by_blocks=False, gaps=None
 ):
     """Two-dimensional numeric data, as an array or CSR matrix in its own dtype.
 
@@ -102,7 +102,8 @@ def check_rows(
     batches are converted where they are used. Only a data frame that is more than a table of
     numbers becomes an array, by the estimator's ``encoding_``, which it gets with ``reset``:
     ``sample_weight`` tells then which rows count, and ``lowest`` is the estimator whose parameters
-    say how tables are read, where it is another one.
+    say how tables are read, where it is another one. ``gaps`` tells whether NaN may be among the
+    rows; None: as the estimator says.
 
     Raises
     ------
@@ -111,14 +112,15 @@ def check_rows(
         infinity; the message names the column and the remedy.
     """
     by_blocks = by_blocks and hasattr(estimator, "_encoded")
+    gaps = getattr(estimator, "_accepts_gaps", False) if gaps is None else gaps
     X = found(as_array(X), type(estimator).__name__, by_blocks=by_blocks)
     with hint_to_flatten():
         if isinstance(X, Source | Tables):
-            return _checked_source(estimator, X, reset, finite, sample_weight, lowest)
-        return _checked_rows(estimator, X, reset, finite, sample_weight, lowest)
+            return _checked_source(estimator, X, reset, finite, sample_weight, lowest, gaps)
+        return _checked_rows(estimator, X, reset, finite, sample_weight, lowest, gaps)
 
 
-def _checked_source(estimator, X, reset, finite, sample_weight, lowest):
+def _checked_source(estimator, X, reset, finite, sample_weight, lowest, gaps):
     """Rows that are read by blocks, as a source of numbers whose blocks are checked when read."""
     head = X.empty if isinstance(X, Tables) else X
     check_names(head)
@@ -128,14 +130,13 @@ def _checked_source(estimator, X, reset, finite, sample_weight, lowest):
         if dtype != X.dtype:
             X = X.mapped(lambda block: block.astype(dtype), X.shape[1], dtype)
     X = estimator._encoded(X, reset=reset, sample_weight=sample_weight, lowest=lowest)
-    gaps = getattr(estimator, "_accepts_gaps", False)
     names = column_names(estimator)
     if finite:
         X.require(lambda *block: check_block_finite(*block, names, gaps))
     return X
 
 
-def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
+def _checked_rows(estimator, X, reset, finite, sample_weight, lowest, gaps):
     check_names(X)
     if hasattr(estimator, "_encoded"):
         is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
@@ -151,7 +152,7 @@ def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
                 given = X if hasattr(X, "shape") else np.asarray(X)
                 validate_data(estimator, given, reset=True, skip_check_array=True)
             if finite or estimator.encoding_ is not None:
-                _check_encoded(rows, estimator)
+                _check_encoded(rows, estimator, gaps)
             return rows
     _refuse_non_numeric_columns(X)
     try:
@@ -167,7 +168,6 @@ def _checked_rows(estimator, X, reset, finite, sample_weight, lowest):
         raise ValueError(f"X is not numeric but of dtype {X_checked.dtype}. {_ENCODE}")
     X_checked = X_checked.astype(_torch_dtype(X_checked.dtype), copy=False)
     if finite:
-        gaps = getattr(estimator, "_accepts_gaps", False)
         check_finite(X_checked, column_names(estimator), gaps=gaps)
     return X_checked
 
@@ -184,9 +184,9 @@ def check_names(X):
         )
 
 
-def _check_encoded(rows, estimator):
+def _check_encoded(rows, estimator, gaps):
     """Refuse gaps that an estimator cannot have; the message names the user's column."""
-    encoding, gaps = estimator.encoding_, getattr(estimator, "_accepts_gaps", False)
+    encoding = estimator.encoding_
     if encoding is None or encoding.is_array:
         check_finite(rows, column_names(estimator), gaps=gaps)
     elif not gaps and np.isnan(rows).any():
@@ -298,17 +298,17 @@ def check_weights(sample_weight, X):
         return None
     weight = _numbers("sample_weight", as_array(sample_weight))
     weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
-    group = groups.current()
+    everyone = processes.current()
     if not weight.any():
         raise ValueError(
             "Sample weights are all zero, so that no row would count; "
             "at least one sample weight must be positive."
         )
-    if not group.any(bool((weight != group.first(weight[0])).any())):
+    if not everyone.any(bool((weight != everyone.first(weight[0])).any())):
         return None
     # So that sums of huge weights do not overflow.
-    weight = weight / max(group.gather(weight.max()))
-    return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))
+    weight = weight / max(everyone.gather(weight.max()))
+    return weight * (everyone.total(np.count_nonzero(weight)) / everyone.total(weight.sum()))
 
 
 def _numbers(name, values):
@@ -345,7 +345,7 @@ def check_one_hot(X, groups, feature_names=None, parameter="loss"):
     """Raise a ValueError if the columns of a multinomial group do not sum to one.
 
     ``groups`` are the columns of each. For a loss, a row without any was not observed, whether it
-    has NaN or zeros; of an energy's units, one is always on.
+    has NaN or zeros; of an energy's units, one is always on unless all are NaN.
     """
     if not groups:
         return
@@ -360,6 +360,12 @@ def check_one_hot(X, groups, feature_names=None, parameter="loss"):
         wrong = np.abs(total - 1) > 1e-3
         if parameter == "loss":
             wrong &= np.abs(total) > 1e-3
+        elif block.dtype.kind == "f":
+            gaps = block.copy() if sparse.issparse(block) else np.isnan(block)
+            if sparse.issparse(block):
+                gaps.data = np.isnan(block.data)
+            missing = _group_totals(gaps, columns, first, membership)
+            wrong = np.where(missing > 0, missing < sizes, wrong)
         if wrong.any():
             place, number = np.argwhere(wrong)[0]
             own = groups[number]

@@ -1,12 +1,15 @@
-"""What each process does in `tests/estimators/test_processes.py`, started by torchrun.
+"""What each process does in `tests/estimators/test_processes.py`.
 
-Each writes what it found, a dict of JSON, to the folder of its argument.
+Each writes what it found, a dict of JSON, to the folder of its argument. As torchrun does, they are
+told by the environment who they are; they are forks of one, so that all is imported once.
 """
 
 import json
 import os
+import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +75,7 @@ def gone(rank):
     return caught(lambda: AutoEncoder(2, callbacks=stopping, **made).fit(own(rows(), rank)))
 
 
-def main(folder):
+def fit(folder):
     torch.distributed.init_process_group("gloo")
     rank, X = torch.distributed.get_rank(), rows()
     found = {}
@@ -84,6 +87,8 @@ def main(folder):
     ):
         twice = [bits(model.set_params(distributed=True).fit(own(X, rank))) for _ in range(2)]
         found[type(model).__name__] = twice
+    unseeded = AutoEncoder(3, distributed=True, max_iter=2).fit(own(X, rank))
+    found["unseeded"] = bits(unseeded)
     apart = AutoEncoder(3, distributed=Distributed(average_every=2), **made)
     found["averaged"] = [bits(apart.fit(own(X, rank))) for _ in range(2)]
     # One batch of all rows is the same batch whatever the order.
@@ -101,7 +106,25 @@ def main(folder):
     place.write_text(json.dumps(found))
     found["gone"] = gone(rank)  # process 1 ends in it
     place.write_text(json.dumps(found))
-    os._exit(0)
+
+
+def main(folder):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2")
+    children = []
+    for rank in (0, 1):
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.environ["RANK"], status = str(rank), 1
+            try:
+                fit(folder)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 import threading
 
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 
 
-class ThreadGroup(groups.Joined):
-    """One of several threads, each of which is a process of a group."""
+class ThreadProcesses(processes.Joined):
+    """One of several threads, each of which is a process of a fit."""
 
     def __init__(self, rank, size, meeting, average_every=None):
         self.rank, self.size, self.average_every = rank, size, average_every
@@ -31,13 +31,13 @@ class ThreadGroup(groups.Joined):
 
 
 def in_processes(size, function, average_every=None):
-    """What ``function(rank)`` returns in each process, all of them one group; or raises in one."""
+    """What ``function(rank)`` returns in each process, all of them in one fit; or raises in one."""
     meeting = threading.Barrier(size, timeout=60), [None] * size
     found, errors = [None] * size, []
 
     def work(rank):
         try:
-            with groups.within(ThreadGroup(rank, size, meeting, average_every)):
+            with processes.within(ThreadProcesses(rank, size, meeting, average_every)):
                 found[rank] = function(rank)
         except threading.BrokenBarrierError as error:
             errors.append(error)

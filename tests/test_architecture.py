@@ -18,8 +18,8 @@ from registry import CASES
 
 import skae
 import skae.estimators
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.corruptions import CORRUPTIONS
-from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.optimizers import OPTIMIZERS
@@ -45,7 +45,7 @@ FLOORS = {
     "engine": set(),
     "_documentation": set(),
     "sources": {"engine"},
-    "_seeds": {"engine"},
+    "_seeds": set(),
     "_validation": {"engine", "sources", "_seeds"},
     "_warnings": set(),
     "frames": {"engine", "sources", "_validation", "_warnings"},
@@ -196,6 +196,52 @@ def test_private_names_of_scikit_learn_are_imported_in_one_place():
             # Private names change between releases; one file is where to look then.
             private = is_or_is_in(name, "sklearn") and "._" in f".{name}"
             assert not private or file == "_validation.py", f"{file} imports {name}"
+
+
+# What may be around a public method, from the outside in: the order of `parameters.AROUND`, of
+# `learning.learns`, and one form of rows.
+AROUND = (
+    ["keeps_namespace"],
+    ["undisturbed"],
+    ["learns"],
+    ["with_callbacks"],
+    ["fits_batches", "fits_batches_on", "returns_rows", "maps_batches", "maps_lazily"],
+    ["maps_batches"],  # which maps_lazily has
+)
+
+
+def decorators_of(method):
+    """The names of the decorators of a method, from the outside in.
+
+    What scikit-learn puts around outputs, once in every class that has the method, is not ours.
+    """
+    found = []
+    while hasattr(method, "__wrapped__"):
+        found.append(method.__code__.co_qualname.split(".")[0])
+        method = method.__wrapped__
+    return [name for name in found if name != "_wrap_method_output"]
+
+
+def test_decorators_stand_in_one_order():
+    wrong, n_learning = [], 0
+    for case in CASES:
+        for name in dir(case.cls):
+            member = inspect.getattr_static(case.cls, name)
+            method = getattr(member, "fn", member)
+            if name.startswith("_") or name == "set_params" or not inspect.isfunction(method):
+                continue
+            if not method.__module__.startswith("skae."):
+                continue
+            found = decorators_of(method)
+            places = iter(AROUND)
+            if not all(any(one in place for place in places) for one in found):
+                wrong.append((case.cls.__name__, name, found))
+            n_learning += "learns" in found
+            # A model that a failed fit has changed would be neither the old one nor a new one.
+            if name in ("fit", "partial_fit") and "learns" not in found:
+                wrong.append((case.cls.__name__, name, found))
+    assert wrong == []
+    assert n_learning >= len(CASES)
 
 
 def test_optimisers_are_used_in_one_place():

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from skae import RBM, AutoEncoder, StackedAutoEncoder
 from skae.engine.boltzmann import samplers
-from skae.engine.networks import corruptions, layers, penalties, units
+from skae.engine.networks import activations, corruptions, penalties, units
 from skae.engine.optimisation import optimizers, schedules
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.runs import Objective, gradient_by_autograd
@@ -44,7 +44,7 @@ def forget_toys():
         penalties.SPARSITY_PENALTIES,
         penalties.CONTRACTIONS,
         units.UNITS,
-        layers.ACTIVATIONS,
+        activations.ACTIVATIONS,
         optimizers.OPTIMIZERS,
         schedules.SCHEDULES,
         samplers.SAMPLERS,

@@ -52,7 +52,7 @@ from sklearn.neural_network import MLPRegressor
 
 import skae
 from skae import AutoEncoder, ContractiveAutoEncoder, DenoisingAutoEncoder
-from skae.engine.networks.layers import ACTIVATIONS
+from skae.engine.networks.activations import ACTIVATIONS
 
 LEARNING_RATE = 1e-3
 # Losses may differ by what initial weights and the order of rows make of few epochs.

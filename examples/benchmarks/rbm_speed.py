@@ -60,7 +60,7 @@ from sklearn.neural_network import BernoulliRBM
 import skae
 from skae import RBM
 from skae.engine.boltzmann.learning import ContrastiveDivergence
-from skae.engine.networks.layers import ACTIVATIONS
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.optimisation.devices import suitable_threads
 
 LEARNING_RATE = 0.05

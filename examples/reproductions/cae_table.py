@@ -99,8 +99,8 @@ MODELS = {
         AutoEncoder,
         {},
         [
-            {"alpha": 1e-3, "learning_rate": 1e-2},
-            {"alpha": 1e-2, "learning_rate": 2e-3},
+            {"weight_decay": 1e-3, "learning_rate": 1e-2},
+            {"weight_decay": 1e-2, "learning_rate": 2e-3},
         ],
     ),
     "DAE-g": (
@@ -122,7 +122,16 @@ MODELS = {
             {"corruption_level": 0.25, "learning_rate": 2e-3},
         ],
     ),
-    "RBM": (RBM, {}, [{"learning_rate": rate} for rate in (0.5, 0.2, 0.05)]),
+    # As published, the RBM is not centred, which is not the default here.
+    "RBM": (
+        RBM,
+        {},
+        [
+            {"centered": False, "learning_rate": 0.1, "momentum": 0.9},
+            {"centered": False, "learning_rate": 0.05},
+            *({"learning_rate": rate} for rate in (0.5, 0.2, 0.05)),
+        ],
+    ),
     "CAE": (
         ContractiveAutoEncoder,
         {"contraction": 1.0},

@@ -28,6 +28,9 @@ PCD-1   60      -89.8        -86.7      827.08 +- 0.32    532 s      44 s
 CD-25   30      -89.7        -87.5      707.33 +- 0.05    2060 s     81 s
 ======  ======  ===========  =========  ================  =========  ==========
 
+On an NVIDIA H200 with ten other jobs: CD-1 -119.5 (fit 30 s, annealing 10 s), CD-3 -103.8 (20 s),
+CD-25 -90.0 (151 s), PCD-1 -91.5, by 4 of the 100 chains (27 s).
+
 CD-1 and CD-3 are above the published figures, CD-25 is 3.4 nats below, after 30 epochs; what
 the published machines were trained for is not known in detail. Persistent chains reach as much
 as CD-25 at the cost of CD-1; their log Z rests on 9 of the 100 chains, of which skae warns. The

@@ -1,12 +1,12 @@
 """Pre-trained nets on MNIST: every kind of layer and of pre-training beside the published errors.
 
-What is compared. Nets are trained on the first 50,000 images of MNIST's training set and judged
-on its last 10,000. One hidden layer of 1000 units (Rifai et al., ICML and ECML 2011):
-auto-encoder, denoising with masking and with Gaussian noise, RBM, contractive, and contractive
-with the Hessian term. Their codes as they are, under a logistic regression of all labels
-("frozen"; the best of three penalties). And layers one on the other (Bengio et al. 2006; Larochelle
-et al. 2009; Vincent et al. 2010; Rifai et al. 2011): two contractive ones; three auto-encoders,
-denoising auto-encoders or RBMs; supervised greedy; all layers at the same time; random weights.
+What is compared. Nets are trained on the first 50,000 images of MNIST's training set and judged on
+its last 10,000. One hidden layer of 1000 units (Rifai et al., ICML and ECML 2011): auto-encoder,
+denoising with masking and with Gaussian noise, RBM, contractive, and contractive with the Hessian
+term. Their codes as they are, under a logistic regression of all labels ("frozen", standardised;
+the best of three penalties). And layers one on the other (Bengio et al. 2006; Larochelle et al.
+2009; Vincent et al. 2010; Rifai et al. 2011): two contractive ones; three auto-encoders, denoising
+auto-encoders or RBMs; supervised greedy; all layers at the same time; random weights.
 
 All are fine-tuned alike, with what the papers did not have: dropout, and adversarial moves of the
 rows. With ``--plain`` they are fine-tuned as published, too (Adam at 1e-3, falling linearly to 0,
@@ -16,6 +16,15 @@ What it does not show. The published errors are of the test set, 10,000 other im
 whose sizes and epochs were chosen on those that are judged here; ours are of one seed, and the
 recipe was chosen with contractive layers on the images that are judged here. An error of 1.2 % has
 a standard error of 0.11.
+
+Reached with the settings as they are (seed 0, one NVIDIA H200 that ten other jobs used; error in %,
+published in brackets). One layer: contractive 1.09 (1.14), with the Hessian term 1.12 (1.04: the
+one that is above), denoising with Gaussian noise 1.14 (1.18) and with masking 1.14 (1.57), RBM 1.12
+(1.30), random weights 1.29 (1.9). Two contractive layers 0.97 (1.04). Three layers: RBM 0.98 (1.2),
+denoising 1.00 (1.2), auto-encoders 1.02 (1.4), supervised greedy 0.96 (2.0), random weights 1.07
+(2.4). So with this fine-tuning little is left of what pre-training gives at 50,000 labels: 0.05 to
+0.2 points. Pre-training takes 1 to 50 seconds there, fine-tuning 22 to 58. Frozen codes:
+contractive 1.93, with the Hessian term 1.72 (1.20), denoising 2.03 (2.05), RBM 2.22 (2.04).
 
 Reached earlier, with shorter pre-training (30 epochs, batches of 100) and, in the place of this
 recipe, fine-tuned as published for 20 epochs / with dropout for 30, seed 0. One layer: contractive
@@ -36,7 +45,7 @@ encoder 3.09, denoising 2.19 (Gaussian noise of 0.7), RBM 1.80, contractive 1.83
 term 1.67 and 1.70, two contractive layers 1.67.
 
     SKAE_DATA=... python examples/reproductions/mnist_stacks.py [--rows NAME ...] [--seed N]
-        [--epochs N] [--plain]
+        [--epochs N] [--plain] [--frozen-only]
 
 Without ``--rows`` all are trained, which takes hours on a processor and minutes on a GPU.
 """
@@ -46,6 +55,9 @@ import itertools
 import time
 
 from recording import record
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skae import (
     RBM,
@@ -103,8 +115,8 @@ FIGURES = {
     "3 supervised": ("three-layers-supervised", None),
     "3 random": ("three-layers-random", None),
 }
-# Of the logistic regression on frozen codes.
-PENALTIES = (0.3, 3.0, 30.0)
+# Inverse penalties of the logistic regression on frozen codes.
+FROZEN_C = (0.001, 0.01, 0.1)
 # Of fine-tuning: as published, and with what regularises nets that have many labels.
 PUBLISHED = {"learning_rate": 1e-3, "batch_size": 100}
 REGULARISED = {
@@ -136,8 +148,23 @@ def fine_tuned(stack, X, y, rows, seed, **settings):
     return 100 * (1 - model.score(X[judging], y[judging]))
 
 
+def of_frozen_codes(stack, X, y, rows, C):
+    """The error in % of a logistic regression on standardised codes."""
+    fitting, judging = rows
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-3, max_iter=300))
+    model.fit(stack.transform(X[fitting]), y[fitting])
+    return 100 * (1 - model.score(stack.transform(X[judging]), y[judging]))
+
+
 def main(
-    rows=None, seed=0, epochs=100, units=1000, train=50_000, pretraining_epochs=None, plain=False
+    rows=None,
+    seed=0,
+    epochs=100,
+    units=1000,
+    train=50_000,
+    pretraining_epochs=None,
+    plain=False,
+    frozen_only=False,
 ):
     """Pre-train, fine-tune and judge the rows; print a line for each."""
     X, y = load_mnist(return_X_y=True)
@@ -158,47 +185,45 @@ def main(
         times.append(time.perf_counter())
         frozen = {}
         if name in FIGURES and FIGURES[name][1] is not None:
-            frozen = {
-                penalty: fine_tuned(
-                    stack, X, y, parts, seed, n_fine_tuned_layers=0, output_penalty=penalty
-                )
-                for penalty in PENALTIES
-            }
+            frozen = {C: of_frozen_codes(stack, X, y, parts, C) for C in FROZEN_C}
         times.append(time.perf_counter())
         of_plain = None
         if plain:
             n = max(1, epochs // 5)
             of_plain = fine_tuned(stack, X, y, parts, seed, max_iter=n, **PUBLISHED)
         times.append(time.perf_counter())
-        error = fine_tuned(stack, X, y, parts, seed, max_iter=epochs, **REGULARISED)
+        error = None
+        if not frozen_only:
+            error = fine_tuned(stack, X, y, parts, seed, max_iter=epochs, **REGULARISED)
         times.append(time.perf_counter())
         best = f"{min(frozen.values()):.2f}" if frozen else "-"
-        shown = f"{of_plain:.2f}" if plain else "-"
+        shown = [f"{found:.2f}" if found is not None else "-" for found in (of_plain, error)]
         seconds = " ".join(f"{after - before:.0f}" for before, after in itertools.pairwise(times))
         print(
-            f"{name:<16}{best:>8}{shown:>8}{error:>13.2f}{published or '-':>11}   {seconds}",
+            f"{name:<16}{best:>8}{shown[0]:>8}{shown[1]:>13}{published or '-':>11}   {seconds}",
             flush=True,
         )
         if train < 50_000 or name not in FIGURES:
             continue
         settings = {"units": units, "pretraining_epochs": n_epochs}
         fine_tuned_name, frozen_name = FIGURES[name]
-        record(
-            fine_tuned_name,
-            error,
-            seeds=seed,
-            settings={**settings, "epochs": epochs, **REGULARISED},
-            started=began,
-            details={"error_as_published": of_plain} if plain else None,
-        )
+        if error is not None:
+            record(
+                fine_tuned_name,
+                error,
+                seeds=seed,
+                settings={**settings, "epochs": epochs, **REGULARISED},
+                started=began,
+                details={"error_as_published": of_plain} if plain else None,
+            )
         if frozen_name is not None:
             record(
                 frozen_name,
                 min(frozen.values()),
                 seeds=seed,
-                settings=settings,
+                settings={**settings, "codes": "standardised"},
                 started=began,
-                details={f"error_at_penalty_{p:g}": found for p, found in frozen.items()},
+                details={f"error_at_C_{C:g}": found for C, found in frozen.items()},
             )
 
 
@@ -210,5 +235,6 @@ if __name__ == "__main__":
     parser.add_argument("--units", type=int, default=1000, help="of each layer")
     parser.add_argument("--train", type=int, default=50_000, help="rows to train on")
     parser.add_argument("--plain", action="store_true", help="fine-tune as published, too")
+    parser.add_argument("--frozen-only", action="store_true", help="fine-tune nothing")
     parser.add_argument("--pretraining-epochs", type=int, help="default: of each row its own")
     main(**vars(parser.parse_args()))

@@ -8,8 +8,9 @@ from numbers import Integral, Real
 import numpy as np
 
 from skae._validation import Interval, Registered, StrOptions
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.corruptions import CORRUPTIONS, has_mask, make_corruption
-from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.layers import Network
 from skae.engine.networks.objectives import Emphasis, Reconstruction, auto_encoder
 from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES, check_penalties
 from skae.engine.networks.units import UNITS
@@ -32,11 +33,12 @@ class AutoEncoder(Transformer):
 
         -\log P(x \mid r(\tilde x)) + \lambda \|J_h(\tilde x)\|_F^2 + \gamma\,
         \mathbb{E}_\epsilon \|J_h(\tilde x) - J_h(\tilde x + \epsilon)\|_F^2
-        + \beta\, \Omega(h) + \tfrac{\alpha}{2} \|W\|^2
+        + \beta\, \Omega(h) + \tfrac{\alpha}{2} \|W\|^2 + \nu\, \mathrm{KL}(P \| Q_h)
 
     where :math:`\tilde x` is the input, corrupted if ``corruption`` is set,
-    :math:`J_h = \partial h / \partial x`, and :math:`\lambda, \gamma, \beta, \alpha` are
-    ``contraction``, ``hessian``, ``sparsity`` and ``weight_decay``. All are 0 by default: the
+    :math:`J_h = \partial h / \partial x`, and :math:`\lambda, \gamma, \beta, \alpha, \nu` are
+    ``contraction``, ``hessian``, ``sparsity``, ``weight_decay`` and ``neighborhood``, by which
+    neighbours in the data, P, remain neighbours in the code. All are 0 by default: the
     plain auto-encoder. :class:`DenoisingAutoEncoder` and :class:`ContractiveAutoEncoder`
     are this class with other defaults, and may be combined.
 
@@ -225,6 +227,17 @@ class AutoEncoder(Transformer):
         default=4,
         constraints=[Interval(Integral, 1, None, closed="left")],
         doc="Noisy copies of each row.",
+    )
+    neighborhood: float = parameter(
+        default=0.0,
+        constraints=[Interval(Real, 0, None, closed="left")],
+        doc="""Weight of the divergence, in each batch, of who is near whom in the code from who is
+        near whom in the data, as in t-SNE; needs batch_size^2 numbers. See :ref:`maps`.""",
+    )
+    perplexity: float = parameter(
+        default=5.0,
+        constraints=[Interval(Real, 1, None, closed="left")],
+        doc="To how many rows of a batch, about, a row is near, for ``neighborhood``.",
     )
 
     penalties: Sequence = parameter(

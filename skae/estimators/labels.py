@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from skae._validation import as_array, check_weights, is_missing
 from skae._warnings import warn
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def find_classes(table: Table, unlabelled, counts=None) -> list[np.ndarray]:
     for number, column in enumerate(table.values.T):
         known = table.known[:, number] if counts is None else table.known[:, number] & counts
         # Also of the rows of the other processes of the fit.
-        names = np.unique(np.concatenate(groups.current().gather(np.unique(column[known]))))
+        names = np.unique(np.concatenate(processes.current().gather(np.unique(column[known]))))
         if len(names) == 0:
             raise ValueError(
                 f"All labels{table.label(number)} are {unlabelled}, which stands for an unknown "

@@ -1,5 +1,6 @@
 """The penalties that the parameters of an auto-encoder ask for."""
 
+from skae.engine.networks.neighborhoods import Neighborhood
 from skae.engine.networks.penalties import (
     CONTRACTIONS,
     SPARSITY_PENALTIES,
@@ -38,4 +39,6 @@ def penalties_of(model):
     if model.hessian > 0:
         noise = model.hessian_noise, model.hessian_samples
         penalties.append(HessianContraction(model.hessian, *noise))
+    if model.neighborhood > 0:
+        penalties.append(Neighborhood(model.neighborhood, model.perplexity))
     return [*penalties, *model.penalties]

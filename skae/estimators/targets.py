@@ -15,7 +15,7 @@ from sklearn.metrics import r2_score
 from skae._validation import as_array, is_missing
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.units import Gaussian, Multinomial
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import Place
 from skae.engine.stacks.supervised import classification_error
 from skae.engine.tangents.semi_supervised import shrunken_frequencies
@@ -90,9 +90,9 @@ class Targets(NamedTuple):
         values = torch.tensor(self.values[self.labelled], dtype=torch.float64)
         if self.kind.groups is None:
             weight = None if self.weight is None else self.weight[self.labelled]
-            mean = groups.current().average(values.numpy(), weight)
+            mean = processes.current().average(values.numpy(), weight)
             return torch.tensor(mean, dtype=values.dtype)
-        total = groups.current().sum_(values.sum(0))
+        total = processes.current().sum_(values.sum(0))
         for columns in self.kind.groups:
             total[columns] /= total[columns].sum().clamp(min=1e-30)
         return self.kind.units(_CPU).bias_for_mean(total)
@@ -169,7 +169,7 @@ class Classes:
         A ValueError tells of a class that is none of the known ones.
         """
         require_outputs(table, len(self.classes))
-        counts, positions, totals, group = [], [], [], groups.current()
+        counts, positions, totals, everyone = [], [], [], processes.current()
         for number, names in enumerate(self.classes):
             column, known = table.values[:, number], table.known[:, number].copy()
             require_same_kind(column[known], names)
@@ -185,19 +185,19 @@ class Classes:
                     "partial_fit as classes=, or call fit with warm_start=False."
                 )
             count = known.astype(np.float64) if row_weight is None else known * row_weight
-            totals.append(group.total(np.bincount(position, count, len(names))))
+            totals.append(everyone.total(np.bincount(position, count, len(names))))
             counts.append(count * self._weights(number, totals[-1])[position])
             positions.append(position)
         labelled = np.any([count > 0 for count in counts], axis=0)
-        values, n_labelled = [], group.total(int(labelled.sum()))
+        values, n_labelled = [], everyone.total(int(labelled.sum()))
         for names, count, position in zip(self.classes, counts, positions, strict=True):
             one_hot = np.zeros((len(labelled), len(names)))
             # On average 1 over the labelled rows.
-            whole = group.total(count.sum())
+            whole = everyone.total(count.sum())
             part = n_labelled / whole if whole > 0 else 0.0
             one_hot[np.arange(len(labelled)), position] = count * part
             values.append(one_hot)
-        total = group.total(float(np.sum(counts))) / len(counts)
+        total = everyone.total(float(np.sum(counts))) / len(counts)
         return Targets(np.hstack(values), None, labelled, total, self, np.concatenate(totals))
 
     @property
@@ -308,17 +308,17 @@ class Numbers:
     def described(self, table, weight=None) -> "Numbers":
         """The same kind with mean and scale of a table, of each output over its known numbers."""
         mean, scale = np.zeros(table.n_outputs), np.ones(table.n_outputs)
-        group = groups.current()
+        everyone = processes.current()
         for number, (column, known) in enumerate(zip(table.values.T, table.known.T, strict=True)):
             known = known if weight is None else known & (weight > 0)
-            if not group.any(bool(known.any())):
+            if not everyone.any(bool(known.any())):
                 raise ValueError(
                     f"All rows that count have NaN among their targets{table.label(number)}, which "
                     "stands for an unknown target, so there is nothing to predict. Pass the "
                     "targets of some rows, or learn features without any."
                 )
             y = column[known]
-            size = max(group.gather(np.abs(y).max(initial=0.0)))
+            size = max(everyone.gather(np.abs(y).max(initial=0.0)))
             if size > _LARGEST:
                 raise ValueError(
                     f"y has numbers of {size:.3g}{table.label(number)}, of which differences "
@@ -327,9 +327,9 @@ class Numbers:
             # By their size first: squares of large ones overflow, those of small ones vanish.
             y = y / (size or 1.0)
             of_known = None if weight is None else weight[known]
-            centre = group.average(y, of_known)
-            spread = np.sqrt(group.average((y - centre) ** 2, of_known))
-            ends = group.gather((y.min(initial=np.inf), y.max(initial=-np.inf)))
+            centre = everyone.average(y, of_known)
+            spread = np.sqrt(everyone.average((y - centre) ** 2, of_known))
+            ends = everyone.gather((y.min(initial=np.inf), y.max(initial=-np.inf)))
             least, most = (list(part) for part in zip(*ends, strict=True))
             varies = spread > 10 * np.finfo(np.float64).eps and min(least) < max(most)
             mean[number] = centre * size
@@ -346,18 +346,18 @@ class Numbers:
         require_outputs(table, len(self.mean))
         known = table.known if row_weight is None else table.known & (row_weight > 0)[:, None]
         values = np.where(known, (table.values - self.mean) / self.scale, 0.0)
-        labelled, group = known.any(axis=1), groups.current()
-        misses_some = group.any(not np.array_equal(known.any(1), known.all(1)))
+        labelled, everyone = known.any(axis=1), processes.current()
+        misses_some = everyone.any(not np.array_equal(known.any(1), known.all(1)))
         count = known if misses_some else labelled
         if row_weight is not None:
             count = (count.T * row_weight).T
-        total = group.total(float(count.sum())) / (known.shape[1] if misses_some else 1)
-        first = group.first(count.flat[0])
-        if not group.any(not (first and (count == first).all())):
+        total = everyone.total(float(count.sum())) / (known.shape[1] if misses_some else 1)
+        first = everyone.first(count.flat[0])
+        if not everyone.any(not (first and (count == first).all())):
             return Targets(values, None, labelled, total, self)
         # On average 1 over the labelled rows, in every output.
-        sums = np.maximum(group.total(count.sum(axis=0)), np.finfo(np.float64).tiny)
-        n_labelled = group.total(int(labelled.sum()))
+        sums = np.maximum(everyone.total(count.sum(axis=0)), np.finfo(np.float64).tiny)
+        n_labelled = everyone.total(int(labelled.sum()))
         return Targets(values, count * (n_labelled / sums), labelled, total, self)
 
     groups = None
@@ -394,6 +394,8 @@ class Numbers:
         for column, known, own in zip(
             table.values.T, table.known.T, predicted.reshape(table.values.shape).T, strict=True
         ):
+            # A row of no weight does not count, however far its prediction is.
+            known = known if weight is None else known & (weight > 0)
             of_known = _of_known(known, weight)
             size = np.abs(column[known]).max() or 1.0  # squares may overflow or vanish
             found.append(r2_score(column[known] / size, own[known] / size, sample_weight=of_known))

@@ -53,7 +53,7 @@ class Encoding:
     @property
     def n_columns(self) -> int:
         """How many encoded columns there are."""
-        return self.variables[-1].columns.stop
+        return max(variable.columns.stop for variable in self.variables)  # empty ones have none
 
     @property
     def empty(self) -> list[str]:
@@ -144,7 +144,7 @@ class Encoding:
         if self.is_array:  # which may be sparse
             return terms
         for variable in self.variables:
-            if not variable.is_numeric:
+            if variable.is_empty or not variable.is_numeric:
                 continue
             u = np.asarray(encoded[:, variable.columns.start], dtype=np.float64)
             terms[:, variable.columns.start] = np.where(np.isnan(u), 0.0, variable.log_slope(u))

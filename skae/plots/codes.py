@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import check_count
 from skae.diagnostics import unit_weights
-from skae.plots.bars import draw_groups, height_of, short
+from skae.plots.bars import draw_groups, short
 from skae.plots.images import as_dense, axes, document_display, require_codes
 
 # Numbers of more values than this have a scale of colours; of others, each has a colour.
@@ -270,18 +270,15 @@ class UnitWeightDisplay:
         n_columns : int, default=5
             Columns of each unit at most.
         """
-        check_count("n_columns", n_columns, 1)
         weights = np.asarray(self.weights)
-        n_columns = min(n_columns, weights.shape[1])
-        self.figure_, self.ax_ = axes(ax, (height_of(len(weights), n_columns), 6.4))
-        self.columns_ = np.argsort(-np.abs(weights), axis=1, kind="stable")[:, :n_columns]
-        lengths = np.take_along_axis(weights, self.columns_, axis=1)
-        self.bars_ = draw_groups(
-            self.ax_,
+        self.figure_, self.ax_, self.columns_, self.bars_ = draw_groups(
+            ax,
             [f"unit {unit}" for unit in self.units],
-            lengths,
-            [[short(self.names[c]) for c in columns] for columns in self.columns_],
-            np.where(lengths > 0, "tab:red", "tab:blue"),
+            weights,
+            n_columns,
+            sizes=np.abs(weights),
+            label=lambda unit, column: short(self.names[column]),
+            colors=np.where(weights > 0, "tab:red", "tab:blue"),
         )
         self.ax_.axvline(0, color="black", linewidth=0.8)
         self.ax_.set_xlabel(self.measure)

@@ -5,8 +5,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import check_count
 from skae.diagnostics import reconstruction_errors
-from skae.plots.bars import draw_groups, height_of, short
-from skae.plots.images import axes, document_display
+from skae.plots.bars import draw_groups, short
+from skae.plots.images import document_display
 
 
 @document_display
@@ -39,7 +39,7 @@ class OutlierDisplay:
     ----------
     bars_ : list of matplotlib BarContainer
         One for each row.
-    columns_ : list of ndarray
+    columns_ : ndarray of shape (n_rows, n_drawn)
         The columns that are drawn for each row, the oddest first.
 
     See Also
@@ -115,22 +115,17 @@ class OutlierDisplay:
         n_columns : int, default=5
             Columns of each row at most.
         """
-        check_count("n_columns", n_columns, 1)
-        n_columns = min(n_columns, self.contributions.shape[1])
-        self.figure_, self.ax_ = axes(ax, (height_of(len(self.rows), n_columns), 6.4))
-        order = np.argsort(self.contributions, axis=1, kind="stable")[:, :n_columns]
-        self.columns_ = list(order)
-        labels = [
-            [f"{self.names[c]} = {short(values[c])}" for c in columns]
-            for columns, values in zip(order, self.values, strict=True)
-        ]
+        oddness = -np.asarray(self.contributions)
         is_odd = (np.asarray(self.scores) < 0) & self.has_threshold
-        self.bars_ = draw_groups(
-            self.ax_,
+        colors = np.where(is_odd, "tab:red", "tab:blue")
+        self.figure_, self.ax_, self.columns_, self.bars_ = draw_groups(
+            ax,
             [self._title(row, score) for row, score in zip(self.rows, self.scores, strict=True)],
-            -np.take_along_axis(np.asarray(self.contributions), order, axis=1),
-            labels,
-            np.where(is_odd, "tab:red", "tab:blue"),
+            oddness,
+            n_columns,
+            sizes=oddness,
+            label=lambda row, column: f"{self.names[column]} = {short(self.values[row][column])}",
+            colors=np.broadcast_to(colors[:, np.newaxis], oddness.shape),
         )
         self.ax_.set_xlabel(
             "contribution to oddness" if self.has_threshold else "error, 1: nothing is known"

@@ -556,6 +556,8 @@ OUT_OF_RANGE = {
     "hessian": [-1, np.nan, np.inf, None],
     "hessian_noise": [0, -0.1, np.nan, None],
     "hessian_samples": [0, -1, 1.5, None],
+    "neighborhood": [-1, np.nan, np.inf, None],
+    "perplexity": [0.5, np.nan, np.inf, None],
     "batch_size": [0, -5, 10.5, "auto", None],
     "learning_rate": [0, -1e-3, np.nan, np.inf, "adaptive", None],
     "learning_rate_schedule": ["invscaling", None],

@@ -120,16 +120,19 @@ def a_list(X):
     return X.tolist()
 
 
-@pytest.mark.parametrize("what", [np.asarray, sparse.csr_matrix, a_frame, a_list])
-def test_a_column_of_gaps_carries_nothing(what, table):
+@pytest.mark.parametrize(
+    ("what", "column"),
+    [(np.asarray, 2), (np.asarray, 7), (sparse.csr_matrix, 7), (a_frame, 7), (a_list, 2)],
+)
+def test_a_column_of_gaps_carries_nothing(what, column, table):
     """It has no input and no loss: the model is that of the other columns."""
     X = table[0].copy()
-    X[:, 2] = np.nan
-    others = np.delete(np.arange(8), 2)
+    X[:, column] = np.nan
+    others = np.delete(np.arange(8), column)
     numbers = {"numbers": "clipped" if what is a_frame else "auto"}
     other = AutoEncoder(4, **numbers, **QUICK).fit(what(np.ascontiguousarray(X[:, others])))
     with pytest.warns(
-        UserWarning, match="Column '(x|c)2' of X has no observed value.*Drop it"
+        UserWarning, match=f"Column '(x|c){column}' of X has no observed value.*Drop it"
     ) as w:
         model = AutoEncoder(4, **numbers, **QUICK).fit(what(X))
     assert [warning.filename for warning in w] == [__file__]
@@ -139,14 +142,14 @@ def test_a_column_of_gaps_carries_nothing(what, table):
         model.score_samples(what(X)), other.score_samples(what(np.ascontiguousarray(X[:, others])))
     )
     back, expected = np.asarray(model.inverse_transform(codes)), other.inverse_transform(codes)
-    assert np.isnan(back[:, 2]).all()
+    assert np.isnan(back[:, column]).all()
     assert_array_equal(back[:, others], np.asarray(expected))
     # Whatever comes later, too.
-    X[:, 2] = 1.0
+    X[:, column] = 1.0
     assert_array_equal(model.transform(what(X)), codes)
     drawn = np.asarray(model.sample(3, method="langevin", noise=0.1, random_state=0))
     is_missing = np.isnan(drawn).all(axis=0)
-    assert_array_equal(is_missing, np.arange(8) == 2)
+    assert_array_equal(is_missing, np.arange(8) == column)
     with pytest.raises(ValueError, match="no observed value"):
         AutoEncoder(4, **QUICK).fit(what(X * np.nan))
 
@@ -298,6 +301,15 @@ def test_a_stack_takes_gaps_where_its_lowest_layer_does(layer, table):
         StackedAutoEncoder((4,), layer=layer).fit(X * np.nan)
     mixed = StackedAutoEncoder(layers=[AutoEncoder(4, **QUICK), RBM(3, **QUICK)], **QUICK)
     assert np.isfinite(mixed.fit(with_gaps(X)).transform(with_gaps(X))).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*no observed value")
+def test_frames_of_a_model_of_an_array_whose_last_column_was_never_observed(table):
+    X, others = table[0].copy(), np.delete(table[0], -1, axis=1)
+    X[:, -1] = np.nan
+    model, other = (AutoEncoder(4, **QUICK).fit(rows) for rows in (X, others))
+    assert_array_equal(model.transform(pd.DataFrame(X)), other.transform(others))
+    assert_array_equal(model.score_samples(X), other.score_samples(others))
 
 
 def test_rows_without_a_category(table):

@@ -24,7 +24,7 @@ from skae import (
     StackedClassifier,
     TableFeatures,
 )
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.runs import Run
 from skae.estimators.face.columns import describe_columns
 from skae.estimators.face.training import TrainedModel
@@ -53,10 +53,10 @@ def in_order(monkeypatch):
     """Batches of one process are those of two, one below the other, in the order of the rows."""
 
     def batches(run, generator):
-        index, n_batches = run.data.index, run.steps.n_batches
-        if run.group.is_joined:
+        index, n_batches = run.data.index, run.lockstep.n_batches
+        if processes.current().is_joined:
             own = torch.tensor_split(index, n_batches)
-            return run.steps.batches(own, index)
+            return run.lockstep.batches(own, index)
         halves = [torch.tensor_split(half, n_batches) for half in (index[:23], index[23:])]
         return [torch.cat(both) for both in zip(*halves, strict=True)]
 
@@ -179,8 +179,8 @@ def test_what_cannot_be_shared_is_refused_with_the_reason(tmp_path, monkeypatch)
     for wrong in (Distributed(average_every=0), Distributed(timeout=0)):
         with pytest.raises(ValueError, match="of Distributed must be"):
             AutoEncoder(2, distributed=wrong).fit(X)
-    # A group of one, so that what is asked in a group is asked here.
-    monkeypatch.setattr(groups, "together", lambda *how: groups.within(groups.Group()))
+    # One process, of which is asked what is asked of several.
+    monkeypatch.setattr(processes, "joined", lambda *how: processes.within(processes.Processes()))
     refused = {
         "TableFeatures is fitted by one process": lambda: TableFeatures(**made).fit(X),
         "each process would go on": lambda: AutoEncoder(
@@ -204,16 +204,16 @@ def test_what_cannot_be_shared_is_refused_with_the_reason(tmp_path, monkeypatch)
         in_processes(2, fit_frame)
 
 
-def test_processes_of_torchrun(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = [str(TESTS / "distributed_fits.py"), str(tmp_path)]
-    done = subprocess.run([*launch, *script], capture_output=True, text=True, timeout=240)
+def test_processes_of_torch_distributed(tmp_path):
+    script = [sys.executable, str(TESTS / "distributed_fits.py"), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     for name in ("AutoEncoder", "RBM", "SparseCoder", "averaged", "after errors"):
         # The same bits in both processes; and again, whatever has failed between.
         assert first[name] == second[name], name
         assert first[name][0] == first[name][1], name
+    assert first["unseeded"] == second["unseeded"]
     assert first["difference"] < 1e-10
     for what, message in {
         "parameters": "differ in n_components: 2 in process 0, 3 in process 1",

@@ -117,6 +117,12 @@ def weights_of(model):
 
 BRIEFLY = {"max_iter": 6, "learning_rate": 0.01, "random_state": 0}
 
+
+@pytest.fixture(scope="module")
+def in_memory(X):
+    return AutoEncoder(3, **BRIEFLY).fit(X)
+
+
 # Each form
 
 
@@ -130,8 +136,7 @@ def test_what_is_small_is_read_at_once(X, stored):
 
 @pytest.mark.usefixtures("large")
 @each_form
-def test_rows_are_read_by_blocks(form, X, stored):
-    in_memory = AutoEncoder(3, **BRIEFLY).fit(X)
+def test_rows_are_read_by_blocks(form, X, stored, in_memory):
     model = AutoEncoder(3, **BRIEFLY).fit(stored)
     # What is known of columns is the same, but for rounding.
     assert_allclose(model.columns_.mean, in_memory.columns_.mean, rtol=1e-6)

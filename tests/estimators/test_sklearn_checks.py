@@ -190,7 +190,15 @@ def test_scikit_learn_contract(estimator):
 @pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
 def test_contract_of_other_ways(estimator, monkeypatch):
     monkeypatch.setattr(outliers, "_STEPS", 60)  # a fifth of what a detector is trained
-    assert check_contract(estimator, lambda name: any(word in name for word in OF_NUMBERS)) > 12
+    seen = set()
+
+    def is_wanted(name):
+        # Once: that a class takes memory maps and float32 shows the one of its class above.
+        is_new = name not in seen
+        seen.add(name)
+        return is_new and any(word in name for word in OF_NUMBERS)
+
+    assert check_contract(estimator, is_wanted) > 10
 
 
 def test_every_class_is_checked():

@@ -17,6 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 import skae
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.export import from_torch, register_converters, to_onnx, to_torch
 
 # Estimators that have no export, and a word of the reason.
@@ -121,7 +122,7 @@ def test_what_cannot_be_exported_says_why(name):
         to_torch(case.fitted)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "softplus", "linear"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_of_deep_models(activation):
     pytest.importorskip("skl2onnx")
     X = np.random.default_rng(0).normal(size=(40, 5)) * 30

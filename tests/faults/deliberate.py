@@ -257,7 +257,9 @@ FAULTS = [
         "self.weight[: len(index)]\n        return self.rows.take(index), weight",
     ),
     _training(
-        "the loss is a sum over batches", "(steps.sum_(total) / n_batches).item()", "total.item()"
+        "the loss is a sum over batches",
+        "(processes.current().sum_(total) / n_batches).item()",
+        "total.item()",
     ),
     _training(
         "gradients add up from step to step",
@@ -573,9 +575,15 @@ FAULTS = [
     ),
     _outcomes(
         "a fit that fails takes the model with it",
-        "            vars(self).update(before)\n",
+        "        vars(model).update(before)\n",
         "",
         f"{_FACE}/test_bad_input.py::test_failure_inside_training_leaves_a_fitted_model_as_it_was",
+    ),
+    _outcomes(
+        "what reads rows once stands outside of what undoes a fit",
+        "        called = fit if batches is None else batches(fit)\n",
+        "        called = fit if batches is None else learns(batches=None)(batches(fit))\n",
+        "tests/test_architecture.py::test_decorators_stand_in_one_order",
     ),
     _outcomes(
         "a training that learned nothing is passed off as a model",
@@ -603,12 +611,12 @@ FAULTS = [
     ),
     _validation(
         "sums of huge weights overflow",
-        "    weight = weight / max(group.gather(weight.max()))\n",
+        "    weight = weight / max(everyone.gather(weight.max()))\n",
         "",
     ),
     _validation(
         "weights are not made to mean 1",
-        "return weight * (group.total(np.count_nonzero(weight)) / group.total(weight.sum()))",
+        "return weight * (everyone.total(np.count_nonzero(weight)) / everyone.total(weight.sum()))",
         "return weight",
         f"{_FACE}/test_bad_input.py::test_weights_have_mean_one_and_any_size",
     ),
@@ -997,8 +1005,8 @@ FAULTS = [
     ),
     _targets(
         "the spread of targets ignores weights",
-        "group.average((y - centre) ** 2, of_known)",
-        "group.average((y - centre) ** 2)",
+        "everyone.average((y - centre) ** 2, of_known)",
+        "everyone.average((y - centre) ** 2)",
     ),
     _targets(
         "targets that do not vary are divided by their rounding errors",
@@ -1008,8 +1016,8 @@ FAULTS = [
     ),
     _processes(
         "processes count alike, however many rows they have",
-        "self.group.sum_(gradient.mul_(self.share))",
-        "self.group.sum_(gradient.div_(self.group.size))",
+        "everyone.sum_(gradient.mul_(everyone.share))",
+        "everyone.sum_(gradient.div_(everyone.size))",
     ),
     _processes(
         "held-out rows of other processes do not count",
@@ -1020,6 +1028,13 @@ FAULTS = [
         "columns are described by the rows of each process",
         "squares = np.where(totals > 0, stds, 0.0) ** 2 + (means - mean) ** 2",
         "squares = np.where(totals > 0, stds, 0.0) ** 2",
+    ),
+    Fault(
+        "estimators/face/processes.py",
+        "a seed for random_state=None is each process's own",
+        "processes.current().first(_seeds.fresh_seed())",
+        "_seeds.fresh_seed()",
+        (f"{_FACE}/test_processes.py::test_processes_of_torch_distributed",),
     ),
     _dictionaries(
         "rows of the processes before count as this one's do",

@@ -370,6 +370,8 @@ SMALLER = {
     "LocalContrastNormalizer": {"image_shape": (4, 4), "size": 3},
     "Pooling": {"image_shape": (4, 4)},
 }
+# Beside what is drawn, in half of the cases: what has a meaning together alone.
+TOGETHER = {"DeepBoltzmannMachine": {"criterion": "multi_prediction", "pretraining": None}}
 REALS = [0.0, 1e-300, 1e-12, 1e-3, 0.1, 0.3, 0.5, 0.99, 1.0, 3.0, 100.0, 1e8, 1e29, 1e150, 1e300]
 ILLEGAL = [None, math.nan, math.inf, -math.inf, -1, 2.5, "nonsense", [], (), True, b"x", 1 + 1j]
 KINDS_OF_NUMBERS = [np.float32(0.5), np.float64(0.5), np.int8(2), np.int64(2), np.True_]
@@ -501,6 +503,8 @@ def takes(cls, method, name):
 def attacks(draw, case):
     """An attack on the estimator of a case of the registry."""
     chosen = draw(parameters(case.cls))
+    if str(case) in TOGETHER and draw(st.booleans()):
+        chosen = TOGETHER[str(case)] | chosen
     for_images = case.takes("image_shape") or case.takes("patch_shape")
     widths = [16, 16, 16, 36, 3] if for_images else [1, 2, 3, 3, 4, 5, 16, 40]
     # Mostly one thing at a time is strange, so that most fits succeed.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import log_softmax
 
-from skae.engine.networks.layers import softplus
+from skae.engine.networks.activations import softplus
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.units import OneHotGroups
 

@@ -181,30 +181,68 @@ class DeepMachine(BipartiteMachine):
             code = torch.sigmoid(torch.addmm(a, heard, self.weights[level - 1].t()))
         return torch.addmm(self.biases[0], code, self.weights[0])
 
-    def predicted(self, x: torch.Tensor, is_given: torch.Tensor, fill: torch.Tensor):
-        """Pre-activation of every column, where those that are not given are in the mean field.
+    def inferred(self, x: torch.Tensor, is_given: torch.Tensor, fill: torch.Tensor):
+        """The even layers in the mean field given some of the columns, (n_samples, n_visible).
 
-        Rows and ``is_given`` have shape (n_samples, n_columns); sweeps begin at ``fill``.
+        Rows and ``is_given`` have shape (n_samples, n_columns); what is not given may be NaN.
+        Sweeps begin at ``fill``. Gradients go through all of them.
         """
         n = self.n_columns
 
         def sweep(visible, rows):
             even = self.units.mean(self.visible_input(self.code(visible)))
-            even[:, :n] = torch.where(is_given[rows], x[rows], even[:, :n])
-            return even
+            columns = torch.where(is_given[rows], x[rows], even[:, :n])
+            return torch.cat([columns, even[:, n:]], 1)
 
         start = torch.where(is_given, x, fill)
         start = torch.cat([start, *self.upward(start)[1::2]], 1)
-        visible = settled(sweep, start, self.n_sweeps, self.tol)
+        return settled(sweep, start, self.n_sweeps, self.tol)
+
+    def predicted(self, x: torch.Tensor, is_given: torch.Tensor, fill: torch.Tensor):
+        """Pre-activation of every column, where those that are not given are in the mean field.
+
+        Arguments are those of `inferred`.
+        """
+        visible = self.inferred(x, is_given, fill)
         return self.columns(self.visible_input(self.code(visible)))
+
+    def filled(self, x: torch.Tensor, fill: torch.Tensor) -> torch.Tensor:
+        """Rows of data with what the mean field makes of their gaps in the place of NaN."""
+        gaps = torch.isnan(x)
+        rows = gaps.any(1)
+        if bool(rows.any()):
+            x = x.clone()
+            x[rows] = self.columns(self.inferred(x[rows], ~gaps[rows], fill))
+        return x
 
     # Energies
 
-    def free_energy_bound(self, completed: torch.Tensor) -> torch.Tensor:
-        """F(v, mu) - H(mu) of each completed row: not below the free energy of v."""
-        means = completed[:, self.n_columns :]
-        entropy = torch.special.entr(means) + torch.special.entr(1 - means)
-        return self.free_energy(completed) - entropy.sum(1)
+    def free_energy_bound(
+        self, completed: torch.Tensor, gaps: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """F(v, mu) - H(mu) of each completed row: not below the free energy of v.
+
+        Where ``gaps``, of shape (n_samples, n_columns), tell of columns that are means of Q as
+        well, it is not below the free energy of what was given.
+        """
+        entropies = self._entropies(completed)
+        if gaps is not None:
+            entropies[:, : self.n_columns].masked_fill_(~gaps, 0.0)
+        counted = entropies if gaps is not None else entropies[:, self.n_columns :]
+        return self.free_energy(completed) - counted.sum(1)
+
+    def _entropies(self, visible):
+        """What free units of such means add to the bound: of a real one, at its own variance."""
+        result = torch.special.entr(visible)
+        units = self.units
+        for part, own in units.parts if isinstance(units, Mixed) else [(units, slice(None))]:
+            if part.is_binary:
+                result[:, own] += torch.special.entr(1 - visible[:, own])
+            elif not part.is_discrete:
+                # Its entropy, less the half by which its variance raises the expected energy.
+                variance = 1.0 if self.log_variance is None else self.log_variance[own].exp()
+                result[:, own] = 0.5 * (result.new_tensor(2 * math.pi) * variance).log()
+        return result
 
     # Learning
 

@@ -34,7 +34,9 @@ from skae.engine.boltzmann.learning import (
 )
 from skae.engine.boltzmann.memory import followed
 from skae.engine.boltzmann.trajectories import trajectory_of
+from skae.engine.networks.gaps import observed
 from skae.engine.networks.units import Bernoulli
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import Model
 
 
@@ -62,22 +64,33 @@ class MeanFieldDivergence(ContrastiveDivergence):
         n_variables = len(columns)
         variable = torch.randint(n_variables, (len(x),), generator=generator, device=x.device)
         columns, is_padding = columns[variable], is_padding[variable]
-        is_given = torch.ones_like(x, dtype=torch.bool).scatter_(1, columns, False)
-        predicted = machine.predicted(x, is_given, self.fill)
-        terms = self.units.column_losses(predicted, x)
-        precision = machine.precision
-        for real in real_columns(self.units):
-            own = terms.new_ones(()) if precision is None else precision[: x.shape[1]][real]
-            terms[:, real] = terms[:, real] * own + 0.5 * torch.log(2 * math.pi / own)
-        terms = terms.gather(1, columns).masked_fill_(is_padding, 0.0).sum(1)
+        x, is_given = observed(x, self.fill) if self.has_gaps else (x, None)
+        is_given = torch.ones_like(x, dtype=torch.bool) if is_given is None else is_given
+        # Of what was not observed there is nothing to predict.
+        is_padding = is_padding | ~is_given.gather(1, columns)
+        predicted = machine.predicted(x, is_given.scatter(1, columns, False), self.fill)
+        terms = self._column_terms(machine, predicted, x).gather(1, columns)
+        terms = terms.masked_fill(is_padding, 0.0).sum(1)
         losses = terms.mul_(n_variables).add_(self.log_volume)
         return losses.mean() if row_weight is None else (losses * row_weight).mean()
+
+    def _column_terms(self, machine, predicted, x):
+        """-log Q of each column in nats, of its pre-activation in the mean field."""
+        terms, all_real = self.units.column_losses(predicted, x), real_columns(self.units)
+        if not all_real:
+            return terms
+        precision = machine.precision
+        own = terms.new_ones(x.shape[1]) if precision is None else precision[: x.shape[1]]
+        constant = torch.zeros_like(own)
+        for real in all_real:
+            constant[real] = 0.5 * torch.log(2 * math.pi / own[real])
+        return terms * own + constant
 
     def _completed(self, machine, x):
         return machine.completed(x)
 
     def _offsets(self, visible, hidden):
-        mean = self.together.mean
+        mean = processes.current().mean_of_batch
         others = followed(self.state, "even_offset", mean(visible[:, len(self.fill) :].mean(0)))
         hidden = followed(self.state, "hidden_offset", mean(hidden.mean(0)))
         return torch.cat([self.visible_offset, others]), hidden
@@ -90,34 +103,42 @@ def deep_boltzmann_machine(
     fill: torch.Tensor,
     *,
     code_layer: int,
-    n_sweeps: int = 30,
-    tol: float = 1e-4,
+    mean_field: dict[str, Any],
     least_variance: float | np.ndarray | None = None,
     shift: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
     report: Callable | None = None,
     earlier: Callable | None = None,
+    criterion: Callable = MeanFieldDivergence,
     **learning,
 ) -> Model:
     """The `Model` of a deep Boltzmann machine, whose code are the means of a hidden layer.
 
     ``sizes`` are those of the layers from the columns up, ``code_layer`` is 1 for the lowest hidden
-    one. ``earlier`` is the model's; ``learning`` are parameters of `ContrastiveDivergence`; the
-    others are of `skae.engine.boltzmann.learning.boltzmann_machine` and `MeanFieldDivergence`.
+    one, ``mean_field`` are ``n_sweeps`` and ``tol`` of a `DeepMachine`. Rows may have gaps, NaN,
+    which are free in the mean field, as hidden units are. ``earlier`` is the model's; ``learning``
+    are parameters of `ContrastiveDivergence`; the others are of
+    `skae.engine.boltzmann.learning.boltzmann_machine` and of the ``criterion``, a
+    `MeanFieldDivergence`.
     """
     sizes = tuple(sizes)
-    settings: dict[str, Any] = {"n_sweeps": n_sweeps, "tol": tol}
-    machine: Callable = partial(DeepMachine, units=even_units(units, sizes), **settings)
+    machine: Callable = partial(DeepMachine, units=even_units(units, sizes), **mean_field)
     below_code = even_units(units, sizes[: code_layer + 1])
-    lower: Callable = partial(DeepMachine, units=below_code, n_layers=code_layer, **settings)
+    lower: Callable = partial(DeepMachine, units=below_code, n_layers=code_layer, **mean_field)
     least_loss, project = variance_bounds(units, base_bias, least_variance)
     learning |= {"least_loss": least_loss, "persistent": True}
 
     def encode(theta, x):
-        return machine(theta).posterior(x)[code_layer - 1]
+        deep = machine(theta)
+        return deep.posterior(given(deep, x))[code_layer - 1]
+
+    def given(deep, x):
+        with torch.no_grad():
+            return deep.filled(x, fill)
 
     def reconstructed(theta, x):
         deep = machine(theta)
+        x = given(deep, x)
         return torch.addmm(deep.biases[0], deep.posterior(x)[0], deep.weights[0])
 
     return Model(
@@ -130,7 +151,7 @@ def deep_boltzmann_machine(
         units=units,
         n_features=sizes[0],
         n_codes=sizes[code_layer],
-        objective=lambda: MeanFieldDivergence(machine, units, fill, **learning),
+        objective=lambda: criterion(machine, units, fill, **learning),
         shift=shift,
         scale=scale,
         project=project,

@@ -33,7 +33,8 @@ from skae.engine.boltzmann.conditionals import (
     real_columns,
     variables_of,
 )
-from skae.engine.networks.layers import Network, initialize_, softplus
+from skae.engine.networks.activations import softplus
+from skae.engine.networks.layers import Network, initialize_
 from skae.engine.networks.products import affine
 from skae.engine.optimisation.devices import bernoulli
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 
 from skae.engine.boltzmann.energies import BipartiteMachine, binary_states
-from skae.engine.networks.layers import softplus
+from skae.engine.networks.activations import softplus
 from skae.engine.optimisation.parameters import Parameters
 
 # Of either layer. The law of one given the other is then a matrix of up to 2^24 entries.

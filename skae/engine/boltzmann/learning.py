@@ -30,6 +30,7 @@ from skae.engine.boltzmann.trajectories import (
 )
 from skae.engine.networks.forward import Forward
 from skae.engine.networks.layers import Network, affine_chains
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.runs import Objective
 
@@ -256,7 +257,7 @@ class ContrastiveDivergence(Objective):
 
     def _steady_(self, change):
         """Divide by the root mean square of recent batches; clipping would favour one sign."""
-        change.copy_(self.together.mean(change))
+        change.copy_(processes.current().mean_of_batch(change))
         square = change.square()
         self.state["variance_square"] = torch.lerp(
             self.state.get("variance_square", square), square, _STEADY_RATE
@@ -269,7 +270,7 @@ class ContrastiveDivergence(Objective):
 
     def _offsets(self, visible, hidden):
         """The offsets of visible and hidden units."""
-        mean = self.together.mean(hidden.mean(0))
+        mean = processes.current().mean_of_batch(hidden.mean(0))
         return self.visible_offset, followed(self.state, "hidden_offset", mean)
 
     def _penalty_delta(self, machine, x, generator, code, row_weight, out):

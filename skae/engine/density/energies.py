@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from skae.engine.density.denoisers import Denoiser
-from skae.engine.networks.layers import Activation, AffineMap
+from skae.engine.networks.activations import Activation
+from skae.engine.networks.layers import AffineMap
 
 # Points of a grid at most, and how many are evaluated at a time.
 MAX_GRID = 4_000_000

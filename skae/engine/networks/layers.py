@@ -16,111 +16,17 @@ with V_l = W_l where the weights are tied. A linear decoder is one affine map wh
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
 
+from skae.engine.networks.activations import ACTIVATIONS, Activation
 from skae.engine.networks.jacobians import LayeredJacobian
 from skae.engine.networks.products import add_, add_product_, affine
 from skae.engine.optimisation.devices import random_mask
-from skae.engine.optimisation.parameters import Registry
-
-
-def softplus(p):
-    """log(1 + exp(p)); torch's own turns linear at 20, where 2e-9 is still missing."""
-    return functional.softplus(p, threshold=80.0)
-
-
-class Activation(NamedTuple):
-    """An elementwise non-linearity h = s(p), with derivatives as functions of h.
-
-    ``slope(h)`` is s'(p) and ``curvature(h, slope)`` is s''(p), which is linear in its second
-    argument: ``curvature(h, slope * v)`` is s''(p) v. Both are differentiable in h, so the same
-    lines serve autograd and the closed forms. ``function_`` works in place where torch can.
-    ``gain`` scales the initial weights of one layer, ``deep_gain`` those of several. Outputs lie in
-    ``range``. Users choose it by its ``name``. ``antiderivative`` is S(p), S' = s, which energies
-    are made of; None where it has no closed form.
-    """
-
-    name: str
-    summary: str
-    function: Callable
-    function_: Callable
-    slope: Callable
-    curvature: Callable
-    gain: float = 1.0
-    deep_gain: float = 1.0
-    range: tuple[float, float] = (-math.inf, math.inf)
-    antiderivative: Callable | None = None
-
-
-ACTIVATIONS = Registry()
-activation = ACTIVATIONS.register
-
-for _activation in (
-    # Glorot's 4 makes up for the slope of 1/4 at 0, without which signals die out within
-    # three layers. One layer does better without it: standardised columns would saturate
-    # its units from the start, and the output has no such slope.
-    Activation(
-        "sigmoid",
-        "1 / (1 + exp(-p)), between 0 and 1",
-        torch.sigmoid,
-        torch.sigmoid_,
-        slope=lambda h: torch.addcmul(h, h, h, value=-1),
-        curvature=lambda h, slope: torch.addcmul(slope, slope, h, value=-2),
-        deep_gain=4.0,
-        range=(0.0, 1.0),
-        antiderivative=softplus,
-    ),
-    Activation(
-        "tanh",
-        "the hyperbolic tangent, between -1 and 1",
-        torch.tanh,
-        torch.tanh_,
-        slope=lambda h: 1 - h * h,
-        curvature=lambda h, slope: -2 * h * slope,
-        range=(-1.0, 1.0),
-        # log cosh p, which overflows nowhere
-        antiderivative=lambda p: p.abs() + softplus(-2 * p.abs()) - math.log(2.0),
-    ),
-    Activation(
-        "relu",
-        "max(p, 0)",
-        torch.relu,
-        torch.relu_,
-        slope=lambda h: (h > 0).to(h.dtype),
-        curvature=lambda h, slope: torch.zeros_like(h),
-        gain=math.sqrt(2.0),
-        deep_gain=math.sqrt(2.0),
-        range=(0.0, math.inf),
-        antiderivative=lambda p: 0.5 * torch.relu(p).square(),
-    ),
-    Activation(
-        "softplus",
-        "log(1 + exp(p)), a smooth relu",
-        softplus,
-        softplus,
-        slope=lambda h: -torch.expm1(-h),
-        curvature=lambda h, slope: slope * torch.exp(-h),
-        gain=2.0,
-        deep_gain=2.0,
-        range=(0.0, math.inf),
-    ),
-    Activation(
-        "linear",
-        "p itself",
-        lambda p: p,
-        lambda p: p,
-        slope=torch.ones_like,
-        curvature=lambda h, slope: torch.zeros_like(h),
-        antiderivative=lambda p: 0.5 * p.square(),
-    ),
-):
-    activation(_activation)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.functional import log_softmax
 
-from skae.engine.networks.layers import ACTIVATIONS, Activation, softplus
+from skae.engine.networks.activations import ACTIVATIONS, Activation, softplus
 from skae.engine.optimisation.devices import bernoulli, coins
 from skae.engine.optimisation.parameters import Registry
 

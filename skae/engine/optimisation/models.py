@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.devices import Place, place_of, require_memory
-from skae.engine.optimisation.groups import ALONE, Group
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.resuming import Keeper
 from skae.engine.optimisation.rows import DenseRows, digest, map_rows, may_have_gaps
@@ -287,11 +286,12 @@ class Task:
         if model.optimizer is not None:
             settings = replace(settings, optimizer=model.optimizer(objective))
         require_memory_for(model, settings, data.rows.place, self.name)
-        group = groups.current()
-        group.require_same(self._common(start))
-        theta = parameters_at(start, model, data, generator, group)
-        group.broadcast_(theta.flat)
-        generator = group.own(generator)
+        everyone = processes.current()
+        if everyone.is_joined:
+            everyone.require_same(self._common(start))
+        theta = parameters_at(start, model, data, generator)
+        everyone.broadcast_(theta.flat)
+        generator = everyone.own(generator)
         if start.resumes and objective.reports_loss:
             data = replace(data, probe=None)  # one epoch tells nothing of how training goes
         moments, tell = None, self.listener
@@ -301,7 +301,7 @@ class Task:
             if start.resumes:
                 generator = _resumed(generator, start.state)
                 moments = _moments(start.state, settings.optimizer, theta)
-        run = Run(
+        return Run(
             *(theta, objective, data, settings, generator),
             state=moments,
             keeps_start=start.weights is not None,
@@ -310,10 +310,7 @@ class Task:
             keeper=extras.keeper,
             average=None if extras.average is None else extras.average(theta),
             judge=extras.judge,
-            group=group,
         )
-        objective.together = run.steps
-        return run
 
     def _common(self, start: Start) -> dict[str, Any]:
         """What is alike in all processes that make one training."""
@@ -338,10 +335,10 @@ class Task:
             "optimizer": _to_arrays(training.optimizer_state),
             "objective": _to_arrays(run.objective.state),
         }
-        if run.group.is_joined:
-            run.group.require_same({"the weights that were learned": digest(run.theta.flat)})
+        if (everyone := processes.current()).is_joined:
+            everyone.require_same({"the weights that were learned": digest(run.theta.flat)})
         weights = run.theta.to_numpy()
-        found = measured(self.model, run.theta, self.data, run.group)
+        found = measured(self.model, run.theta, self.data)
         if self.model.remember is not None:
             found |= _to_arrays(self.model.remember(run.objective))
         return Fitted(weights, training, run.objective, state, found)
@@ -378,39 +375,30 @@ def fit_model(
     return trainer.get()(Task(model, data, settings, start, generator, *others))
 
 
-def measured(
-    model: Model, theta: Parameters, data: Data, group: Group = ALONE
-) -> dict[str, np.ndarray]:
-    """What a model measures itself to be, on some of the rows of a group, with noise of the
-    measure's own.
-    """
+def measured(model: Model, theta: Parameters, data: Data) -> dict[str, np.ndarray]:
+    """What a model measures itself to be, on some of the rows, with noise of the measure's own."""
     if model.measure is None:
         return {}
-    n_rows = max(1, min(2000, 2_000_000 // model.n_features) // group.size)
-    rows = group.rows(data.rows.take(some_of(data.index, n_rows)))
+    everyone = processes.current()
+    n_rows = max(1, min(2000, 2_000_000 // model.n_features) // everyone.size)
+    rows = everyone.rows(data.rows.take(some_of(data.index, n_rows)))
     generator = torch.Generator(rows.device).manual_seed(0)
     with torch.no_grad():
         return _to_arrays(model.measure(theta, rows, generator))
 
 
-def parameters_at(
-    start: Start,
-    model: Model,
-    data: Data,
-    generator: torch.Generator,
-    group: Group = ALONE,
-) -> Parameters:
-    """The parameters with which a training begins, the same in all processes of a group."""
-    place = data.rows.place
+def parameters_at(start: Start, model: Model, data: Data, generator: torch.Generator) -> Parameters:
+    """The parameters with which a training begins, the same in all processes of a fit."""
+    place, everyone = data.rows.place, processes.current()
     if start.weights is not None:
         return Parameters.from_numpy(start.weights, dtype=place.dtype, device=place.device)
     theta = Parameters(model.shapes, dtype=place.dtype, device=place.device)
     rows, index = data.rows, data.index
     # Of what is read by blocks, or by several processes, some rows are enough.
-    if group.is_joined or hasattr(rows, "batches"):
+    if everyone.is_joined or hasattr(rows, "batches"):
         n_rows = min(_START_ROWS, max(_PROBE_ROWS, _START_ENTRIES // model.n_features))
-        some = rows.take(some_of(index, max(1, n_rows // group.size)))
-        rows = DenseRows(group.rows(getattr(some, "x", some)).clone(), rows.has_gaps)
+        some = rows.take(some_of(index, max(1, n_rows // everyone.size)))
+        rows = DenseRows(everyone.rows(getattr(some, "x", some)).clone(), rows.has_gaps)
         index = torch.arange(len(rows))
     model.start_(theta, rows, index, generator)
     return theta

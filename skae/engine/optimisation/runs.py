@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skae.engine.optimisation.averaging import Average
-from skae.engine.optimisation.groups import ALONE, Group
-from skae.engine.optimisation.lockstep import Steps, n_batches_of, steps_of
+from skae.engine.optimisation.lockstep import Lockstep, lockstep_of, n_batches_of
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.replay import is_worth_recording
 from skae.engine.optimisation.resuming import Keeper
@@ -56,8 +55,7 @@ class Objective:
 
     It is told, by the rows it is trained on,
 
-    - ``has_gaps``: whether x may be NaN, not observed, where its model has a ``fill``;
-    - ``together``: how sums and means over a batch are those of all processes that train it.
+    - ``has_gaps``: whether x may be NaN, not observed, where its model has a ``fill``.
     """
 
     reports_loss = True
@@ -66,7 +64,6 @@ class Objective:
     floor = 0.0
     baseline = -math.inf
     has_gaps = False
-    together = Steps(1, 1)
     is_repeatable = False
     is_replayable = False
     joint: Any = None
@@ -84,6 +81,68 @@ class Objective:
     def criterion(self, theta, x, generator, row_weight=None) -> torch.Tensor:
         """The loss by which training is judged, in nats."""
         return self.value(theta, x, generator, row_weight)
+
+
+class Composite(Objective):
+    """An objective with ``parts``, others by what their names are prefixed with in its state.
+
+    What carries over from step to step is theirs. The first of them sees the rows as they come, and
+    so their gaps.
+    """
+
+    parts: dict[str, Objective]
+    _has_gaps = False
+
+    @property
+    def has_gaps(self):
+        """Whether rows may have gaps."""
+        return self._has_gaps
+
+    @has_gaps.setter
+    def has_gaps(self, has_gaps):
+        self._has_gaps = has_gaps
+        for part in [*self.parts.values()][:1]:
+            part.has_gaps = has_gaps
+
+    @property
+    def is_repeatable(self):
+        """Whether all parts are."""
+        return all(part.is_repeatable for part in self.parts.values())
+
+    @property
+    def is_replayable(self):
+        """Whether all parts are."""
+        return all(part.is_replayable for part in self.parts.values())
+
+    @property
+    def state(self):
+        """The states of all parts."""
+        return self._joined("state")
+
+    @state.setter
+    def state(self, state):
+        self._part("state", state)
+
+    @property
+    def memory(self):
+        """Their memories."""
+        return self._joined("memory")
+
+    @memory.setter
+    def memory(self, memory):
+        self._part("memory", memory)
+
+    def _joined(self, kind):
+        return {
+            prefix + name: value
+            for prefix, part in self.parts.items()
+            for name, value in getattr(part, kind).items()
+        }
+
+    def _part(self, kind, whole):
+        for prefix, part in self.parts.items():
+            own = (name for name in whole if name.startswith(prefix))
+            setattr(part, kind, {name.removeprefix(prefix): whole[name] for name in own})
 
 
 class Joint(NamedTuple):
@@ -241,8 +300,7 @@ class Run:
     - ``average`` is a mean of the epochs' weights, which is judged and kept in their place.
     - ``judge(theta)`` is a loss by which each epoch's weights are judged, in the place of the
       criterion on rows that are held out.
-    - ``group`` are the processes that train it together, each on its own rows, and ``steps`` what
-      they share of each step.
+    - ``lockstep`` is how steps are made where several processes train it, each on its own rows.
     """
 
     theta: Parameters
@@ -257,16 +315,15 @@ class Run:
     keeper: Keeper | None = None
     average: Average | None = None
     judge: Callable[[Parameters], float] | None = None
-    group: Group = ALONE
-    steps: Steps = field(init=False)
+    lockstep: Lockstep = field(init=False)
 
     def __post_init__(self):
-        self.steps = steps_of(self.group, len(self.data.index), self.settings.batch_size)
+        self.lockstep = lockstep_of(len(self.data.index), self.settings.batch_size)
 
     @property
     def n_batches(self) -> int:
         """Gradient steps of an epoch."""
-        return self.steps.n_batches
+        return self.lockstep.n_batches
 
     @property
     def max_iter(self) -> int:
@@ -274,7 +331,7 @@ class Run:
         if self.settings.max_iter is not None:
             return self.settings.max_iter
         n_columns = self.data.rows.n_columns
-        return epochs_for(self.steps.n_rows, n_columns, self.settings.batch_size)
+        return epochs_for(self.lockstep.n_rows, n_columns, self.settings.batch_size)
 
     @property
     def is_plain(self) -> bool:
@@ -290,7 +347,7 @@ class Run:
     @property
     def is_replayed(self) -> bool:
         """Whether gradients are recorded once and replayed."""
-        is_own = self.steps.are_repeatable and self.data.rows.is_resident
+        is_own = self.lockstep.are_repeatable and self.data.rows.is_resident
         if not (self.objective.is_replayable and is_own):
             return False
         # Batches have two lengths at most.
@@ -302,13 +359,20 @@ class Run:
         """Whether rows are drawn while an epoch goes on, as they are read."""
         return hasattr(self.data.rows, "batches")
 
+    def can_go_on_from(self, step: int) -> bool:
+        """Whether the batches from a step of an epoch on can be had without making those before.
+
+        Rows that are read ahead are drawn between the draws of the steps.
+        """
+        return step == 0 or not self.reads_ahead
+
     def batches(self, generator: torch.Generator) -> Any:
         """The rows of each batch of an epoch, drawn: as they are read, or of a permutation."""
         if self.reads_ahead:
             batches = self.data.rows.batches(self.data.index, self.n_batches, generator)
         else:
             batches = torch.tensor_split(self.order(generator), self.n_batches)
-        return self.steps.batches(batches, self.data.index)
+        return self.lockstep.batches(batches, self.data.index)
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """A permutation of the rows to train on, drawn."""

@@ -11,6 +11,7 @@ from itertools import islice
 
 import torch
 
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import suitable_threads
 from skae.engine.optimisation.optimizers import initial_state
 from skae.engine.optimisation.replay import Replayed
@@ -30,7 +31,7 @@ def train(run: Run) -> Training:
     optimizer, gradient = settings.optimizer, theta.empty_like()
     if run.state is None:
         run.state = initial_state(optimizer, theta.flat)
-    steps, n_batches, max_iter = run.steps, run.n_batches, run.max_iter
+    lockstep, n_batches, max_iter = run.lockstep, run.n_batches, run.max_iter
     watch, at, started = Watch(run), Position(), time.perf_counter()
     if run.keeper is not None and run.keeper.held is not None:
         at = restore_(run, watch, run.keeper.held)
@@ -45,49 +46,38 @@ def train(run: Run) -> Training:
 
     if run.is_replayed:
         gradient_at = Replayed(gradient_at, [run.generator])
-    gradient_at = steps.gradient_at(gradient_at, gradient.flat)
+    gradient_at = lockstep.gradient_at(gradient_at, gradient.flat)
 
     def step(batch, progress):
         value = gradient_at(batch)
         rate = settings.learning_rate * SCHEDULES[settings.schedule](progress)
         optimizer.update_(theta.flat, gradient.flat, run.state, rate)
-        steps.weights_(theta.flat)
+        lockstep.weights_(theta.flat)
         if run.project is not None:
             run.project(theta)
         return value
 
     def run_epoch(at):
-        number, generator, keeper = at.epoch, run.generator, run.keeper
-
-        def keep_if_due(step, total):
-            if keeper is not None and keeper.is_due(number, step):
-                now = replace(at, step=step, total=total, seconds=seconds())
-                keeper.keep(kept(run, watch, now))
-
+        number, generator, keeper, total = at.epoch, run.generator, run.keeper, at.total
         if at.order is not None:
             generator.set_state(at.order)
         elif keeper is not None:
             at.order = generator.get_state()
-        total = at.total
-        if run.reads_ahead:  # whose draws lie between those of the steps
-            keep_if_due(0, total)
-        batches = run.batches(generator)
-        if not run.reads_ahead:
-            batches = islice(batches, at.step, None)
-            if at.now is not None:
-                generator.set_state(at.now)
         if total is None:
             total = torch.zeros((), dtype=theta.flat.dtype, device=theta.flat.device)
-        for k, batch in enumerate(batches, at.step):
-            if not run.reads_ahead:
-                keep_if_due(k, total)
+        for k, batch in enumerate(islice(run.batches(generator), at.step, None), at.step):
+            if k == at.step and at.now is not None:
+                generator.set_state(at.now)
+            if keeper is not None and run.can_go_on_from(k) and keeper.is_due(number, k):
+                now = replace(at, step=k, total=total, seconds=seconds())
+                keeper.keep(kept(run, watch, now))
             progress = (number + k / n_batches) / max_iter
             value = threads.run(partial(step, batch, progress), batch.shape[0])
             if objective.reports_loss:
                 total += value
         if not objective.reports_loss:
             return watch.criterion(watch.probe)
-        return (steps.sum_(total) / n_batches).item()
+        return (processes.current().sum_(total) / n_batches).item()
 
     def run_epochs(at):
         if at.order is None:
@@ -103,16 +93,17 @@ def train(run: Run) -> Training:
                 return "max_iter"
             watch.before_epoch()
 
+    is_repeatable = lockstep.are_repeatable and objective.is_repeatable
     with torch.no_grad(), suitable_threads(theta.flat.device, run.largest_product):
         threads = StepThreads(
             [theta.flat, *run.state.values()],
             run.generator,
-            n_steps=n_batches * max_iter if steps.are_repeatable and objective.is_repeatable else 0,
+            n_steps=n_batches * max_iter if is_repeatable else 0,
         )
         try:
             outcome = run_epochs(at)
         except KeyboardInterrupt:
-            if run.group.is_joined:
+            if processes.current().is_joined:
                 raise  # the others cannot go on without this process's rows
             outcome = "interrupted"
         return watch.training(outcome)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from skae.engine.optimisation.groups import ALONE, Group, within
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.runs import Data, Epoch, Objective, Run, Training
 
@@ -181,9 +181,10 @@ class Watch:
         if self.run.listener is not None:
             held_out = self.validation_curve[-1] if self.holds_out else None
             loss, max_iter = self.loss_curve[-1], self.run.max_iter
-            with within(ALONE):  # what a listener does, it may do in one of several processes
+            # What a listener does, it may do in one of several processes.
+            with processes.within(processes.ALONE):
                 stops = self.run.listener(Epoch(number + 1, max_iter, loss, held_out, seconds))
-        if self.run.group.any(bool(stops)):
+        if processes.current().any(bool(stops)):
             return "stopped"
         return "converged" if self.is_stale else None
 
@@ -225,9 +226,9 @@ class Watch:
     def judgement(self) -> float:
         """What the weights are judged by, as they are now: the loss on watched rows."""
         if self.run.judge is not None:
-            with within(ALONE):
+            with processes.within(processes.ALONE):
                 loss = float(self.run.judge(self.theta))
-            return self.run.group.first(loss)
+            return processes.current().first(loss)
         if self.data.apart is not None:
             return self._evaluated(self.data.apart, self.data.apart.index)
         return self.criterion(self.watched)
@@ -241,7 +242,7 @@ class Watch:
         size = self.settings.batch_size
         if not self.objective.reports_loss:
             size = max(size, min(_PROBE_ROWS, _PROBE_ENTRIES // data.rows.n_columns))
-        return evaluate(self.theta, self.objective, data, index, size, self.run.group)
+        return evaluate(self.theta, self.objective, data, index, size)
 
     def _has_gone_wrong(self, criterion):
         """Whether the end is far behind the first epoch, though still finite, or the start."""
@@ -285,18 +286,15 @@ def evaluate(
     data: Data,
     index: torch.Tensor,
     batch_size: int = 100,
-    group: Group = ALONE,
 ) -> float:
-    """The criterion's mean over some rows of each process of a group, with the same noise at every
-    call.
-    """
-    device = theta.flat.device
+    """The criterion's mean over some rows of each process, with the same noise at every call."""
+    device, everyone = theta.flat.device, processes.current()
     index = index.to(device)
     generator = torch.Generator(device).manual_seed(0)
-    mean_weight = None if data.weight is None else group.mean(data.weight[index])
+    mean_weight = None if data.weight is None else everyone.mean(data.weight[index])
     total = torch.zeros((), dtype=theta.flat.dtype, device=device)
     for batch in torch.split(index, batch_size):
         x, weight = data.batch(batch)
         weight = None if weight is None else weight / mean_weight
         total = total + objective.criterion(theta, x, generator, weight) * len(batch)
-    return group.ratio(total, len(index))
+    return everyone.ratio(total, len(index))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skae.engine.optimisation import compilation
+from skae.engine.optimisation import compilation, processes
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.runs import Objective
@@ -218,7 +218,7 @@ class DictionaryLearning(Objective):
         self.successors, idle = None, self.state["idle"]
         if bool((idle > _PATIENCE).any()):  # so it is in all processes
             own = draw_successors(idle, x, error, generator)
-            self.successors = self.together.best(own, float(error.sum()))
+            self.successors = processes.current().best(own, float(error.sum()))
         loss = loss + self.floor
         return loss.mean() if row_weight is None else (row_weight * loss).mean()
 
@@ -231,14 +231,15 @@ class DictionaryLearning(Objective):
                 code_gram=code.new_zeros(n_components, n_components),
                 code_data=code.new_zeros(n_components, x.shape[1]),
             )
-        uses = self.together.sum_((code != 0).sum(0))
+        everyone = processes.current()
+        uses = everyone.sum_((code != 0).sum(0))
         # Idle time in uses of an average atom: it does not depend on the batch's size.
         state["idle"].add_(uses.double().mean().to(code.dtype))
         state["idle"][uses > 0] = 0.0
         weight = code.new_ones(len(x)) if row_weight is None else row_weight
-        weight = self.together.counted(weight)
+        weight = everyone.counted(weight)
         before = float(state["n_seen"])
-        added, earlier = self.together.spread(float(weight.sum()))
+        added, earlier = everyone.spread(float(weight.sum()))
         state["n_seen"] = now = before + added
         if self.keeps_statistics:
             # Codes of a younger dictionary become obsolete: the t-th of n rows counts (t / n)^2,
@@ -249,7 +250,7 @@ class DictionaryLearning(Objective):
             fading = (before / now) ** 2
             sums = state["code_gram"].mul_(fading), state["code_data"].mul_(fading)
             is_sparse = float(uses.sum()) < _SPARSE * code.numel()
-            self.together.add_(
+            everyone.add_(
                 sums, lambda *sums: add_products_(*sums, code, x, counts, is_sparse=is_sparse)
             )
 

@@ -25,7 +25,7 @@ from skae.estimators.boltzmann.machines import machine_of, rows_of, sampling
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.face.callbacks import Callback, callbacks_of, refuse_callbacks
 from skae.estimators.face.densities import log_volume
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import (
     attribute,
     estimator,
@@ -42,7 +42,6 @@ from skae.estimators.face.scikit_learn import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.training import CallbackBridge, TrainedModel, usable_place
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.layers import (
@@ -221,9 +220,7 @@ class DeepBeliefNetwork(
     # The mean of the scores of rows.
     score = RBM.score
 
-    @all_or_nothing
-    @with_callbacks
-    @fits_batches
+    @learns(callbacks=True, batches=fits_batches)
     def fit(self, X, y=None, sample_weight=None):
         """Train the machines, one after the other.
 
@@ -248,8 +245,7 @@ class DeepBeliefNetwork(
         bridge.finish()
         return self
 
-    @all_or_nothing
-    @fits_batches_on
+    @learns(batches=fits_batches_on)
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X for every machine in turn.
 

@@ -5,19 +5,24 @@ from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 
 from skae._validation import HasMethods, Interval, StrOptions, check_is_fitted, check_number
 from skae.engine.boltzmann.deep import DeepMachine, even_units
-from skae.engine.boltzmann.deep_training import deep_boltzmann_machine
+from skae.engine.boltzmann.deep_training import MeanFieldDivergence, deep_boltzmann_machine
+from skae.engine.boltzmann.multi_prediction import MultiPrediction
+from skae.engine.networks.corruptions import make_corruption
 from skae.engine.networks.penalties import check_penalties
+from skae.engine.optimisation.devices import place_of
 from skae.estimators.boltzmann.deep_pretraining import pretrained
-from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.machines import base_bias, without_nan
 from skae.estimators.boltzmann.rbm import RBM, check_tempering, check_visible
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume
 from skae.estimators.face.layer_sizes import checked_sizes, number_of
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
 from skae.estimators.face.parts import maps_batches
+from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 
@@ -51,6 +56,17 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     :math:`\mu`, with persistent chains in the place of the model's expectation. Codes are the means
     of a layer.
 
+    With ``criterion="multi_prediction"`` it learns to fill in what is missing of a row instead. A
+    random set S of the variables of each row is hidden and free in the mean field, as the hidden
+    units are, and what is minimised, through all sweeps, is
+
+    .. math::
+
+        \mathbb{E}_S \sum_{i \in S} -\log Q(x_i \mid x_{\setminus S})
+
+    NaN is then what was not observed: it is neither given nor predicted in `fit`, and free in the
+    mean field afterwards. `denoise` predicts it, a class among the columns as well.
+
     Use it where the posterior should take all layers into account: what a low layer sees then
     depends on what a high one takes the row for. :class:`DeepBeliefNetwork` learns layer by layer,
     and passes rows upwards only.
@@ -67,7 +83,9 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     .. [1] R. Salakhutdinov, G. Hinton. Deep Boltzmann machines. AISTATS 2009.
     .. [2] G. Montavon, K.-R. Mueller. Deep Boltzmann machines and the centering trick. Neural
        Networks: Tricks of the Trade, 2012.
-    .. [3] J. Melchior, A. Fischer, L. Wiskott. How to center deep Boltzmann machines. Journal of
+    .. [3] I. Goodfellow, M. Mirza, A. Courville, Y. Bengio. Multi-prediction deep Boltzmann
+       machines. NIPS 2013.
+    .. [4] J. Melchior, A. Fischer, L. Wiskott. How to center deep Boltzmann machines. Journal of
        Machine Learning Research 17, 2016.
 
     Examples
@@ -108,20 +126,37 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
           ``max_iter``, ``batch_size``, ``n_gibbs_steps``, ``weight_decay``, ...); its number and
           kind of units do not count.""",
     )
+    criterion: str = parameter(
+        default="likelihood",
+        constraints=[StrOptions({"likelihood", "multi_prediction"})],
+        kind='{"likelihood", "multi_prediction"}',
+        doc="""What training descends on: minus the bound on the likelihood, by chains, or the loss
+        of what is hidden of a row, which needs none. Gaps, NaN, are for the latter; set after
+        `fit`, it lets a machine of the former take rows with gaps.""",
+    )
+    corruption_level: float | tuple[float, float] = parameter(
+        default=0.5,
+        constraints=[Interval(Real, 0, 1, closed="right"), tuple],
+        kind="float or tuple (low, high)",
+        doc="""Probability that ``criterion="multi_prediction"`` hides a variable of a row, which
+        is a column, or the columns of a category. A tuple: each row's is drawn anew, uniformly
+        between the two.""",
+    )
     n_gibbs_steps: int = parameter(
         default=5,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="Steps of the persistent chains for each gradient step.",
+        doc="Steps of the persistent chains for each gradient step on the likelihood.",
     )
     n_chains: int = parameter(
         default=100,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="Persistent chains.",
+        doc="Persistent chains of the likelihood.",
     )
     mean_field_steps: int = parameter(
         default=30,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="Sweeps over all hidden layers, for each row, at most.",
+        doc="""Sweeps over all hidden layers, for each row, at most. Multi-prediction goes through
+        them forwards and backwards in each gradient step: 5 to 10 are usual there.""",
     )
     mean_field_tol: float = parameter(
         default=1e-4,
@@ -196,6 +231,25 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     _visible = RBM._visible
     _all_penalties = RBM._all_penalties
 
+    @returns_rows
+    def denoise(self, X):
+        """Means of all columns, in the mean field given what is observed of the rows of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows; with ``criterion="multi_prediction"``, NaN is not observed.
+
+        Returns
+        -------
+        means : ndarray or data frame of shape (n_samples, n_features)
+            In the units of the data, as of `reconstruct`: predictions of what is NaN, of a category
+            its probabilities or, in a data frame, the most probable one; and reconstructions, by
+            the lowest hidden layer, of what is not.
+        """
+        X = self._checked(X)
+        return self._decoded(self._fitted_model(X).reconstructed(X))
+
     def free_energy(self, X):
         """Upper bound on the free energy of each row, E(x, mu) - H(mu), in nats.
 
@@ -203,7 +257,7 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         -------
         energies : ndarray of shape (n_samples,)
             Lower is more probable: log P(x) >= -F(x) - log Z, see `log_partition_function`. Exact
-            where there is one hidden layer.
+            where there is one hidden layer. Of rows with gaps, it bounds that of what is observed.
         """
         return self._free_energies(self._checked(X))
 
@@ -239,27 +293,33 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     def _free_energies(self, X):
         """Bounds on the free energies of checked rows."""
         _, theta = fitted = self._fitted_model(X)
-        machine = self._machine(theta)
-        energies = fitted.map_rows(lambda x: machine.free_energy_bound(machine.completed(x)), X)
-        return energies - self._log_derivative(X)
+        machine, fill = self._machine(theta), self._fill(place_of(theta.flat))
+
+        def bounds(x):
+            gaps = torch.isnan(x)
+            return machine.free_energy_bound(machine.completed(machine.filled(x, fill)), gaps)
+
+        return without_nan(fitted.map_rows(bounds, X)) - self._log_derivative(X)
 
     def _model(self, place):
         bias = base_bias(self.columns_, place)
         shift, scale = self.columns_.standardization(place)
-        fill = self.columns_.mean_like(bias)
+        fill, learning = self._fill(place), MeanFieldDivergence
+        if self.criterion == "multi_prediction":
+            learning = partial(MultiPrediction, level=self.corruption_level)
         return deep_boltzmann_machine(
             self.columns_.units(place.device),
             self._sizes,
             bias,
             fill,
             code_layer=number_of("code_layer", self.code_layer, len(self._sizes) - 1) + 1,
-            n_sweeps=self.mean_field_steps,
-            tol=self.mean_field_tol,
+            mean_field={"n_sweeps": self.mean_field_steps, "tol": self.mean_field_tol},
             least_variance=self._least_variance(),
             shift=shift,
             scale=scale,
             report=report_chains,
             earlier=None if self.pretraining is None else partial(pretrained, self),
+            criterion=learning,
             n_gibbs_steps=self.n_gibbs_steps,
             n_chains=self.n_chains,
             penalties=self._all_penalties(),
@@ -273,10 +333,18 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         facts = super()._facts(X, weight, original, is_whole=is_whole)
         return facts | {"layer_loss_curves_": []}
 
+    def _fill(self, place):
+        """What columns are without any knowledge: their means."""
+        return self.columns_.mean_like(base_bias(self.columns_, place))
+
     def _machine(self, theta):
         """The machine of such parameters."""
         units = even_units(self.columns_.units(theta.flat.device), self._sizes)
         return DeepMachine(theta, units, self.mean_field_steps, self.mean_field_tol)
+
+    @property
+    def _accepts_gaps(self):
+        return self.criterion == "multi_prediction"
 
     @property
     def _sizes(self):
@@ -292,6 +360,17 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
                 f"pretraining={self.pretraining!r} is no RBM, whose parameters of training the "
                 "machines that start this one would take. Use RBM(...), 'unsupervised' or None."
             )
+        if self.tempered and self.criterion != "likelihood":
+            raise ValueError(
+                "tempered=True is of the chains of criterion='likelihood': multi-prediction has "
+                "none. Set tempered=False."
+            )
         check_tempering(self, is_persistent=True)
+        make_corruption("hiding", self.corruption_level)
+        if np.max(self.corruption_level) == 0:
+            raise ValueError(
+                f"corruption_level={self.corruption_level!r} hides nothing that could be "
+                "predicted. Use 0.5, or (0, 1) for every part of a row."
+            )
         check_visible(self.visible)
         check_penalties(self._all_penalties(), (0.0, 1.0))

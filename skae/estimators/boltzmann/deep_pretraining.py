@@ -4,12 +4,12 @@ from skae._validation import make_generator
 from skae._warnings import of_layer
 from skae.engine.boltzmann.deep_training import composed, half_machine
 from skae.engine.networks.units import Bernoulli
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import AFRESH, FittedModel, Start, some_of
 from skae.engine.optimisation.rows import all_rows, made_of, merged, summarize_columns
 from skae.engine.optimisation.runs import Data
 from skae.engine.optimisation.sources import Source
-from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.machines import base_bias, whole
 from skae.estimators.boltzmann.rbm import RBM
 from skae.estimators.boltzmann.sampling import report_chains
 from skae.estimators.face.densities import log_volume
@@ -28,6 +28,7 @@ def pretrained(model, X, weight):
     Rows are checked, as are their weights. The columns of ``model`` are known.
     """
     how, sizes = model.pretraining, model._sizes
+    whole(X, "pretraining learns from", "Set pretraining=None: multi-prediction needs no other.")
     if isinstance(how, str):
         how = RBM(batch_size=model.batch_size, device=model.device, verbose=model.verbose)
         how.max_iter = model.max_iter
@@ -74,9 +75,9 @@ def pretrained(model, X, weight):
             below = FittedModel.of(engine, fitted.weights, place)
             seen = made_of(below.codes, seen, engine.n_codes)
             if isinstance(seen, Source):
-                summaries = groups.current().gather(summarize_columns(seen, weight))
+                summaries = processes.current().gather(summarize_columns(seen, weight))
                 mean = place.tensor(merged(summaries).mean)
             else:
-                mean = place.tensor(groups.current().average(seen, weight))
+                mean = place.tensor(processes.current().average(seen, weight))
             bias = Bernoulli().bias_for_mean(mean)
     return Start(composed(machines), was_learned=True, facts={"layer_loss_curves_": curves})

@@ -26,6 +26,7 @@ from skae.estimators.boltzmann.machines import (
     require_room,
     rows_of,
     sampling,
+    whole,
 )
 from skae.estimators.face.densities import LogPartition, annealed_log_partition, log_volume
 
@@ -165,7 +166,8 @@ def annealed_likelihood(
     .. [1] Y. Burda, R. Grosse, R. Salakhutdinov. Accurate and conservative estimates of MRF
        log-likelihood using reverse annealing. AISTATS 2015.
     """
-    X = self._checked(X)
+    remedy = "The bound of score_samples is of what is observed."
+    X = whole(self._checked(X), "reverse annealing is of", remedy)
     check_choice("method", method, tuple(_PATHS))
     check_count("n_chains", n_chains, 1)
     check_count("n_temperatures", n_temperatures, 4)

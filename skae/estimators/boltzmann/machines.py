@@ -2,12 +2,13 @@
 
 import contextlib
 
+import numpy as np
 import torch
 
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.optimisation.devices import Place, place_of, require_memory, suitable_threads
 from skae.engine.optimisation.parameters import Parameters
-from skae.engine.optimisation.rows import make_rows
+from skae.engine.optimisation.rows import make_rows, may_have_gaps, summarize_columns
 from skae.estimators.face.progress import StepLine
 from skae.estimators.face.training import check_same_weights, usable_place
 
@@ -24,6 +25,13 @@ def rows_of(model, X, place: Place):
     """Rows as a fitted machine sees them."""
     shift, scale = model.columns_.standardization(place)
     return make_rows(X, shift, scale, dtype=place.dtype, device=place.device)
+
+
+def whole(X, purpose: str, remedy: str):
+    """Checked rows X; a ValueError if they have gaps, which are for the mean field alone."""
+    if may_have_gaps(X) and summarize_columns(X).n_missing.any():
+        raise ValueError(f"X has gaps, NaN, but {purpose} whole rows. {remedy}")
+    return X
 
 
 def base_bias(columns, place: Place) -> torch.Tensor:
@@ -68,3 +76,8 @@ def checkpoints_of(model, machine: BipartiteMachine, purpose: str) -> torch.Tens
             f"{type(model).__name__} has {len(flat)}. Fit it again."
         )
     return place_of(flat).tensor(kept)
+
+
+def without_nan(energies: np.ndarray) -> np.ndarray:
+    """Energies of rows; infinite of one that is so far away that parts overflow with both signs."""
+    return np.where(np.isnan(energies), np.inf, energies)

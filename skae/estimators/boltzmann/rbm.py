@@ -18,7 +18,7 @@ from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import boltzmann_machine
 from skae.engine.networks.penalties import CodeKL, WeightDecay, check_penalties
 from skae.engine.networks.units import UNITS
-from skae.estimators.boltzmann.machines import base_bias
+from skae.estimators.boltzmann.machines import base_bias, without_nan
 from skae.estimators.boltzmann.sampling import BoltzmannSampling, report_chains
 from skae.estimators.face.densities import log_volume, mean_score
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter, preset
@@ -265,7 +265,7 @@ class RBM(BoltzmannSampling, Transformer):
         """
         model, theta = fitted = self._fitted_model(X := self._checked(X))
         energies = fitted.map_rows(BipartiteMachine(theta, model.units).free_energy, X)
-        return energies - self._log_derivative(X)
+        return without_nan(energies) - self._log_derivative(X)
 
     @maps_batches
     def score_samples(self, X, *, log_partition=None):

@@ -30,6 +30,7 @@ from skae.estimators.boltzmann.machines import (
     require_room,
     rows_of,
     sampling,
+    whole,
 )
 from skae.estimators.density.fixed import fixed_rows
 from skae.estimators.density.sampling import outside_of_range
@@ -66,7 +67,8 @@ class BoltzmannSampling:
         samples : ndarray or data frame of shape (n_samples, n_features)
             In the units of the data, as of `reconstruct`.
         """
-        X = self._checked(X)
+        remedy = "Give what is observed to sample(fixed=...), which draws the gaps."
+        X = whole(self._checked(X), "gibbs starts at", remedy)
         check_count("n_steps", n_steps, 1)
         machine = machine_of(self)
         generator = make_generator(random_state, machine.theta.flat.device)
@@ -149,7 +151,8 @@ class BoltzmannSampling:
         ):
             check_count(name, value, least)
         make, settings = _sampler(method, n_temperatures)
-        start = None if init is None else self._checked(init)
+        remedy = "Give what is observed to fixed=..., and start anywhere."
+        start = None if init is None else whole(self._checked(init), "chains start at", remedy)
         if n_chains is None:
             n_chains = min(n_samples, 100) if start is None else min(n_samples, start.shape[0])
         check_count("n_chains", n_chains, 1)
@@ -283,7 +286,6 @@ def _given_rows(model, fixed, n_samples) -> np.ndarray:
     twin.columns_ = columns.replaced(
         parameter="loss", minimum=least, maximum=most, grid=tuple(grid)
     )
-    twin._accepts_gaps = True
     rows = fixed_rows(twin, fixed)
     if len(rows) > n_samples:
         raise ValueError(

@@ -26,7 +26,7 @@ def fixed_rows(model, fixed) -> np.ndarray:
             rows = np.asarray(fixed).reshape(1, -1)
         encoding = model.encoding_
         cells = {} if encoding is None else dict(enumerate(read_columns(_table(rows))))
-        rows = np.array(check_rows(model, rows, reset=False), dtype=np.float64)
+        rows = np.array(check_rows(model, rows, reset=False, gaps=True), dtype=np.float64)
         for number, column in cells.items():
             variable = encoding.variables[number]
             _check_known(variable, rows[:, variable.columns], column.observed)

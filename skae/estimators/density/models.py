@@ -37,7 +37,8 @@ def check_noise(model) -> None:
             "level_as_input=True is for corruption='gaussian' with a corruption_level above 0, a "
             "number or (low, high), which the network can be told."
         )
-    given = [name for name in ("walkback", "contraction", "hessian") if getattr(model, name) > 0]
+    names = ("walkback", "contraction", "hessian", "neighborhood")
+    given = [name for name in names if getattr(model, name) > 0]
     given += ["parametrization='energy'"] if model.parametrization == "energy" else []
     if given:
         raise ValueError(f"level_as_input=True does not go with {given[0]}.")

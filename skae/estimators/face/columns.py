@@ -10,7 +10,7 @@ from scipy import sparse
 from skae._validation import check_domain, check_finite, check_one_hot, column_indices
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.units import UNITS
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.rows import digest, merged, summarize_columns
 from skae.engine.optimisation.sharing import content, once
 from skae.engine.optimisation.sources import Source
@@ -216,7 +216,7 @@ def describe_columns(
         return "columns", rows, digest(row_weight), loss, names, parameter, gaps, has_grid
 
     names = None if feature_names is None else [*map(str, feature_names)]
-    groups.current().require_same({"the number of columns": X.shape[1], "their names": names})
+    processes.current().require_same({"the number of columns": X.shape[1], "their names": names})
     chosen = loss, row_weight, original, feature_names, parameter
     return once(key, lambda: _described(X, *chosen, gaps, encoding, has_grid))
 
@@ -226,11 +226,11 @@ def _described(X, loss, row_weight, original, feature_names, parameter, gaps, en
     has_gaps = bool(summary.n_missing.any())
     if has_gaps and not gaps:
         check_finite(X, feature_names)
-        groups.current().any(False)
+        processes.current().any(False)
     _check_observed(summary, feature_names)
     if not (np.isfinite(summary.minimum).all() and np.isfinite(summary.maximum).all()):
         check_finite(X, feature_names, gaps=True)
-        groups.current().any(False)  # another process may have raised
+        processes.current().any(False)  # another process may have raised
     if not np.isfinite(summary.std).all():
         column = np.flatnonzero(~np.isfinite(summary.std))[0]
         raise ValueError(
@@ -295,7 +295,7 @@ def _spread(X, summary, row_weight, size):
 
 def _summary(X, row_weight):
     """The summary of the columns, over the rows of all processes of the fit."""
-    return merged(groups.current().gather(summarize_columns(X, row_weight)))
+    return merged(processes.current().gather(summarize_columns(X, row_weight)))
 
 
 def _check_observed(summary, feature_names):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.rows import every
 from skae.engine.optimisation.sources import block_bounds
 from skae.frames.variables import decimals_of, have_more_decimals
@@ -36,7 +36,7 @@ def grid_of(X) -> tuple:
         part = rows[:, start : start + step]
         part = part.toarray() if sparse.issparse(part) else np.asarray(part)
         grid += _of_columns(part)
-    grids = groups.current().gather(tuple(grid))
+    grids = processes.current().gather(tuple(grid))
     return grids[0] if len(grids) == 1 else _merged(grids)
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.rows import ColumnSummary, every
 from skae.engine.optimisation.sources import Source, block_bounds, blocks_of, release_pages
 
@@ -46,7 +46,7 @@ def kinds_of(X, summary: ColumnSummary, row_weight=None, feature_names=None) -> 
         bernoulli = ~in_group
     elif len(others):
         # A column of one value is as well off among those that are standardised.
-        rare = _rare_amounts(summary, groups.current().total(X.shape[0]))
+        rare = _rare_amounts(summary, processes.current().total(X.shape[0]))
         bernoulli = is_binary & ~in_group & ~is_constant & ~rare
     else:
         bernoulli = ~in_group
@@ -82,21 +82,21 @@ def _share_of_exact(X, columns):
             block = X[start:stop] if everything else X[start:stop, columns]
             n_exact += np.count_nonzero(block == 0) + np.count_nonzero(block == 1)
         release_pages(X)
-    total = groups.current().total
+    total = processes.current().total
     return total(n_exact) / total(n_entries)
 
 
 def _groups(X, is_binary, row_weight, feature_names):
     """One-hot variables among columns of zeros and ones, as arrays of columns."""
     columns = np.flatnonzero(is_binary)
-    n_rows, group = X.shape[0], groups.current()
+    n_rows, everyone = X.shape[0], processes.current()
     # Numbers for the rows: the sums of a column's ones tell which rows have them, but for a chance
     # of one in a billion. All are whole, so that sums are exact.
-    draws = _Numbers(row_weight, group.rank)
+    draws = _Numbers(row_weight, everyone.rank)
     if not isinstance(X, Source):
         draws = draws[0:n_rows]
     ones, missing = _projections(X, columns, draws)
-    ones, missing, total = map(group.total, (ones, missing, draws.sum(0)))
+    ones, missing, total = map(everyone.total, (ones, missing, draws.sum(0)))
     found, taken = [], np.zeros(len(columns), dtype=bool)
     for start, stop in _runs(columns):
         for first, last in _in_run(ones[start:stop], missing[start:stop], total):
@@ -221,4 +221,4 @@ def _is_exclusive(X, columns):
         block = block.toarray() if sparse.issparse(block) else block
         return np.nansum(block, axis=1).max(initial=0) > 1
 
-    return not groups.current().any(any(has_two(block) for _, _, block in blocks_of(X)))
+    return not processes.current().any(any(has_two(block) for _, _, block in blocks_of(X)))

@@ -1,8 +1,7 @@
 """How a fit can end other than well: exceptions, divergence, interruption, collapse."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from skae.diagnostics import constant_units
 from skae.engine.networks.gaps import observed
 from skae.engine.optimisation.rows import every, source_behind, varies
 
-F = TypeVar("F", bound=Callable[..., Any])
 # A few dead units are usual in wide or relu layers; from this fraction on, warn.
 _COLLAPSED = 0.5
 # A model explains nothing if it reduces the loss of the mean by less than this, once it
@@ -30,23 +28,16 @@ class CollapsedCodeWarning(UserWarning):
     """A code that carries nothing: constant units, or reconstructions that are the mean."""
 
 
-def all_or_nothing(fit: F) -> F:
-    """Decorate a fit so that, where it raises, the model stays as it was.
-
-    The outermost decorator: by what others note in the model they undo what they did.
-    """
-
-    @functools.wraps(fit)
-    def guarded(self, *args, **kwargs):
-        before = dict(vars(self))
-        try:
-            return fit(self, *args, **kwargs)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
-    return cast(F, guarded)
+@contextmanager
+def unchanged_by_errors(model) -> Iterator[None]:
+    """A context that a model leaves as it was, where it ends by an error."""
+    before = dict(vars(model))
+    try:
+        yield
+    except BaseException:
+        vars(model).clear()
+        vars(model).update(before)
+        raise
 
 
 def report_outcome(model, training, max_iter, start_is_model=False, rate=None):

@@ -118,7 +118,7 @@ def estimator(cls: type[T]) -> type[T]:
         cls.__doc__ = joined(first | found)
     if issubclass(cls, BaseEstimator) and not hasattr(cls.set_params, "__wrapped__"):
         cls.set_params = _all_or_none(cls.set_params)  # type: ignore[method-assign]
-    return _undisturbed_methods(document_methods(cls))
+    return _guarded_methods(document_methods(cls))
 
 
 def _all_or_none(set_params):
@@ -144,18 +144,28 @@ def _all_or_none(set_params):
     return guarded
 
 
-def _undisturbed_methods(cls: type[T]) -> type[T]:
-    """Let what the methods of a class compute not depend on the modes of its caller, and return
-    arrays of the library of X.
-    """
+# What is around public methods, from the outside in: those of rows return arrays of the library of
+# X, and what all compute does not depend on the modes of the caller. Inside of these is, where a
+# method learns, `skae.estimators.face.learning.learns`, and where it does not at most one of
+# `returns_rows`, `maps_batches` and `maps_lazily`.
+AROUND = (keeps_namespace, undisturbed)
+
+
+def _guarded_methods(cls: type[T]) -> type[T]:
+    """Put `AROUND` the public methods of a class; those of another class have it already."""
     for name, member, function in list(public_functions(cls)):
         if name in ("get_params", "set_params", "get_feature_names_out"):
             continue
-        kept = keeps_namespace if name in OF_ROWS else (lambda method: method)
+        if hasattr(function, "_is_guarded"):
+            continue
+        guarded = function
+        for guard in reversed(AROUND if name in OF_ROWS else AROUND[1:]):
+            guarded = guard(guarded)
+        guarded._is_guarded = True  # type: ignore[attr-defined]
         if inspect.isfunction(member):
-            setattr(cls, name, kept(undisturbed(member)))
+            setattr(cls, name, guarded)
         elif getattr(member, "fn", None) is function:  # of scikit-learn's available_if
-            member.fn = kept(undisturbed(member.fn))  # type: ignore[union-attr]
+            member.fn = guarded  # type: ignore[union-attr]
     return cls
 
 

@@ -1,18 +1,17 @@
 """Fits that several processes make together, `distributed=True`."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, TypeVar, cast
 
-from skae.engine.optimisation import groups
+from skae import _seeds
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import fit_alone, trainer
 from skae.estimators.face.callbacks import callbacks_of
 from skae.estimators.face.fingerprints import parameters_of
 from skae.sources.finding import is_batches
 
-F = TypeVar("F", bound=Callable[..., Any])
 # Parameters that are each process's own.
 _OWN = ("verbose", "callbacks", "device")
 
@@ -61,22 +60,29 @@ class Distributed:
             )
 
 
-def shared_by_processes(fit: F) -> F:
-    """Decorate a fit so that, with ``distributed``, all processes of a group make it together."""
+@contextmanager
+def shared_by_processes(estimator, fit: Callable, X, args: tuple, options: dict) -> Iterator[None]:
+    """A context of a fit that, with ``distributed``, all processes make together."""
+    given = getattr(estimator, "distributed", False)
+    how = Distributed() if given is True else given
+    if not isinstance(how, Distributed) or processes.current().is_joined:
+        yield
+        return
+    how.check()
+    with processes.joined(how.average_every, how.timeout) as everyone, same_seeds():
+        _require_shareable(estimator, X)
+        everyone.require_same(_common(estimator, fit.__name__, args, options))
+        yield
 
-    @functools.wraps(fit)
-    def guarded(self, X, *args, **options):
-        given = self.distributed
-        how = Distributed() if given is True else given
-        if not isinstance(how, Distributed) or groups.current().is_joined:
-            return fit(self, X, *args, **options)
-        how.check()
-        with groups.together(how.average_every, how.timeout) as group:
-            _require_shareable(self, X)
-            group.require_same(_common(self, fit.__name__, args, options))
-            return fit(self, X, *args, **options)
 
-    return cast(F, guarded)
+@contextmanager
+def same_seeds() -> Iterator[None]:
+    """A context in which ``random_state=None`` is the same seed in all processes."""
+    token = _seeds.seeds.set(lambda: processes.current().first(_seeds.fresh_seed()))
+    try:
+        yield
+    finally:
+        _seeds.seeds.reset(token)
 
 
 def _require_shareable(estimator, X):

@@ -6,8 +6,6 @@ fit does all that lies between anew, takes the results instead of training, and 
 state. It thus needs to know nothing of what it is kept for, nor by which estimator.
 """
 
-import functools
-import inspect
 import os
 import platform
 import time
@@ -15,7 +13,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +26,10 @@ from skae.engine.optimisation.resuming import Keeper
 from skae.engine.optimisation.rows import digest
 from skae.engine.optimisation.runs import Training
 from skae.estimators import persistence
-from skae.estimators.face import scikit_learn
 from skae.estimators.face.callbacks import Checkpoint, Snapshots, callbacks_of
 from skae.estimators.face.fingerprints import Identity, differences, identity_of
 from skae.estimators.face.parameters import validate_parameters
 
-F = TypeVar("F", bound=Callable[..., Any])
 _KIND = "checkpoint"
 
 
@@ -237,27 +233,16 @@ def trained(about: About, train: Callable[[Extras], Fitted], extras: Extras) -> 
     return train(extras) if session is None else session.trained(about, train, extras)
 
 
-def with_callbacks(fit: F) -> F:
-    """Decorate a fit so that it has the callbacks of its estimator, scikit-learn's and ours."""
-    called, signature = scikit_learn.with_callbacks(fit), inspect.signature(fit)
-
-    @functools.wraps(called)
-    def guarded(self, *args, **kwargs):
-        chosen = callbacks_of(self)
-        if not any(chosen):
-            return called(self, *args, **kwargs)
-        given = signature.bind(self, *args, **kwargs)
-        given.apply_defaults()
-        with _opened(self, *list(given.arguments.values())[1:4]):
-            return called(self, *args, **kwargs)
-
-    return cast(F, guarded)
-
-
 @contextmanager
-def _opened(estimator, X, y, sample_weight):
-    """A context of the session of a fit, after what its callbacks ask is known to be possible."""
+def session_of(estimator, X, y=None, sample_weight=None):
+    """A context of the session of a fit, after what its callbacks ask is known to be possible.
+
+    Without callbacks there is none.
+    """
     chosen, name = callbacks_of(estimator), type(estimator).__name__
+    if not any(chosen):
+        yield
+        return
     validate_parameters(estimator)
     for callback in filter(None, chosen):
         callback.check()

@@ -17,7 +17,7 @@ from skae._validation import (
     computing_dtype,
 )
 from skae._warnings import warn
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.models import Extras, Fitted, Listener, Model, Start, fit_model
 from skae.engine.optimisation.optimizers import OPTIMIZERS, Rule
@@ -240,7 +240,7 @@ class TrainedModel(CallbackSupportMixin, BaseEstimator):
         rows = encode_rows(self, parameters, X, reset=reset, weight=sample_weight)
         if reset:
             report_empty(self.encoding_)
-            if self.encoding_ is not None and groups.current().is_joined:
+            if self.encoding_ is not None and processes.current().is_joined:
                 raise ValueError(
                     "Columns of text, categories, dates or without any number are encoded by all "
                     "rows of a table, of which a process has some alone. Encode the table "

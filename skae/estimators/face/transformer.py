@@ -39,13 +39,12 @@ from skae.engine.optimisation.sources import blocks_of
 from skae.estimators.face.callbacks import refuse_callbacks
 from skae.estimators.face.columns import Columns, describe_columns
 from skae.estimators.face.densities import mean_score
-from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
+from skae.estimators.face.learning import learns
+from skae.estimators.face.outcomes import report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches, maps_lazily
-from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.scikit_learn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.stopping import NOTHING, watched_rows
 from skae.estimators.face.training import (
     CallbackBridge,
@@ -148,10 +147,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         "loss='squared_error', scaled columns."
     )
 
-    @all_or_nothing
-    @shared_by_processes
-    @with_callbacks
-    @fits_batches
+    @learns(callbacks=True, batches=fits_batches)
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn from the rows of X.
 
@@ -183,9 +179,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         bridge.finish()
         return self
 
-    @all_or_nothing
-    @shared_by_processes
-    @fits_batches_on
+    @learns(batches=fits_batches_on)
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Continue learning with one pass over the rows of X, in batches.
 
@@ -281,7 +275,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         def loss(x):
             filled, mask = observed(x, model.fill)
-            return observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
+            found = observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
+            # Parts of a row that is too far away overflow with both signs.
+            return found.masked_fill(found.isnan(), torch.inf)
 
         return self._log_derivative(X) - fitted.map_rows(loss, X, gaps=True)
 

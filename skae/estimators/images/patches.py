@@ -12,7 +12,7 @@ from skae._validation import Interval, StrOptions, check_rows, computing_dtype
 from skae.engine.images import patches, pool_grid
 from skae.engine.optimisation.rows import StreamedRows
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.images.shapes import (
     ImageParameters,
@@ -124,7 +124,7 @@ class PatchFeatures(PatchSampling, ImageParameters):
         "tuple of int", "Height, width and channels of the patches."
     )
 
-    @all_or_nothing
+    @learns()
     def fit(self, X, y=None):
         """Learn whitening and encoder from random patches of the images of X.
 

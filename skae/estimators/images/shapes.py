@@ -13,7 +13,7 @@ from skae._validation import Interval, check_is_fitted, check_rows, computing_dt
 from skae.engine.images import Stage, draw_positions, patches
 from skae.engine.optimisation.devices import Place, resolve_device
 from skae.engine.optimisation.rows import StreamedRows, block_bounds, map_rows
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.scikit_learn import (
     BaseEstimator,
@@ -126,7 +126,7 @@ class ImageTransformer(ImageParameters):
         as "cpu" or "cuda:1".""",
     )
 
-    @all_or_nothing
+    @learns()
     def fit(self, X, y=None):
         """Find the shape of the images, and learn from them where there is something to.
 

@@ -22,7 +22,7 @@ from skae._validation import (
 )
 from skae._warnings import warn
 from skae.engine.posterior.chains import Plan, draw_parameters
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.scikit_learn import BaseEstimator, MetaEstimatorMixin
 from skae.estimators.posterior.problems import pose, require_model
@@ -231,7 +231,7 @@ class PosteriorEnsemble(MetaEstimatorMixin, BaseEstimator):
         "ndarray of shape (n_classes,), or list of them", "The classes, where these are predicted."
     )
 
-    @all_or_nothing
+    @learns()
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Train the model, then draw parameters.
 

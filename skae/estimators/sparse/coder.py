@@ -18,17 +18,17 @@ from skae._validation import (
     check_weights,
     column_names,
 )
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import place_of
 from skae.engine.optimisation.optimizers import OPTIMIZERS
 from skae.engine.optimisation.sources import blocks_of
 from skae.engine.sparse.dictionaries import DictionaryLearning, DictionarySteps, sparse_coding
 from skae.engine.sparse.greedy import orthogonal_matching_pursuit, soft_threshold
 from skae.engine.sparse.problem import choose_algorithm, make_quadratic, usable_algorithm
-from skae.estimators.face.outcomes import all_or_nothing, report_vanished, some_rows
+from skae.estimators.face.learning import learns
+from skae.estimators.face.outcomes import report_vanished, some_rows
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_lazily
-from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.training import TrainedModel, rows_for
 from skae.estimators.face.transformer import Transformer, layer_weights
 from skae.estimators.sparse.inference import (
@@ -206,9 +206,7 @@ class SparseCoder(SparseInference, Transformer):
 
     _collapse_remedy = "Use a smaller alpha, fewer components or columns that vary."
 
-    @all_or_nothing
-    @shared_by_processes
-    @fits_batches
+    @learns(batches=fits_batches)
     def fit(self, X, y=None, sample_weight=None):
         """Learn a dictionary from the rows of X, or find the one that is given.
 
@@ -225,9 +223,7 @@ class SparseCoder(SparseInference, Transformer):
         self.inference_algorithm_ = self._suitable_algorithm(X, sample_weight)
         return self
 
-    @all_or_nothing
-    @shared_by_processes
-    @fits_batches_on
+    @learns(batches=fits_batches_on)
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X, in batches.
 
@@ -303,7 +299,7 @@ class SparseCoder(SparseInference, Transformer):
             facts = {"n_components_": len(atoms), "weights_": {"dictionary": atoms}}
         else:
             n_rows = X.shape[0] if weight is None else np.count_nonzero(weight)
-            n_rows = groups.current().total(n_rows)
+            n_rows = processes.current().total(n_rows)
             n_atoms = self._find_n_components(X.shape[1], n_rows if is_whole else None)
             facts = {"n_components_": n_atoms}
         penalty_of(self, facts["n_components_"])  # raises where groups do not fit
@@ -381,7 +377,7 @@ class SparseCoder(SparseInference, Transformer):
         x = rows.take(torch.arange(len(rows), device=theta.flat.device))
         quadratic = make_quadratic(theta["dictionary"], x, ridge=float(self.ridge))
         chosen = choose_algorithm(quadratic, penalty_of(self, self.n_components_), **self._accuracy)
-        return groups.current().first(chosen)
+        return processes.current().first(chosen)
 
     def _leave_given_dictionary(self, X):
         """Let a dictionary that is given begin afresh; refuse to train one that was given."""

@@ -8,13 +8,14 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.metaestimators import available_if
 
 from skae._validation import Interval, Registered, as_array, check_rows, check_weights
-from skae.engine.networks.layers import ACTIVATIONS
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Start
 from skae.engine.stacks.stacking import stacked
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.callbacks import callbacks_of, refuse_callbacks
-from skae.estimators.face.outcomes import all_or_nothing, report_collapse, some_rows
+from skae.estimators.face.learning import learns
+from skae.estimators.face.outcomes import report_collapse, some_rows
 from skae.estimators.face.parameters import (
     attribute,
     estimator,
@@ -23,8 +24,6 @@ from skae.estimators.face.parameters import (
     preset,
 )
 from skae.estimators.face.parts import fits_batches, fits_batches_on
-from skae.estimators.face.processes import shared_by_processes
-from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.stopping import own_rows
 from skae.estimators.face.training import CallbackBridge
 from skae.estimators.face.transformer import Transformer
@@ -109,7 +108,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
     code_activation: str | None = parameter(
         default=None,
         constraints=[Registered(ACTIVATIONS), None],
-        kind='{"sigmoid", "tanh", "relu", "softplus", "linear"} or None',
+        kind='{"sigmoid", "tanh", "relu", "softplus", "leaky_relu", "linear"} or None',
         doc="""Activation of the top layer, where ``layer`` and not ``layers`` chooses them. None:
         that of the others. A top layer of a kind that has no such activation, as an RBM, becomes an
         auto-encoder then.""",
@@ -141,10 +140,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
 
     sample = sampling.sample
 
-    @all_or_nothing
-    @shared_by_processes
-    @with_callbacks
-    @fits_batches
+    @learns(callbacks=True, batches=fits_batches)
     def fit(self, X, y=None, sample_weight=None):
         """Train the layers, and then the whole if ``fine_tuning``.
 
@@ -206,9 +202,7 @@ class StackedAutoEncoder(StackParameters, Transformer):
         return True
 
     @available_if(_learns_in_parts)
-    @all_or_nothing
-    @shared_by_processes
-    @fits_batches_on
+    @learns(batches=fits_batches_on)
     def partial_fit(self, X, y=None, sample_weight=None):
         """Continue learning with one pass over the rows of X for every layer in turn.
 

@@ -8,7 +8,6 @@ import torch
 
 from skae._validation import make_generator
 from skae._warnings import of_layer
-from skae.engine.optimisation import groups
 from skae.engine.optimisation.models import (
     AFRESH,
     Start,
@@ -159,7 +158,7 @@ def random_layer(layer, X, sample_weight=None):
     index = all_rows(data, weight, place.dtype.itemsize)
     generator = make_generator(layer.random_state, place.device)
     rows = Data(rows_for(model, data, place), index)
-    theta = parameters_at(AFRESH, model, rows, generator, groups.current())
+    theta = parameters_at(AFRESH, model, rows, generator)
     layer.weights_, layer.device_ = theta.to_numpy(), str(place.device)
     layer.n_iter_, layer.loss_curve_, layer.validation_curve_ = 0, [], []
     layer.stopping_reason_ = UNTRAINED.outcome

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from skae._validation import column_names, make_generator
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import FittedModel, Start, some_of
 from skae.engine.optimisation.rows import LabelledRows
 from skae.engine.optimisation.runs import Data, Training
@@ -199,7 +199,7 @@ def fit_part(model, X, y, sample_weight, **announced):
 
 def _n_labelled(targets):
     """How many rows have a target, in all processes of the fit."""
-    return groups.current().total(int(targets.labelled.sum()))
+    return processes.current().total(int(targets.labelled.sum()))
 
 
 def fitted_model(model, X) -> FittedModel:

@@ -9,7 +9,7 @@ from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.sources import Source
 from skae.engine.stacks.kernel_output import KERNELS
 from skae.estimators.face.columns import Columns
@@ -47,14 +47,14 @@ class Linear:
     ) -> FittedOutput:
         """The output to begin with or, if it ``is_final``, to end with."""
         facts = {"kernel_output_": None}
-        group = groups.current()
-        if group.is_joined and is_final:
+        everyone = processes.current()
+        if everyone.is_joined and is_final:
             raise ValueError(
                 "n_fine_tuned_layers=0 fits the output to all codes at once, of which a process "
                 "has some alone. Fine-tune a layer, or use distributed=False."
             )
         is_random = model.pretraining is None and not is_final
-        if group.is_joined or is_random or not targets.labelled.any():
+        if everyone.is_joined or is_random or not targets.labelled.any():
             # Random codes have no output that would be worth keeping; nor have some rows' alone.
             bias = targets.start_bias().numpy()
             return FittedOutput(np.zeros((len(bias), stack._n_features_out)), bias, 0, facts)
@@ -76,7 +76,7 @@ class Linear:
 
 def output_of(model, columns: Columns, data, n_labelled: int) -> Linear | KernelRidge:
     """The output that a model's parameters ask for, or else the rows and their columns."""
-    is_joined = groups.current().is_joined
+    is_joined = processes.current().is_joined
     suits_any = "linear", "auto" if is_joined else "linear"
     if model.output in suits_any or isinstance(data, Source):
         return Linear()

@@ -14,7 +14,7 @@ from skae._validation import (
     check_rows,
 )
 from skae.engine.stacks.kernel_output import KERNELS
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import (
     attribute,
     check_function,
@@ -23,9 +23,7 @@ from skae.estimators.face.parameters import (
     parameter,
     preset,
 )
-from skae.estimators.face.processes import shared_by_processes
 from skae.estimators.face.scikit_learn import ClassifierMixin, RegressorMixin
-from skae.estimators.face.sessions import with_callbacks
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.stacks.auto_encoder import StackedAutoEncoder
@@ -148,9 +146,7 @@ class SupervisedStack(TrainedModel):
 
     _collapse_remedy = "Use a smaller learning_rate, or another kind of layer."
 
-    @all_or_nothing
-    @shared_by_processes
-    @with_callbacks
+    @learns(callbacks=True)
     def fit(self, X, y, sample_weight=None):
         """Pre-train the layers, then train them and the output on the targets.
 
@@ -386,8 +382,7 @@ class StackedClassifier(ClassifyingStack):
         some three times as much with them. 0.14 does well on images of digits.""",
     )
 
-    @all_or_nothing
-    @shared_by_processes
+    @learns()
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Continue with one pass of fine-tuning over the rows of X, in batches.
 
@@ -483,8 +478,7 @@ class StackedRegressor(RegressorMixin, SupervisedStack):
         "ndarray of shape (n_outputs,)", "Their standard deviations; 1 for one that does not vary."
     )
 
-    @all_or_nothing
-    @shared_by_processes
+    @learns()
     def partial_fit(self, X, y, sample_weight=None):
         """Continue with one pass of fine-tuning over the rows of X, in batches.
 

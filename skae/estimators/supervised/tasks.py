@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 
 from skae._validation import as_array, check_rows, check_weights, make_generator
-from skae.engine.optimisation import groups
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import Place
 from skae.engine.optimisation.models import Model, rows_that_count, split
 from skae.engine.optimisation.rows import summarize_columns
@@ -81,7 +81,7 @@ class Task(NamedTuple):
 
     def fraction(self, index: torch.Tensor) -> float:
         """The part of some rows that has a target."""
-        total = groups.current().total
+        total = processes.current().total
         return max(1, total(int(self.labelled[index].sum()))) / max(1, total(len(index)))
 
 
@@ -122,7 +122,8 @@ def labelled_criterion(
     """
     keeps_own = unsupervised_weight > 0 and len(task.models) > 0
     index = task.index if keeps_own else task.known
-    length = adversarial_step * spread_of(task) if adversarial_step > 0 else 0.0
+    is_moved = adversarial_step > 0 and len(task.models) > 0
+    length = adversarial_step * spread_of(task) if is_moved else 0.0
 
     def objective():
         own = [model.objective() for model in task.models] if keeps_own else None
@@ -167,7 +168,7 @@ def read_rows(model, X, y, sample_weight, *, is_fresh, by_blocks=False, **announ
     if sample_weight is not None:
         # Weights count as the user passed them, which are not 1 on average.
         given = np.ravel(np.asarray(as_array(sample_weight), dtype=np.float64))
-        targets = targets.times(float(groups.current().average(given[given > 0])))
+        targets = targets.times(float(processes.current().average(given[given > 0])))
     return Read(data, weight, table, targets)
 
 
@@ -262,15 +263,15 @@ def _loss_of_nothing(read, rows, validation_loss):
     values, weight = read.targets.tensors(Place(torch.float64, _CPU))
     rows = torch.as_tensor(rows)
     values, weight = values[rows], None if weight is None else weight[rows]
-    group = groups.current()
-    n_rows = group.total(len(values))
+    everyone = processes.current()
+    n_rows = everyone.total(len(values))
     if not n_rows:
         return -math.inf
     output = read.targets.start_bias().expand_as(values)
-    if not group.is_joined:
+    if not everyone.is_joined:
         units = read.targets.kind.units(_CPU)
         return float(mean_loss(units, output, values, weight, validation_loss))
     units, loss = read.targets.kind.units(_CPU), 0.0
     if len(values):
         loss = float(mean_loss(units, output, values, weight, validation_loss)) * len(values)
-    return group.total(loss) / n_rows
+    return everyone.total(loss) / n_rows

@@ -25,7 +25,8 @@ from skae._validation import (
 from skae._warnings import warn
 from skae.engine.networks.normal import Normal, conditional_means, fit_normal
 from skae.estimators.auto_encoders import DenoisingAutoEncoder
-from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
+from skae.estimators.face.learning import learns
+from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.face.parameters import (
     attribute,
     estimator,
@@ -185,7 +186,7 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         "ndarray of shape (n_features_in_,)", "Names of the features, where X had string names."
     )
 
-    @all_or_nothing
+    @learns()
     def fit(self, X, y=None) -> Self:
         """Learn how the columns of X depend on each other.
 

@@ -24,7 +24,8 @@ from skae._validation import (
 )
 from skae.engine.networks.corruptions import GaussianNoise, Masking
 from skae.estimators.auto_encoders import AutoEncoder
-from skae.estimators.face.outcomes import CollapsedCodeWarning, all_or_nothing
+from skae.estimators.face.learning import learns
+from skae.estimators.face.outcomes import CollapsedCodeWarning
 from skae.estimators.face.parameters import attribute, estimator, parameter, validate_parameters
 from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
@@ -145,7 +146,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         "Names of the features, where X had string names.",
     )
 
-    @all_or_nothing
+    @learns()
     def fit(self, X, y=None, sample_weight=None) -> Self:
         """Learn what rows are like, and below which score one is an outlier.
 

@@ -21,7 +21,7 @@ from skae.engine.optimisation.rows import StreamedRows
 from skae.engine.tangents.distance import nearest_planes, orthonormal_bases
 from skae.estimators.auto_encoders import AutoEncoder
 from skae.estimators.face.columns import describe_columns
-from skae.estimators.face.outcomes import all_or_nothing
+from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import (
     attribute,
     estimator,
@@ -185,7 +185,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
         numbers only.""",
     )
 
-    @all_or_nothing
+    @learns()
     def fit(self, X, y):
         """Learn tangents from all rows, and keep the labelled ones.
 

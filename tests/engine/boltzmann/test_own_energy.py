@@ -18,7 +18,7 @@ from skae.engine.boltzmann.samplers import (
     parallel_tempering,
     run_chains,
 )
-from skae.engine.networks.layers import softplus
+from skae.engine.networks.activations import softplus
 from skae.engine.optimisation.devices import bernoulli
 from skae.engine.optimisation.parameters import Parameters
 

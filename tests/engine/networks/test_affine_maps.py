@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skae.engine.networks.layers import (
-    ACTIVATIONS,
-    AffineChain,
-    AffineMap,
-    Network,
-    decoder_maps,
-    encoder_maps,
-)
+from skae.engine.networks.activations import ACTIVATIONS
+from skae.engine.networks.layers import AffineChain, AffineMap, Network, decoder_maps, encoder_maps
 from skae.engine.networks.objectives import auto_encoder
 from skae.engine.networks.units import Bernoulli, Gaussian
 from skae.engine.optimisation.devices import random_mask
@@ -27,6 +21,7 @@ FUNCTIONS = {
     "tanh": functional.tanh,
     "relu": functional.relu,
     "softplus": functional.softplus,
+    "leaky_relu": partial(functional.leaky_relu, negative_slope=0.1),
     "linear": lambda p: p,
 }
 assert_same = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-13)

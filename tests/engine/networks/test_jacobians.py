@@ -6,16 +6,10 @@ from torch.func import jacrev, vmap
 from torch.testing import assert_close
 
 from skae.engine.networks import jacobians
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.forward import Forward
 from skae.engine.networks.jacobians import DifferentiatedJacobian, LayeredJacobian, OutputJacobian
-from skae.engine.networks.layers import (
-    ACTIVATIONS,
-    Network,
-    affine_chains,
-    decode,
-    encode,
-    linearized,
-)
+from skae.engine.networks.layers import Network, affine_chains, decode, encode, linearized
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.penalties import ReconstructionContraction, encoder_layers
 from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from skae.engine.networks.layers import ACTIVATIONS, Network, decode, encode, initialize_
+from skae.engine.networks.activations import ACTIVATIONS
+from skae.engine.networks.layers import Network, decode, encode, initialize_
 from skae.engine.optimisation.parameters import Parameters
 
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.corruptions import GaussianNoise, Masking, SaltAndPepper
-from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.layers import Network
 from skae.engine.networks.mixed import Mixed
+from skae.engine.networks.neighborhoods import Neighborhood
 from skae.engine.networks.objectives import Emphasis, Reconstruction
 from skae.engine.networks.penalties import (
     CodeKL,
@@ -52,8 +54,10 @@ PENALTIES = {
     "kl": lambda: CodeKL(0.4, 0.1),
     "contraction": lambda: Contraction(0.5),
     "hessian": lambda: HessianContraction(0.6, 0.4, 3),
+    "neighborhood": lambda: Neighborhood(0.7, 1.5),
 }
-ANY_DEPTH = {name: PENALTIES[name] for name in ("weight_decay", "l1", "kl", "contraction")} | {
+DEEP_ONES = ("weight_decay", "l1", "kl", "contraction", "neighborhood")
+ANY_DEPTH = {name: PENALTIES[name] for name in DEEP_ONES} | {
     "directions": lambda: Contraction(0.5, 2)
 }
 # Without a gradient in closed form.
@@ -220,7 +224,8 @@ def test_published_models_have_a_closed_form():
     assert not make_objective(**DEEP, penalties=("hessian",)).has_closed_form
 
 
-ADDITIVE = tuple(name for name in PENALTIES if name not in ("kl", "hessian", "weight_decay"))
+NOT_ADDITIVE = ("kl", "hessian", "weight_decay", "neighborhood")
+ADDITIVE = tuple(name for name in PENALTIES if name not in NOT_ADDITIVE)
 
 
 @pytest.fixture

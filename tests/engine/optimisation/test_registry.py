@@ -3,8 +3,8 @@
 import pytest
 
 from skae._validation import Registered
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.corruptions import CORRUPTIONS
-from skae.engine.networks.layers import ACTIVATIONS
 from skae.engine.networks.penalties import CONTRACTIONS, SPARSITY_PENALTIES
 from skae.engine.networks.units import UNITS
 from skae.engine.optimisation.optimizers import OPTIMIZERS

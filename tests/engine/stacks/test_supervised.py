@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from skae.engine.boltzmann.energies import BipartiteMachine
 from skae.engine.boltzmann.learning import ContrastiveDivergence
+from skae.engine.networks.activations import ACTIVATIONS
 from skae.engine.networks.corruptions import Masking
-from skae.engine.networks.layers import ACTIVATIONS, Network, encode
+from skae.engine.networks.layers import Network, encode
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.penalties import Contraction
@@ -392,7 +393,7 @@ def test_the_layers_own_criteria_are_added_to_each_layer_alone(generator):
     both = Supervised(models, Multinomial(), unsupervised=criteria, unsupervised_weight=0.6)
     (_, without), (_, out) = closed(alone, theta, batch), closed(both, theta, batch)
     x, same = batch.x, seeded()
-    for number, (model, own) in enumerate(zip(models, criteria.objectives, strict=True)):
+    for number, (model, own) in enumerate(zip(models, criteria.parts.values(), strict=True)):
         part = theta.part(f"{number}.")
         z = model.standardized(x) if number == 1 else x
         expected = part.empty_like()

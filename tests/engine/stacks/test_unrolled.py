@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skae.engine.networks.layers import ACTIVATIONS, Network
+from skae.engine.networks.activations import ACTIVATIONS
+from skae.engine.networks.layers import Network
 from skae.engine.networks.mixed import Mixed
 from skae.engine.networks.objectives import Reconstruction, auto_encoder
 from skae.engine.networks.units import Bernoulli, Gaussian, Multinomial

@@ -131,6 +131,9 @@ def test_a_row_beyond_all_bounds_has_the_density_0():
     assert found.effective_chains[0] == 0
     assert np.isfinite(found.scores[1])
     assert np.isfinite(found.effective_chains[1])
+    for model in (machine, DeepBoltzmannMachine((3, 2), visible="gaussian", max_iter=2).fit(X)):
+        # Parts of it are infinite with both signs.
+        assert model.free_energy(1.7e308 * np.array([[-1.0, 1.0, -1.0]])) == np.inf
 
 
 def test_samples_along_the_trajectory(machines, rows):

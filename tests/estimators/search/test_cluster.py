@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skae import AutoEncoder, BatchedGridSearchCV
 
-distributed = pytest.importorskip("distributed")
+dask, distributed = map(pytest.importorskip, ("dask", "distributed"))
 
 
 def scores(search):
@@ -38,6 +38,8 @@ def test_searches_on_a_cluster_find_the_same(monkeypatch, pytestconfig):
     alone = [scores(search.fit(X)) for search in searches]
     options = {"n_workers": 2, "threads_per_worker": 1, "silence_logs": logging.ERROR}
     with (
+        # Processes of their own, which need not import all again.
+        dask.config.set({"distributed.worker.multiprocessing-method": "fork"}),
         distributed.LocalCluster(dashboard_address=None, **options) as cluster,
         distributed.Client(cluster),
         joblib.parallel_config("dask"),

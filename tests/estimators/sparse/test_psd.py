@@ -357,3 +357,10 @@ def test_auto_is_gaussian_also_for_values_between_zero_and_one(digits):
     # Other models would take a cross-entropy here, for which there are no sparse codes.
     assert model.columns_.parts[0][0] == "gaussian"
     assert_array_equal(model.transform(data), named.transform(data))
+
+
+def test_rows_whose_codes_overflow_have_no_likelihood(X):
+    model = small_psd().fit(1e-150 * np.asarray(X, dtype=np.float64))
+    with np.errstate(all="ignore"):
+        scores = model.score_samples(1e160 * np.asarray(X, dtype=np.float64))
+    assert (scores == -np.inf).all()

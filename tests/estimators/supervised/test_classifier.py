@@ -398,6 +398,11 @@ def test_adversarial_moves_make_predictions_change_little(images, y):
         return np.mean([abs(log_probability(x) - log_probability(images)) for x in near])
 
     assert change(moved) < 0.9 * change(plain)
+    # Where no layer is fine-tuned there is nothing to move.
+    frozen = StackedClassifier(
+        (32,), layer=SHORT, adversarial_step=0.2, n_fine_tuned_layers=0, **settings
+    )
+    assert frozen.fit(images, y).score(images, y) > 0.5
     # It is no regulariser that keeps the classes from being learned.
     assert moved.score(images, y) > 0.9
 

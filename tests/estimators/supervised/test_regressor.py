@@ -497,3 +497,14 @@ def test_predictions_have_the_precision_of_rows_and_targets(table, offset, dtype
     assert found.dtype == dtype
     assert len(np.unique(found)) > 100
     assert model.predict(X).dtype == np.float64
+
+
+def test_a_row_of_no_weight_is_not_scored_however_far_it_is(table):
+    _, y = table
+    predicted, weight = y + 1.0, np.arange(len(y), dtype=float)
+    kind = Numbers(np.zeros(1), np.ones(1))
+    near = kind.score(y, predicted, weight)
+    predicted[0] = 1e200
+    assert kind.score(y, predicted, weight) == near
+    with np.errstate(over="ignore"):
+        assert kind.score(y, predicted) == -np.inf

@@ -1,17 +1,17 @@
 """Processes that train one model together, each with rows of its own.
 
-Whoever asks a group gets what is true of the rows of all its processes: sums, means, whether some
-or all say so. One process by itself is a group, too, `Group`, whose sums are its own numbers as
-they are; so nothing that asks needs to know whether there are others.
+Whoever asks `current` gets what is true of the rows of all of them: sums, means, whether some or
+all say so. One process by itself, `Processes`, answers with its own numbers as they are; so nothing
+that asks needs to know whether there are others.
 
-All processes of a group ask the same in the same order, and get answers of the same bits. One that
-raises says so to the others, which stop instead of waiting for it.
+All processes ask the same in the same order, and get answers of the same bits. One that raises says
+so to the others, which stop instead of waiting for it.
 """
 
 import hashlib
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -24,20 +24,22 @@ import torch.distributed
 
 # Seconds after which one that waits asks whether another process has failed.
 _PATIENCE = 0.5
-# How often a process has joined others: all of a group have joined them as often.
+# How often a process has joined others: all of them have as often.
 _joined = count()
 
 
-class Group:
-    """One process by itself.
+class Processes:
+    """Those of a fit; this class: one by itself.
 
     ``rank`` is which of ``size`` processes this one is. ``average_every`` is after how many steps
-    the processes' weights are averaged; None: they share every step. ``is_joined`` tells whether
-    there may be others, who cannot be left alone.
+    the processes' weights are averaged; None: they share every step. ``share`` is this one's part
+    of the rows of the batch of all, in training. ``is_joined`` tells whether there may be others,
+    who cannot be left alone.
     """
 
     rank, size, is_joined = 0, 1, False
     average_every: int | None = None
+    share = 1.0
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Let a tensor be the sum of those of all processes."""
@@ -86,8 +88,28 @@ class Group:
     def require_same(self, facts: Mapping[str, Any]) -> None:
         """Raise a ValueError where processes differ in what is to be alike, values by names."""
 
+    def mean_of_batch(self, mean: torch.Tensor) -> torch.Tensor:
+        """The mean over the batch of all processes, of that over this one's rows."""
+        return mean
 
-class Joined(Group):
+    def counted(self, weight: torch.Tensor) -> torch.Tensor:
+        """Weights of the rows of a batch, as they count in sums."""
+        return weight
+
+    def spread(self, total: float) -> tuple[float, float]:
+        """The sum of a number over processes, and over those before this one."""
+        return total, 0.0
+
+    def add_(self, sums: Sequence[torch.Tensor], add: Callable[..., None]) -> None:
+        """Add to sums what ``add(*sums)`` adds of the rows of each process."""
+        add(*sums)
+
+    def best(self, value: Any, weight: float) -> Any:
+        """The value of the process where a weight is largest."""
+        return value
+
+
+class Joined(Processes):
     """Several processes. A subclass has `sum_` and `broadcast_`."""
 
     is_joined = True
@@ -163,12 +185,40 @@ class Joined(Group):
                         "targets and their weights are each process's own."
                     )
 
+    def mean_of_batch(self, mean):
+        """The mean over the batch of all processes; of this one, where steps are on own rows."""
+        return mean if self.average_every is not None else self.sum_(mean * self.share)
+
+    def counted(self, weight):
+        """Weights of the rows of a batch: none, where it is there for want of rows."""
+        return weight if self.share > 0 else torch.zeros_like(weight)
+
+    def spread(self, total):
+        """The sum of a number over processes, and over those before this one."""
+        everywhere = torch.zeros(self.size, dtype=torch.float64)
+        everywhere[self.rank] = total
+        everywhere = self.sum_(everywhere)
+        return float(everywhere.sum()), float(everywhere[: self.rank].sum())
+
+    def add_(self, sums, add):
+        """Add to sums what is added of the rows of each process."""
+        own = [torch.zeros_like(part) for part in sums]
+        add(*own)
+        flat = self.sum_(torch.cat([part.reshape(-1) for part in own]))
+        for part, added in zip(sums, flat.split([part.numel() for part in sums]), strict=True):
+            part.add_(added.view_as(part))
+
+    def best(self, value, weight):
+        """The value of the process where a weight is largest."""
+        found = self.gather((weight, value))
+        return max(found, key=lambda pair: pair[0])[1]
+
 
 class ProcessGroupError(RuntimeError):
-    """Another process of the group has failed, or does not answer."""
+    """Another process of the fit has failed, or does not answer."""
 
 
-class TorchGroup(Joined):
+class TorchProcesses(Joined):
     """The processes of torch.distributed, over connections of their own.
 
     None waits longer than ``timeout`` seconds for the others.
@@ -252,27 +302,27 @@ class TorchGroup(Joined):
         torch.distributed.destroy_process_group(self._handle)
 
 
-ALONE = Group()
-_current: ContextVar[Group] = ContextVar("current group", default=ALONE)
+ALONE = Processes()
+_current: ContextVar[Processes] = ContextVar("current processes", default=ALONE)
 
 
-def current() -> Group:
-    """The group of the fit that runs."""
+def current() -> Processes:
+    """Those of the fit that runs."""
     return _current.get()
 
 
 @contextmanager
-def within(group: Group) -> Iterator[Group]:
-    """A context of a fit that all processes of a group make."""
-    token = _current.set(group)
+def within(processes: Processes) -> Iterator[Processes]:
+    """A context of a fit that they make."""
+    token = _current.set(processes)
     try:
-        yield group
+        yield processes
     finally:
         _current.reset(token)
 
 
 @contextmanager
-def together(average_every: int | None, timeout: float) -> Iterator[Group]:
+def joined(average_every: int | None, timeout: float) -> Iterator[Processes]:
     """The same for the processes of torch.distributed, all of which end it, or none.
 
     Raises a RuntimeError in a process that belongs to none, and where another one fails.
@@ -284,13 +334,13 @@ def together(average_every: int | None, timeout: float) -> Iterator[Group]:
             "torch.distributed.init_process_group('gloo') in it before fit (for GPUs 'nccl', after "
             "torch.cuda.set_device); or set distributed=False."
         )
-    group = TorchGroup(average_every, timeout)
+    processes = TorchProcesses(average_every, timeout)
     try:
-        with within(group):
-            yield group
-        group.any(False)
+        with within(processes):
+            yield processes
+        processes.any(False)
     except BaseException as error:
-        group.tell(error)
+        processes.tell(error)
         raise
     finally:
-        group.leave()
+        processes.leave()
