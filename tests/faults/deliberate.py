@@ -209,6 +209,32 @@ FAULTS = [
         '"columns", rows, digest(row_weight), names, parameter, gaps, has_grid',
     ),
     _searches(
+        "processes go on with a search that was stopped",
+        "                os.remove(self._mark)",
+        "                pass",
+    ),
+    _searches(
+        "what a process was stopped in counts as finished",
+        "self.unfinished |= {first + number for number in unfinished}",
+        "pass",
+    ),
+    _joint(
+        "large models leave the cache together",
+        "n_parts = len(members) if is_large else max(n_parts, n_threads)",
+        "n_parts = max(n_parts, n_threads)",
+        f"{_FACE}/search/test_searches.py",
+    ),
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_sharing.py")(
+        "arrays that agree in some entries are the same",
+        "if np.array_equal(known.array.view(bits.dtype), bits):",
+        "if known is not None:",
+    ),
+    _in("engine/optimisation", f"{_ENGINE}/optimisation/test_sharing.py")(
+        "content changes with the array that it was of",
+        'self.array = np.array(array, order="C")',
+        "self.array = array",
+    ),
+    _searches(
         "the whole search is fitted as one, the refit too",
         "        stack.close()\n        if interrupt",
         "        if interrupt",

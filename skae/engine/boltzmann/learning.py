@@ -203,12 +203,13 @@ class ContrastiveDivergence(Objective):
             if keep:
                 self.state["companions"] = companions
         else:
-            step = gibbs_step(machine, generator, visible_out=particles, code_out=particle_code)
-            state = particles, before
-            for _ in range(self.n_gibbs_steps - 1):
-                state = step(state)
+            hidden = before
+            if self.n_gibbs_steps > 1:
+                step = gibbs_step(machine, generator, visible_out=particles, code_out=particle_code)
+                for _ in range(self.n_gibbs_steps - 1):
+                    _, hidden = step((particles, hidden))
             # Of the last step's hidden units the means are wanted.
-            machine.sample_visible(state[1], generator, out=particles)
+            machine.sample_visible(hidden, generator, out=particles)
         if not self.persistent:
             machine.code(particles, out=particle_code)
             return visible, code
