@@ -63,10 +63,11 @@ tables, and losses are small. The square root (-0.4, -0.2, -0.5; +1.1, +2.1, +2.
 it does not help; shares of single one-hot columns in the place of variables are no better. Halving
 the code lifts the worst table to -1.6 and halves the gains. Ridge regressions with 44 labels on
 diamonds and house_prices lose 1.3 and 0.9 points of R^2 by the weights, 83.0 and 72.7 (columns
-78.2 and 72.7). The 442 patients of ``compare_features.py`` lose for two reasons, on 40 draws: clipped
-columns alone have R^2 37.8, standardised ones 39.2; and beside a code the ridge that is chosen
-by left-out rows is far too small in a few draws of 44 (-21 at worst), while medians are level
-(41.3, columns 40).
+78.2 and 72.7).
+
+The 442 patients of ``compare_features.py`` lose for two reasons, seen on 40 draws of labels before
+there were these weights: clipped columns alone have R^2 37.8, standardised ones 39.2; and beside a
+code the ridge that is chosen by left-out rows is far too small in a few draws of 44 (-21 at worst).
 
 Run ``SKAE_DATA=... python examples/reproductions/tables_features.py`` (``--splits 5``,
 ``--tables adult titanic``, ``--rows 5000`` at most of each table).

@@ -101,8 +101,8 @@ four columns, it is 0.920 beside 0.927; and that of TVAE, of whose rows a fifth 
 there, is higher on *adult* (0.865) and *bank_marketing* (0.831). CTGAN learns from 2,100 rows
 here, fewer than it was made for.
 
-Three more tables, by ``--rows 3000 --tables german_credit framingham telco_churn`` (energy distances of
-"chains with levels" -.002 to .002; the other lines of german_credit are above):
+Three more tables, by ``--rows 3000 --tables german_credit framingham telco_churn`` (energy
+distances of "chains with levels" -.002 to .002; the other lines of german_credit are above):
 
 ============== =================== ======= ===== ======== ====== ======= =======
 table          samples             columns pairs detected copies utility seconds
@@ -134,16 +134,17 @@ telco_churn    CTGAN               10.5    16.8  0.987    0.0    0.741   57.9
 telco_churn    held-out rows       1.6     3.4   0.484    5.0    0.816
 ============== =================== ======= ===== ======== ====== ======= =======
 
-There "chains with levels" are ahead of CTGAN and TVAE in columns, pairs and detection, and of CTGAN
-in utility (.715 beside .571, .636 beside .464, .803 beside .741). Of TVAE's utility they are ahead on
-german_credit (.715, .681), level on framingham (.636, .639) and behind on telco_churn (.803, .825,
-where held-out rows have .816).
+There "chains with levels" are ahead of CTGAN and TVAE in columns, pairs and detection, and of
+CTGAN in utility (.715 beside .571, .636 beside .464, .803 beside .741). Of TVAE's utility they are
+ahead on german_credit (.715, .681), level on framingham (.636, .639) and behind on telco_churn
+(.803, .825, where held-out rows have .816).
 
-What utility can tell: four draws from one network, trained for 100 epochs on adult, have .874, .861,
-.864 and .853, so that differences of .01 between models say nothing; after 300 epochs it is .854. A
-third hidden layer: .865 and .857. Drawn for given targets (``fixed``), rows of such networks hardly
-follow them: .52 to .62, and .45 to .51 on bank_marketing. Going up and down 4 or 12 times at each
-level, as RePaint does, makes that .69 and .73, of columns 3.7 and 4.0 % off in the place of 2.7.
+What utility can tell: four draws from one network, trained for 100 epochs on adult, have .874,
+.861, .864 and .853, so that differences of .01 between models say nothing; after 300 epochs it is
+.854. A third hidden layer: .865 and .857. Drawn for given targets (``fixed``), rows of such
+networks hardly follow them: .52 to .62, and .45 to .51 on bank_marketing. Going up and down 4 or
+12 times at each level, as RePaint does, makes that .69 and .73 on adult, with columns that are 3.7
+and 4.0 % off in the place of 2.7.
 
 "Chains with levels", of other numbers of epochs than the 300 that are set here (seed 0; energy
 distances from -.0002 to .0021):
