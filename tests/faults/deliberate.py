@@ -77,6 +77,11 @@ _penalties = _in(
     f"{_ENGINE}/networks/test_penalties.py",
     f"{_ENGINE}/networks/test_objectives.py",
 )
+_neighbours = _in(
+    "engine/networks/neighborhoods.py",
+    f"{_ENGINE}/networks/test_neighborhoods.py",
+    f"{_ENGINE}/networks/test_objectives.py",
+)
 _objectives = _in("engine/networks", f"{_ENGINE}/networks/test_objectives.py")
 _maps = _in("engine/networks", f"{_ENGINE}/networks/test_affine_maps.py")
 _jacobians = _in("engine/networks", f"{_ENGINE}/networks/test_jacobians.py")
@@ -754,9 +759,22 @@ FAULTS = [
     ),
     _features(
         "blocks have the lengths that they happen to have",
-        "center, scale * (float(np.sqrt(square)) or 1.0)))",
-        "center, scale))",
+        "scale * (float(np.sqrt(square)) or 1.0)))",
+        "scale))",
     ),
+    _features(
+        "the share of a variable is that of each of its columns",
+        "np.trace(np.linalg.inv(precision[own])) / np.trace(covariance[own])",
+        "1 / precision[columns, columns]",
+    ),
+    _features("copies of a column count alike", "weight) ** -0.25", "weight) ** 0.0"),
+    _neighbours("rows are their own neighbours", ".fill_diagonal_(math.inf)", ""),
+    _neighbours(
+        "the code's neighbours pull in one direction",
+        "        pull.scatter_add_(0, (places * n_rows + rows).view(-1), each)\n",
+        "",
+    ),
+    _neighbours("the entropy is perplexity", "math.log(perplexity)", "perplexity"),
     _features(
         "gaps have no column",
         "parts = [filled, torch.isnan(x[:, gaps]).to(x.dtype)]",
