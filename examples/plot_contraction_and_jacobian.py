@@ -23,9 +23,7 @@ from skae import ContractiveAutoEncoder
 from skae.diagnostics import jacobian_norms, saturation
 
 X, y = load_breast_cancer(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(
-    X, y, test_size=0.5, stratify=y, random_state=0
-)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
 
 contractions = [0, 0.1, 0.3, 1, 3]
 models = [

@@ -6,7 +6,7 @@ Training keeps some of the parameters that it passes (``n_checkpoints``). They t
 likelihood rose, and they are a path: :math:`\log Z` can be estimated by annealing along the
 training's own machines (Bereux et al. 2025) as well as by temperatures. Here the machine is small
 enough to sum over its states, so that the log-likelihood of new rows is known at every checkpoint.
-Rows are black and white digits of 8 x 8 pixels.
+Rows are thirty answers, yes or no, of people with three hidden attitudes.
 
 Which path carries more chains depends on the machine. Where nothing freezes, as here, temperatures
 do as well; a noisy training is a detour then. Where modes have parted they lose all but few.
@@ -22,11 +22,15 @@ import copy
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_digits
+from scipy.special import expit
 
 from skae import RBM
 
-X = (load_digits().data > 7).astype(float)
+# Three attitudes of each person, and which of thirty questions are answered with yes.
+rng = np.random.default_rng(0)
+attitudes = rng.normal(size=(1800, 3))
+logits = attitudes @ rng.normal(0, 2.5, size=(3, 30)) + rng.normal(size=30)
+X = (rng.random(logits.shape) < expit(logits)).astype(float)
 train, test = X[:1300], X[1300:]
 
 rbm = RBM(

@@ -115,7 +115,7 @@ assert errors["auto-encoder"] < 0.85 * errors["principal components"]
 # ------
 # - Directions of the map, and which way it is turned, are another ones for each seed. Distances in
 #   it mean little: bent maps stretch.
-# - Two hidden settings make this table. Where there are more, two numbers cannot hold them, and what
-#   is left out is not seen in the picture; the part of the variance that is lost tells.
+# - Two hidden settings make this table. Where there are more, two numbers cannot hold them, and
+#   what is left out is not seen in the picture; the part of the variance that is lost tells.
 # - The noise of the sensors, here small, bounds what can be lost. A table of linear relations gains
 #   nothing over principal components.

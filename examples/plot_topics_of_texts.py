@@ -120,7 +120,7 @@ plt.show()
 # %%
 # Limits
 # ------
-# - The number of topics is known here. With more atoms than topics, some topics are split among two.
+# - The number of topics is known here. With more atoms, some topics are split among two.
 # - ``alpha`` decides how long lists are; a larger one leaves out what a text has little of. A
 #   factorisation has short lists as well where one cuts small numbers off, if one knows where.
 # - The texts are bags of words from just this kind of model. Real texts have no true topics, and

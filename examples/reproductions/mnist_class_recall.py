@@ -43,8 +43,8 @@ the same, 1,000 steps (true images 92.2 %)           75.9 %            18.8 %
 ===============================================  ==========  ================
 
 So after these short trainings both criteria infer equally well, and what was trained to predict is
-no sampler; neither is near what classifiers reach. (On digits of 8 x 8 pixels multi-prediction fills
-in far better than sweeps of the other machine do: see the gallery.)
+no sampler; neither is near what classifiers reach. (On digits of 8 x 8 pixels multi-prediction
+fills in far better than sweeps of the other machine do: see the gallery.)
 
 log Z of the machine of the likelihood that began at small weights (c.skae), by 5,000 temperatures,
 and the mean over 100 test rows of the bound by that log Z and of reverse annealing by 2,000; the

@@ -5,11 +5,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 
-from skae.engine.networks.activations import LEAK
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.supervised.predictors import SupervisedStack
-from skae.export.kinds import Affine, Fill, Select, Shrink, Standardize
 from skae.export.steps import part_of, steps_of
 
 
@@ -163,34 +161,8 @@ class _Graph:
         steps = steps_of(model, part_of(model, part))
         name = self.node("Cast", [self.operator.inputs[0].full_name], to=self.type)
         for step in steps:
-            name = self.step(step, name)
+            name = step.nodes(self, name)
         self.node("Identity", [name], output=output)
-
-    def step(self, step, name):
-        """The nodes of a step; the name of their output."""
-        if isinstance(step, Standardize):
-            centered = self.node("Sub", [name, self.constant(step.shift)])
-            return self.node("Div", [centered, self.constant(step.scale)])
-        if isinstance(step, Fill):
-            gaps = self.node("IsNaN", [name])
-            return self.node("Where", [gaps, self.constant(step.values), name])
-        if isinstance(step, Affine):
-            product = self.node("MatMul", [name, self.constant(step.weight.T)])
-            bias = step.bias
-            return product if bias is None else self.node("Add", [product, self.constant(bias)])
-        if isinstance(step, Select):
-            return self.columns(name, step.columns)
-        if isinstance(step, Shrink):
-            return _shrunk(self, step, name)
-        if len(step.pieces) == 1:
-            return self.applied(step.pieces[0][0], name)
-        parts = [self.applied(kind, self.columns(name, columns)) for kind, columns in step.pieces]
-        joined = self.node("Concat", parts, axis=1)
-        return self.columns(joined, np.argsort(np.concatenate([own for _, own in step.pieces])))
-
-    def applied(self, kind, name):
-        """The node of an activation."""
-        return _ACTIVATIONS[kind](self, name)
 
     def columns(self, name, columns):
         """Some columns, in such an order."""
@@ -211,62 +183,3 @@ class _Graph:
         name = self.scope.get_unique_operator_name(operation)
         self.container.add_node(operation, inputs, output, name=name, **options)
         return output
-
-
-def _softplus(graph, name):
-    """max(x, 0) + log(1 + exp(-|x|)): runtimes have no softplus of float64."""
-    small = graph.node("Exp", [graph.node("Neg", [graph.node("Abs", [name])])])
-    log = graph.node("Log", [graph.node("Add", [small, graph.constant(np.ones(1))])])
-    return graph.node("Add", [graph.node("Relu", [name]), log])
-
-
-def _leaky(graph, name):
-    """max(x, x / 10): runtimes have no leaky relu of float64."""
-    return graph.node("Max", [name, graph.node("Mul", [name, graph.constant(np.full(1, LEAK))])])
-
-
-def _bent(graph, name):
-    """X / sqrt(1 + (x / 3)^2)."""
-    third = graph.node("Div", [name, graph.constant(np.full(1, 3.0))])
-    square = graph.node("Mul", [third, third])
-    root = graph.node("Sqrt", [graph.node("Add", [square, graph.constant(np.ones(1))])])
-    return graph.node("Div", [name, root])
-
-
-def _clamped(graph, name):
-    """To [0, 1]; a gap stays one, which it does not in every runtime's minimum."""
-    zero, one = graph.constant(np.zeros(1)), graph.constant(np.ones(1))
-    clamped = graph.node("Max", [graph.node("Min", [name, one]), zero])
-    return graph.node("Where", [graph.node("IsNaN", [name]), name, clamped])
-
-
-def _shrunk(graph, step, name):
-    """Shrinkage, with a bend as sharp as a threshold or a smooth one."""
-    threshold = graph.constant(step.threshold)
-    size, sign = graph.node("Abs", [name]), graph.node("Sign", [name])
-    if step.sharpness is None:
-        rest = graph.node("Relu", [graph.node("Sub", [size, threshold])])
-        return graph.node("Mul", [sign, rest])
-    sharpness, c = graph.constant(step.sharpness), graph.constant(step.sharpness * step.threshold)
-    a = graph.node("Mul", [sharpness, size])
-    top = graph.node("Max", [a, c])
-    parts = [graph.node("Exp", [graph.node("Sub", [one, top])]) for one in (a, c)]
-    least = graph.node("Exp", [graph.node("Neg", [top])])
-    inner = graph.node("Sub", [graph.node("Add", parts), least])
-    total = graph.node("Add", [top, graph.node("Log", [inner])])
-    shrunk = graph.node("Sub", [graph.node("Div", [total, sharpness]), threshold])
-    return graph.node("Mul", [sign, shrunk])
-
-
-# (graph, name of rows) -> the name of what an activation makes of them.
-_ACTIVATIONS = {
-    "bend": _bent,
-    "clamp": _clamped,
-    "leaky_relu": _leaky,
-    "linear": lambda graph, name: name,
-    "relu": lambda graph, name: graph.node("Relu", [name]),
-    "sigmoid": lambda graph, name: graph.node("Sigmoid", [name]),
-    "softmax": lambda graph, name: graph.node("Softmax", [name], axis=-1),
-    "softplus": _softplus,
-    "tanh": lambda graph, name: graph.node("Tanh", [name]),
-}

@@ -14,14 +14,13 @@ from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.supervised.fine_tuning import fitted_model
 from skae.estimators.supervised.predictors import ClassifyingStack, SupervisedStack
+from skae.export.activations import ACTIVATIONS
 from skae.export.kinds import Affine, Apply, Fill, Standardize, Step
 from skae.export.sparse_codes import SPARSE, sparse_steps
 from skae.export.tables import encoded_columns
 
 # What can be exported of a model.
 PARTS = ("encoder", "decoder", "predictor")
-# Activations that other libraries know.
-KNOWN = {"leaky_relu", "linear", "relu", "sigmoid", "softmax", "softplus", "tanh"}
 _CPU = Place(torch.float64, torch.device("cpu"))
 
 
@@ -148,9 +147,10 @@ def _mean(units, n_columns, name):
 
 
 def _applied(pieces):
+    known = sorted(ACTIVATIONS)
     for kind, _ in pieces:
-        if kind not in KNOWN:
-            _refuse("A model", f"has the activation {kind!r}, which is not among {sorted(KNOWN)}")
+        if kind not in known:
+            _refuse("A model", f"has the activation {kind!r}, which is not among {known}")
     return Apply(tuple((kind, np.asarray(columns)) for kind, columns in pieces))
 
 

@@ -7,113 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skae.engine.networks.activations import LEAK
-from skae.export.kinds import Affine, Apply, Fill, Select, Shrink, Standardize
+from skae.export.kinds import Affine
 from skae.export.steps import part_of, steps_of
-
-# Modules of activations. Softplus turns linear where nothing is missing in float64.
-_ACTIVATIONS = {
-    "leaky_relu": lambda: nn.LeakyReLU(LEAK),
-    "linear": nn.Identity,
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "softmax": lambda: nn.Softmax(dim=-1),
-    "softplus": lambda: nn.Softplus(threshold=80.0),
-    "tanh": nn.Tanh,
-}
-
-
-class Clamped(nn.Module):
-    """Numbers from 0 to 1."""
-
-    def forward(self, x):
-        """Rows whose numbers are between 0 and 1."""
-        return torch.clamp(x, 0, 1)
-
-
-class Standardized(nn.Module):
-    """(x - shift) / scale, column by column; both are buffers."""
-
-    def __init__(self, shift: torch.Tensor, scale: torch.Tensor):
-        super().__init__()
-        self.register_buffer("shift", shift)
-        self.register_buffer("scale", scale)
-
-    def forward(self, x):
-        """Rows with shifted and scaled columns."""
-        return (x - self.shift) / self.scale
-
-
-class Filled(nn.Module):
-    """Values, a buffer, in the place of NaN."""
-
-    def __init__(self, values: torch.Tensor):
-        super().__init__()
-        self.register_buffer("values", values)
-
-    def forward(self, x):
-        """Rows without gaps."""
-        return torch.where(torch.isnan(x), self.values, x)
-
-
-class Selected(nn.Module):
-    """Some of the columns; their numbers are a buffer."""
-
-    def __init__(self, columns: torch.Tensor):
-        super().__init__()
-        self.register_buffer("columns", columns)
-
-    def forward(self, x):
-        """Rows of these columns."""
-        return x.index_select(-1, self.columns)
-
-
-class Bent(nn.Module):
-    """x / sqrt(1 + (x / 3)^2), which lies between -3 and 3."""
-
-    def forward(self, x):
-        """Rows of clipped numbers."""
-        return x / torch.sqrt(1 + torch.square(x / 3))
-
-
-class Shrunk(nn.Module):
-    """sign(x) max(|x| - t, 0), or the same with a smooth bend; thresholds are a buffer."""
-
-    def __init__(self, threshold: torch.Tensor, sharpness: torch.Tensor | None):
-        super().__init__()
-        self.register_buffer("threshold", threshold)
-        self.register_buffer("sharpness", sharpness)
-
-    def forward(self, x):
-        """Codes."""
-        if self.sharpness is None:
-            return x - torch.clamp(x, -self.threshold, self.threshold)
-        a, c = self.sharpness * x.abs(), self.sharpness * self.threshold
-        top = torch.maximum(a, c)
-        total = top + torch.log(torch.exp(a - top) + torch.exp(c - top) - torch.exp(-top))
-        return x.sign() * (total / self.sharpness - self.threshold)
-
-
-class ByColumns(nn.Module):
-    """Modules that are each of its own columns, which together are all columns."""
-
-    def __init__(self, modules, columns):
-        super().__init__()
-        self.parts = nn.ModuleList(modules)
-        self.sizes = [len(own) for own in columns]
-        joined = torch.cat(columns)
-        self.register_buffer("columns", joined)
-        self.register_buffer("places", torch.argsort(joined))
-
-    def forward(self, x):
-        """Rows whose columns have gone through their modules."""
-        parts = x.index_select(-1, self.columns).split(self.sizes, -1)
-        done = [module(part) for module, part in zip(self.parts, parts, strict=True)]
-        return torch.cat(done, -1).index_select(-1, self.places)
-
-
-# Of columns of tables.
-_OF_TABLES = {"bend": Bent, "clamp": Clamped}
 
 
 def to_torch(model, part: str | None = None, *, dtype: torch.dtype = torch.float32):
@@ -175,7 +70,7 @@ def to_torch(model, part: str | None = None, *, dtype: torch.dtype = torch.float
     """
     modules = OrderedDict()
     for number, step in enumerate(steps_of(model, part_of(model, part))):
-        name, module = _module(step, dtype)
+        name, module = step.module(dtype)
         modules[f"{name}_{number}"] = module
     return nn.Sequential(modules)
 
@@ -238,36 +133,6 @@ def from_torch(model, module: nn.Module, part: str | None = None):
         if len(values) > 1:
             _set(model, step.map.bias, values[1])
     return model
-
-
-def _module(step, dtype):
-    """The name and the module of a step."""
-
-    def tensor(values):
-        return torch.tensor(values, dtype=dtype)
-
-    if isinstance(step, Standardize):
-        return "standardize", Standardized(tensor(step.shift), tensor(step.scale))
-    if isinstance(step, Fill):
-        return "fill", Filled(tensor(step.values))
-    if isinstance(step, Select):
-        return "select", Selected(torch.tensor(step.columns))
-    if isinstance(step, Shrink):
-        sharpness = None if step.sharpness is None else tensor(step.sharpness)
-        return "shrink", Shrunk(tensor(step.threshold), sharpness)
-    if isinstance(step, Apply):
-        modules = [_ACTIVATIONS.get(name, _OF_TABLES.get(name))() for name, _ in step.pieces]
-        if len(modules) == 1:
-            return "activation", modules[0]
-        columns = [torch.tensor(columns) for _, columns in step.pieces]
-        return "activation", ByColumns(modules, columns)
-    n_outputs, n_inputs = step.weight.shape
-    linear = nn.Linear(n_inputs, n_outputs, bias=step.bias is not None, dtype=dtype)
-    with torch.no_grad():
-        linear.weight.copy_(tensor(step.weight))
-        if step.bias is not None:
-            linear.bias.copy_(tensor(step.bias))
-    return "linear", linear
 
 
 def _set(model, name, values):

@@ -100,7 +100,7 @@ for _activation in (
         "p where it is positive, p / 10 elsewhere: no unit dies, codes have no bounds",
         partial(functional.leaky_relu, negative_slope=LEAK),
         partial(functional.leaky_relu_, negative_slope=LEAK),
-        slope=lambda h: torch.full_like(h, LEAK).masked_fill(h > 0, 1.0),
+        slope=lambda h: (h > 0).to(h.dtype).mul_(1 - LEAK).add_(LEAK),
         curvature=lambda h, slope: torch.zeros_like(h),
         gain=math.sqrt(2.0),
         deep_gain=math.sqrt(2.0),

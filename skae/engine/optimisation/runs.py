@@ -83,6 +83,68 @@ class Objective:
         return self.value(theta, x, generator, row_weight)
 
 
+class Composite(Objective):
+    """An objective with ``parts``, others by what their names are prefixed with in its state.
+
+    What carries over from step to step is theirs. The first of them sees the rows as they come, and
+    so their gaps.
+    """
+
+    parts: dict[str, Objective]
+    _has_gaps = False
+
+    @property
+    def has_gaps(self):
+        """Whether rows may have gaps."""
+        return self._has_gaps
+
+    @has_gaps.setter
+    def has_gaps(self, has_gaps):
+        self._has_gaps = has_gaps
+        for part in [*self.parts.values()][:1]:
+            part.has_gaps = has_gaps
+
+    @property
+    def is_repeatable(self):
+        """Whether all parts are."""
+        return all(part.is_repeatable for part in self.parts.values())
+
+    @property
+    def is_replayable(self):
+        """Whether all parts are."""
+        return all(part.is_replayable for part in self.parts.values())
+
+    @property
+    def state(self):
+        """The states of all parts."""
+        return self._joined("state")
+
+    @state.setter
+    def state(self, state):
+        self._part("state", state)
+
+    @property
+    def memory(self):
+        """Their memories."""
+        return self._joined("memory")
+
+    @memory.setter
+    def memory(self, memory):
+        self._part("memory", memory)
+
+    def _joined(self, kind):
+        return {
+            prefix + name: value
+            for prefix, part in self.parts.items()
+            for name, value in getattr(part, kind).items()
+        }
+
+    def _part(self, kind, whole):
+        for prefix, part in self.parts.items():
+            own = (name for name in whole if name.startswith(prefix))
+            setattr(part, kind, {name.removeprefix(prefix): whole[name] for name in own})
+
+
 class Joint(NamedTuple):
     """How an objective takes part in a training of several at once, `skae.engine.joint`.
 

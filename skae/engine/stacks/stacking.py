@@ -20,7 +20,7 @@ from skae.engine.networks.layers import AffineChain, decoder_maps, encoder_maps
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import DenseRows
-from skae.engine.optimisation.runs import Objective, gradient_by_autograd
+from skae.engine.optimisation.runs import Composite, Objective, gradient_by_autograd
 
 
 def stacked(models: Sequence[Model], first: int = 0, n_coding: int | None = None) -> Model:
@@ -124,7 +124,7 @@ def codes_of_layers(
     return codes
 
 
-class Layerwise(Objective):
+class Layerwise(Composite):
     """sum_l L_l(theta_l; h_l): each layer's own criterion, on the codes of the layer below.
 
     The codes are constant in the gradient: every layer learns at the same time, and each by its
@@ -137,67 +137,12 @@ class Layerwise(Objective):
     baseline = math.inf
 
     def __init__(self, models: Sequence[Model], objectives: Sequence, first: int = 0):
-        self.models, self.objectives = models, objectives
-        self.prefixes = [f"{number}." for number in range(first, first + len(models))]
+        self.models = models
+        numbers = range(first, first + len(models))
+        self.parts = {f"{number}.": part for number, part in zip(numbers, objectives, strict=True)}
         self.reports_loss = all(objective.reports_loss for objective in objectives)
         self.is_noisy = any(objective.is_noisy for objective in objectives)
         self.floor = sum(objective.floor for objective in objectives)
-
-    @property
-    def has_gaps(self):
-        """Whether rows may have gaps, which the lowest of the layers takes as it does alone."""
-        return self.objectives[0].has_gaps
-
-    @has_gaps.setter
-    def has_gaps(self, has_gaps):
-        self.objectives[0].has_gaps = has_gaps
-
-    @property
-    def is_repeatable(self):
-        """Whether those of all layers are."""
-        return all(objective.is_repeatable for objective in self.objectives)
-
-    @property
-    def is_replayable(self):
-        """Whether those of all layers are."""
-        return all(objective.is_replayable for objective in self.objectives)
-
-    @property
-    def state(self):
-        """The states of all layers' objectives, their names prefixed."""
-        return self._joined([objective.state for objective in self.objectives])
-
-    @state.setter
-    def state(self, state):
-        for objective, own in zip(self.objectives, self._parted(state), strict=True):
-            objective.state = own
-
-    @property
-    def memory(self):
-        """The same of their memories."""
-        return self._joined([objective.memory for objective in self.objectives])
-
-    @memory.setter
-    def memory(self, memory):
-        for objective, own in zip(self.objectives, self._parted(memory), strict=True):
-            objective.memory = own
-
-    def _joined(self, parts):
-        return {
-            prefix + name: value
-            for prefix, part in zip(self.prefixes, parts, strict=True)
-            for name, value in part.items()
-        }
-
-    def _parted(self, whole):
-        return [
-            {
-                name.removeprefix(prefix): value
-                for name, value in whole.items()
-                if name.startswith(prefix)
-            }
-            for prefix in self.prefixes
-        ]
 
     def value(self, theta, x, generator, row_weight=None):
         """The sum of the layers' values on one batch, a scalar."""
@@ -229,8 +174,8 @@ class Layerwise(Objective):
     def _inputs(self, theta, x) -> Iterator:
         """Each layer's prefix, objective and input, which no gradient goes through."""
         last = len(self.models) - 1
-        layers = zip(self.prefixes, self.models, self.objectives, strict=True)
-        for number, (prefix, model, objective) in enumerate(layers):
+        layers = zip(self.parts.items(), self.models, strict=True)
+        for number, ((prefix, objective), model) in enumerate(layers):
             x = x if number == 0 else model.standardized(x)
             yield prefix, objective, x
             if number < last:

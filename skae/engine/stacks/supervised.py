@@ -16,7 +16,7 @@ from skae.engine.optimisation.devices import random_mask
 from skae.engine.optimisation.models import Model
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import Labelled
-from skae.engine.optimisation.runs import Objective, gradient_by_autograd
+from skae.engine.optimisation.runs import Composite, Objective, gradient_by_autograd
 from skae.engine.stacks.stacking import Layerwise, codes_of_layers, stacked
 
 
@@ -74,7 +74,7 @@ def linear_output(theta: Parameters, code: torch.Tensor) -> torch.Tensor:
     return torch.addmm(theta["output_bias"], code, theta["output_weight"].t())
 
 
-class Supervised(Objective):
+class Supervised(Composite):
     """mean_i w_i -log P(y_i | o(h(x_i))) + decay / 2 |U|^2 + the layers' own criteria.
 
     The output is o(h) = U h + d, with ``output_weight`` U and ``output_bias`` d.
@@ -111,60 +111,24 @@ class Supervised(Objective):
         self.weight_decay, self.dropout, self.weight = weight_decay, dropout, weight
         self.labelled_fraction, self.adversarial_step = labelled_fraction, adversarial_step
         self.unsupervised, self.unsupervised_weight = unsupervised, unsupervised_weight
+        self.parts = {} if unsupervised is None else {"": unsupervised}
         self.validation_loss, self.baseline = validation_loss, baseline
         maps = encoder_maps(models, first, dropout)
         output = AffineMap("output_weight", "output_bias", dropout=dropout[min(len(models), 1)])
         self._chain = None if maps is None else AffineChain([*maps, output])
-        self._scratch, self.has_closed_form, self._has_gaps = None, maps is not None, False
+        self._scratch, self.has_closed_form = None, maps is not None
         self.floor = weight * units.constant if validation_loss is None else 0.0
         self.is_noisy = max(dropout) > 0 or (unsupervised is not None and unsupervised.is_noisy)
 
     @property
-    def state(self):
-        """That of the layers' own criteria."""
-        return {} if self.unsupervised is None else self.unsupervised.state
-
-    @state.setter
-    def state(self, state):
-        if self.unsupervised is not None:
-            self.unsupervised.state = state
-
-    @property
-    def memory(self):
-        """The same of what ends with the training."""
-        return {} if self.unsupervised is None else self.unsupervised.memory
-
-    @memory.setter
-    def memory(self, memory):
-        if self.unsupervised is not None:
-            self.unsupervised.memory = memory
-
-    @property
-    def has_gaps(self):
-        """Whether rows may have gaps, which the layers' own criteria see too."""
-        return self._has_gaps
-
-    @has_gaps.setter
-    def has_gaps(self, has_gaps):
-        self._has_gaps = has_gaps
-        if self.unsupervised is not None:
-            self.unsupervised.has_gaps = has_gaps
-
-    @property
-    def is_repeatable(self):
-        """Whether the layers' own criteria are."""
-        return self.unsupervised is None or self.unsupervised.is_repeatable
-
-    @property
     def is_replayable(self):
         """Whether `gradient` can be recorded: the host looks for gaps, and has some constants."""
-        own = self.unsupervised is None or self.unsupervised.is_replayable
         on_device = not self.has_gaps and self.units.column_constant is None
-        return self.has_closed_form and on_device and own
+        return self.has_closed_form and on_device and super().is_replayable
 
     def filled(self, x: torch.Tensor) -> torch.Tensor:
         """Rows without gaps, as the lowest of the layers fills them."""
-        return self.models[0].filled(x) if self._has_gaps and self.models else x
+        return self.models[0].filled(x) if self.has_gaps and self.models else x
 
     def output(
         self, theta: Parameters, x: torch.Tensor, generator: torch.Generator | None = None

@@ -18,19 +18,21 @@ from skae.sources.finding import found
 
 # So few variables have little to do with each other: codes of them take more than they give.
 _FEW_VARIABLES = 5
+# What is added to the correlations of columns, so that copies of a column keep a share.
+_LEAST_OWN = 0.01
 
 
 class Block(NamedTuple):
     """Features that are scaled together; fitted state of `TableFeatures`.
 
     - ``names``: of its features.
-    - ``center``, of shape (n_features,), is subtracted; then all are divided by the number
-      ``scale``.
+    - ``center``, of shape (n_features,), is subtracted; then all are divided by ``scale``, a number
+      or one for each feature.
     """
 
     names: tuple[str, ...]
     center: np.ndarray
-    scale: float
+    scale: float | np.ndarray
 
 
 @estimator
@@ -50,10 +52,12 @@ class TableFeatures(AutoEncoder):
 
     The features of a row, which is not corrupted then, are its columns as the network sees
     them (numbers clipped and standardised, categories one-hot, and for each variable with
-    gaps whether there is one) and its code, the output of the highest layer. Both blocks have
-    mean 0 and rows of mean squared length 1, so that neighbours, kernels and linear models can
-    use them as they are. Of fewer than 5 variables there is no code, which would be worth less
-    than the columns, unless ``include_columns=False``.
+    gaps whether there is one) and its code, the output of the highest layer. Columns that repeat
+    each other would count again and again in distances: the squared weight of a variable is the
+    square root of the share of its variance that is its own, which no linear function of the
+    others tells. Both blocks have mean 0 and rows of mean squared length 1, so that neighbours,
+    kernels and linear models can use them as they are. Of fewer than 5 variables there is no code,
+    which would be worth less than the columns, unless ``include_columns=False``.
 
     What it gives and where it does not is in the :ref:`User Guide <table_features>`.
 
@@ -119,7 +123,8 @@ class TableFeatures(AutoEncoder):
     blocks_: tuple[Block, ...] = attribute(
         "tuple of Block",
         """The columns, if they are among the features, and the code: ``names`` of the features,
-        the ``center`` that is subtracted, the ``scale`` by which the block is divided.""",
+        the ``center`` that is subtracted, the ``scale`` by which it is divided: one number for the
+        code, one for each of the columns.""",
     )
     columns_with_gaps_: np.ndarray = attribute(
         "ndarray of int",
@@ -174,7 +179,7 @@ class TableFeatures(AutoEncoder):
         check_is_fitted(self)
         features = self._features(check_rows(self, X, reset=False))
         center = np.concatenate([block.center for block in self.blocks_])
-        scale = np.concatenate([np.full(len(b.names), b.scale) for b in self.blocks_])
+        scale = np.concatenate([np.broadcast_to(b.scale, len(b.names)) for b in self.blocks_])
         features -= center.astype(features.dtype)
         features /= scale.astype(features.dtype)
         return features
@@ -203,7 +208,8 @@ class TableFeatures(AutoEncoder):
                 f"{n_features}; inverse_transform takes the output of transform."
             )
         block = self.blocks_[-1]
-        code = X[:, -len(block.names) :] * X.dtype.type(block.scale) + block.center.astype(X.dtype)
+        scale, center = (np.asarray(part, dtype=X.dtype) for part in (block.scale, block.center))
+        code = X[:, -len(block.names) :] * scale + center
         if self._has_code:
             return super().inverse_transform(code)
         return self._decoded(code[:, : len(self.columns_.mean)].copy())
@@ -246,8 +252,12 @@ class TableFeatures(AutoEncoder):
         for names in self._names():
             part = features[:, start : start + len(names)].astype(np.float64)
             center = np.average(part, axis=0, weights=weight)
-            square = np.average(np.square(part - center).sum(axis=1), weights=weight)
-            blocks.append(Block(tuple(names), center, float(np.sqrt(square)) or 1.0))
+            part -= center
+            scale = 1.0
+            if not start and self.include_columns:
+                scale = own_shares(part, self._variables(), weight) ** -0.25
+            square = np.average(np.square(part / scale).sum(axis=1), weights=weight)
+            blocks.append(Block(tuple(names), center, scale * (float(np.sqrt(square)) or 1.0)))
             start += len(names)
         self.blocks_ = tuple(blocks)
 
@@ -262,6 +272,12 @@ class TableFeatures(AutoEncoder):
         for columns in self.columns_.variables:
             has_gaps[columns[1:]] = False
         return np.flatnonzero(has_gaps)
+
+    def _variables(self):
+        """The features of the columns, those of one variable together; each mark of gaps alone."""
+        n_columns = len(self.columns_.mean)
+        marks = np.arange(n_columns, n_columns + len(self.columns_with_gaps_))
+        return [*self.columns_.variables, *marks[:, np.newaxis]]
 
     def _names(self):
         """Names of the features, a list for each block."""
@@ -295,3 +311,36 @@ class TableFeatures(AutoEncoder):
             return torch.cat(parts, dim=1)
 
         return fitted.map_rows(features, X, (sum(map(len, self._names())),), gaps=True)
+
+
+def own_shares(centred: np.ndarray, variables: Sequence, weight: np.ndarray | None) -> np.ndarray:
+    """For each column, the share of its variable that no linear function of the others tells.
+
+    With C the covariance of the columns divided by their deviations, plus a little on its diagonal,
+    and P its inverse, trace(P_vv^-1) / trace(C_vv), the conditional covariance's trace.
+
+    Parameters
+    ----------
+    centred : ndarray of shape (n_samples, n_columns)
+        Columns of mean 0.
+    variables : list of array-like of int
+        The columns of each variable.
+    weight : ndarray of shape (n_samples,) or None
+        Sample weights.
+
+    Returns
+    -------
+    shares : ndarray of shape (n_columns,)
+        Numbers in (0, 1]; 1 of columns of one value.
+    """
+    n_columns = centred.shape[1]
+    deviation = np.sqrt(np.average(np.square(centred), axis=0, weights=weight))
+    scaled = centred / np.where(deviation > 0, deviation, 1.0)
+    weighted = scaled if weight is None else scaled * weight[:, np.newaxis]
+    total = len(scaled) if weight is None else weight.sum()
+    covariance = scaled.T @ weighted / total + _LEAST_OWN * np.eye(n_columns)
+    precision, shares = np.linalg.inv(covariance), np.ones(n_columns)
+    for columns in variables:
+        own = np.ix_(columns, columns)
+        shares[columns] = np.trace(np.linalg.inv(precision[own])) / np.trace(covariance[own])
+    return shares

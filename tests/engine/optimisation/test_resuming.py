@@ -139,5 +139,5 @@ def test_a_dictionary_remembers_its_algorithm():
         [None, None], [DictionaryLearning(penalty=None), DictionaryLearning(penalty=None)]
     )
     others.memory = both.memory
-    assert others.objectives[0].memory == learning.memory
-    assert others.objectives[1].memory == {"algorithm": None, "n_inferred": 0}
+    assert others.parts["0."].memory == learning.memory
+    assert others.parts["1."].memory == {"algorithm": None, "n_inferred": 0}

@@ -214,7 +214,7 @@ def test_layerwise_value_and_gradient_are_each_layers_own(weighted, x, generator
     reported = objective.gradient(theta, x, seeded(), out, weight)
 
     same, values = seeded(), []
-    seen = zip(objective.objectives, inputs(theta, x, networks), strict=True)
+    seen = zip(objective.parts.values(), inputs(theta, x, networks), strict=True)
     for k, (own, z) in enumerate(seen):
         part = theta.part(f"{k}.")
         values.append(own.value(part, z, torch.Generator().set_state(same.get_state()), weight))
@@ -266,12 +266,12 @@ def test_what_layerwise_says_of_itself(generator):
     assert quiet.reports_loss
     models, unreported = quiet.models[:2], Counting()
     # A sum in which one term is not reported is not reported.
-    assert not Layerwise(models, [unreported, quiet.objectives[1]]).reports_loss
-    assert not Layerwise(models, [quiet.objectives[0], unreported]).reports_loss
+    assert not Layerwise(models, [unreported, quiet.parts["1."]]).reports_loss
+    assert not Layerwise(models, [quiet.parts["0."], unreported]).reports_loss
     # The model of all layers has the criterion of each.
     criterion = layerwise(quiet.models, 2).objective()
-    assert [type(one) for one in criterion.objectives] == [Reconstruction] * 3
-    assert criterion.prefixes == ["2.", "3.", "4."]
+    assert [type(one) for one in criterion.parts.values()] == [Reconstruction] * 3
+    assert list(criterion.parts) == ["2.", "3.", "4."]
 
 
 class Counting(Objective):
@@ -294,7 +294,7 @@ def test_states_are_prefixed_and_come_back():
     objective = Layerwise([model] * 10, [Counting() for _ in range(10)], 1)
     shapes = stacked([model] * 10, 1).shapes
     theta, out = (Parameters(shapes, torch.zeros(10 * 48)) for _ in range(2))
-    objective.objectives[9].state = {"calls": 5}
+    objective.parts["10."].state = {"calls": 5}
     objective.gradient(theta, torch.zeros(2, 6), None, out)
     state = objective.state
     # The union of what the layers remember, told apart by their prefixes.

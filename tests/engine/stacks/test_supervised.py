@@ -393,7 +393,7 @@ def test_the_layers_own_criteria_are_added_to_each_layer_alone(generator):
     both = Supervised(models, Multinomial(), unsupervised=criteria, unsupervised_weight=0.6)
     (_, without), (_, out) = closed(alone, theta, batch), closed(both, theta, batch)
     x, same = batch.x, seeded()
-    for number, (model, own) in enumerate(zip(models, criteria.objectives, strict=True)):
+    for number, (model, own) in enumerate(zip(models, criteria.parts.values(), strict=True)):
         part = theta.part(f"{number}.")
         z = model.standardized(x) if number == 1 else x
         expected = part.empty_like()

@@ -8,11 +8,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skae import AutoEncoder, TableFeatures
+from skae.estimators.tables.features import own_shares
 
 QUICK = {"n_components": 7, "hidden_layer_sizes": (6, 5), "max_iter": 3, "random_state": 0}
 
@@ -86,6 +87,45 @@ def test_columns_are_what_the_network_sees(model, table):
     assert (np.diff(columns[order, 1]) > -1e-6).all()
     # One-hot columns stay 0 and 1; a row without a town has none of them.
     assert_allclose(columns[:, 2:5].sum(axis=1), table["town"].notna(), atol=1e-5)
+
+
+def test_shares_are_what_a_regression_on_the_others_leaves():
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(300, 2))
+    rows = np.column_stack(
+        [
+            hidden @ generator.normal(size=(2, 4)) + 0.3 * generator.normal(size=(300, 4)),
+            np.eye(3)[np.digitize(hidden[:, 0], [-0.5, 0.5])],
+        ]
+    )
+    weight = generator.integers(1, 4, size=300).astype(float)
+    rows = rows - np.average(rows, axis=0, weights=weight)
+    variables = [[0], [1], [2], [3], [4, 5, 6]]
+    found = own_shares(rows, variables, weight)
+    scaled = rows / np.sqrt(np.average(rows**2, axis=0, weights=weight))
+    for own in variables:
+        others = np.setdiff1d(np.arange(7), own)
+        ridge = Ridge(0.01 * weight.sum(), fit_intercept=False)
+        ridge.fit(scaled[:, others], scaled[:, own], sample_weight=weight)
+        left = scaled[:, own] - ridge.predict(scaled[:, others]).reshape(300, -1)
+        # The least value of squared error and penalty is the conditional variance.
+        least = np.average(left**2, axis=0, weights=weight).sum()
+        least += 0.01 * np.square(ridge.coef_).sum() + 0.01 * len(own)
+        assert_allclose(found[own], least / (1.01 * len(own)), rtol=1e-8)
+
+
+def test_columns_that_repeat_each_other_count_less():
+    generator = np.random.default_rng(0)
+    one, other = generator.normal(size=(2, 300))
+    copies = one[:, np.newaxis] + 0.05 * generator.normal(size=(300, 8))
+    table = pd.DataFrame(np.column_stack([copies, other])).add_prefix("column ")
+    features = TableFeatures(**QUICK).fit_transform(table)
+    lengths = np.square(features[:, :9]).mean(axis=0)
+    # Of nine columns, eight say the same: by equal weights the other one had a ninth of the length.
+    assert lengths[8] > 0.4
+    # Columns that have nothing to do with each other count alike.
+    alone = TableFeatures(**QUICK).fit_transform(generator.normal(size=(3000, 5)))
+    assert_allclose(np.square(alone[:, :5]).mean(axis=0), 0.2, rtol=0.02)
 
 
 def test_weights_count_in_the_scaling(table):
