@@ -394,9 +394,9 @@ class Numbers:
         for column, known, own in zip(
             table.values.T, table.known.T, predicted.reshape(table.values.shape).T, strict=True
         ):
-            # A row of no weight does not count, however far its prediction is.
-            known = known if weight is None else known & (weight > 0)
             of_known = _of_known(known, weight)
+            if weight is not None:  # a row of no weight does not count, however far it is
+                own = np.where(weight > 0, own, column)
             size = np.abs(column[known]).max() or 1.0  # squares may overflow or vanish
             found.append(r2_score(column[known] / size, own[known] / size, sample_weight=of_known))
         return float(np.mean(found))

@@ -506,5 +506,7 @@ def test_a_row_of_no_weight_is_not_scored_however_far_it_is(table):
     near = kind.score(y, predicted, weight)
     predicted[0] = 1e200
     assert kind.score(y, predicted, weight) == near
+    # Of one row that counts there is a score, as scikit-learn has it.
+    assert kind.score(y, predicted, (np.arange(len(y)) == 1) * 1.0) == 0.0
     with np.errstate(over="ignore"):
         assert kind.score(y, predicted) == -np.inf

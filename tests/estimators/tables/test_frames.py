@@ -603,6 +603,13 @@ def test_columns_of_every_kind_that_were_never_observed(form):
         fitted(make(frame.mask(frame.notna())))
 
 
+@pytest.mark.parametrize("method", ["transform", "score_samples", "partial_fit"])
+def test_frames_without_rows(method):
+    model = fitted(table())
+    with pytest.raises(ValueError, match="0 sample"):
+        getattr(model, method)(table()[:0])
+
+
 @pytest.mark.parametrize("library", ["pandas", "pyarrow"])
 def test_two_columns_of_one_name(library):
     for case in CASES:
