@@ -151,9 +151,6 @@ def _checked_rows(estimator, X, reset, finite, sample_weight, lowest, gaps):
             if not is_frame and reset:
                 given = X if hasattr(X, "shape") else np.asarray(X)
                 validate_data(estimator, given, reset=True, skip_check_array=True)
-            if not rows.shape[0]:
-                name = type(estimator).__name__
-                raise ValueError(f"Found array with 0 sample(s), but {name} needs one at least.")
             if finite or estimator.encoding_ is not None:
                 _check_encoded(rows, estimator, gaps)
             return rows

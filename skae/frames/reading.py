@@ -30,7 +30,9 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
         if encoding is not None and encoding.is_array and library is None:
             X = check_array(X, dtype="numeric", accept_sparse="csr", ensure_all_finite=False)
         if encoding is not None:
-            return encoding.encode(X if library or encoding.is_array else _as_array(X))
+            rows = encoding.encode(X if library or encoding.is_array else _as_array(X))
+            _check_number_of_rows(rows.shape[0])
+            return rows
         return _numbers_of(X) if library and not is_plain(X) else X
     if parameters is not model and hasattr(parameters, "encoding_"):  # it is fitted
         model.encoding_ = parameters.encoding_
@@ -130,7 +132,11 @@ def _as_array(X):
 def _check_size(cells):
     if not cells:
         raise ValueError("Found array with 0 feature(s) while a minimum of 1 is required.")
-    if not len(cells[0].observed):
+    _check_number_of_rows(len(cells[0].observed))
+
+
+def _check_number_of_rows(n_rows):
+    if not n_rows:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
 
 
