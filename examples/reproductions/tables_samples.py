@@ -142,9 +142,10 @@ house_prices   CTGAN               20.6    17.6  1.000    0.0    -0.261  106.5
 
 There "chains with levels" are ahead of CTGAN and TVAE in columns, pairs and detection, and of
 CTGAN in utility (.715 beside .571, .636 beside .464, .803 beside .741; R^2 .794 beside -.261). Of
-TVAE's utility they are ahead on house_prices (.794, .544) and german_credit (.715, .681), level on framingham (.636, .639) and behind on telco_churn
-(.803, .825, where held-out rows have .816). On house_prices, of 80 columns and 1,022 rows, they
-are found out (.967), and "hiding", the contractive stack and the mixture are more useful.
+TVAE's utility they are ahead on house_prices (.794, .544) and german_credit (.715, .681), level on
+framingham (.636, .639) and behind on telco_churn (.803, .825, where held-out rows have .816). On
+house_prices, of 80 columns and 1,022 rows, they are found out (.967), and "hiding", the contractive
+stack and the mixture are more useful.
 
 What utility can tell: four draws from one network, trained for 100 epochs on adult, have .874,
 .861, .864 and .853, so that differences of .01 between models say nothing; after 300 epochs it is
