@@ -126,6 +126,7 @@ def test_what_cannot_be_fixed_is_refused(machines, fixed, message):
             model.sample(3, fixed=fixed)
 
 
+@pytest.mark.filterwarnings("ignore:.*chains never left the states")
 @pytest.mark.parametrize("kind", [RBM, DeepBoltzmannMachine])
 def test_classes_are_recalled_and_drawn(kind, digits):
     X, y = digits

@@ -122,6 +122,7 @@ def test_a_pipeline(digits, batches, of_a_pipeline, n_jobs):
     assert two.score(X, y) == one.score(X, y)
 
 
+@pytest.mark.one_draw(reason="workers do not know moved seeds")
 def test_several_processes(digits, batches, of_a_pipeline, monkeypatch, tmp_path):
     """Each trains a part together; none of it is trained here, and nothing is left behind."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

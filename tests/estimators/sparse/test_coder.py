@@ -267,7 +267,7 @@ def test_a_planted_dictionary_is_found(optimizer):
     X = code @ D + 0.01 * rng.normal(size=(800, 16))
     coder = SparseCoder(
         12, alpha=0.1, loss="squared_error", optimizer=optimizer, learning_rate=1e-2,
-        batch_size=100, max_iter=15, n_iter_no_change=None, random_state=0,
+        batch_size=100, max_iter=40, n_iter_no_change=None, random_state=0,
     ).fit(X)  # fmt: skip
     cosine = np.abs(D @ coder.components_.T)
     # Sparse factors of random signs are identified up to order and sign. With no atom to spare,
