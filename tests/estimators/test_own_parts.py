@@ -148,10 +148,10 @@ def test_emphasis_reads_the_mask_of_ones_own_corruption(table):
 @pytest.mark.parametrize("tied_weights", [False, True])
 def test_a_penalty_with_and_without_a_gradient_of_its_own(tied_weights, weighted, table):
     weight = np.random.default_rng(1).random(len(table)) if weighted else None
-    settings = {**QUICK, "tied_weights": tied_weights, "contraction": 0.1}
+    settings = {**QUICK, "tied_weights": tied_weights, "contraction": 0.1, "learning_rate": 0.03}
     plain = AutoEncoder(**settings).fit(table, sample_weight=weight)
-    differentiated = AutoEncoder(penalties=[Squares(3.0)], **settings)
-    closed = AutoEncoder(penalties=(SquaresInClosedForm(3.0),), **settings)
+    differentiated = AutoEncoder(penalties=[Squares(30.0)], **settings)
+    closed = AutoEncoder(penalties=(SquaresInClosedForm(30.0),), **settings)
     # Autograd and the closed form beside the others' closed forms are the same training.
     assert_same_weights(
         differentiated.fit(table, sample_weight=weight), closed.fit(table, sample_weight=weight)

@@ -7,7 +7,7 @@ import torch
 from skae.engine.optimisation.parameters import Parameters
 
 # Halvings of the interval (e^-8, e^8) in which a row's width is looked for, in units of its mean.
-_N_HALVINGS, _LARGEST = 12, 8.0
+_N_HALVINGS, _LARGEST = 14, 8.0
 
 
 class Neighborhood:

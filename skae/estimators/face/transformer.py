@@ -275,7 +275,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         def loss(x):
             filled, mask = observed(x, model.fill)
-            found = observed_loss(model.units, model.reconstruct(theta, filled), filled, mask)
+            # Sums in float64, where there is one, depend less on how many rows there are beside.
+            wide = x.dtype if x.device.type == "mps" else torch.float64
+            output = model.reconstruct(theta, filled).to(wide)
+            found = observed_loss(model.units, output, filled.to(wide), mask)
             # Parts of a row that is too far away overflow with both signs.
             return found.masked_fill(found.isnan(), torch.inf)
 
