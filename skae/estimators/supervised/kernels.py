@@ -58,7 +58,7 @@ class KernelOutput:
       view, over all rows.
     - ``positions``: which of the rows of `fit` they are.
     - ``left_out``, of shape (n_anchors, n_outputs): the output of the regression on all other
-      rows, at each of them.
+      rows, at each of them; of numbers, as they are without their mean and in their deviation.
     - ``calibrations``: of the classes of each output; empty for numbers.
     - ``mixtures``: of numbers, what the outputs at rows that were left out have chosen for each;
       ``slopes``, of shape (n_columns, n_outputs): by which the columns count by themselves, as they

@@ -121,9 +121,9 @@ class SupervisedStack(TrainedModel):
         "KernelOutput or None",
         """What else a kernel output is: its rows in all views (``anchors``), which of `fit` they
         are (``positions``), mean ``distances``, the output that each has by the regression on all
-        others (``left_out``), and ``calibrations``: ``slope`` and ``shift`` of the logarithms of
-        classes' outputs; or for numbers ``mixtures``, what was chosen for each, and the ``slopes``
-        of the columns. None: the output is linear.""",
+        others (``left_out``, standardised if they are numbers), and ``calibrations``: ``slope`` and
+        ``shift`` of the logarithms of classes' outputs; or for numbers ``mixtures``, what was
+        chosen for each, and the ``slopes`` of the columns. None: the output is linear.""",
     )
     loss_curve_: list[float] = attribute(
         "list of float",

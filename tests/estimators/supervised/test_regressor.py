@@ -87,7 +87,7 @@ def test_gradient_steps_tend_to_ridge_regression(table):
         np.zeros_like(model.output_weights_),
         np.ones_like(model.output_bias_),
     )
-    for _ in range(150):
+    for _ in range(600):
         model.partial_fit(X, y)
     # From elsewhere, by another way, to the optimum of the same criterion.
     assert_allclose(model.predict(X), best.predict(X), atol=0.02 * y.std())
