@@ -81,7 +81,7 @@ def test_learned_filters_code_new_images_better_than_random_ones():
     images /= images.std()
     model = ConvolutionalPSD(
         6, image_shape=(10, 10), filter_shape=3, padding="valid", alpha=0.3, batch_size=10,
-        prediction=0.1, max_iter=10, loss="squared_error", random_state=0,
+        prediction=0.1, max_iter=30, loss="squared_error", random_state=0,
     )  # fmt: skip
     model.fit(images[:100].numpy())
 
