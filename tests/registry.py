@@ -53,7 +53,7 @@ SMALL_OF = {
         "estimator": skae.StackedClassifier(
             (3,), layer="auto", output="linear", n_fine_tuned_layers=0, max_iter=3, random_state=0
         ),
-        "n_members": 8, "n_chains": 1, "burn_in": 30, "thinning": 2, "n_steps": 8,
+        "n_members": 8, "n_chains": 1, "burn_in": 10, "thinning": 1, "n_steps": 4,
     },
 }  # fmt: skip
 
