@@ -1,6 +1,7 @@
 """Tables that are read by blocks: Parquet by its row groups, frames of dask by their partitions."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -116,10 +117,28 @@ def _of_fragments(X):
     return Tables(
         X.schema.empty_table(),
         np.cumsum([0, *lengths]),
-        lambda number: parts[number].to_table(schema=X.schema),
+        lambda number: _table_of(parts[number], X.schema),
         length,
         "the dataset of pyarrow",
     )
+
+
+def _table_of(fragment, schema):
+    """The rows of a fragment of a dataset.
+
+    Where there are many columns, a scan costs a third more than its file. But it knows what a
+    dataset has besides: columns that a file lacks or has in its name, keys of encrypted files.
+    """
+    if hasattr(fragment, "row_groups") and fragment.physical_schema.equals(schema):
+        from pyarrow.dataset import ParquetFileFormat
+        from pyarrow.parquet import ParquetFile
+
+        if fragment.format == ParquetFileFormat():
+            groups = [group.id for group in fragment.row_groups]
+            with suppress(OSError, ValueError), fragment.open() as opened:  # the scan says why
+                file = ParquetFile(opened, metadata=fragment.metadata, pre_buffer=True)
+                return file.read_row_groups(groups)
+    return fragment.to_table(schema=schema)
 
 
 def _of_row_groups(X):
