@@ -436,6 +436,7 @@ def split(index: Any, fraction: float, generator: torch.Generator) -> tuple[Any,
 
     Raises a ValueError if no row would be left to train on.
     """
+    generator = processes.current().own(generator)  # which draws as many numbers as it has rows
     if isinstance(index, RowRange):
         return index.split(fraction, generator)
     n_held_out = max(1, round(fraction * len(index)))
