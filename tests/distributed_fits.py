@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch.distributed
+from sklearn.base import clone
 
 import skae
 from skae import RBM, AutoEncoder, Distributed, SparseCoder
 from skae.engine.optimisation.rows import digest
+from skae.estimators import persistence
 
 N_ROWS, N_OWN = 90, 50
 
@@ -75,6 +77,24 @@ def gone(rank):
     return caught(lambda: AutoEncoder(2, callbacks=stopping, **made).fit(own(rows(), rank)))
 
 
+def kept(rank, folder):
+    """A fit of which a process fails when the other one writes, and what it is, called again."""
+    made = {"random_state": 0, "max_iter": 4, "batch_size": 20, "distributed": True}
+    checkpoint = skae.Checkpoint(Path(folder, "fit.skae"), every=0)
+    model = skae.DenoisingAutoEncoder(3, callbacks=checkpoint, **made)
+    write, n_left = persistence.write, iter(range(7))
+
+    def fails(*args, **options):
+        next(n_left)
+        write(*args, **options)
+
+    persistence.write = fails
+    found = [caught(lambda: model.fit(own(rows(), rank)))]
+    persistence.write = write
+    whole = clone(model).set_params(callbacks=None).fit(own(rows(), rank))
+    return [*found, bits(model.fit(own(rows(), rank))), bits(whole)]
+
+
 def fit(folder):
     torch.distributed.init_process_group("gloo")
     rank, X = torch.distributed.get_rank(), rows()
@@ -101,6 +121,7 @@ def fit(folder):
     )
     for what, model, part in differing(rank):
         found[what] = caught(lambda model=model, part=part: model.fit(part))
+    found["kept"] = kept(rank, folder)
     found["after errors"] = [bits(together), bits(together.fit(own(X, rank)))]
     place = Path(folder, f"{rank}.json")
     place.write_text(json.dumps(found))

@@ -10,6 +10,7 @@ import pytest
 from fuzz.properties import digest
 from numpy.testing import assert_array_equal
 from registry import TRAINED, families
+from several import in_processes
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -26,6 +27,7 @@ from skae import (
     EarlyStopping,
     ModelFileError,
     Snapshots,
+    SparseCoder,
     StackedAutoEncoder,
     StackedClassifier,
     load,
@@ -106,6 +108,54 @@ def test_a_killed_fit_ends_as_if_it_had_not_been(case, tmp_path, kill):
         break
     assert n_killed >= min(2, n_writes - 1)
     assert learned(model) == plain
+
+
+@pytest.mark.parametrize(
+    ("model", "average_every"),
+    [
+        (DenoisingAutoEncoder(3, early_stopping=True), None),
+        (DenoisingAutoEncoder(3, optimizer="sgd", n_iter_no_change=None), 2),
+        (RBM(3), None),
+        (SparseCoder(4, inference_tol=1e-2), None),
+        (StackedClassifier([4, 3]), None),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::skae.CollapsedCodeWarning")
+def test_a_killed_group_ends_as_if_it_had_not_been(model, average_every, tmp_path, kill):
+    y = (X[:, 0] > 0.5).astype(int)
+
+    def fit(n_processes=2, **parameters):
+        """The model of each process, which has some of the rows."""
+
+        def own(rank):
+            made = clone(model).set_params(max_iter=3, batch_size=20, random_state=0, **parameters)
+            bounds = slice(22 * rank, 22 * (rank + 1) if rank < n_processes - 1 else None)
+            return made.fit(X[bounds], y[bounds])
+
+        return [learned(found) for found in in_processes(n_processes, own, average_every)]
+
+    plain = fit()
+    # Only the first process's path counts.
+    checkpoint = Checkpoint(tmp_path / "fit", **STEPS)
+    written = kill(-1)
+    assert fit(callbacks=checkpoint) == plain
+    n_writes, n_killed = len(written), 0
+    (tmp_path / "fit").unlink()
+    (tmp_path / "fit.1").unlink()
+    while True:
+        kill(max(2, n_writes // 3))
+        try:
+            found = fit(callbacks=checkpoint)
+            break
+        except KilledError:
+            n_killed += 1
+        if n_killed == 1:
+            kill(-1)
+            with pytest.raises(ValueError, match="the number of processes is 1, was 2|3, was 2"):
+                fit(3, callbacks=checkpoint)
+    assert n_killed >= 2
+    assert found == plain
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from skae import (
     PSD,
     AutoEncoder,
     BatchedGridSearchCV,
-    Checkpoint,
     Distributed,
     EarlyStopping,
     SparseCoder,
@@ -171,7 +170,7 @@ def test_targets_are_described_by_the_rows_of_all_processes():
         np.testing.assert_allclose(bias, whole.start_bias().numpy(), 1e-9, 1e-12)
 
 
-def test_what_cannot_be_shared_is_refused_with_the_reason(tmp_path, monkeypatch):
+def test_what_cannot_be_shared_is_refused_with_the_reason(monkeypatch):
     X = np.random.default_rng(0).normal(size=(30, 4))
     made = {"max_iter": 1, "distributed": True}
     with pytest.raises(RuntimeError, match=r"torchrun .*init_process_group"):
@@ -183,9 +182,6 @@ def test_what_cannot_be_shared_is_refused_with_the_reason(tmp_path, monkeypatch)
     monkeypatch.setattr(processes, "joined", lambda *how: processes.within(processes.Processes()))
     refused = {
         "TableFeatures is fitted by one process": lambda: TableFeatures(**made).fit(X),
-        "each process would go on": lambda: AutoEncoder(
-            2, callbacks=Checkpoint(tmp_path / "fit.skae"), **made
-        ).fit(X),
         "more or fewer": lambda: AutoEncoder(2, **made).fit(iter([X])),
         "trains its candidates as one": lambda: BatchedGridSearchCV(
             AutoEncoder(2, **made), {"learning_rate": [0.1]}, cv=2, error_score="raise"
@@ -228,5 +224,9 @@ def test_processes_of_torch_distributed(tmp_path):
         assert first[what][0].startswith("ProcessGroupError: Process 1 of 2 failed: ValueError")
         assert message in first[what][0]
         assert first[what][1] < 30
+    # Process 0 failed at its eighth file; the group went on from there to the bits of a whole fit.
+    assert first["kept"][0][0].startswith("StopIteration")
+    assert second["kept"][0][0].startswith("ProcessGroupError: Process 0 of 2 failed: StopIter")
+    assert first["kept"][1] == first["kept"][2] == second["kept"][1]
     assert "has ended, or did not answer" in first["gone"][0]
     assert first["gone"][1] < 30

@@ -72,7 +72,7 @@ class JoinedLockstep(Lockstep):
         for step in (0, *self._changes(sizes)):
             of_all = [size + (step < n_larger) for size, n_larger in sizes]
             self._shares.append((step, of_all[everyone.rank] / sum(of_all)))
-        self._step, self._n_steps = 0, 0
+        self._step = 0
 
     def _changes(self, sizes):
         """The steps from which on another process's batches are smaller."""
@@ -103,10 +103,8 @@ class JoinedLockstep(Lockstep):
 
     def weights_(self, flat):
         """Average the weights where it is time to."""
-        every, self._n_steps = self.everyone.average_every, self._n_steps + 1
-        if every is None:
-            return
-        if self._n_steps % every == 0 or self._step == self.n_batches - 1:
+        every, n_steps = self.everyone.average_every, self._step + 1
+        if every is not None and (n_steps % every == 0 or n_steps == self.n_batches):
             self.everyone.sum_(flat.mul_(self.n_own / self.n_rows))
 
 

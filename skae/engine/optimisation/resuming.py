@@ -5,7 +5,8 @@ knows; how a training ends also by what the watch has seen. All of it together i
 text and tensors. A training that goes on from it ends with the bits of one that never stopped.
 """
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,3 +79,35 @@ def restore_(run, watch, held: dict[str, Any]) -> Position:
     if position.total is not None:
         position.total = position.total.to(device)
     return position
+
+
+def changes(own: Any, other: Any) -> list[list]:
+    """What makes of another value, of nested dicts and lists, one's own: places and parts."""
+    if own is other:
+        return []
+    mine, others = dict(_parts(own)), dict(_parts(other))
+    if mine.keys() != others.keys():
+        return [[[], own]]
+    differ = (place for place in mine if pickle.dumps(mine[place]) != pickle.dumps(others[place]))
+    return [[[*place], mine[place]] for place in differ]
+
+
+def changed(value: Any, own: list[list]) -> Any:
+    """What `changes` make of a value, which is changed."""
+    for place, part in own:
+        if not place:
+            return part
+        *way, name = place
+        within = value
+        for step in way:
+            within = within[step]
+        within[name] = part
+    return value
+
+
+def _parts(value: Any, place: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    if not isinstance(value, dict | list) or not value:
+        yield place, value
+        return
+    for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _parts(part, (*place, name))

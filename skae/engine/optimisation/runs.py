@@ -359,13 +359,6 @@ class Run:
         """Whether rows are drawn while an epoch goes on, as they are read."""
         return hasattr(self.data.rows, "batches")
 
-    def can_go_on_from(self, step: int) -> bool:
-        """Whether the batches from a step of an epoch on can be had without making those before.
-
-        Rows that are read ahead are drawn between the draws of the steps.
-        """
-        return step == 0 or not self.reads_ahead
-
     def batches(self, generator: torch.Generator) -> Any:
         """The rows of each batch of an epoch, drawn: as they are read, or of a permutation."""
         if self.reads_ahead:

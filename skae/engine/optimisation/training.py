@@ -33,9 +33,12 @@ def train(run: Run) -> Training:
         run.state = initial_state(optimizer, theta.flat)
     lockstep, n_batches, max_iter = run.lockstep, run.n_batches, run.max_iter
     watch, at, started = Watch(run), Position(), time.perf_counter()
-    if run.keeper is not None and run.keeper.held is not None:
-        at = restore_(run, watch, run.keeper.held)
+    keeper = run.keeper
+    if keeper is not None and keeper.held is not None:
+        at = restore_(run, watch, keeper.held)
     seconds_before = at.seconds
+    # Rows that are read ahead are drawn between the draws of the steps: no epoch begins amid them.
+    whole_epochs = keeper is not None and processes.current().any(run.reads_ahead)
 
     def seconds():
         return seconds_before + time.perf_counter() - started
@@ -58,7 +61,7 @@ def train(run: Run) -> Training:
         return value
 
     def run_epoch(at):
-        number, generator, keeper, total = at.epoch, run.generator, run.keeper, at.total
+        number, generator, total = at.epoch, run.generator, at.total
         if at.order is not None:
             generator.set_state(at.order)
         elif keeper is not None:
@@ -68,7 +71,7 @@ def train(run: Run) -> Training:
         for k, batch in enumerate(islice(run.batches(generator), at.step, None), at.step):
             if k == at.step and at.now is not None:
                 generator.set_state(at.now)
-            if keeper is not None and run.can_go_on_from(k) and keeper.is_due(number, k):
+            if keeper is not None and not (whole_epochs and k) and keeper.is_due(number, k):
                 now = replace(at, step=k, total=total, seconds=seconds())
                 keeper.keep(kept(run, watch, now))
             progress = (number + k / n_batches) / max_iter

@@ -93,6 +93,9 @@ class Checkpoint(Callback):
     goes on with a warning. A file that is damaged is refused with a warning, and the one before is
     used.
 
+    With ``distributed=True`` the first process has the file, which is of all; a group of as many
+    processes, each with the same rows, goes on from it.
+
     Not in `partial_fit`, whose state `skae.save` stores between two calls, nor in batched searches.
 
     Read more in the :ref:`User Guide <survive>`.

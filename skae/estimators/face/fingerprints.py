@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 
 from skae._validation import as_array
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import resolve_device
 from skae.estimators.face.callbacks import callbacks_of
 
@@ -50,6 +51,19 @@ def identity_of(estimator, X, y, sample_weight) -> Identity:
     shown = "a fitted one" if goes_on else "none"
     identity["the model that warm_start goes on from"] = [_digest(state) if goes_on else "", shown]
     return identity
+
+
+def identity_of_all(own: Identity) -> Identity:
+    """What the fit of all processes is of; of one process by itself, its own."""
+    everywhere = processes.current().gather(own)
+    if len(everywhere) == 1:
+        return own
+    number = str(len(everywhere))
+    found = {"the number of processes": [number, number], **everywhere[0]}
+    for rank, others in enumerate(everywhere):
+        differing = {name: value for name, value in others.items() if value != found[name]}
+        found |= {f"{name} of process {rank}": value for name, value in differing.items()}
+    return found
 
 
 def parameters_of(estimator, but: Sequence[str]) -> dict[str, str]:

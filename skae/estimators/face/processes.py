@@ -91,12 +91,6 @@ def _require_shareable(estimator, X):
     reason = estimator._made_by_one
     if reason is not None:
         raise ValueError(f"{name} is fitted by one process, distributed=False: {reason}.")
-    if callbacks_of(estimator).checkpoint is not None:
-        raise ValueError(
-            f"{name} has a Checkpoint and distributed=True: each process would go on from where it "
-            "was killed, and not all are killed at one step. Leave one of them out; skae.save "
-            "stores a model between two calls of partial_fit."
-        )
     if trainer.get() is not fit_alone:
         raise ValueError(
             f"{name} has distributed=True in a search that trains its candidates as one. Use "
@@ -112,7 +106,7 @@ def _require_shareable(estimator, X):
 
 def _common(estimator, method, args, options):
     """What has to be alike in all processes, by names of values."""
-    stopping = callbacks_of(estimator).stopping
+    checkpoint, stopping, _ = callbacks_of(estimator)
     given = [part is not None for part in (*args, *options.values())]
     fitted = sorted(name for name in vars(estimator) if name.endswith("_"))
     return {
@@ -121,6 +115,9 @@ def _common(estimator, method, args, options):
         "which of y and sample_weight are given": f"{given} {sorted(options)}",
         "what was fitted before": ", ".join(fitted),
         "their callbacks": repr([type(c).__name__ for c in callbacks_of(estimator) if c]),
+        "how often their Checkpoint writes": ""
+        if checkpoint is None
+        else f"{checkpoint.every} {checkpoint.unit}",
         "what EarlyStopping has": ""
         if stopping is None
         else repr([value is not None for value in vars(stopping).values()]),

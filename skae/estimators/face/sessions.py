@@ -20,17 +20,25 @@ import torch
 
 from skae import _seeds
 from skae._warnings import warn
+from skae.engine.optimisation import processes
 from skae.engine.optimisation.averaging import Average
 from skae.engine.optimisation.models import Extras, Fitted, Model, fit_alone, trainer
-from skae.engine.optimisation.resuming import Keeper
+from skae.engine.optimisation.resuming import Keeper, changed, changes
 from skae.engine.optimisation.rows import digest
 from skae.engine.optimisation.runs import Training
 from skae.estimators import persistence
 from skae.estimators.face.callbacks import Checkpoint, Snapshots, callbacks_of
-from skae.estimators.face.fingerprints import Identity, differences, identity_of
+from skae.estimators.face.fingerprints import (
+    Identity,
+    differences,
+    identity_of,
+    identity_of_all,
+)
 from skae.estimators.face.parameters import validate_parameters
 
 _KIND = "checkpoint"
+# Every so many steps several processes ask each other for the time.
+_STEPS = 16
 
 
 class About(NamedTuple):
@@ -150,13 +158,23 @@ class CheckpointFile:
 
 
 class Session:
-    """The trainings of one fit, which are kept in a file, or whose weights are averaged."""
+    """The trainings of one fit, which are kept in a file, or whose weights are averaged.
+
+    Several processes have one file, which the first of them reads and writes: what it keeps, and
+    what is other in each of the others. So there is no file of some of them alone.
+    """
 
     def __init__(self, checkpoint: Checkpoint | None, snapshots: Snapshots | None, identity):
         self.checkpoint, self.snapshots = checkpoint, snapshots
-        self.file = None if checkpoint is None else CheckpointFile(checkpoint, identity)
+        self._everyone = processes.current()
+        has_file = checkpoint is not None and self._everyone.rank == 0
+        self.file = CheckpointFile(checkpoint, identity) if has_file else None
         kept = None if self.file is None else self.file.read()
-        kept = {"seeds": [], "finished": [], "running": None} if kept is None else kept
+        kept = kept if checkpoint is None else self._everyone.first(kept)
+        if kept is None:
+            kept = {"seeds": [], "finished": [], "running": None}
+        elif self._everyone.rank:
+            kept = changed(kept, kept["others"][self._everyone.rank])
         self.seeds, self.finished, self.running = kept["seeds"], kept["finished"], kept["running"]
         self._n_begun, self._n_seeds, self._is_over = 0, 0, False
         self._latest, self._latest_epoch = time.monotonic(), 0
@@ -165,7 +183,7 @@ class Session:
         """A fresh seed for ``random_state=None``: that of the fit that goes on, if it does."""
         self._n_seeds += 1
         if self._n_seeds > len(self.seeds):
-            self.seeds.append(_seeds.fresh_seed())
+            self.seeds.append(self._everyone.first(_seeds.fresh_seed()))
         return self.seeds[self._n_seeds - 1]
 
     def trained(self, about: About, train: Callable[[Extras], Fitted], extras: Extras) -> Fitted:
@@ -177,7 +195,7 @@ class Session:
         if snapshots is not None:
             options = snapshots.n_epochs, snapshots.decay
             extras = extras._replace(average=lambda theta: Average(theta, *options))
-        if self.file is None or self._is_over:
+        if self.checkpoint is None or self._is_over:
             return train(extras)
         number, self._n_begun = self._n_begun, self._n_begun + 1
         key, held = about.key, None
@@ -185,7 +203,7 @@ class Session:
         if kept is not None:
             if kept["key"] != key:
                 raise ValueError(
-                    f"The checkpoint {self.file.path} is of a fit that went another way: its "
+                    f"The checkpoint {self.checkpoint.path} is of a fit that went another way: its "
                     f"training {number} was of {kept['key'][0]} with other parameters or random "
                     "numbers. Something that fit depends on is not the same in each call. Delete "
                     "the file to begin anew."
@@ -212,15 +230,19 @@ class Session:
     def _is_due(self, epoch, step):
         assert self.checkpoint is not None
         if self.checkpoint.unit == "minutes":
-            return time.monotonic() - self._latest >= 60 * self.checkpoint.every
+            if self._everyone.is_joined and self.checkpoint.every and step % _STEPS:
+                return False
+            seconds = time.monotonic() - self._latest
+            return self._everyone.any(seconds >= 60 * self.checkpoint.every)
         is_due = step == 0 and epoch - self._latest_epoch >= self.checkpoint.every
         self._latest_epoch = epoch if is_due else self._latest_epoch
         return is_due
 
     def _write(self, running=None):
-        assert self.file is not None
         content = {"seeds": self.seeds, "finished": self.finished, "running": running}
-        self.file.write(content)
+        others = self._everyone.gather(changes(content, self._everyone.first(content)))
+        if self.file is not None:
+            self.file.write(content | {"others": others})
         self._latest = time.monotonic()
 
 
@@ -256,10 +278,12 @@ def session_of(estimator, X, y=None, sample_weight=None):
             f"{name} has a Checkpoint, but a search that trains its candidates as one has no state "
             "of each. Use scikit-learn's search with a Checkpoint of a folder, or callbacks=None."
         )
-    identity = {} if chosen.checkpoint is None else identity_of(estimator, X, y, sample_weight)
+    identity = {}
+    if chosen.checkpoint is not None:
+        identity = identity_of_all(identity_of(estimator, X, y, sample_weight))
     session = Session(chosen.checkpoint, chosen.snapshots, identity)
     token = _session.set(session)
-    source = None if session.file is None else _seeds.seeds.set(session.seed)
+    source = None if session.checkpoint is None else _seeds.seeds.set(session.seed)
     try:
         yield
     finally:
