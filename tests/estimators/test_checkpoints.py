@@ -152,7 +152,7 @@ def test_a_killed_group_ends_as_if_it_had_not_been(model, average_every, tmp_pat
             n_killed += 1
         if n_killed == 1:
             kill(-1)
-            with pytest.raises(ValueError, match="the number of processes is 1, was 2|3, was 2"):
+            with pytest.raises(ValueError, match="the number of processes is 3, was 2"):
                 fit(3, callbacks=checkpoint)
     assert n_killed >= 2
     assert found == plain

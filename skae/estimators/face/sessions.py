@@ -167,8 +167,9 @@ class Session:
     def __init__(self, checkpoint: Checkpoint | None, snapshots: Snapshots | None, identity):
         self.checkpoint, self.snapshots = checkpoint, snapshots
         self._everyone = processes.current()
-        has_file = checkpoint is not None and self._everyone.rank == 0
-        self.file = CheckpointFile(checkpoint, identity) if has_file else None
+        self.file = None
+        if checkpoint is not None and self._everyone.rank == 0:
+            self.file = CheckpointFile(checkpoint, identity)
         kept = None if self.file is None else self.file.read()
         kept = kept if checkpoint is None else self._everyone.first(kept)
         if kept is None:
