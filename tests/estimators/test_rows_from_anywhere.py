@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from several import in_processes
 
 from skae import (
     PSD,
@@ -490,19 +491,26 @@ def test_a_killed_fit_of_rows_that_are_read_ahead_goes_on(X, tmp_path, large, mo
         write(*args, **options)
         written.append(args)
 
-    for number, form in enumerate((as_map, as_parquet)):
+    # The last is of two processes, of which the second has its rows in memory.
+    for number, (form, size) in enumerate([(as_map, 1), (as_parquet, 1), (as_zarr, 2)]):
         rows = form(X, tmp_path)
-        own = {"max_iter": 5, "batch_size": 70, "random_state": 0, "early_stopping": True}
-        plain = DenoisingAutoEncoder(2, **own).fit(rows)
+
+        def fit(rank=None, callbacks=None, rows=rows, size=size):
+            if rank is None and size > 1:
+                return in_processes(size, lambda rank: fit(rank, callbacks))[0]
+            own = {"max_iter": 5, "batch_size": 70, "random_state": 0, "early_stopping": True}
+            return DenoisingAutoEncoder(2, callbacks=callbacks, **own).fit(X[:90] if rank else rows)
+
+        plain = fit()
         every = {"every": 1 if unit == "epochs" else 0, "unit": unit}
         checkpoint = Checkpoint(tmp_path / f"{number}.skae", **every)
         monkeypatch.setattr(persistence, "write", kill)
         written.clear()
         with pytest.raises(KilledError):
-            DenoisingAutoEncoder(2, callbacks=checkpoint, **own).fit(rows)
+            fit(callbacks=checkpoint)
         monkeypatch.setattr(persistence, "write", write)
         # Blocks, windows, batches and noise are drawn as if nothing had happened.
-        found = DenoisingAutoEncoder(2, callbacks=checkpoint, **own).fit(rows)
+        found = fit(callbacks=checkpoint)
         assert found.validation_curve_ == plain.validation_curve_
         assert found.loss_curve_ == plain.loss_curve_
         assert np.array_equal(found.components_, plain.components_)
