@@ -397,6 +397,17 @@ def test_tables_are_encoded_by_blocks(form, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("large")
+def test_a_dataset_has_columns_that_are_not_in_its_files(X, tmp_path, large):
+    for month in (1, 2):
+        (tmp_path / f"month={month}").mkdir()
+        frame = pd.DataFrame(X[::month], columns=NAMES)
+        write_parquet(frame, tmp_path / f"month={month}" / "rows.parquet")
+    rows = pytest.importorskip("pyarrow.dataset").dataset(tmp_path, partitioning="hive")
+    # It is in the name of each file, of which there are 1,200 and 600 rows.
+    columns = AutoEncoder(2, max_iter=1, random_state=0).fit(rows).columns_
+    assert_allclose(columns.mean[-1], 4 / 3)
+
+
 def test_a_column_that_becomes_text_is_named(X, tmp_path):
     dd = pytest.importorskip("dask.dataframe")
     dask = pytest.importorskip("dask")
