@@ -48,8 +48,8 @@ OVERFLOWING = """
 Math.max(...[document.documentElement, ...document.querySelectorAll(".bd-article-container")]
     .map((place) => place.scrollWidth - place.clientWidth))
 """
-# Roles, directives and commands of LaTeX that were not rendered.
-STRAY = re.compile(r"_\{|\^\{|\\[a-zA-Z]{2,}|:[a-z]+:`|``|\\_")
+# Roles, directives, commands of LaTeX and templates that were not rendered.
+STRAY = re.compile(r"\{\{|_\{|\^\{|\\[a-zA-Z]{2,}|:[a-z]+:`|``|\\_")
 
 
 def pages(folder):

@@ -62,10 +62,11 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
     for numbers i, clipped to :math:`u_i = z_i / \sqrt{1 + z_i^2 / 9}`, and truth values and
     categories k. A residual counts by Student's density of two degrees of freedom, in units of the
     column's residuals over the training rows, whose squares have the mean :math:`v_i`. The second
-    sum, half of the clip's log-derivative, tells apart what is far out.
+    sum, half of the clip's log-derivative, tells values apart that are far out, where the clip
+    makes them nearly alike.
 
-    As scikit-learn's detectors do, it serves both where outliers are among the training rows, and
-    where they are not and new rows are judged (novelties).
+    Use `fit_predict` where outliers are among the training rows, and `predict` of new rows where
+    the training rows are usual ones (novelties).
 
     Read more in the :ref:`User Guide <odd_rows>`.
 
@@ -124,7 +125,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
     n_members: int = parameter(
         default=4,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""Models that differ by their seeds, and whose scores are averaged.""",
+        doc="""Models whose scores are averaged: they differ by their seeds, and without an
+        ``estimator`` by tied tanh and untied relu units in turns.""",
     )
     random_state: int | np.random.RandomState | None = parameter(
         default=None,
