@@ -100,7 +100,6 @@ assert min(areas) > 0.7
 # Limits
 # ------
 # - One category among fourteen columns weighs little: it is named, but does not make its row odd.
-# - Values were changed by one and a half standard deviations at least. Of smaller changes nothing is
-#   shown.
+# - Values were changed by one and a half standard deviations at least, no less was tried.
 # - Other wines of the two growers and those of the third differ in several columns at once. An
 #   outlier that lies among the others in all columns and their relations cannot be found.
