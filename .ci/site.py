@@ -90,6 +90,8 @@ def stray_markup(site):
         for tag in main.find_all(["pre", "code", "script", "style", "annotation"]):
             tag.decompose()
         formulas = [formula.extract() for formula in main.find_all("math")]
+        if any(formula.select("munderover > mi:first-child") for formula in formulas):
+            yield f"{page}: a formula shows an index under its letter"
         texts = [("formula", formula.get_text()) for formula in formulas]
         for kind, shown in [*texts, ("text", main.get_text(" "))]:
             stray = re.search(r"[_^\\]", shown) if kind == "formula" else STRAY.search(shown)

@@ -86,13 +86,25 @@ html_theme_options = {
 }
 
 
+# docutils sets the index of a letter with an accent under the letter.
+ACCENT_WITH_INDEX = re.compile(
+    r'<munderover>\s*(<mi>[^<]*</mi>)(.*?)(<mo stretchy="false">[^<]*</mo>)\s*</munderover>',
+    re.DOTALL,
+)
+
+
+def _mathml(formula, **options):
+    in_place = r'<msub><mover accent="true">\1\3</mover>\2</msub>'
+    return ACCENT_WITH_INDEX.sub(in_place, tex2mathml(formula, **options))
+
+
 def _visit_math(translator, node):
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(_mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def _visit_math_block(translator, node):
-    formula = tex2mathml(node.astext(), as_block=True)
+    formula = _mathml(node.astext(), as_block=True)
     translator.body.append(f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode
 

@@ -141,5 +141,5 @@ assert areas["table features"] > areas["prepared columns"] + 0.05
 # ------
 # - What is asked is the model, not the world. Income is no cause, but the models have use for it:
 #   it tells something of the age, above all where that is missing.
-# - Columns that say the same share what they count: permuted one by one, each looks useless.
+# - Columns that say the same share the fall: permuted one by one, each counts for little.
 # - Where the model is wrong, so is what it says of its columns, as the straight line of age shows.
