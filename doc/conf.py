@@ -86,7 +86,7 @@ html_theme_options = {
 }
 
 
-# docutils sets the index of a letter with an accent under the letter.
+# docutils sets the index of a letter with an accent under the letter, and the accent on the letter.
 ACCENT_WITH_INDEX = re.compile(
     r'<munderover>\s*(<mi>[^<]*</mi>)(.*?)(<mo stretchy="false">[^<]*</mo>)\s*</munderover>',
     re.DOTALL,
@@ -94,8 +94,10 @@ ACCENT_WITH_INDEX = re.compile(
 
 
 def _mathml(formula, **options):
-    in_place = r'<msub><mover accent="true">\1\3</mover>\2</msub>'
-    return ACCENT_WITH_INDEX.sub(in_place, tex2mathml(formula, **options))
+    in_place = ACCENT_WITH_INDEX.sub(
+        r"<msub><mover>\1\3</mover>\2</msub>", tex2mathml(formula, **options)
+    )
+    return in_place.replace(' accent="true"', "")
 
 
 def _visit_math(translator, node):
