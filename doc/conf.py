@@ -77,6 +77,8 @@ html_title = f"skae {release}"
 html_show_sourcelink = False
 html_copy_source = False
 toc_object_entries_show_parents = "hide"
+# Pages without pages below them have nothing to show on the left.
+html_sidebars = {name: [] for name in ("getting_started", "published", "speed", "changelog")}
 html_theme_options = {
     "header_links_before_dropdown": 4,
     "show_prev_next": False,
