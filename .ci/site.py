@@ -48,8 +48,8 @@ OVERFLOWING = """
 Math.max(...[document.documentElement, ...document.querySelectorAll(".bd-article-container")]
     .map((place) => place.scrollWidth - place.clientWidth))
 """
-# Roles, directives and commands of LaTeX that were not rendered.
-STRAY = re.compile(r"_\{|\^\{|\\[a-zA-Z]{2,}|:[a-z]+:`|``|\\_")
+# Roles, directives, commands of LaTeX and templates that were not rendered.
+STRAY = re.compile(r"\{\{|_\{|\^\{|\\[a-zA-Z]{2,}|:[a-z]+:`|``|\\_")
 
 
 def pages(folder):
@@ -90,6 +90,8 @@ def stray_markup(site):
         for tag in main.find_all(["pre", "code", "script", "style", "annotation"]):
             tag.decompose()
         formulas = [formula.extract() for formula in main.find_all("math")]
+        if any(formula.select("munderover > mi:first-child") for formula in formulas):
+            yield f"{page}: a formula shows an index under its letter"
         texts = [("formula", formula.get_text()) for formula in formulas]
         for kind, shown in [*texts, ("text", main.get_text(" "))]:
             stray = re.search(r"[_^\\]", shown) if kind == "formula" else STRAY.search(shown)

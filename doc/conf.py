@@ -76,7 +76,11 @@ html_css_files = ["site.css"]
 html_title = f"skae {release}"
 html_show_sourcelink = False
 html_copy_source = False
+toc_object_entries_show_parents = "hide"
+# Pages without pages below them have nothing to show on the left.
+html_sidebars = {name: [] for name in ("getting_started", "published", "speed", "changelog")}
 html_theme_options = {
+    "header_links_before_dropdown": 4,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
@@ -84,13 +88,27 @@ html_theme_options = {
 }
 
 
+# docutils sets the index of a letter with an accent under the letter, and the accent on the letter.
+ACCENT_WITH_INDEX = re.compile(
+    r'<munderover>\s*(<mi>[^<]*</mi>)(.*?)(<mo stretchy="false">[^<]*</mo>)\s*</munderover>',
+    re.DOTALL,
+)
+
+
+def _mathml(formula, **options):
+    in_place = ACCENT_WITH_INDEX.sub(
+        r"<msub><mover>\1\3</mover>\2</msub>", tex2mathml(formula, **options)
+    )
+    return in_place.replace(' accent="true"', "")
+
+
 def _visit_math(translator, node):
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(_mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def _visit_math_block(translator, node):
-    formula = tex2mathml(node.astext(), as_block=True)
+    formula = _mathml(node.astext(), as_block=True)
     translator.body.append(f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode
 

@@ -23,7 +23,8 @@ def table(records, groups=GROUPS):
 def _section(group, records):
     yield from (group.title, "-" * len(group.title), "")
     yield from (f"{group.source}; {group.unit}.", "")
-    yield from (".. list-table::", "   :header-rows: 1", f"   :widths: {_widths()}", "")
+    head = ("   :class: dense", "   :header-rows: 1", f"   :widths: {_widths()}", "")
+    yield from (".. list-table::", *head)
     yield from _cells(HEADER)
     for name, figure in group.figures.items():
         yield from _cells(_row(figure, records.get(name)))

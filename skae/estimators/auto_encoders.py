@@ -108,7 +108,7 @@ class AutoEncoder(Transformer):
     decoder: str = parameter(
         default="mirrored",
         constraints=[StrOptions({"mirrored", "linear"})],
-        kind='{{"mirrored", "linear"}}',
+        kind='{"mirrored", "linear"}',
         doc="""What reconstructs the input from the code: the layers of the encoder the other way
         round, or one affine map however many layers there are. Of a deep encoder, that asks for
         codes that show linearly what the columns are.""",
@@ -176,7 +176,7 @@ class AutoEncoder(Transformer):
     parametrization: str = parameter(
         default="reconstruction",
         constraints=[StrOptions({"reconstruction", "energy"})],
-        kind='{{"reconstruction", "energy"}}',
+        kind='{"reconstruction", "energy"}',
         doc="""What the network is: "reconstruction", r itself, decode(encode(x)); "energy", of
         real columns, ``x - sigma^2 dE/dx`` with the energy ``|x - r_0(x)|^2 / (2 sigma^2)``, r_0
         being decode(encode(x)), so that there is an `energy` at any depth.""",

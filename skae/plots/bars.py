@@ -25,7 +25,7 @@ def draw_groups(ax, titles, lengths, n_columns, *, sizes, label, colors):
         places = top + 1 + np.arange(n_bars)
         containers.append(ax.barh(places, lengths[number, chosen], color=colors[number, chosen]))
         ax.text(
-            0, top, title, va="center", fontweight="bold", transform=ax.get_yaxis_transform()
+            0.01, top, title, va="center", fontweight="bold", transform=ax.get_yaxis_transform()
         )  # fmt: skip
         ticks += list(places)
     ax.set_yticks(ticks, [label(group, c) for group, own in enumerate(columns) for c in own])

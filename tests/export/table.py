@@ -86,6 +86,7 @@ def table():
         ".. tests/export/table.py writes this.",
         "",
         ".. list-table::",
+        "   :class: dense",
         "   :header-rows: 1",
         "   :widths: 26 10 10 10 28 16",
         "",

@@ -356,9 +356,15 @@ FAULTS = [
     ),
     _fitting(
         "rows of weight 0 are trained on",
+        "    if weight is not None:\n        return torch.tensor(np.flatnonzero(weight))",
+        "    if weight is not None:\n        return torch.arange(len(weight))",
+        f"{_FACE}/test_composition.py::test_rows_of_weight_zero_do_not_count",
+    ),
+    _fitting(
+        "rows of weight 0 are trained on where there are targets",
         "torch.arange(n_rows) if weight is None else torch.tensor(np.flatnonzero(weight))",
         "torch.arange(n_rows)",
-        f"{_FACE}/test_composition.py::test_rows_of_weight_zero_do_not_count",
+        f"{_FACE}/supervised/test_classifier.py::test_rows_of_weight_zero_do_not_matter",
     ),
     _devices(
         "threads are not given back after an error",

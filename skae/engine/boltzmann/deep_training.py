@@ -19,6 +19,7 @@ stack, that halves the weights.)
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,30 @@ def half_machine(
         criterion=HalfDivergence,
         **options,
     )
+
+
+# What weights above a machine that has learned begin as, beside those of a start afresh: what they
+# add at random to its input costs likelihood.
+_QUIET = 0.3
+
+
+def extended(
+    lowest: dict[str, np.ndarray], sizes: Sequence[int], generator: torch.Generator
+) -> dict[str, np.ndarray]:
+    """Arrays of a deep machine, by name, from those of a restricted one that is its lowest part.
+
+    Weights further up are small and random. Hidden units begin at 1/2: what they add to the input
+    of their neighbours is taken off again.
+    """
+    arrays = {name: array.copy() for name, array in lowest.items()}
+    dtype = arrays["weight_0"].dtype
+    for level, (below, above) in enumerate(pairwise(sizes[1:]), 1):
+        bound = _QUIET * math.sqrt(6.0 / (below + above))
+        weight = torch.empty(above, below).uniform_(-bound, bound, generator=generator)
+        arrays[f"weight_{level}"] = weight.numpy().astype(dtype)
+        arrays[f"hidden_bias_{level - 1}"] -= 0.5 * arrays[f"weight_{level}"].sum(0)
+        arrays[f"hidden_bias_{level}"] = -0.5 * arrays[f"weight_{level}"].sum(1)
+    return arrays
 
 
 def composed(machines: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

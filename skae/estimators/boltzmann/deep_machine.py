@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 
 from skae._validation import HasMethods, Interval, StrOptions, check_is_fitted, check_number
 from skae.engine.boltzmann.deep import DeepMachine, even_units
@@ -111,10 +112,10 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
     visible: str | Sequence = preset(RBM, "visible", default="auto")
     visible_variance: str = preset(RBM, "visible_variance", default="learned")
     minimum_variance: float = preset(RBM, "minimum_variance", default=0.3)
-    pretraining: str | RBM | None = parameter(
+    pretraining: str | RBM | FrozenEstimator | None = parameter(
         default="unsupervised",
         constraints=[StrOptions({"unsupervised"}), HasMethods(["fit", "transform"]), None],
-        kind='{"unsupervised"}, RBM or None',
+        kind='{"unsupervised"}, RBM, FrozenEstimator or None',
         doc="""How training begins:
 
         - None: at small random weights, of which ``centered`` machines learn as well, though the
@@ -124,7 +125,10 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
           will hear from two sides counts twice then (Salakhutdinov & Hinton 2009);
         - an RBM: the same, by the parameters that it has for training (``learning_rate``,
           ``max_iter``, ``batch_size``, ``n_gibbs_steps``, ``weight_decay``, ...); its number and
-          kind of units do not count.""",
+          kind of units do not count;
+        - a fitted RBM in a :class:`~sklearn.frozen.FrozenEstimator`: as that machine, with small
+          random weights further up. What it took long to learn is kept; a small ``learning_rate``
+          that falls to 0 goes on from there.""",
     )
     criterion: str = parameter(
         default="likelihood",
@@ -355,11 +359,15 @@ class DeepBoltzmannMachine(BoltzmannSampling, Transformer):
         super()._check_parameters()
         sizes = checked_sizes("layer_sizes", self.layer_sizes)
         number_of("code_layer", self.code_layer, len(sizes))
-        if self.pretraining is not None and not isinstance(self.pretraining, str | RBM):
+        is_fitted = isinstance(self.pretraining, FrozenEstimator)
+        lowest = self.pretraining.estimator if is_fitted else self.pretraining
+        if lowest is not None and not isinstance(lowest, str | RBM):
             raise ValueError(
                 f"pretraining={self.pretraining!r} is no RBM, whose parameters of training the "
                 "machines that start this one would take. Use RBM(...), 'unsupervised' or None."
             )
+        if is_fitted:
+            check_is_fitted(lowest)
         if self.tempered and self.criterion != "likelihood":
             raise ValueError(
                 "tempered=True is of the chains of criterion='likelihood': multi-prediction has "

@@ -1,8 +1,12 @@
-"""How the training of a deep Boltzmann machine begins: machines of two layers each, in turn."""
+"""How the training of a deep Boltzmann machine begins: machines of two layers each, in turn, or
+a restricted machine that is there already.
+"""
+
+from sklearn.frozen import FrozenEstimator
 
 from skae._validation import make_generator
 from skae._warnings import of_layer
-from skae.engine.boltzmann.deep_training import composed, half_machine
+from skae.engine.boltzmann.deep_training import composed, extended, half_machine
 from skae.engine.networks.units import Bernoulli
 from skae.engine.optimisation import processes
 from skae.engine.optimisation.models import AFRESH, FittedModel, Start, some_of
@@ -28,6 +32,8 @@ def pretrained(model, X, weight):
     Rows are checked, as are their weights. The columns of ``model`` are known.
     """
     how, sizes = model.pretraining, model._sizes
+    if isinstance(how, FrozenEstimator):
+        return _on_top_of(how.estimator, model)
     whole(X, "pretraining learns from", "Set pretraining=None: multi-prediction needs no other.")
     if isinstance(how, str):
         how = RBM(batch_size=model.batch_size, device=model.device, verbose=model.verbose)
@@ -81,3 +87,21 @@ def pretrained(model, X, weight):
                 mean = place.tensor(processes.current().average(seen, weight))
             bias = Bernoulli().bias_for_mean(mean)
     return Start(composed(machines), was_learned=True, facts={"layer_loss_curves_": curves})
+
+
+def _on_top_of(lowest, model):
+    """The `Start` of a machine whose lowest two layers are a fitted RBM."""
+    sizes, columns = model._sizes, model.columns_
+    if lowest.weights_["weight_0"].shape != (sizes[1], sizes[0]):
+        n_units, n_columns = lowest.weights_["weight_0"].shape
+        raise ValueError(
+            f"The fitted RBM of pretraining has {n_units} units over {n_columns} columns, but the "
+            f"lowest hidden layer has {sizes[1]} over {sizes[0]}. The numbers must agree."
+        )
+    if not columns.are_seen_as(lowest.columns_):
+        raise ValueError(
+            "The fitted RBM of pretraining sees columns as other kinds, or by other means and "
+            "scales, than this machine does. Fit it to the same rows, with the same visible."
+        )
+    generator = make_generator(model.random_state, "cpu")
+    return Start(extended(lowest.weights_, sizes, generator), was_learned=True)

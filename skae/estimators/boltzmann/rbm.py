@@ -109,10 +109,10 @@ class RBM(BoltzmannSampling, Transformer):
         - "squared_error": Gaussian units of variance 1 in the data's own units;
         - "multinomial": all columns together are one one-hot variable;
         - "auto": column by column. Columns that together are one one-hot variable are
-          "multinomial", as the columns of a data frame's categories are, or as the ``loss`` of
-          :class:`AutoEncoder` tells by the data and by names. The others are "bernoulli" if
-          all data lie in [0, 1]; else those of 0 and 1 are "bernoulli", and numbers "gaussian",
-          with rare ones among amounts, as there.
+          "multinomial": categories of a data frame, and columns that ``loss="auto"`` of an
+          :class:`AutoEncoder` takes for one by the data or by their names. The others are
+          "bernoulli" if all data lie in [0, 1]; else those of 0 and 1 are "bernoulli" (but for
+          those that are 1 in few rows, among amounts), and numbers "gaussian".
 
         A list chooses by columns, given in any way that :class:`~sklearn.compose.ColumnTransformer`
         takes them; every column once, and one entry "multinomial" for each one-hot variable.""",
@@ -176,9 +176,9 @@ class RBM(BoltzmannSampling, Transformer):
     n_checkpoints: int = parameter(
         default=0,
         constraints=[Interval(Integral, 0, None, closed="left")],
-        doc="""Checkpoints of its parameters that training keeps at most, and at least half as many,
-        at gradient steps of a steady ratio: the path along which ``method="trajectory"`` samples
-        and estimates log Z. 0: none.""",
+        doc="""How many checkpoints of its parameters training keeps, at most, and at least half as
+        many. Their numbers of gradient steps grow by a steady ratio. They are the path along which
+        ``method="trajectory"`` samples and estimates log Z. 0: none.""",
     )
     tempered: bool = parameter(
         default=False,
@@ -238,9 +238,9 @@ class RBM(BoltzmannSampling, Transformer):
     loss_curve_: list[float] = attribute(
         "list of float",
         """Negative pseudo-log-likelihood after each epoch, in nats per row: an estimate from one
-        variable of each of some 500 rows, the same after every epoch. Of numbers, which cost more,
-        it is computed nearly for all columns, and what that is wrong by estimated, on rows that
-        take a tenth of the time at most, but 32 at least.""",
+        variable of each of some 500 rows, the same after every epoch. Where there are numbers,
+        which cost more, all columns of fewer rows are computed roughly and the error of that is
+        estimated; it takes a tenth of the time at most, or 32 rows.""",
     )
 
     trajectory_: np.ndarray = attribute(

@@ -171,7 +171,7 @@ class EarlyStopping(Callback):
     ``n_iter_no_change`` of the estimator say when to stop, and ``validation_curve_`` has the loss,
     or the score, after each epoch. Of stacks the training of the whole is watched.
 
-    Read more in the :ref:`User Guide <survive>`.
+    Read more in the :ref:`User Guide <callbacks>`.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ class Snapshots(Callback):
     weights of a stochastic descent lies nearer to the optimum than each of them. In a stack it is
     taken in every training, of each layer and of the whole.
 
-    Read more in the :ref:`User Guide <survive>`.
+    Read more in the :ref:`User Guide <callbacks>`.
 
     Parameters
     ----------

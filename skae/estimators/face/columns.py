@@ -89,6 +89,13 @@ class Columns:
                 f"Columns {constant.tolist()[:5]} are constant so far. {remedy}", stacklevel=4
             )
 
+    def are_seen_as(self, others):
+        """Whether networks see both alike: the same kinds, shifted and scaled in the same way."""
+        names, places = zip(*self.parts, strict=True)
+        other_names, other_places = zip(*others.parts, strict=True)
+        arrays = (*places, self.shift, self.scale), (*other_places, others.shift, others.scale)
+        return names == other_names and all(map(np.array_equal, *arrays))
+
     @property
     def is_standardized(self):
         """Whether the network sees other numbers than the user's."""

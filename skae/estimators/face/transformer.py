@@ -99,7 +99,7 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         doc="""Which columns are categories: "from_dtype", those of a data frame that are text,
         categories or truth values; or a mask, indexes or names of columns that are so as well,
         also of an array. The others of a data frame are numbers, dates or durations. In a stack,
-        this and the next three are of the lowest layer.""",
+        this and ``max_categories``, ``min_frequency`` and ``numbers`` are of the lowest layer.""",
     )
     max_categories: int | None = parameter(
         default=30,

@@ -37,10 +37,10 @@ class Block(NamedTuple):
 
 @estimator
 class TableFeatures(AutoEncoder):
-    r"""Features of a table for whatever comes next: its columns, and codes of what they mean.
+    r"""Features of a table for the next model: its columns, and codes of how they hang together.
 
     Takes a data frame as it is, with numbers, text, categories, dates and gaps, and learns
-    without labels. An encoder of three layers learns to tell each variable of a row from the
+    without labels. An encoder of three layers learns to predict each variable of a row by the
     others: in each row of a batch, every variable is swapped, with probability
     ``corruption_level``, for that of another row, and a linear decoder has to find the row as
     it was,
@@ -53,13 +53,13 @@ class TableFeatures(AutoEncoder):
     The features of a row, which is not corrupted then, are its columns as the network sees
     them (numbers clipped and standardised, categories one-hot, and for each variable with
     gaps whether there is one) and its code, the output of the highest layer. Columns that repeat
-    each other would count again and again in distances: the squared weight of a variable is the
-    square root of the share of its variance that is its own, which no linear function of the
-    others tells. Both blocks have mean 0 and rows of mean squared length 1, so that neighbours,
-    kernels and linear models can use them as they are. Of fewer than 5 variables there is no code,
-    which would be worth less than the columns, unless ``include_columns=False``.
+    each other would count again and again in distances. So the squared weight of a variable is the
+    square root of the share of its variance that no linear function of the others tells. Both
+    blocks have mean 0 and rows of mean squared length 1, so that neighbours, kernels and linear
+    models can use them as they are. A table of fewer than 5 variables gets no code, which would be
+    worth less than the columns, unless ``include_columns=False``.
 
-    What it gives and where it does not is in the :ref:`User Guide <table_features>`.
+    Read more in the :ref:`User Guide <table_features>`, with what was measured.
 
     See Also
     --------

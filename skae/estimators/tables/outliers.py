@@ -59,13 +59,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         - \frac{3}{4} \sum_i \log \left(1 + \frac{z_i^2}{9}\right)
         + \sum_k \log P(u_k \mid r(u))
 
-    for numbers i, clipped to :math:`u_i = z_i / \sqrt{1 + z_i^2 / 9}`, and truth values and
-    categories k. A residual counts by Student's density of two degrees of freedom, in units of the
-    column's residuals over the training rows, whose squares have the mean :math:`v_i`. The second
-    sum, half of the clip's log-derivative, tells apart what is far out.
+    for numbers :math:`i`, clipped to :math:`u_i = z_i / \sqrt{1 + z_i^2 / 9}`, and truth values and
+    categories :math:`k`. A residual counts by Student's density of two degrees of freedom, in units
+    of the column's residuals over the training rows, whose squares have the mean :math:`v_i`. The
+    second sum, half of the log-derivative of the clip, tells values apart that are far out, which
+    the clip makes nearly alike.
 
-    As scikit-learn's detectors do, it serves both where outliers are among the training rows, and
-    where they are not and new rows are judged (novelties).
+    Use `fit_predict` where outliers are among the training rows, and `predict` of new rows where
+    the training rows are usual ones (novelties).
 
     Read more in the :ref:`User Guide <odd_rows>`.
 
@@ -118,13 +119,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         default="auto",
         constraints=[StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         kind='"auto" or float in (0, 0.5]',
-        doc="""Part of the training rows that are outliers, which sets ``offset_``. "auto": the
-        lower fence of their box plot, three widths of the lower half of the box below it.""",
+        doc="""Part of the training rows that are outliers, which sets ``offset_``. "auto": a
+        fence below them, the first quartile less three times its distance from the median.""",
     )
     n_members: int = parameter(
         default=4,
         constraints=[Interval(Integral, 1, None, closed="left")],
-        doc="""Models that differ by their seeds, and whose scores are averaged.""",
+        doc="""Models whose scores are averaged: they differ by their seeds, and without an
+        ``estimator`` by tied tanh and untied relu units in turns.""",
     )
     random_state: int | np.random.RandomState | None = parameter(
         default=None,

@@ -243,6 +243,9 @@ def test_the_order_is_that_of_the_seed(source):
     first, again, other = orders
     assert_array_equal(first, again)
     assert (first != other).any()
+    # Windows are of blocks from anywhere, not of those that come next in the file.
+    assert np.corrcoef(first, np.arange(N_ROWS))[0, 1] < 0.7
+    assert np.corrcoef(other, np.arange(N_ROWS))[0, 1] < 0.7
 
 
 @pytest.mark.usefixtures("small_windows")

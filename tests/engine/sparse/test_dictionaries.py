@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skae.engine.optimisation import compilation
 from skae.engine.optimisation.optimizers import OPTIMIZERS, initial_state
 from skae.engine.optimisation.parameters import Parameters
 from skae.engine.optimisation.rows import make_rows
@@ -88,7 +89,10 @@ def test_every_atom_descends_and_stays_of_unit_norm(theta, statistics):
         torch.testing.assert_close(D[atom].norm(), torch.tensor(1.0).double())
 
 
-def test_an_update_is_that_of_a_slow_loop(theta, statistics):
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_an_update_is_that_of_a_slow_loop(theta, statistics, is_compiled, monkeypatch):
+    if not is_compiled:  # which it is where numba is installed
+        monkeypatch.setattr(compilation, "is_compiled", lambda: False)
     A, B = (part.numpy() for part in statistics)
     expected = theta["dictionary"].numpy().copy()
     for j in range(len(expected)):

@@ -8,6 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
 from skae import (
@@ -97,6 +99,38 @@ def test_pretraining_is_what_training_begins_with(digits):
     # It reconstructs rows before it has learned as a whole; random weights do not.
     errors = [np.square(m.reconstruct(digits) - digits).mean() for m in (model, afresh)]
     assert errors[0] < 0.95 * errors[1]
+
+
+def test_a_fitted_machine_is_what_training_begins_with(digits):
+    """Above it there are small weights, so what it had learned is still there, and improves."""
+    known = RBM(12, learning_rate=0.1, max_iter=60, batch_size=50, random_state=0).fit(digits)
+    frozen = FrozenEstimator(known)
+    model = DeepBoltzmannMachine((12, 7), pretraining=frozen, learning_rate=1e-12, **QUICK)
+    model.fit(digits)
+    assert_allclose(model.components_, known.components_, atol=1e-6)
+    assert 0 < np.abs(model.weights_["weight_1"]).max() < 0.2
+    learned = clone(model).set_params(learning_rate=0.1, max_iter=60).fit(digits)
+    # By exact sums over the 12 units.
+    before, begun, after = (
+        m.score(digits, log_partition=m.log_partition_function()) for m in (known, model, learned)
+    )
+    assert before - 0.05 < begun < before + 0.05
+    assert after > before + 0.08
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        (lambda X: RBM(12), "not fitted"),
+        (lambda X: RBM(11, max_iter=1).fit(X), "11 units over 64 columns"),
+        (lambda X: RBM(12, visible="gaussian", max_iter=1).fit(X), "other kinds"),
+        (lambda X: PCA(12).fit(X), "is no RBM"),
+    ],
+)
+def test_a_fitted_machine_has_to_be_its_lowest_part(digits, machine, message):
+    frozen = FrozenEstimator(machine(digits))
+    with pytest.raises(ValueError, match=message):
+        DeepBoltzmannMachine((12, 7), pretraining=frozen, **QUICK).fit(digits)
 
 
 def test_candidates_of_a_search_begin_at_their_own_machines(digits):

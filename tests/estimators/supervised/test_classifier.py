@@ -495,6 +495,8 @@ def test_rows_of_weight_zero_do_not_matter(images, y, pretraining):
     other = small_classifier(pretraining=pretraining).fit(other_X, other_y, sample_weight=weight)
     assert_same_model(model, other)
     assert_array_equal(other.classes_, np.unique(y[:120]))
+    # Nor do they take the place of others in a batch.
+    assert_same_model(model, small_classifier(pretraining=pretraining).fit(images[:120], y[:120]))
 
 
 # Early stopping
