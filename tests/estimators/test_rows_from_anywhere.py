@@ -396,7 +396,6 @@ def test_tables_are_encoded_by_blocks(form, tmp_path, monkeypatch):
     assert abs(model.score(stored) - in_memory.score(frame)) < 0.3
 
 
-@pytest.mark.usefixtures("large")
 def test_a_dataset_has_columns_that_are_not_in_its_files(X, tmp_path, large):
     for month in (1, 2):
         (tmp_path / f"month={month}").mkdir()
@@ -408,6 +407,7 @@ def test_a_dataset_has_columns_that_are_not_in_its_files(X, tmp_path, large):
     assert_allclose(columns.mean[-1], 4 / 3)
 
 
+@pytest.mark.usefixtures("large")
 def test_a_column_that_becomes_text_is_named(X, tmp_path):
     dd = pytest.importorskip("dask.dataframe")
     dask = pytest.importorskip("dask")
