@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ class Cells(NamedTuple):
     numbers: np.ndarray | None = None
     codes: np.ndarray | None = None
     values: Sequence = ()
+    objects: str = ""
 
     @property
     def observed(self) -> np.ndarray:
@@ -208,6 +209,10 @@ def _of_arrow(column):
     import pyarrow as pa
 
     kind = column.type
+    if not hasattr(column, "chunks"):  # of a batch
+        column = pa.chunked_array([column])
+    if str(kind) == "string_view":
+        return _of_arrow(column.cast(pa.large_string()))._replace(dtype=kind)
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         holds = "categories" if pa.types.is_dictionary(kind) else "texts"
         encoded = column if holds == "categories" else column.dictionary_encode()
@@ -252,18 +257,26 @@ def _of_objects(column, dtype):
         return _of_texts(column, dtype, missing)
     if all(issubclass(t, bool | np.bool_) for t in types):
         numbers[~missing] = known.astype(bool)
-        return Cells("booleans", dtype, numbers)
+        return Cells("booleans", dtype, numbers, objects="bool")
     if any(issubclass(t, complex | np.complexfloating) for t in types):
         _refuse("complex numbers")
     if all(issubclass(t, Number | Decimal | np.bool_) for t in types):
-        numbers[~missing] = known.astype(np.float64)
-        return Cells("numbers", dtype, numbers)
+        try:
+            numbers[~missing] = known.astype(np.float64)
+        except OverflowError:
+            _refuse("whole numbers of more than 308 digits")
+        are_whole = all(issubclass(t, Integral) and t is not bool for t in types)
+        objects = "int" if are_whole else "Decimal" if types == {Decimal} else ""
+        return Cells("numbers", dtype, numbers, objects=objects)
     if all(issubclass(t, datetime | date | np.datetime64) for t in types):
         numbers[~missing] = [_days(moment) for moment in known]
-        return Cells("dates", dtype, numbers)
+        objects = "date" if types == {date} else "datetime"
+        if any(getattr(moment, "tzinfo", None) is not None for moment in known):
+            objects = "datetime of UTC"
+        return Cells("dates", dtype, numbers, objects=objects)
     if all(issubclass(t, timedelta | np.timedelta64) for t in types):
         numbers[~missing] = [np.timedelta64(d) / np.timedelta64(1, "D") for d in known]
-        return Cells("durations", dtype, numbers)
+        return Cells("durations", dtype, numbers, objects="timedelta")
     names = " and ".join(sorted(t.__name__ for t in types)[:3])
     if len(types) > 1 and all(issubclass(t, str | Number) for t in types):
         raise ValueError(

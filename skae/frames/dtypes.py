@@ -74,6 +74,16 @@ def range_of(dtype) -> tuple[int, int] | None:
     return (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else None
 
 
+def nearest(x: np.ndarray, dtype) -> np.ndarray:
+    """Numbers as a dtype holds them, which are whole and in its range if its numbers are whole."""
+    ends = range_of(dtype)
+    x = np.asarray(x, dtype=np.float64)
+    if ends is None:
+        return x
+    # The greatest whole number of 64 bits is none of a float.
+    return np.clip(np.round(x), ends[0], np.nextafter(ends[1], 0) if ends[1] > 2**53 else ends[1])
+
+
 def _arrow_schema(kind):
     pyarrow = importlib.import_module("pyarrow")
     return pyarrow.schema([pyarrow.field("", kind)]).serialize().to_pybytes().hex()

@@ -16,7 +16,7 @@ from scipy import sparse
 from skae._validation import check_no_infinity, column_indices
 from skae._warnings import is_in_layer, warn
 from skae.frames.columns import Cells, library_of, names_of, read_columns
-from skae.frames.making import make_frame
+from skae.frames.making import as_objects, as_times, make_frame
 from skae.frames.variables import (
     VECTORIZER,
     Variable,
@@ -104,7 +104,8 @@ class Encoding:
     def decode(self, values: np.ndarray, *, rounds: bool = False):
         """A table of encoded rows, as the user's: a frame with its names and dtypes, or an array.
 
-        An array is of the dtype of ``values``, or float64 where that would not hold its numbers.
+        An array is of the dtype of ``values``, or float64 where that would not hold its numbers; of
+        dates, of theirs; of objects, where there is text or dates.
         Categories are the most probable ones (of those that are pooled, the most frequent one),
         whole numbers are whole, and no number is outside of what was seen in training. With
         ``rounds``, numbers have no more decimals than there.
@@ -114,18 +115,32 @@ class Encoding:
             for variable in self.variables
         ]
         if self.library is None:
-            if all(isinstance(column, np.ndarray) for column in columns):
+            dtype = self.variables[0].dtype
+            if dtype is not None and dtype.kind in "mM":
+                return np.column_stack([as_times(column, dtype) for column in columns])
+            have_times = any(v.holds in ("dates", "durations") for v in self.variables)
+            if not have_times and all(isinstance(column, np.ndarray) for column in columns):
                 rows = np.column_stack(columns)
                 with np.errstate(over="ignore"):
                     narrow = rows.astype(values.dtype)
                 return rows if np.isinf(narrow).any() else narrow
             table = np.empty((len(values), len(columns)), dtype=object)
-            for number, column in enumerate(columns):
+            for number, column in enumerate(self._as_objects(columns)):
                 table[:, number] = column
             return table
         holds = [variable.holds for variable in self.variables]
         dtypes = [variable.dtype for variable in self.variables]
+        columns = self._as_objects(columns)
         return make_frame(self.library, list(self.labels or ()), columns, holds, dtypes)
+
+    def _as_objects(self, columns):
+        """Columns with what was read of Python's objects as such."""
+        return [
+            as_objects(column, variable.objects, variable.decimals)
+            if variable.objects and isinstance(column, np.ndarray) and not variable.is_empty
+            else column
+            for variable, column in zip(self.variables, columns, strict=True)
+        ]
 
     def log_derivative(self, encoded: np.ndarray, columns=None) -> np.ndarray:
         r"""The log-determinant of d encoded / d x of every row: sums over its observed numbers.

@@ -396,6 +396,18 @@ def test_polars_types():
     assert AutoEncoder(**SMALL).fit(frame[["price", "int"]]).encoding_ is None
 
 
+def test_arrow_types():
+    """Batches, and text as views, as newer libraries give it away."""
+    frame = with_gaps(table())[["age", "fare", "colour"]]
+    given = pa.Table.from_pandas(frame, preserve_index=False)
+    views = given.set_column(2, "colour", given.column(2).cast(pa.string_view()))
+    expected = fitted(given).transform(given)
+    for other in (views, given.combine_chunks().to_batches()[0]):
+        model = fitted(other)
+        assert_array_equal(model.transform(other), expected)
+        assert model.reconstruct(other).schema.types == other.schema.types
+
+
 # Scores
 
 
