@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.base import clone
@@ -168,6 +170,26 @@ def test_other_frames(library, table, imputer):
     np.testing.assert_array_equal(back["x"][known], plain["x"][known])
 
 
+@pytest.mark.filterwarnings("ignore:X .* feature names:UserWarning")
+def test_a_fit_to_one_library_fills_the_frames_of_another(table):
+    plain = remove(table)[["x", "text", "noise"]]
+    frames = {
+        "pandas": plain,
+        "polars": pl.from_pandas(plain),
+        "pyarrow": pa.Table.from_pandas(plain, preserve_index=False),
+        "array": plain.to_numpy(dtype=object),
+    }
+    expected = quick().fit_transform(plain)
+    for name, given in frames.items():
+        model = quick().fit(given)
+        for other, frame in frames.items():
+            filled = model.transform(frame)
+            assert type(filled) is type(frame), (name, other)
+            back = filled.to_pandas() if other in ("polars", "pyarrow") else filled
+            back = pd.DataFrame(np.asarray(back), columns=list(plain)).astype(plain.dtypes)
+            pd.testing.assert_frame_equal(back, expected)
+
+
 def test_indicators_say_where_gaps_were(table):
     gaps = remove(table)
     gaps["x"] = table["x"]
@@ -180,6 +202,17 @@ def test_indicators_say_where_gaps_were(table):
     X = gaps[["x", "noise"]].to_numpy()
     out = quick(add_indicator=True).fit_transform(X)
     np.testing.assert_array_equal(out[:, 2], np.isnan(X[:, 1]))
+    # Steps of scikit-learn refuse columns of which some are named by text, and others by numbers.
+    numbered = quick(add_indicator=True).fit_transform(pd.DataFrame(X))
+    assert list(numbered) == ["x0", "x1", "missingindicator_x1"]
+    # A mark does not take the place of a column.
+    with pytest.raises(ValueError, match=r"'missingindicator_text'.*Rename it"):
+        quick(add_indicator=True).fit(gaps.assign(missingindicator_text=1.0))
+
+
+def test_a_sparse_column_stays_sparse(table):
+    gaps = remove(table)[["x", "noise"]].astype({"noise": pd.SparseDtype("float64", 0.0)})
+    assert (quick().fit_transform(gaps).dtypes == gaps.dtypes).all()
 
 
 def test_a_column_that_was_never_observed():
@@ -261,3 +294,5 @@ def test_rows_that_are_alone_in_a_column():
     X[1:, 2] = np.nan
     # Whoever is left out, each member has to know of each column.
     assert np.isfinite(quick().fit_transform(X)).all()
+    # Nobody can be left out: there is nothing to test members on.
+    assert np.isfinite(quick().fit_transform(np.where(np.eye(6) > 0, 1.0, np.nan))).all()
