@@ -8,6 +8,7 @@ A column that was never observed at all has become no column, and nothing else k
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +64,8 @@ class Encoding:
     @cached_property
     def names(self) -> np.ndarray:
         """Names of the encoded columns: a category's are "colour_red", "colour_infrequent"."""
-        return np.array([n for variable in self.variables for n in variable.names], dtype=object)
+        found = [name for variable in self.variables for name in variable.names]
+        return np.array(distinct_names(found), dtype=object)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -164,6 +166,21 @@ class Encoding:
             u = np.asarray(encoded[:, variable.columns.start], dtype=np.float64)
             terms[:, variable.columns.start] = np.where(np.isnan(u), 0.0, variable.log_slope(u))
         return terms
+
+
+def distinct_names(names: list[str]) -> list[str]:
+    """Names, of which one that was there before has "_2" behind it, or "_3" and so on.
+
+    The categories 1 and "1" are named alike, and so are "red" of "a" and a column "a_red".
+    """
+    found: dict[str, None] = {}
+    taken = set(names)
+    for name in names:
+        if name in found:
+            name = next(n for k in count(2) if (n := f"{name}_{k}") not in taken)
+            taken.add(name)
+        found[name] = None
+    return list(found)
 
 
 def asks_for_encoding(parameters) -> bool:
