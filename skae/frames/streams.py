@@ -163,7 +163,9 @@ class _Column:
             codes = np.arange(len(values))
             cells = self.first._replace(codes=codes, values=values)
             return Counted(cells, np.array([self.counts[v] for v in values], dtype=np.int64))
-        numbers = np.concatenate([*self.sample, self.witnesses, [np.nan]])
+        sample = np.concatenate(self.sample)
+        # Where all rows are in the sample, it is as if they were in memory.
+        numbers = np.concatenate([sample, np.setdiff1d(self.witnesses, sample), [np.nan]])
         return Counted(self.first._replace(numbers=numbers), None)
 
 

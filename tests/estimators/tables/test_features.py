@@ -199,7 +199,7 @@ def test_frames_come_out(model, table):
 def test_each_feature_has_a_name_of_its_own(table):
     """Whatever columns and categories are called: polars has no two columns of one name."""
     table["town_Aix"] = table.pop("income")
-    table["code"] = pd.Categorical(([1, "1", 2.5, "infrequent"] * 50))
+    table["code"] = pd.Categorical([1, "1", 2.5, "infrequent"] * 50)
     table["tablefeatures1"] = table["visits"]
     features = TableFeatures(**QUICK).set_output(transform="polars").fit(table).transform(table)
     names = features.columns
