@@ -84,6 +84,18 @@ def nearest(x: np.ndarray, dtype) -> np.ndarray:
     return np.clip(np.round(x), ends[0], np.nextafter(ends[1], 0) if ends[1] > 2**53 else ends[1])
 
 
+def with_categories(dtype, values: list):
+    """A dtype of categories of pandas, or an Enum of polars, with values that it may lack."""
+    own = getattr(dtype, "categories", None)
+    if own is None or not (hasattr(dtype, "ordered") or str(dtype).startswith("Enum")):
+        return dtype
+    own = own.tolist() if hasattr(own, "tolist") else list(own)
+    if not (new := [value for value in values if value not in own]):
+        return dtype
+    ordered = {"ordered": dtype.ordered} if hasattr(dtype, "ordered") else {}
+    return type(dtype)([*own, *new], **ordered)
+
+
 def _arrow_schema(kind):
     pyarrow = importlib.import_module("pyarrow")
     return pyarrow.schema([pyarrow.field("", kind)]).serialize().to_pybytes().hex()

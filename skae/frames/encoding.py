@@ -139,7 +139,7 @@ class Encoding:
         """Columns with what was read of Python's objects as such."""
         return [
             as_objects(column, variable.objects, variable.decimals)
-            if variable.objects and isinstance(column, np.ndarray) and not variable.is_empty
+            if variable.objects and isinstance(column, np.ndarray) and not np.isnan(column).any()
             else column
             for variable, column in zip(self.variables, columns, strict=True)
         ]

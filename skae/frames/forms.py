@@ -62,7 +62,9 @@ def as_frame(rows, library: str, names):
     if library_of(rows) is not None:
         return convert_frame(rows, library)
     columns = [x if x.dtype.kind != "O" else x.tolist() for x in np.asarray(rows).T]
-    return importlib.import_module(library).DataFrame(dict(zip(names, columns, strict=True)))
+    make = importlib.import_module(library)
+    make = make.table if library == "pyarrow" else make.DataFrame
+    return make(dict(zip(names, columns, strict=True)))
 
 
 def with_index_of(rows, given):

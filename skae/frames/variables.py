@@ -200,12 +200,14 @@ class Variable:
             place = np.zeros(len(values), dtype=int) if place is None else place
         else:
             place = values.argmax(axis=1)
-        options = [*self.categories]
-        if self.pooled:
-            options[-1] = self.pooled[0]
         if self.holds in ("numbers", "booleans"):
-            return np.array(options, dtype=np.float64)[place]
-        return [options[p] for p in place]
+            return np.array(self.options, dtype=np.float64)[place]
+        return [self.options[p] for p in place]
+
+    @property
+    def options(self) -> list:
+        """The values that categories are decoded to: of those that are pooled the most frequent."""
+        return [*self.categories[:-1], self.pooled[0]] if self.pooled else [*self.categories]
 
     def _check(self, cells):
         texts = ("texts", "categories")

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from numbers import Integral
 from types import SimpleNamespace
@@ -247,7 +246,9 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         filled = np.zeros_like(rows)
         filled[:, self._columns] = rows[:, self._columns]
         filled[has_gaps] = self._filled(rows[has_gaps])
-        out = filling.select_columns(filling.fill_cells(X, gaps, self._decoded(filled)), self._kept)
+        is_kept = np.isin(np.arange(gaps.shape[1]), self._kept)
+        out = filling.fill_cells(X, gaps & is_kept, self.encoding_, filled)
+        out = filling.select_columns(out, self._kept)
         if self.add_indicator:
             marks = gaps[:, self.indicator_features_]
             out = filling.append_marks(out, marks, self.get_feature_names_out())
@@ -340,11 +341,6 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Filler(v, s, np.where(is_number[s], 0.0, mean[s]), 0.0, 0.0, np.zeros(1))
             for v, s in zip(observed, slices, strict=True)
         )
-
-    def _decoded(self, rows):
-        """A table of encoded rows; 0 in columns that were never observed."""
-        known = (replace(v, center=0.0) if v.is_empty else v for v in self.encoding_.variables)
-        return replace(self.encoding_, variables=tuple(known)).decode(rows)
 
     def _standardized(self, rows):
         return (rows[:, self._columns] - self._shift) / self._scale

@@ -241,6 +241,50 @@ def test_values_that_no_training_row_had(table, imputer):
     assert not filled.isna().any(axis=None)
 
 
+ZONED = pd.Series(pd.to_datetime(["2020-01-01", None, "2020-02-01"], utc=True))
+NEW = {
+    # The name of a column, its cells in the rows to be filled, and the dtype that comes out.
+    "fewer categories": ("level", pd.Categorical(["low", None, "low"]), "category"),
+    "text for categories": ("level", pd.Series(["low", None, "low"], dtype="str"), "str"),
+    "categories for text": ("text", pd.Categorical(["no", None, "no"]), "category"),
+    "no category": ("level", np.full(3, np.nan), "category"),
+    "no text": ("text", np.full(3, np.nan), "str"),
+    "no text of objects": ("text", pd.Series([None] * 3, dtype=object), "str"),
+    "no date": ("day", np.full(3, np.nan), "datetime64[us]"),
+    "a zone": ("day", ZONED, ZONED.dtype),
+    "dates of objects": ("day", pd.Series([ZONED[0].date(), None, None], dtype=object), "object"),
+    "nullable whole numbers": ("x", pd.array([1, None, 2], dtype="Int8"), "Int8"),
+    "floats for whole numbers": ("count", np.array([1.5, np.nan, 3]), "float64"),
+    "truth values of objects": ("flag", pd.Series([True, None, False], dtype=object), "object"),
+}
+
+
+@pytest.mark.parametrize("case", NEW)
+def test_columns_come_otherwise_than_in_fit(case, table, imputer):
+    """As a request of few rows has them, or a table that was read from another file."""
+    name, cells, dtype = NEW[case]
+    expected = imputer.transform(table.head(3).assign(**{name: table[name].where([False] * 300)}))
+    rows = table.head(3).assign(**{name: cells})
+    filled = imputer.transform(rows)[name]
+    assert filled.dtype == dtype
+    known = rows[name].notna()
+    assert filled[known].tolist() == rows[name][known].tolist()
+    assert not filled.isna().any()
+    assert len({type(cell) for cell in filled}) == 1
+    if name in ("level", "text"):
+        assert filled[~known].tolist() == expected[name][~known].tolist()
+
+
+def test_cells_of_arrow_stay_to_the_nanosecond():
+    moments = pd.Series(
+        [pd.Timestamp(2020, 1, 1 + k % 9) + pd.Timedelta(7, "ns") for k in range(40)]
+    )
+    column = pa.array(moments.where(np.arange(40) != 5))
+    filled = quick().fit_transform(pa.table({"x": np.arange(40.0), "day": column}))["day"]
+    assert filled.null_count == 0
+    assert filled.take([0, 1, 39]).to_pylist() == column.take([0, 1, 39]).to_pylist()
+
+
 def test_bad_input(table, imputer):
     with pytest.raises(NotFittedError):
         DenoisingImputer().transform(table)
