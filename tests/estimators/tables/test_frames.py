@@ -698,6 +698,25 @@ def test_columns_that_changed(change):
             method(function(table()))
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 2], [("a", 1), ("a", 2), ("b", 1)]], ids=str)
+def test_columns_without_names_keep_their_order(labels):
+    """scikit-learn compares the labels of columns that are strings alone."""
+    columns = pd.Index(labels)
+    numbers = pd.DataFrame(np.random.default_rng(0).random((40, 3)), columns=columns)
+    text = numbers.copy()
+    text[labels[0]] = ["a", "b"] * 20
+    for frame, case in [(numbers, case) for case in families(LEARNERS)] + [(text, None)]:
+        if case is not None and case.takes("image_shape"):
+            continue
+        model = AutoEncoder(**SMALL).fit(frame) if case is None else case.fit(frame)
+        method = getattr(model, "transform", None) or model.predict
+        method(frame)
+        with pytest.raises(ValueError, match="in fit they were in the order"):
+            method(frame[frame.columns[::-1]])
+    with pytest.raises(ValueError, match="in fit they were in the order"):
+        model.partial_fit(frame[frame.columns[::-1]])
+
+
 def test_whole_rows_and_columns_may_be_missing_later():
     frame = table()
     model = fitted(frame)
