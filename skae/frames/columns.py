@@ -57,6 +57,20 @@ class Cells(NamedTuple):
             values = values.astype(np.int64)
         return self._replace(numbers=None, codes=codes, values=values.tolist())
 
+    def taken(self, rows: np.ndarray) -> "Cells":
+        """Those of some rows."""
+        numbers, codes = (None if x is None else x[rows] for x in (self.numbers, self.codes))
+        return self._replace(numbers=numbers, codes=codes)
+
+    def over(self, column):
+        """An array of numbers, or a list of values, with these cells where they are observed."""
+        if isinstance(column, np.ndarray) and self.numbers is not None:
+            return np.where(self.observed, self.numbers, column)
+        own = self.as_values()
+        pairs = zip(own.codes.tolist(), column, strict=True)
+        found = [value if code < 0 else own.values[code] for code, value in pairs]
+        return np.array(found, dtype=np.float64) if isinstance(column, np.ndarray) else found
+
 
 def library_of(X) -> str | None:
     """Whose data frame X is: "pandas", "polars", "pyarrow", or None if it is none."""

@@ -6,6 +6,7 @@ What is missing, or was never seen in `fit`, is NaN in all columns of its variab
 A column that was never observed at all has become no column, and nothing else knows of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -103,19 +104,24 @@ class Encoding:
             variable.encode(column, rows[:, variable.columns])
         return rows
 
-    def decode(self, values: np.ndarray, *, rounds: bool = False):
+    def decode(
+        self, values: np.ndarray, *, rounds: bool = False, known: Mapping[int, Cells] | None = None
+    ):
         """A table of encoded rows, as the user's: a frame with its names and dtypes, or an array.
 
         An array is of the dtype of ``values``, or float64 where that would not hold its numbers; of
         dates, of theirs; of objects, where there is text or dates.
         Categories are the most probable ones (of those that are pooled, the most frequent one),
         whole numbers are whole, and no number is outside of what was seen in training. With
-        ``rounds``, numbers have no more decimals than there.
+        ``rounds``, numbers have no more decimals than there. What is ``known`` of some columns, by
+        their numbers, is as it was, to the last digit.
         """
         columns = [
             variable.decode(values[:, variable.columns], rounds=rounds)
             for variable in self.variables
         ]
+        for number, cells in (known or {}).items():
+            columns[number] = cells.over(columns[number])
         if self.library is None:
             dtype = self.variables[0].dtype
             if dtype is not None and dtype.kind in "mM":

@@ -1,5 +1,7 @@
 """Columns that samples are to have: what the user gave, as the network sees it."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from skae._validation import check_rows, column_names
@@ -11,8 +13,28 @@ from skae.frames.variables import PARTS_OF_DAYS
 _NAMED = 20
 
 
-def fixed_rows(model, fixed) -> np.ndarray:
-    """Rows as encoded, NaN in columns that are free, of shape (1 or more, n_columns).
+class Fixed(NamedTuple):
+    """Values that columns are to have.
+
+    - ``rows``: as encoded, NaN in columns that are free, of shape (1 or more, n_columns).
+    - ``cells``: of the table's columns, by number, as the user gave them.
+    """
+
+    rows: np.ndarray
+    cells: dict[int, Cells]
+
+    def taken(self, rows: np.ndarray) -> "Fixed":
+        """Those of some rows."""
+        cells = {number: column.taken(rows) for number, column in self.cells.items()}
+        return Fixed(self.rows[rows], cells)
+
+    def over(self, values: np.ndarray) -> np.ndarray:
+        """Rows of numbers with these in their places."""
+        return np.where(np.isnan(self.rows), values, self.rows).astype(values.dtype, copy=False)
+
+
+def fixed_rows(model, fixed) -> Fixed:
+    """What ``fixed`` is for a model, as it was given and as encoded.
 
     ``fixed`` is a dict from columns to values, or rows with NaN where nothing is fixed. Raises a
     ValueError for columns that are none, and for values that no sample has in a column: outside of
@@ -36,7 +58,7 @@ def fixed_rows(model, fixed) -> np.ndarray:
         raise ValueError("fixed has no value: all its entries are NaN. Use fixed=None.")
     _check_range(model, rows)
     _check_grid(model, rows, cells)
-    return rows
+    return Fixed(rows, cells)
 
 
 def _table(rows):
@@ -47,8 +69,8 @@ def _of_dict(model, fixed, cells):
     """The row of a dict; what was read of encoded columns is noted in ``cells``, by number."""
     rows = np.full((1, len(model.columns_.mean)), np.nan)
     encoding, names = model.encoding_, getattr(model, "feature_names_in_", None)
-    if encoding is not None and names is None:
-        names = encoding.labels
+    if names is None:  # the labels of columns that are no text
+        names = getattr(encoding or getattr(model, "_form", None), "labels", None)
     names = [] if names is None else list(names)
     for column, value in fixed.items():
         if column in names:

@@ -39,18 +39,19 @@ def fill_cells(X, gaps: np.ndarray, encoding: Encoding, rows: np.ndarray):
     """
     cells = list(read_columns(X))
     variables = [_like(v, own) for v, own in zip(encoding.variables, cells, strict=True)]
-    if library_of(X) is None:
+    own_library = library_of(X)
+    if own_library is None:
         values = replace(encoding, variables=tuple(variables), library=None).decode(rows)
         return _filled_array(np.asarray(X), gaps, values)
-    if library_of(X) == "pandas":
+    if own_library == "pandas":
         X = X.copy()
     for number in np.flatnonzero(gaps.any(axis=0)).tolist():
         own = _has_kind_of(cells[number], variables[number])
         variable = variables[number] if own else encoding.variables[number]
-        library = library_of(X) if own else encoding.library
+        library = own_library if own else encoding.library
         label = names_of(X)[number]
         part = replace(encoding, variables=(variable,), library=library, labels=(label,))
-        other = as_frame(part.decode(rows), library_of(X), [label])
+        other = as_frame(part.decode(rows), own_library, [label])
         X = _with_column(X, number, other, variable.dtype if own else None, gaps[:, number])
     return X
 
