@@ -69,13 +69,18 @@ def check_order(model, labels) -> None:
 
     scikit-learn compares labels that are strings, and no others.
     """
-    form = getattr(model, "encoding_", None) or getattr(model, "_form", None)
-    known = list(getattr(form, "labels", None) or ())
+    known = labels_of(model)
     if labels != known and len(labels) == len(known) and set(labels) == set(known):
         raise ValueError(
             f"X has the columns {labels[:20]}, but in fit they were in the order {known[:20]}. "
             "Pass them in that order."
         )
+
+
+def labels_of(model) -> list:
+    """The labels of the columns that a model was fitted on; none of an array."""
+    form = getattr(model, "encoding_", None) or getattr(model, "_form", None)
+    return list(getattr(form, "labels", None) or ())
 
 
 def _counted(weight, n_rows):

@@ -7,6 +7,7 @@ import numpy as np
 from skae._validation import check_rows, column_names
 from skae.estimators.face.grids import on_grid
 from skae.frames.columns import Cells, read_columns
+from skae.frames.reading import labels_of
 from skae.frames.variables import PARTS_OF_DAYS
 
 # Values of a column that a message names, at most.
@@ -69,9 +70,7 @@ def _of_dict(model, fixed, cells):
     """The row of a dict; what was read of encoded columns is noted in ``cells``, by number."""
     rows = np.full((1, len(model.columns_.mean)), np.nan)
     encoding, names = model.encoding_, getattr(model, "feature_names_in_", None)
-    if names is None:  # the labels of columns that are no text
-        names = getattr(encoding or getattr(model, "_form", None), "labels", None)
-    names = [] if names is None else list(names)
+    names = labels_of(model) if names is None else list(names)  # of columns named by no text
     for column, value in fixed.items():
         if column in names:
             number = names.index(column)

@@ -552,6 +552,10 @@ def test_a_dictionary_is_for_columns_in_their_order():
     SparseCoder(dictionary=model, alpha=0.1).fit(frame)
     with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\], but X has \['c', 'b', 'a'\]"):
         SparseCoder(dictionary=model, alpha=0.1).fit(frame[["c", "b", "a"]])
+    numbered = frame.set_axis(range(3), axis=1)
+    model = clone(model).fit(numbered)
+    with pytest.raises(ValueError, match=r"X has the columns \[2, 1, 0\], but in fit"):
+        SparseCoder(dictionary=model, alpha=0.1).fit(numbered[[2, 1, 0]])
 
 
 # Bad input
