@@ -25,6 +25,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from skae._seeds import make_generator, random_numbers
 from skae.engine.optimisation import processes
+from skae.engine.optimisation.devices import widest_dtype
 from skae.engine.optimisation.rows import fits_float32
 from skae.engine.optimisation.sources import Source
 from skae.sources.finding import found, head_of
@@ -371,11 +372,9 @@ def computing_dtype(X, device):
     """float64 where the data need it, else float32.
 
     float32 holds integers of up to 16 bits and booleans exactly, so such data (images,
-    counts) train at float32's speed. MPS has no float64.
+    counts) train at float32's speed.
     """
-    if device.type == "mps":
-        return torch.float32
-    return torch.float32 if fits_float32(X.dtype) else torch.float64
+    return torch.float32 if fits_float32(X.dtype) else widest_dtype(device)
 
 
 def column_indices(X, columns):

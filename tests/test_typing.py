@@ -11,6 +11,8 @@ import typing
 from numbers import Integral, Real
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from registry import is_estimator
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -57,6 +59,9 @@ DenoisingAutoEncoder(corruption=noise).fit([[0.0]]).transform([[0.0]])
 """
 
 
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="older NumPy annotates arrays otherwise"
+)
 def test_annotations_of_users_code_and_of_the_package(tmp_path, request):
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET)

@@ -764,8 +764,8 @@ FAULTS = [
     ),
     _features(
         "the share of a variable is that of each of its columns",
-        "np.trace(np.linalg.inv(precision[own])) / np.trace(covariance[own])",
-        "1 / precision[columns, columns]",
+        "np.trace(np.linalg.inv(of_own)) / variance[own].sum()",
+        "1 / np.diag(of_own)",
     ),
     _features("copies of a column count alike", "weight) ** -0.25", "weight) ** 0.0"),
     _neighbours("rows are their own neighbours", ".fill_diagonal_(math.inf)", ""),

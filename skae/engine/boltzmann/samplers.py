@@ -50,6 +50,7 @@ from typing import NamedTuple
 
 import torch
 
+from skae.engine.optimisation.devices import widest_dtype
 from skae.engine.optimisation.parameters import Registry
 
 SAMPLERS = Registry()
@@ -341,7 +342,7 @@ def annealed_importance_sampling(
 
     visible = path.start(n_chains, generator)
     # A sum of thousands of small terms; MPS has no float64.
-    precise = torch.float32 if visible.device.type == "mps" else torch.float64
+    precise = widest_dtype(visible.device)
     state = visible, torch.zeros(n_chains, dtype=precise, device=visible.device)
     schedule = Schedule(burn_in=len(betas) - 1)
     run = run_chains(step, state, schedule, keep=lambda state: state[1], listener=listener)
@@ -377,7 +378,7 @@ def reverse_annealing(
         change = path.log_density(energies, before) - path.log_density(energies, beta)
         return energies, log_weight + change.to(log_weight.dtype)
 
-    precise = torch.float32 if visible.device.type == "mps" else torch.float64
+    precise = widest_dtype(visible.device)
     energies = path.energies(visible)
     log_weight = path.log_density(energies, 1.0).to(precise)
     schedule = Schedule(burn_in=len(betas) - 1)

@@ -31,7 +31,7 @@ CHAINS = Registry()
 # Columns up to which draws are conditioned on those that are kept; wider ones are only clamped.
 _CONDITIONED = 256
 # Langevin steps at each level of noise, where columns are kept, and their size in its variance.
-_SETTLING = 20, 0.4
+_CORRECTOR = 20, 0.4
 State = tuple[torch.Tensor, torch.Tensor]
 Step = Callable[[State], State]
 
@@ -140,7 +140,7 @@ def annealed(denoiser: Denoiser, levels: list[float], x: torch.Tensor, generator
     for level, below in zip(levels, [*levels[1:], None], strict=True):
         here = denoiser.at(level)
         if denoiser.clamp is not None:
-            x = _settled(here, x, generator)
+            x = _corrected(here, x, generator)
         output = here.model.reconstruct(here.theta, x)
         mean = here.model.units.mean(output)
         if below is None:
@@ -151,9 +151,9 @@ def annealed(denoiser: Denoiser, levels: list[float], x: torch.Tensor, generator
     raise ValueError("levels has to hold one level at least")
 
 
-def _settled(denoiser: Denoiser, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _corrected(denoiser: Denoiser, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Noisy rows, whose free columns are drawn given those that are kept."""
-    clamp, (n_steps, size) = denoiser.clamp, _SETTLING
+    clamp, (n_steps, size) = denoiser.clamp, _CORRECTOR
 
     def kept(x):
         return torch.where(clamp.mask, denoiser.noisy(clamp.on(x), generator), x)

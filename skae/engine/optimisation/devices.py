@@ -72,6 +72,11 @@ def _accelerators():
     }
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on what has no float64, for sums of many terms."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def available_memory(device):
     """Bytes that can still be allocated on the device, or None where nobody tells."""
     if device.type == "cuda":

@@ -11,6 +11,7 @@ so to the others, which stop instead of waiting for it.
 import hashlib
 import pickle
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -236,6 +237,9 @@ class TorchProcesses(Joined):
                 f"Process {self.rank} waited {timeout:g} seconds for the other {self.size - 1} to "
                 f"call fit, too. All have to. ({error})"
             ) from error
+        # Whoever frees a tensor last needs the interpreter. That must not be a thread of the
+        # group while the interpreter waits for its end, as torch 2.6 does.
+        self._held: deque[torch.Tensor] = deque(maxlen=8)
         # Where what is summed has to lie.
         backend = distributed.get_backend(self._handle)
         self._device = {"gloo": "cpu", "nccl": "cuda"}.get(backend)
@@ -251,6 +255,7 @@ class TorchProcesses(Joined):
     def _done(self, collective: Callable[..., Any], tensor, **options):
         there = self._device in (None, tensor.device.type)
         moved = tensor if there else tensor.to(self._device)
+        self._held.append(moved)
         try:
             work = collective(moved, group=self._handle, async_op=True, **options)
         except RuntimeError as error:
@@ -299,7 +304,8 @@ class TorchProcesses(Joined):
 
     def leave(self) -> None:
         """Give the connections back."""
-        torch.distributed.destroy_process_group(self._handle)
+        handle, self._handle = self._handle, None
+        torch.distributed.destroy_process_group(handle)
 
 
 ALONE = Processes()

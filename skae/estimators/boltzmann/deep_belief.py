@@ -332,7 +332,7 @@ class DeepBeliefNetwork(
             for start, block in rows_of(top, states, place).blocks(self._model(place).width):
                 visible = sample_downwards(machines, block, generator, return_means)
                 samples[start : start + len(block)] = visible.cpu().numpy()
-        return self._decoded(self.columns_.settled(samples))
+        return self._decoded(self.columns_.with_constants(samples))
 
     def log_partition_function(
         self, method="auto", *, n_chains=100, n_temperatures=10_000, random_state=None

@@ -81,7 +81,7 @@ class BoltzmannSampling:
                 schedule = Schedule(burn_in=n_steps)
                 run = run_chains(step, state, schedule, keep=lambda s: machine.columns(s[0]))
                 result[start : start + len(visible)] = run.samples[0].cpu().numpy()
-        return self._decoded(self.columns_.settled(result))
+        return self._decoded(self.columns_.with_constants(result))
 
     @returns_rows
     def sample(
@@ -212,7 +212,8 @@ class BoltzmannSampling:
         ]
         if any(told):
             warn(f"{name}: {' '.join(filter(None, told))}", ConvergenceWarning)
-        return self._decoded(self.columns_.settled(samples.cpu().numpy()), given)
+        samples = self.columns_.with_constants(samples.cpu().numpy())
+        return self._decoded(samples, given)
 
     log_partition_function = likelihoods.log_partition_function
     annealed_likelihood = likelihoods.annealed_likelihood

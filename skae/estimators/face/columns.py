@@ -165,7 +165,7 @@ class Columns:
         # A copy: fitted state may be a read-only memory map, which torch does not have.
         return Mixed([(units, torch.tensor(columns, device=device)) for units, columns in parts])
 
-    def settled(self, values):
+    def with_constants(self, values):
         """Standardised samples, an array that is changed, with that value in columns of one value.
 
         What is standardised has no scale there: its units draw with variance 1 around the value.

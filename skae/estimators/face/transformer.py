@@ -23,7 +23,7 @@ from skae._validation import (
 )
 from skae.engine.networks.gaps import observed, observed_loss
 from skae.engine.networks.units import UNITS
-from skae.engine.optimisation.devices import Place
+from skae.engine.optimisation.devices import Place, widest_dtype
 from skae.engine.optimisation.models import (
     AFRESH,
     FittedModel,
@@ -275,8 +275,8 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
 
         def loss(x):
             filled, mask = observed(x, model.fill)
-            # Sums in float64, where there is one, depend less on how many rows there are beside.
-            wide = x.dtype if x.device.type == "mps" else torch.float64
+            # Sums in float64 depend less on how many rows there are beside.
+            wide = widest_dtype(x.device)
             output = model.reconstruct(theta, filled).to(wide)
             found = observed_loss(model.units, output, filled.to(wide), mask)
             # Parts of a row that is too far away overflow with both signs.

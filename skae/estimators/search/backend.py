@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import joblib
 from joblib.parallel import ThreadingBackend
@@ -16,12 +18,75 @@ from skae.engine.joint.rendezvous import Rendezvous
 MANY = 192
 
 
-class TogetherBackend(ThreadingBackend):
+class Pool(NamedTuple):
+    """What joblib knows as a pool of the standard library's multiprocessing.
+
+    ``apply_async(function, arguments, callback, error_callback)`` begins a task, of whose end a
+    callback is told.
+    """
+
+    apply_async: Callable
+    close: Callable[[], None] = lambda: None
+    terminate: Callable[[], None] = lambda: None
+
+
+class RoundsBackend(ThreadingBackend):
+    """Tasks come in rounds of at most ``size``; what is done with them is its subclasses'."""
+
+    def __init__(self, size: int, **options):
+        super().__init__(**options)
+        self.size = size
+
+    def begin_anew(self) -> None:
+        """Nothing has come yet."""
+        raise NotImplementedError
+
+    def all_have_come(self) -> None:
+        """All tasks that are given out at first have come."""
+        raise NotImplementedError
+
+    def make_pool(self) -> Pool:
+        """What takes the tasks."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """All tasks end, as soon as they come to a training, where they can be told."""
+        raise NotImplementedError
+
+    # What joblib asks for
+
+    def effective_n_jobs(self, n_jobs):
+        """The number of tasks that may be begun at a time."""
+        return self.size
+
+    def configure(self, n_jobs=1, parallel=None, **options):
+        """Begin anew; return the number of tasks that may be begun at a time."""
+        self.parallel, self._n_jobs = parallel, self.size
+        self.begin_anew()
+        return self.size
+
+    @contextmanager
+    def retrieval_context(self):
+        """All tasks that are given out at first have come."""
+        self.all_have_come()
+        yield
+
+    def terminate(self):
+        """End what still runs."""
+        self.end()
+        super().terminate()
+
+    def _get_pool(self):
+        if self._pool is None:
+            self._pool = self.make_pool()
+        return self._pool
+
+
+class TogetherBackend(RoundsBackend):
     """Runs each task in a thread of its own, in turn; models that the tasks train are trained as
     one.
 
-    ``n_running`` tasks compute at a time. Tasks come in rounds of at most ``size``, and all end
-    once ``goes_on()`` is false.
+    ``n_running`` tasks compute at a time. All end once ``goes_on()`` is false.
     """
 
     def __init__(
@@ -31,28 +96,48 @@ class TogetherBackend(ThreadingBackend):
         goes_on: Callable[[], bool] = lambda: True,
         **options,
     ):
-        super().__init__(**options)
-        self.size, self._how = size, (n_running, size, goes_on)
-        self.rendezvous = Rendezvous(*self._how)
+        super().__init__(size, **options)
+        self._how = n_running, size, goes_on
+        self.begin_anew()
 
     @property
     def unfinished(self) -> set[int]:
         """Tasks that were ended before they had trained all they wanted to."""
         return self.rendezvous.unfinished
 
+    def begin_anew(self) -> None:
+        """Nothing has come yet."""
+        self.rendezvous, self._numbers = Rendezvous(*self._how), itertools.count()
+
+    def all_have_come(self) -> None:
+        """All tasks that are given out at first have come."""
+        self.rendezvous.knows_all(True)
+
     def end(self) -> None:
         """All tasks end, as soon as they come to a training."""
         self.rendezvous.end()
 
-    def effective_n_jobs(self, n_jobs):
-        """The number of tasks that may be begun at a time."""
-        return self.size
+    def make_pool(self) -> Pool:
+        """Threads, no more of which are started than there are tasks."""
+        executor = ThreadPoolExecutor(self.size)
 
-    def configure(self, n_jobs=1, parallel=None, **options):
-        """Begin anew; return the number of tasks that may be begun at a time."""
-        self.parallel, self._n_jobs = parallel, self.size
-        self.rendezvous = Rendezvous(*self._how)
-        return self.size
+        def begin(function, arguments, callback, error_callback):
+            number, rendezvous = next(self._numbers), self.rendezvous
+            rendezvous.announce()
+
+            def in_company():
+                try:
+                    with rendezvous.membership(number), as_seen_from(self._line):
+                        result = function(*arguments)
+                except BaseException as error:
+                    error_callback(error)
+                else:
+                    callback(result)
+
+            return executor.submit(in_company)
+
+        no_more = partial(executor.shutdown, wait=False, cancel_futures=True)
+        return Pool(begin, no_more, executor.shutdown)
 
     def start_call(self):
         """Tasks are about to come."""
@@ -65,57 +150,6 @@ class TogetherBackend(ThreadingBackend):
     def stop_call(self):
         """All tasks are done."""
         self._filters.__exit__(None, None, None)
-
-    @contextmanager
-    def retrieval_context(self):
-        """All tasks that are given out at first have come."""
-        self.rendezvous.knows_all(True)
-        yield
-
-    def terminate(self):
-        """End what still runs."""
-        self.end()
-        super().terminate()
-
-    def _get_pool(self):
-        if self._pool is None:
-            self._pool = _Pool(self.size, self.rendezvous, self._line)
-        return self._pool
-
-
-class _Pool:
-    """Threads whose tasks are members of a rendezvous; no more are started than there are tasks.
-
-    joblib knows it as a pool of the standard library's multiprocessing.
-    """
-
-    def __init__(self, size, rendezvous, line):
-        self._rendezvous, self._line, self._numbers = rendezvous, line, itertools.count()
-        self._executor = ThreadPoolExecutor(size)
-
-    def apply_async(self, func, args, callback, error_callback):
-        """Begin ``func(*args)``; a callback is told of what it returns or raises."""
-        number, rendezvous = next(self._numbers), self._rendezvous
-        rendezvous.announce()
-
-        def in_company():
-            try:
-                with rendezvous.membership(number), as_seen_from(self._line):
-                    result = func(*args)
-            except BaseException as error:
-                error_callback(error)
-            else:
-                callback(result)
-
-        return self._executor.submit(in_company)
-
-    def close(self):
-        """No more is begun."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def terminate(self):
-        """Wait for what was begun."""
-        self._executor.shutdown()
 
 
 def train_together(n_jobs: int | None = None):

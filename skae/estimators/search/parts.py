@@ -1,16 +1,15 @@
 """Tasks that are collected and divided among workers, each of which trains its part together."""
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import joblib
-from joblib.parallel import ThreadingBackend
 
-from skae.estimators.search.backend import MANY, TogetherBackend
+from skae.estimators.search.backend import MANY, Pool, RoundsBackend, TogetherBackend
 
 Task = Callable[[], Any]
 
@@ -45,65 +44,47 @@ class Workers(Protocol):
         """All tasks end, as soon as they come to a training."""
 
 
-class PartsBackend(ThreadingBackend):
+class PartsBackend(RoundsBackend):
     """Gives each worker a part of the tasks, which it trains together.
 
     Tasks are collected as they are begun. Neighbours, which have more in common, go to one worker;
-    and what several of its tasks have in common, such as the rows, goes there once. At most
-    ``size`` are given out at first.
+    and what several of its tasks have in common, such as the rows, goes there once.
     """
 
     def __init__(self, workers: Workers, size: int = MANY, **options):
-        super().__init__(**options)
-        self.workers, self.size = workers, size
-        self._waiting: list[Call] = []
-        self._n_begun, self._is_complete, self._is_busy = 0, False, False
-        self._lock = threading.Lock()
+        super().__init__(size, **options)
+        self.workers, self._lock = workers, threading.Lock()
+        self.begin_anew()
 
     @property
     def unfinished(self) -> set[int]:
         """Tasks that were ended before they had trained all they wanted to."""
         return self.workers.unfinished
 
+    def begin_anew(self) -> None:
+        """Nothing has come yet."""
+        self._waiting: list[Call] = []
+        self._n_begun, self._is_complete, self._is_busy = 0, False, False
+
+    def all_have_come(self) -> None:
+        """All tasks that are given out at first have come."""
+        self._is_complete = True
+        self._send()
+
     def end(self) -> None:
         """All tasks end, as soon as they come to a training, where workers can be told."""
         self.workers.end()
 
-    def effective_n_jobs(self, n_jobs):
-        """The number of tasks that may be begun at a time."""
-        return self.size
+    def make_pool(self) -> Pool:
+        """What collects tasks, and a thread that waits for the workers."""
+        self._n_workers, self._executor = self.workers.begin(), ThreadPoolExecutor(1)
 
-    def configure(self, n_jobs=1, parallel=None, **options):
-        """Begin anew; return the number of tasks that may be begun at a time."""
-        self.parallel, self._n_jobs = parallel, self.size
-        self._waiting, self._n_begun, self._is_complete, self._is_busy = [], 0, False, False
-        return self.size
+        def collect(function, arguments, callback, error_callback):
+            with self._lock:
+                self._waiting.append(Call(_Bound(function, arguments), callback, error_callback))
+            self._send()
 
-    @contextlib.contextmanager
-    def retrieval_context(self):
-        """All tasks that are given out at first have come."""
-        self._is_complete = True
-        self._send()
-        yield
-
-    def _get_pool(self):
-        if self._pool is None:
-            self._n_workers, self._pool = self.workers.begin(), _Pool(self)
-            self._executor = ThreadPoolExecutor(1)
-        return self._pool
-
-    def terminate(self):
-        """End what still runs."""
-        self.end()
-        if self._pool is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-        super().terminate()
-
-    def add(self, call: Call) -> None:
-        """Collect a task."""
-        with self._lock:
-            self._waiting.append(call)
-        self._send()
+        return Pool(collect, partial(self._executor.shutdown, wait=False, cancel_futures=True))
 
     def _send(self):
         """Give the tasks that wait to the workers, where these have nothing to do."""
@@ -129,23 +110,6 @@ class PartsBackend(ThreadingBackend):
         with self._lock:
             self._is_busy = False
         self._send()
-
-
-class _Pool:
-    """What joblib knows as a pool of the standard library's multiprocessing."""
-
-    def __init__(self, backend):
-        self._backend = backend
-
-    def apply_async(self, func, args, callback, error_callback):
-        """Begin ``func(*args)``; a callback is told of what it returns or raises."""
-        self._backend.add(Call(_Bound(func, args), callback, error_callback))
-
-    def close(self):
-        """No more is begun."""
-
-    def terminate(self):
-        """Nothing is left."""
 
 
 class _Bound(NamedTuple):

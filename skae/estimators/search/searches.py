@@ -1,6 +1,7 @@
 """scikit-learn's searches, with their candidates' models trained together."""
 
 import math
+import re
 import signal
 import threading
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from skae.estimators.search.parts import PartsBackend
 from skae.estimators.search.processes import Processes, processes_of
 
 # What the parameters mean that both searches have.
+_OF_SPLIT = re.compile(r"split\d+_test_")
 _SHARED = entries("""
     estimator : estimator
         A model of this package, or what has one, such as a pipeline.
@@ -137,9 +139,8 @@ class Batched(BaseSearchCV):
         stack.close()
         if interrupt.is_set():
             if results:
-                unfinished = backend.unfinished
-                self.cv_results_ = dict(results)
-                self.cv_results_["finished"] = _finished(results, unfinished, self.n_splits_)
+                finished = _finished(results, backend.unfinished)
+                self.cv_results_ = {**results, "finished": finished}
             raise KeyboardInterrupt
 
 
@@ -286,8 +287,10 @@ def _ended_by_interrupt(backend: TogetherBackend | PartsBackend):
         signal.signal(signal.SIGINT, before)
 
 
-def _finished(results: dict[str, Any], unfinished: Iterable[int], n_splits: int) -> np.ndarray:
+def _finished(results: dict[str, Any], unfinished: Iterable[int]) -> np.ndarray:
     """Which candidates were trained and scored on all folds."""
+    # Columns of scores are "split0_test_score" and so on, of each metric.
+    n_splits = len({name.partition("_")[0] for name in results if _OF_SPLIT.match(name)})
     finished = np.ones(len(results["params"]), dtype=bool)
     finished[[number // n_splits for number in unfinished]] = False
     return finished

@@ -318,8 +318,10 @@ class TableFeatures(AutoEncoder):
 def own_shares(centred: np.ndarray, variables: Sequence, weight: np.ndarray | None) -> np.ndarray:
     """For each column, the share of its variable that no linear function of the others tells.
 
-    With C the covariance of the columns divided by their deviations, plus a little on its diagonal,
-    and P its inverse, trace(P_vv^-1) / trace(C_vv), the conditional covariance's trace.
+    With C = A^T A + e I the covariance of the columns divided by their deviations, plus a little on
+    its diagonal, and P its inverse, trace(P_vv^-1) / trace(C_vv), the conditional covariance's
+    trace. Of fewer rows than columns P = (I - A^T (A A^T + e I)^-1 A) / e, so that time grows with
+    the cube of the smaller number, and memory with its square.
 
     Parameters
     ----------
@@ -335,14 +337,19 @@ def own_shares(centred: np.ndarray, variables: Sequence, weight: np.ndarray | No
     shares : ndarray of shape (n_columns,)
         Numbers in (0, 1]; 1 of columns of one value.
     """
-    n_columns = centred.shape[1]
+    n_samples, n_columns = centred.shape
     deviation = np.sqrt(np.average(np.square(centred), axis=0, weights=weight))
-    scaled = centred / np.where(deviation > 0, deviation, 1.0)
-    weighted = scaled if weight is None else scaled * weight[:, np.newaxis]
-    total = len(scaled) if weight is None else weight.sum()
-    covariance = scaled.T @ weighted / total + _LEAST_OWN * np.eye(n_columns)
-    precision, shares = np.linalg.inv(covariance), np.ones(n_columns)
-    for columns in variables:
-        own = np.ix_(columns, columns)
-        shares[columns] = np.trace(np.linalg.inv(precision[own])) / np.trace(covariance[own])
+    share_of_row = 1 / n_samples if weight is None else weight[:, np.newaxis] / weight.sum()
+    rows = centred / np.where(deviation > 0, deviation, 1.0) * np.sqrt(share_of_row)
+    if n_samples < n_columns:
+        told = np.linalg.solve(rows @ rows.T + _LEAST_OWN * np.eye(n_samples), rows)
+    else:
+        precision = np.linalg.inv(rows.T @ rows + _LEAST_OWN * np.eye(n_columns))
+    variance, shares = np.square(rows).sum(axis=0) + _LEAST_OWN, np.ones(n_columns)
+    for own in variables:
+        if n_samples < n_columns:
+            of_own = (np.eye(len(own)) - rows[:, own].T @ told[:, own]) / _LEAST_OWN
+        else:
+            of_own = precision[np.ix_(own, own)]
+        shares[own] = np.trace(np.linalg.inv(of_own)) / variance[own].sum()
     return shares

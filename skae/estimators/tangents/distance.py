@@ -16,7 +16,7 @@ from skae._validation import (
     column_names,
     computing_dtype,
 )
-from skae.engine.optimisation.devices import require_memory, resolve_device
+from skae.engine.optimisation.devices import require_memory, resolve_device, widest_dtype
 from skae.engine.optimisation.rows import StreamedRows
 from skae.engine.tangents.distance import nearest_planes, orthonormal_bases
 from skae.estimators.auto_encoders import AutoEncoder
@@ -377,8 +377,7 @@ class TangentDistanceClassifier(ClassifierMixin, BaseEstimator):
     def _nearest(self, X, n_neighbors):
         """Distances, and positions among the labelled rows."""
         device = resolve_device(self.device)
-        single = device.type == "mps" or self.rows_.dtype == np.float32
-        dtype = torch.float32 if single else torch.float64
+        dtype = torch.float32 if self.rows_.dtype == np.float32 else widest_dtype(device)
         require_memory(
             0 if device == _CPU else self.bases_.nbytes,
             device,

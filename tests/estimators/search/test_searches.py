@@ -20,6 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -188,9 +189,11 @@ def test_routed_metadata(digits):
     with sklearn.config_context(enable_metadata_routing=True):
         model = AutoEncoder(6, **SHORT).set_fit_request(sample_weight=True)
         model = make_pipeline(model, LogisticRegression().set_fit_request(sample_weight=False))
+        scorer = get_scorer("accuracy").set_score_request(sample_weight=False)
         one, two = both(
             GridSearchCV, BatchedGridSearchCV, model, {"autoencoder__contraction": [0.1, 0.2]},
             data=(X, y), cv=GroupKFold(3), fit_params={"sample_weight": weight, "groups": groups},
+            scoring=scorer,
         )  # fmt: skip
     assert_same_results(one, two)
 

@@ -89,16 +89,18 @@ def test_columns_are_what_the_network_sees(model, table):
     assert_allclose(columns[:, 2:5].sum(axis=1), table["town"].notna(), atol=1e-5)
 
 
-def test_shares_are_what_a_regression_on_the_others_leaves():
+@pytest.mark.parametrize("n_samples", [300, 6])
+def test_shares_are_what_a_regression_on_the_others_leaves(n_samples):
     generator = np.random.default_rng(0)
-    hidden = generator.normal(size=(300, 2))
+    hidden = generator.normal(size=(n_samples, 2))
+    noise = generator.normal(size=(n_samples, 4))
     rows = np.column_stack(
         [
-            hidden @ generator.normal(size=(2, 4)) + 0.3 * generator.normal(size=(300, 4)),
+            hidden @ generator.normal(size=(2, 4)) + 0.3 * noise,
             np.eye(3)[np.digitize(hidden[:, 0], [-0.5, 0.5])],
         ]
     )
-    weight = generator.integers(1, 4, size=300).astype(float)
+    weight = generator.integers(1, 4, size=n_samples).astype(float)
     rows = rows - np.average(rows, axis=0, weights=weight)
     variables = [[0], [1], [2], [3], [4, 5, 6]]
     found = own_shares(rows, variables, weight)
@@ -107,7 +109,7 @@ def test_shares_are_what_a_regression_on_the_others_leaves():
         others = np.setdiff1d(np.arange(7), own)
         ridge = Ridge(0.01 * weight.sum(), fit_intercept=False)
         ridge.fit(scaled[:, others], scaled[:, own], sample_weight=weight)
-        left = scaled[:, own] - ridge.predict(scaled[:, others]).reshape(300, -1)
+        left = scaled[:, own] - ridge.predict(scaled[:, others]).reshape(n_samples, -1)
         # The least value of squared error and penalty is the conditional variance.
         least = np.average(left**2, axis=0, weights=weight).sum()
         least += 0.01 * np.square(ridge.coef_).sum() + 0.01 * len(own)
