@@ -45,14 +45,22 @@ def fill_cells(X, gaps: np.ndarray, encoding: Encoding, rows: np.ndarray):
         return _filled_array(np.asarray(X), gaps, values)
     if own_library == "pandas":
         X = X.copy()
-    for number in np.flatnonzero(gaps.any(axis=0)).tolist():
-        own = _has_kind_of(cells[number], variables[number])
-        variable = variables[number] if own else encoding.variables[number]
-        library = own_library if own else encoding.library
-        label = names_of(X)[number]
-        part = replace(encoding, variables=(variable,), library=library, labels=(label,))
-        other = as_frame(part.decode(rows), own_library, [label])
-        X = _with_column(X, number, other, variable.dtype if own else None, gaps[:, number])
+    with_gaps = np.flatnonzero(gaps.any(axis=0)).tolist()
+    own = [number for number in with_gaps if _has_kind_of(cells[number], variables[number])]
+    lost = [number for number in with_gaps if number not in own]
+    for numbers, read, library in (
+        (own, variables, own_library),
+        (lost, encoding.variables, encoding.library),
+    ):
+        if not numbers:
+            continue
+        labels = [names_of(X)[number] for number in numbers]
+        some = tuple(read[number] for number in numbers)
+        part = replace(encoding, variables=some, library=library, labels=tuple(labels))
+        others = as_frame(part.decode(rows), own_library, labels)
+        for place, number in enumerate(numbers):
+            dtype = some[place].dtype if read is variables else None
+            X = _with_column(X, number, others, place, dtype, gaps[:, number])
     return X
 
 
@@ -83,14 +91,14 @@ def _filled_array(X, gaps, values):
     return np.where(gaps, values, X).astype(X.dtype, copy=False)
 
 
-def _with_column(X, number, other, dtype, missing):
-    """A frame with a column of another one's, of one column, where it is missing.
+def _with_column(X, number, others, place, dtype, missing):
+    """A frame with a column of another frame's, at some place, where its own is missing.
 
     ``dtype`` is what the column has then; None: all of it is missing.
     """
     library = library_of(X)
     if library == "pandas":
-        new = other.iloc[:, 0].set_axis(X.index)
+        new = others.iloc[:, place].set_axis(X.index)
         if dtype is not None:
             old = X.iloc[:, number]
             dense = old.sparse.to_dense() if hasattr(dtype, "fill_value") else old.astype(dtype)
@@ -100,13 +108,13 @@ def _with_column(X, number, other, dtype, missing):
     if library == "polars":
         import polars as pl
 
-        new = other.to_series(0)
+        new = others.to_series(place)
         if dtype is not None:
             new = new.zip_with(pl.Series(missing), X.to_series(number).cast(dtype))
         return X.with_columns(new.alias(X.columns[number]))
     import pyarrow as pa
 
-    new, old = other.column(0), X.column(number)
+    new, old = others.column(place), X.column(number)
     if pa.types.is_dictionary(old.type):
         pairs = zip(missing, old.to_pylist(), new.to_pylist(), strict=True)
         new = pa.array([b if gap else a for gap, a, b in pairs]).cast(old.type)
