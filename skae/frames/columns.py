@@ -284,13 +284,14 @@ def _of_objects(column, dtype):
         return Cells("numbers", dtype, numbers, objects=objects)
     if all(issubclass(t, datetime | date | np.datetime64) for t in types):
         numbers[~missing] = [_days(moment) for moment in known]
-        objects = "date" if types == {date} else "datetime"
+        objects = "Timestamp" if _are_of_pandas(types) else "datetime"
         if any(getattr(moment, "tzinfo", None) is not None for moment in known):
-            objects = "datetime of UTC"
-        return Cells("dates", dtype, numbers, objects=objects)
+            objects += " of UTC"
+        return Cells("dates", dtype, numbers, objects="date" if types == {date} else objects)
     if all(issubclass(t, timedelta | np.timedelta64) for t in types):
         numbers[~missing] = [np.timedelta64(d) / np.timedelta64(1, "D") for d in known]
-        return Cells("durations", dtype, numbers, objects="timedelta")
+        objects = "Timedelta" if _are_of_pandas(types) else "timedelta"
+        return Cells("durations", dtype, numbers, objects=objects)
     names = " and ".join(sorted(t.__name__ for t in types)[:3])
     if len(types) > 1 and all(issubclass(t, str | Number) for t in types):
         raise ValueError(
@@ -304,6 +305,10 @@ def _of_objects(column, dtype):
             f"holds {names}: the argument must be a string or a number, for example. {_CONVERT}"
         )
     return _refuse(names)
+
+
+def _are_of_pandas(types):
+    return all(t.__module__.partition(".")[0] == "pandas" for t in types)
 
 
 def _is_missing(column):

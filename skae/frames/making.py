@@ -75,8 +75,15 @@ def stack_rows(parts: list):
 
 def as_objects(values: np.ndarray, kind: str, decimals: int | None) -> list:
     """Numbers as Python's objects of a kind: "bool", "int", "Decimal" of so many decimals, or None
-    for all; and days as "date", "datetime", "datetime of UTC" or "timedelta".
+    for all; and days as "date", "datetime", "datetime of UTC" or "timedelta", or "Timestamp",
+    "Timestamp of UTC" or "Timedelta" of pandas.
     """
+    if kind.startswith("Time"):
+        import pandas as pd
+
+        make = pd.Timedelta if kind == "Timedelta" else pd.Timestamp
+        own = kind.replace("Timestamp", "datetime").lower().replace("utc", "UTC")
+        return list(map(make, as_objects(values, own, decimals)))
     if kind in ("bool", "int"):
         return [(bool if kind == "bool" else int)(x) for x in np.round(values).tolist()]
     if kind == "Decimal":
