@@ -10,7 +10,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn import get_config
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils._array_api import (
@@ -28,9 +27,15 @@ from skae._seeds import make_generator, random_numbers
 from skae.engine.optimisation import processes
 from skae.engine.optimisation.devices import widest_dtype
 from skae.engine.optimisation.rows import fits_float32
-from skae.engine.optimisation.sources import Source, blocks_of
+from skae.engine.optimisation.sources import Source
 from skae.sources.finding import found, head_of
-from skae.sources.finite import IMPUTE, check_block_finite, check_finite, check_no_infinity
+from skae.sources.finite import (
+    IMPUTE,
+    check_block_finite,
+    check_finite,
+    check_no_infinity,
+    check_one_hot,
+)
 from skae.sources.tables import Tables
 
 __all__ = [
@@ -52,11 +57,26 @@ class Registered(StrOptions):
 
 
 def as_array(values):
-    """A tensor of any device, dtype or history as an array; anything else as it is."""
+    """A tensor of any device, dtype or history as an array; anything else as it is.
+
+    What a masked array hides is missing: NaN, or None among objects.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        return _of_masked(values)
     if not isinstance(values, torch.Tensor):
         return values
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).resolve_neg().numpy()
+
+
+def _of_masked(values):
+    mask, kind = np.ma.getmaskarray(values), values.dtype.kind
+    if not mask.any():
+        return np.asarray(values)
+    dtype = values.dtype if kind in "fmM" else np.float64 if kind in "biu" else object
+    found = np.array(values.data, dtype=dtype)
+    found[mask] = {"f": np.nan, "O": None}.get(found.dtype.kind, "NaT")
+    return found
 
 
 def of_namespace(X):
@@ -82,8 +102,8 @@ def of_namespace(X):
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:
-    """Which entries of an array are NaN, None or NA, whatever its dtype."""
-    if values.dtype.kind == "f":
+    """Which entries of an array are NaN, NaT, None or NA, whatever its dtype."""
+    if values.dtype.kind in "fmM":
         return np.isnan(values)
     if values.dtype != object:
         return np.zeros(values.shape, dtype=bool)
@@ -340,56 +360,6 @@ def check_domain(name, domain, minimum, maximum, columns, feature_names=None, pa
             f"{parameter}='gaussian' for such data, or scale them with "
             "sklearn.preprocessing.MinMaxScaler(clip=True)."
         )
-
-
-def check_one_hot(X, groups, feature_names=None, parameter="loss"):
-    """Raise a ValueError if the columns of a multinomial group do not sum to one.
-
-    ``groups`` are the columns of each. For a loss, a row without any was not observed, whether it
-    has NaN or zeros; of an energy's units, one is always on unless all are NaN.
-    """
-    if not groups:
-        return
-    columns = np.concatenate(groups)
-    sizes = [len(group) for group in groups]
-    first, number = np.cumsum([0, *sizes[:-1]]), np.repeat(np.arange(len(groups)), sizes)
-    membership = sparse.csr_matrix(
-        (np.ones(len(columns)), (columns, number)), shape=(X.shape[1], len(groups))
-    )
-    for start, _, block in blocks_of(X):
-        total = _group_totals(block, columns, first, membership)
-        wrong = np.abs(total - 1) > 1e-3
-        if parameter == "loss":
-            wrong &= np.abs(total) > 1e-3
-        elif block.dtype.kind == "f":
-            gaps = block.copy() if sparse.issparse(block) else np.isnan(block)
-            if sparse.issparse(block):
-                gaps.data = np.isnan(block.data)
-            missing = _group_totals(gaps, columns, first, membership)
-            wrong = np.where(missing > 0, missing < sizes, wrong)
-        if wrong.any():
-            place, number = np.argwhere(wrong)[0]
-            own = groups[number]
-            named = (own if feature_names is None else feature_names[own])[:4].tolist()
-            or_zero = ", or to 0 where it was not observed" if parameter == "loss" else ""
-            raise ValueError(
-                f"Each multinomial group must sum to 1 in every row{or_zero}, but in row "
-                f"{start + place} the group of columns "
-                f"{named}{'...' if len(own) > 4 else ''} sums to {total[place, number]:.4g}. "
-                "Encode one variable per group with OneHotEncoder (without drop), or use "
-                f"{parameter}='bernoulli' for independent binary columns."
-            )
-
-
-def _group_totals(block, columns, first, membership):
-    """The sum of every group of columns in every row."""
-    if sparse.issparse(block):
-        if block.dtype.kind == "f" and np.isnan(block.data).any():
-            block = block.copy()
-            np.nan_to_num(block.data, copy=False)
-        return (block @ membership).toarray()
-    part = block[:, columns].astype(np.float64)
-    return np.add.reduceat(np.nan_to_num(part, copy=False), first, axis=1)
 
 
 def output_container(estimator) -> str | None:

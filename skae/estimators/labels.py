@@ -44,13 +44,19 @@ def read_numbers(y) -> Table:
     Raises a ValueError for infinity, text and other shapes than of columns.
     """
     names, y = _output_names(y), as_array(y)
-    if np.asarray(y).dtype.kind == "O":
+    kind = np.asarray(y).dtype.kind
+    if kind in "mM":
+        raise ValueError(
+            "y must be numbers, but holds dates or durations. Count them in a unit of your choice, "
+            "such as (y - y.min()) / np.timedelta64(1, 'D'); what is missing becomes NaN then."
+        )
+    if kind == "O":
         y = np.where(is_missing(np.asarray(y)), np.nan, y)
     options = {"ensure_2d": False, "ensure_all_finite": "allow-nan", "input_name": "y"}
     try:
         values = _columns(check_array(y, dtype=np.float64, **options))
-    except ValueError as error:
-        if "could not convert" in str(error):
+    except (ValueError, TypeError) as error:
+        if isinstance(error, TypeError) or "could not convert" in str(error):
             raise ValueError(f"y must be numbers: {error}.") from error
         raise
     return Table(values, ~np.isnan(values), _numbered(names, values))
@@ -93,7 +99,7 @@ def known_rows(y, unlabelled) -> tuple[np.ndarray, np.ndarray]:
     values = _any_targets(y)
     known = ~is_missing(values)
     if unlabelled is not None and unlabelled == unlabelled:
-        known = known & ~_is_mark(values, unlabelled)
+        known[known] = ~_is_mark(values[known], unlabelled)  # NA compares with nothing
     known = np.asarray(known.all(axis=1))
     if values.dtype.kind == "O":
         labels = _of_one_kind(values[known])

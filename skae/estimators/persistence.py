@@ -228,6 +228,12 @@ class _Writer:
         library = type(value).__module__.partition(".")[0]
         if library == "pandas" and hasattr(value, "categories"):
             return ["categories", [self.written(c) for c in value.categories], value.ordered]
+        if library == "pandas" and hasattr(value, "closed"):
+            return ["interval", self.written(value.left), self.written(value.right), value.closed]
+        if library == "pandas" and hasattr(value, "tz_convert"):
+            zone = value.tz and str(value.tz)
+            naive = value.tz_convert(None) if zone else value
+            return ["timestamp", self.written(naive.to_datetime64()), zone]
         if library not in ("pandas", "polars", "pyarrow"):
             return None
         try:
@@ -375,6 +381,17 @@ class _Reader:
         pandas = importlib.import_module("pandas")
         return pandas.CategoricalDtype(self._list(parts), bool(ordered))
 
+    def _interval(self, left, right, closed):
+        return importlib.import_module("pandas").Interval(self.read(left), self.read(right), closed)
+
+    def _timestamp(self, moment, zone):
+        moment = importlib.import_module("pandas").Timestamp(self.read(moment))
+        if zone is None:
+            return moment
+        if "dateutil" in zone:
+            raise ModelFileError(f"{zone} names a file of time zones, which is not read.")
+        return moment.tz_localize("UTC").tz_convert(zone)
+
     def _tuple_of(self, name, parts):
         cls = _classes()[name]
         return tuple.__new__(cls, self._list(parts))
@@ -391,7 +408,7 @@ class _Reader:
 _KINDS = {
     "float", "array", "scalar", "objects", "csr", "dict", "list", "tuple", "slice", "range",
     "device", "random", "frozen", "dtype", "pandas", "categories", "tuple of", "object",
-    "dtype of a frame",
+    "dtype of a frame", "interval", "timestamp",
 }  # fmt: skip
 
 

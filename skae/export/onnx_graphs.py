@@ -8,6 +8,7 @@ from sklearn.base import is_classifier, is_regressor
 from skae.estimators.boltzmann.deep_belief import DeepBeliefNetwork
 from skae.estimators.face.transformer import Transformer
 from skae.estimators.supervised.predictors import SupervisedStack
+from skae.export.kinds import Select, Standardize
 from skae.export.steps import part_of, steps_of
 
 
@@ -156,13 +157,21 @@ class _Graph:
         self.type = TensorProto.DOUBLE if is_double else TensorProto.FLOAT
 
     def results_of(self, part, output):
-        """All nodes of a part of the model; the last one's output has such a name."""
-        model = self.operator.raw_operator
-        steps = steps_of(model, part_of(model, part))
+        """All nodes of a part of the model; the last one's output has such a name.
+
+        Whole numbers, which float32 may not hold, are standardised in float64.
+        """
+        from onnx import TensorProto
+
+        model, own = self.operator.raw_operator, self.type
+        is_whole = type(self.operator.inputs[0].type).__name__.startswith(("Int", "UInt"))
+        self.type = TensorProto.DOUBLE if is_whole else own
         name = self.node("Cast", [self.operator.inputs[0].full_name], to=self.type)
-        for step in steps:
+        for step in steps_of(model, part_of(model, part)):
+            if self.type != own and not isinstance(step, Select | Standardize):
+                name, self.type = self.node("Cast", [name], to=own), own
             name = step.nodes(self, name)
-        self.node("Identity", [name], output=output)
+        self.node("Cast", [name], output=output, to=own)
 
     def columns(self, name, columns):
         """Some columns, in such an order."""

@@ -67,7 +67,7 @@ def steps_of(model, part: str) -> list[Step]:
             _refuse(f"The {part} of this {name}", engine.inference)
         steps = _chain(theta, maps)
     if part == "encoder":
-        return [*encoded_columns(model), *_seen(engine, model.columns_), *steps]
+        return [*encoded_columns(model), *_seen(engine, model), *steps]
     if model.encoding_ is not None:
         raise ValueError(
             f"The decoder of this {name} makes the rows of a table, with whole numbers and the "
@@ -87,7 +87,7 @@ def _predictor(model):
     if encoder is None:
         _refuse(f"The encoder of the layers of this {name}", engine.inference)
     maps = [*encoder, *engine.decoder]
-    steps = [*encoded_columns(stack), *_seen(engine, stack.columns_), *_chain(theta, maps)]
+    steps = [*encoded_columns(stack), *_seen(engine, stack), *_chain(theta, maps)]
     kind = model._targets()
     if isinstance(model, ClassifyingStack):
         return [*steps, Apply(tuple(("softmax", columns) for columns in kind.groups))]
@@ -107,12 +107,12 @@ def _refuse(what, inference):
     )
 
 
-def _seen(engine, columns):
-    """What the model sees of rows."""
+def _seen(engine, model):
+    """What the model sees of rows, which may have gaps whether those of `fit` had some or not."""
     steps: list[Step] = []
     if engine.scale is not None:
         steps.append(Standardize(_array(engine.shift), _array(engine.scale)))
-    if columns.has_gaps:
+    if engine.fill is not None and getattr(model, "_accepts_gaps", False):
         steps.append(Fill(_array(engine.fill)))
     return steps
 

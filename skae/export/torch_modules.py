@@ -17,9 +17,9 @@ def to_torch(model, part: str | None = None, *, dtype: torch.dtype = torch.float
     .. math:: x \mapsto s_L(W_L \cdots s_1(W_1 (x - \mu) / \sigma + b_1) \cdots + b_L)
 
     A :class:`torch.nn.Sequential` of :class:`torch.nn.Linear`, activations and, where the model
-    standardises columns, of one module that does so. It takes rows in their own units, or codes,
-    and returns what the model's method returns, to rounding. Parameters ask for a gradient, so that
-    it can be trained further; `from_torch` brings them back.
+    standardises columns or fills gaps (NaN), of modules that do so. It takes rows in their own
+    units, or codes, and returns what the model's method returns, to rounding. Parameters ask for a
+    gradient, so that it can be trained further; `from_torch` brings them back.
 
     Parameters
     ----------
@@ -60,8 +60,9 @@ def to_torch(model, part: str | None = None, *, dtype: torch.dtype = torch.float
     >>> encoder
     Sequential(
       (standardize_0): Standardized()
-      (linear_1): Linear(in_features=4, out_features=3, bias=True)
-      (activation_2): Sigmoid()
+      (fill_1): Filled()
+      (linear_2): Linear(in_features=4, out_features=3, bias=True)
+      (activation_3): Sigmoid()
     )
     >>> with torch.no_grad():
     ...     codes = encoder(torch.tensor(X))
@@ -108,7 +109,7 @@ def from_torch(model, module: nn.Module, part: str | None = None):
     >>> X = load_iris().data
     >>> model = AutoEncoder(n_components=3, max_iter=20, random_state=0).fit(X)
     >>> encoder = to_torch(model)
-    >>> _ = encoder.linear_1.bias.data.fill_(0.0)       # or any training in torch
+    >>> _ = encoder.linear_2.bias.data.fill_(0.0)       # or any training in torch
     >>> from_torch(model, encoder).weights_["hidden_bias_0"]
     array([0., 0., 0.])
     """

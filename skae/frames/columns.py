@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ class Cells(NamedTuple):
     numbers: np.ndarray | None = None
     codes: np.ndarray | None = None
     values: Sequence = ()
+    objects: str = ""
 
     @property
     def observed(self) -> np.ndarray:
@@ -55,6 +56,20 @@ class Cells(NamedTuple):
         elif whole and np.abs(values).max(initial=0) < 2**53:
             values = values.astype(np.int64)
         return self._replace(numbers=None, codes=codes, values=values.tolist())
+
+    def taken(self, rows: np.ndarray) -> "Cells":
+        """Those of some rows."""
+        numbers, codes = (None if x is None else x[rows] for x in (self.numbers, self.codes))
+        return self._replace(numbers=numbers, codes=codes)
+
+    def over(self, column):
+        """An array of numbers, or a list of values, with these cells where they are observed."""
+        if isinstance(column, np.ndarray) and self.numbers is not None:
+            return np.where(self.observed, self.numbers, column)
+        own = self.as_values()
+        pairs = zip(own.codes.tolist(), column, strict=True)
+        found = [value if code < 0 else own.values[code] for code, value in pairs]
+        return np.array(found, dtype=np.float64) if isinstance(column, np.ndarray) else found
 
 
 def library_of(X) -> str | None:
@@ -208,6 +223,10 @@ def _of_arrow(column):
     import pyarrow as pa
 
     kind = column.type
+    if not hasattr(column, "chunks"):  # of a batch
+        column = pa.chunked_array([column])
+    if str(kind) == "string_view":
+        return _of_arrow(column.cast(pa.large_string()))._replace(dtype=kind)
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         holds = "categories" if pa.types.is_dictionary(kind) else "texts"
         encoded = column if holds == "categories" else column.dictionary_encode()
@@ -252,18 +271,27 @@ def _of_objects(column, dtype):
         return _of_texts(column, dtype, missing)
     if all(issubclass(t, bool | np.bool_) for t in types):
         numbers[~missing] = known.astype(bool)
-        return Cells("booleans", dtype, numbers)
+        return Cells("booleans", dtype, numbers, objects="bool")
     if any(issubclass(t, complex | np.complexfloating) for t in types):
         _refuse("complex numbers")
     if all(issubclass(t, Number | Decimal | np.bool_) for t in types):
-        numbers[~missing] = known.astype(np.float64)
-        return Cells("numbers", dtype, numbers)
+        try:
+            numbers[~missing] = known.astype(np.float64)
+        except OverflowError:
+            _refuse("whole numbers of more than 308 digits")
+        are_whole = all(issubclass(t, Integral) and t is not bool for t in types)
+        objects = "int" if are_whole else "Decimal" if types == {Decimal} else ""
+        return Cells("numbers", dtype, numbers, objects=objects)
     if all(issubclass(t, datetime | date | np.datetime64) for t in types):
         numbers[~missing] = [_days(moment) for moment in known]
-        return Cells("dates", dtype, numbers)
+        objects = "Timestamp" if _are_of_pandas(types) else "datetime"
+        if any(getattr(moment, "tzinfo", None) is not None for moment in known):
+            objects += " of UTC"
+        return Cells("dates", dtype, numbers, objects="date" if types == {date} else objects)
     if all(issubclass(t, timedelta | np.timedelta64) for t in types):
         numbers[~missing] = [np.timedelta64(d) / np.timedelta64(1, "D") for d in known]
-        return Cells("durations", dtype, numbers)
+        objects = "Timedelta" if _are_of_pandas(types) else "timedelta"
+        return Cells("durations", dtype, numbers, objects=objects)
     names = " and ".join(sorted(t.__name__ for t in types)[:3])
     if len(types) > 1 and all(issubclass(t, str | Number) for t in types):
         raise ValueError(
@@ -277,6 +305,10 @@ def _of_objects(column, dtype):
             f"holds {names}: the argument must be a string or a number, for example. {_CONVERT}"
         )
     return _refuse(names)
+
+
+def _are_of_pandas(types):
+    return all(t.__module__.partition(".")[0] == "pandas" for t in types)
 
 
 def _is_missing(column):

@@ -74,6 +74,28 @@ def range_of(dtype) -> tuple[int, int] | None:
     return (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else None
 
 
+def nearest(x: np.ndarray, dtype) -> np.ndarray:
+    """Numbers as a dtype holds them, which are whole and in its range if its numbers are whole."""
+    ends = range_of(dtype)
+    x = np.asarray(x, dtype=np.float64)
+    if ends is None:
+        return x
+    # The greatest whole number of 64 bits is none of a float.
+    return np.clip(np.round(x), ends[0], np.nextafter(ends[1], 0) if ends[1] > 2**53 else ends[1])
+
+
+def with_categories(dtype, values: list):
+    """A dtype of categories of pandas, or an Enum of polars, with values that it may lack."""
+    own = getattr(dtype, "categories", None)
+    if own is None or not (hasattr(dtype, "ordered") or str(dtype).startswith("Enum")):
+        return dtype
+    own = own.tolist() if hasattr(own, "tolist") else list(own)
+    if not (new := [value for value in values if value not in own]):
+        return dtype
+    ordered = {"ordered": dtype.ordered} if hasattr(dtype, "ordered") else {}
+    return type(dtype)([*own, *new], **ordered)
+
+
 def _arrow_schema(kind):
     pyarrow = importlib.import_module("pyarrow")
     return pyarrow.schema([pyarrow.field("", kind)]).serialize().to_pybytes().hex()

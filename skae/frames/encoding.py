@@ -6,8 +6,10 @@ What is missing, or was never seen in `fit`, is NaN in all columns of its variab
 A column that was never observed at all has become no column, and nothing else knows of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ from scipy import sparse
 from skae._validation import check_no_infinity, column_indices
 from skae._warnings import is_in_layer, warn
 from skae.frames.columns import Cells, library_of, names_of, read_columns
-from skae.frames.making import make_frame
+from skae.frames.making import as_objects, as_times, make_frame
 from skae.frames.variables import (
     VECTORIZER,
     Variable,
@@ -63,7 +65,8 @@ class Encoding:
     @cached_property
     def names(self) -> np.ndarray:
         """Names of the encoded columns: a category's are "colour_red", "colour_infrequent"."""
-        return np.array([n for variable in self.variables for n in variable.names], dtype=object)
+        found = [name for variable in self.variables for name in variable.names]
+        return np.array(distinct_names(found), dtype=object)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -101,31 +104,51 @@ class Encoding:
             variable.encode(column, rows[:, variable.columns])
         return rows
 
-    def decode(self, values: np.ndarray, *, rounds: bool = False):
+    def decode(
+        self, values: np.ndarray, *, rounds: bool = False, known: Mapping[int, Cells] | None = None
+    ):
         """A table of encoded rows, as the user's: a frame with its names and dtypes, or an array.
 
-        An array is of the dtype of ``values``, or float64 where that would not hold its numbers.
+        An array is of the dtype of ``values``, or float64 where that would not hold its numbers; of
+        dates, of theirs; of objects, where there is text or dates.
         Categories are the most probable ones (of those that are pooled, the most frequent one),
         whole numbers are whole, and no number is outside of what was seen in training. With
-        ``rounds``, numbers have no more decimals than there.
+        ``rounds``, numbers have no more decimals than there. What is ``known`` of some columns, by
+        their numbers, is as it was, to the last digit.
         """
         columns = [
             variable.decode(values[:, variable.columns], rounds=rounds)
             for variable in self.variables
         ]
+        for number, cells in (known or {}).items():
+            columns[number] = cells.over(columns[number])
         if self.library is None:
-            if all(isinstance(column, np.ndarray) for column in columns):
+            dtype = self.variables[0].dtype
+            if dtype is not None and dtype.kind in "mM":
+                return np.column_stack([as_times(column, dtype) for column in columns])
+            have_times = any(v.holds in ("dates", "durations") for v in self.variables)
+            if not have_times and all(isinstance(column, np.ndarray) for column in columns):
                 rows = np.column_stack(columns)
                 with np.errstate(over="ignore"):
                     narrow = rows.astype(values.dtype)
                 return rows if np.isinf(narrow).any() else narrow
             table = np.empty((len(values), len(columns)), dtype=object)
-            for number, column in enumerate(columns):
+            for number, column in enumerate(self._as_objects(columns)):
                 table[:, number] = column
             return table
         holds = [variable.holds for variable in self.variables]
         dtypes = [variable.dtype for variable in self.variables]
+        columns = self._as_objects(columns)
         return make_frame(self.library, list(self.labels or ()), columns, holds, dtypes)
+
+    def _as_objects(self, columns):
+        """Columns with what was read of Python's objects as such."""
+        return [
+            as_objects(column, variable.objects, variable.decimals)
+            if variable.objects and isinstance(column, np.ndarray) and not np.isnan(column).any()
+            else column
+            for variable, column in zip(self.variables, columns, strict=True)
+        ]
 
     def log_derivative(self, encoded: np.ndarray, columns=None) -> np.ndarray:
         r"""The log-determinant of d encoded / d x of every row: sums over its observed numbers.
@@ -149,6 +172,21 @@ class Encoding:
             u = np.asarray(encoded[:, variable.columns.start], dtype=np.float64)
             terms[:, variable.columns.start] = np.where(np.isnan(u), 0.0, variable.log_slope(u))
         return terms
+
+
+def distinct_names(names: list[str]) -> list[str]:
+    """Names, of which one that was there before has "_2" behind it, or "_3" and so on.
+
+    The categories 1 and "1" are named alike, and so are "red" of "a" and a column "a_red".
+    """
+    found: dict[str, None] = {}
+    taken = set(names)
+    for name in names:
+        if name in found:
+            name = next(n for k in count(2) if (n := f"{name}_{k}") not in taken)
+            taken.add(name)
+        found[name] = None
+    return list(found)
 
 
 def asks_for_encoding(parameters) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skae.frames.columns import library_of, names_of
-from skae.frames.dtypes import dtype_of, range_of, text_of
+from skae.frames.dtypes import dtype_of, nearest, range_of, text_of
 from skae.frames.making import convert_frame, make_frame
 
 
@@ -39,11 +39,10 @@ class TableForm:
         if are_alike and (dtypes[0].kind == "f" or not np.isnan(rows).any()):  # made as a whole
             import pandas as pd
 
-            rows = _nearest(rows, dtypes[0]).astype(dtypes[0])
+            rows = nearest(rows, dtypes[0]).astype(dtypes[0])
             return pd.DataFrame(rows, columns=pd.Index(self.labels))
-        columns = [_nearest(x, dtype) for x, dtype in zip(rows.T, dtypes, strict=True)]
-        holds = ["numbers"] * len(columns)
-        return make_frame(self.library, list(self.labels), columns, holds, dtypes)
+        holds = ["numbers"] * len(dtypes)
+        return make_frame(self.library, list(self.labels), list(rows.T), holds, dtypes)
 
 
 def form_of(X) -> TableForm | None:
@@ -63,7 +62,9 @@ def as_frame(rows, library: str, names):
     if library_of(rows) is not None:
         return convert_frame(rows, library)
     columns = [x if x.dtype.kind != "O" else x.tolist() for x in np.asarray(rows).T]
-    return importlib.import_module(library).DataFrame(dict(zip(names, columns, strict=True)))
+    make = importlib.import_module(library)
+    make = make.table if library == "pyarrow" else make.DataFrame
+    return make(dict(zip(names, columns, strict=True)))
 
 
 def with_index_of(rows, given):
@@ -73,13 +74,3 @@ def with_index_of(rows, given):
         return rows
     has_index = isinstance(given, pandas.DataFrame) and len(given) == len(rows)
     return rows.set_axis(given.index) if has_index else rows
-
-
-def _nearest(x, dtype):
-    """Numbers as a dtype holds them, which are whole and in its range if its numbers are whole."""
-    ends = range_of(dtype)
-    x = np.asarray(x, dtype=np.float64)
-    if ends is None:
-        return x
-    # The greatest whole number of 64 bits is none of a float.
-    return np.clip(np.round(x), ends[0], np.nextafter(ends[1], 0) if ends[1] > 2**53 else ends[1])

@@ -3,9 +3,13 @@
 Optional packages are imported where a frame of theirs is asked for.
 """
 
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
 import numpy as np
 
 from skae.frames.columns import MICROSECONDS, library_of
+from skae.frames.dtypes import nearest
 
 
 def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: list):
@@ -13,7 +17,10 @@ def make_frame(library: str, labels: list, columns: list, kinds: list, dtypes: l
 
     ``kinds`` say what each holds, as that of `Cells` does.
     """
-    parts = zip(columns, kinds, dtypes, strict=True)
+    parts = [
+        (nearest(x, dtype) if holds == "numbers" and isinstance(x, np.ndarray) else x, holds, dtype)
+        for x, holds, dtype in zip(columns, kinds, dtypes, strict=True)
+    ]
     if library == "pandas":
         import pandas as pd
 
@@ -66,6 +73,36 @@ def stack_rows(parts: list):
     return np.concatenate(parts)
 
 
+def as_objects(values: np.ndarray, kind: str, decimals: int | None) -> list:
+    """Numbers as Python's objects of a kind: "bool", "int", "Decimal" of so many decimals, or None
+    for all; and days as "date", "datetime", "datetime of UTC" or "timedelta", or "Timestamp",
+    "Timestamp of UTC" or "Timedelta" of pandas.
+    """
+    if kind.startswith("Time"):
+        import pandas as pd
+
+        make = pd.Timedelta if kind == "Timedelta" else pd.Timestamp
+        own = kind.replace("Timestamp", "datetime").lower().replace("utc", "UTC")
+        return list(map(make, as_objects(values, own, decimals)))
+    if kind in ("bool", "int"):
+        return [(bool if kind == "bool" else int)(x) for x in np.round(values).tolist()]
+    if kind == "Decimal":
+        form = repr if decimals is None else f"{{:.{decimals}f}}".format
+        return [Decimal(form(x)) for x in values.tolist()]
+    spans = [timedelta(microseconds=tick) for tick in _ticks(values).tolist()]
+    if kind == "timedelta":
+        return spans
+    if kind == "date":
+        return [date(1970, 1, 1) + span for span in spans]
+    zone = UTC if kind == "datetime of UTC" else None
+    return [datetime(1970, 1, 1, tzinfo=zone) + span for span in spans]
+
+
+def as_times(days: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Days as dates or durations of NumPy; NaN is NaT."""
+    return _ticks(days).view(f"{dtype.kind}8[us]").astype(dtype)
+
+
 def _ticks(days):
     """Days as whole microseconds; NaN is NaT."""
     return np.where(np.isnan(days), np.iinfo(np.int64).min, np.round(days * MICROSECONDS)).astype(
@@ -79,6 +116,8 @@ def _to_pandas(values, holds, dtype):
     if isinstance(dtype, pd.ArrowDtype):
         array = _to_arrow(values, holds, dtype.pyarrow_dtype)
         return pd.Series(pd.array(array.to_pylist(), dtype=dtype))
+    if isinstance(values, list) and dtype == np.dtype(object):
+        return pd.Series(values, dtype=object)
     if holds == "dates":
         series = pd.Series(_ticks(values).view("M8[us]"))
         if isinstance(dtype, pd.DatetimeTZDtype):

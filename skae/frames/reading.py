@@ -27,6 +27,8 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
     library = library_of(X)
     if not reset:
         encoding = getattr(model, "encoding_", None)
+        if library:
+            check_order(model, names_of(X))
         if encoding is not None and encoding.is_array and library is None:
             X = check_array(X, dtype="numeric", accept_sparse="csr", ensure_all_finite=False)
         if encoding is not None:
@@ -60,6 +62,25 @@ def encode_rows(model, parameters, X, *, reset: bool, weight=None):
     columns = [Counted(column, None, counted) for column in cells]
     model.encoding_ = make_encoding(columns, _names(X), chosen, parameters, library, labels)
     return model.encoding_._encoded(cells)
+
+
+def check_order(model, labels) -> None:
+    """Raise a ValueError for a frame whose columns have the labels of `fit` in another order.
+
+    scikit-learn compares labels that are strings, and no others.
+    """
+    known = labels_of(model)
+    if labels != known and len(labels) == len(known) and set(labels) == set(known):
+        raise ValueError(
+            f"X has the columns {labels[:20]}, but in fit they were in the order {known[:20]}. "
+            "Pass them in that order."
+        )
+
+
+def labels_of(model) -> list:
+    """The labels of the columns that a model was fitted on; none of an array."""
+    form = getattr(model, "encoding_", None) or getattr(model, "_form", None)
+    return list(getattr(form, "labels", None) or ())
 
 
 def _counted(weight, n_rows):

@@ -17,6 +17,7 @@ from skae.engine.optimisation.sources import Source
 from skae.frames.columns import Cells, is_plain, library_of, names_of, read_columns
 from skae.frames.encoding import Counted, asks_for_encoding, chosen_columns, make_encoding
 from skae.frames.forms import form_of
+from skae.frames.reading import check_order
 from skae.sources.tables import Tables
 
 # Rows, and entries, of which quartiles are taken; and values of a column of categories at most.
@@ -34,6 +35,8 @@ def encode_source(model, parameters, X: Source | Tables, *, reset: bool, weight=
         return encode_source(model, parameters, X, reset=False)
     if not reset:
         encoding = getattr(model, "encoding_", None)
+        if isinstance(X, Tables):
+            check_order(model, names_of(X.empty))
         if encoding is not None:
             return _encoded(X, encoding)
         return X if isinstance(X, Source) else _numbers_of(X)
@@ -163,7 +166,9 @@ class _Column:
             codes = np.arange(len(values))
             cells = self.first._replace(codes=codes, values=values)
             return Counted(cells, np.array([self.counts[v] for v in values], dtype=np.int64))
-        numbers = np.concatenate([*self.sample, self.witnesses, [np.nan]])
+        sample = np.concatenate(self.sample)
+        # Where all rows are in the sample, it is as if they were in memory.
+        numbers = np.concatenate([sample, np.setdiff1d(self.witnesses, sample), [np.nan]])
         return Counted(self.first._replace(numbers=numbers), None)
 
 

@@ -19,6 +19,8 @@ _MOST = np.nextafter(np.float32(BEND), np.float32(0))
 _QUARTILES = 1.349
 # Part of the rows from which on a value is frequent, and knots of a column at most.
 _OFTEN, _MOST_KNOTS = 0.01, 1000
+# Hours, minutes and seconds of a day.
+PARTS_OF_DAYS = {24: "hours", 1440: "minutes", 86400: "seconds"}
 # A column of text with so many values or more, all different, says nothing but which row it is.
 _IDENTIFIERS = 5
 _READS_AS_NUMBER = re.compile(
@@ -42,9 +44,10 @@ class Variable:
     - ``knots``, ``scores``: of a number as normal scores, some of its values, from the least to the
       greatest, and what they are encoded as; between them it is interpolated. Where a value has
       several scores, it is frequent, and is encoded as the middle one.
-    - ``minimum``, ``maximum``, ``is_whole``: of the training rows; ``decimals``, that all have at
-      most, or None.
-    - ``holds``, ``dtype``: what `Cells` say of the column.
+    - ``minimum``, ``maximum``: of the training rows; ``is_whole``, whether all are whole, or whole
+      multiples of 1 / ``parts``: dates on the hour have 24; ``decimals``, that all have at most, or
+      None.
+    - ``holds``, ``dtype``, ``objects``: what `Cells` say of the column.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Variable:
     maximum: float = np.nan
     is_whole: bool = False
     decimals: int | None = None
+    parts: int = 1
+    objects: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
         # Dtypes of polars and pyarrow as text: readers of other files than pickles crash on them.
@@ -116,6 +121,12 @@ class Variable:
         last = np.append(first[1:], len(self.knots)) - 1
         scores = np.asarray(self.scores)
         return values, 0.5 * (scores[first] + scores[last])
+
+    def shown(self, value: float) -> str:
+        """A number as people read it: a date as such."""
+        if self.holds != "dates":
+            return f"{value:.6g}"
+        return str(np.datetime64(round(value * 86400), "s"))
 
     def log_slope(self, encoded: np.ndarray) -> np.ndarray:
         """Log d encoded / d x of a number, where it is ``encoded``."""
@@ -183,18 +194,20 @@ class Variable:
             x = np.clip(x, self.minimum, self.maximum)
             if rounds and self.decimals is not None:
                 return np.round(x, self.decimals)
-            return np.round(x) if self.is_whole else x
+            return np.round(x * self.parts) / self.parts if self.is_whole else x
         if self.kind == "binary":
             place = (values[:, 0] >= 0.5).astype(int) if len(self.categories) > 1 else None
             place = np.zeros(len(values), dtype=int) if place is None else place
         else:
             place = values.argmax(axis=1)
-        options = [*self.categories]
-        if self.pooled:
-            options[-1] = self.pooled[0]
         if self.holds in ("numbers", "booleans"):
-            return np.array(options, dtype=np.float64)[place]
-        return [options[p] for p in place]
+            return np.array(self.options, dtype=np.float64)[place]
+        return [self.options[p] for p in place]
+
+    @property
+    def options(self) -> list:
+        """The values that categories are decoded to: of those that are pooled the most frequent."""
+        return [*self.categories[:-1], self.pooled[0]] if self.pooled else [*self.categories]
 
     def _check(self, cells):
         texts = ("texts", "categories")
@@ -278,7 +291,7 @@ def normal_scores(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def number_variable(column, counted, name, clips, ranks=False):
     """The variable of a column of numbers, truth values, dates or durations, of counted rows."""
     kind = "date" if column.holds in ("dates", "durations") else "number"
-    variable = Variable(name, kind, slice(0, 1), column.holds, column.dtype)
+    variable = Variable(name, kind, slice(0, 1), column.holds, column.dtype, objects=column.objects)
     known = column.observed & counted
     if not known.any():
         return empty_variable(variable)
@@ -286,6 +299,9 @@ def number_variable(column, counted, name, clips, ranks=False):
         return replace(variable, kind="binary", categories=(0.0, 1.0))
     x = column.numbers[known]
     minimum, maximum, whole = x.min(), x.max(), bool((x == np.round(x)).all())
+    parts = 1
+    if kind == "date" and not whole:
+        parts = next((n for n in PARTS_OF_DAYS if np.abs(x * n - np.round(x * n)).max() < 1e-4), 1)
     if kind == "number" and whole and minimum < maximum and ((x == minimum) | (x == maximum)).all():
         return replace(variable, kind="binary", categories=(float(minimum), float(maximum)))
     low, center, high = np.percentile(x, [25, 50, 75])
@@ -310,7 +326,8 @@ def number_variable(column, counted, name, clips, ranks=False):
         scores=scores,
         minimum=float(minimum),
         maximum=float(maximum),
-        is_whole=whole,
+        is_whole=whole or parts > 1,
+        parts=parts,
         decimals=decimals_of(x[:: max(1, len(x) // 10_000)]),
     )
 
@@ -337,7 +354,10 @@ def category_variable(column, count, name, parameters):
     rare = present[len(kept) :]
     if len(rare) == 1 and (most is None or len(present) <= most):
         kept, rare = present, []
-    variable = Variable(name, "category", slice(0, 0), column.holds, column.dtype, is_exact=True)
+    variable = Variable(
+        name, "category", slice(0, 0), column.holds, column.dtype, is_exact=True,
+        objects=column.objects,
+    )  # fmt: skip
     order = sorted(kept, key=lambda c: _sortable(values[c]))
     categories = tuple(values[c] for c in order)
     if not present:

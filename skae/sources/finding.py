@@ -45,6 +45,10 @@ def found(X: Any, name: str, *, by_blocks: bool = False) -> Any:
             "Transformers of this package take one in fit (for one pass), partial_fit, transform "
             "and score; else pass rows in memory, or what can be read again."
         )
+    if hasattr(X, "collect") and not hasattr(X, "shape"):
+        raise ValueError(
+            f"X is {what_is(X)}, whose rows are not computed yet. Pass what X.collect() returns."
+        )
     X = opened(X)
     if not isinstance(X, Source | Tables):
         return X

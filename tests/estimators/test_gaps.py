@@ -99,6 +99,10 @@ def test_the_forms_of_data_are_one(table, tmp_path):
         model = AutoEncoder(4, **QUICK).fit(data)
         assert_allclose(model.transform(data), expected.transform(X), rtol=1e-9)
         assert_allclose(model.score_samples(data), expected.score_samples(X), rtol=1e-9)
+    # What a mask hides is not what stands below it.
+    masked = np.ma.masked_array(np.where(np.isnan(X), 1e9, X), np.isnan(X))
+    model = AutoEncoder(4, **QUICK).fit(masked)
+    assert_array_equal(model.transform(masked), expected.transform(X))
 
 
 def test_a_row_of_gaps_teaches_nothing(table):

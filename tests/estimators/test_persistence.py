@@ -254,3 +254,17 @@ def test_damaged_files(tmp_path):
     for length in range(0, len(data), len(data) // 20):
         with pytest.raises(skae.ModelFileError):
             from_bytes(data[:length])
+
+
+def test_categories_that_are_times_and_intervals(tmp_path):
+    """What `pd.cut` makes of numbers and of dates, in zones or not."""
+    x = np.random.default_rng(0).normal(size=40)
+    days = pd.Timestamp("2020-01-01", tz="Europe/Berlin") + pd.to_timedelta(x.round(), unit="D")
+    table = pd.DataFrame({"bin": pd.cut(x, 3), "span": pd.cut(days, 3), "a": x})
+    table["day"] = pd.Categorical(days)
+    table["nano"] = pd.Categorical(days.tz_convert(None).as_unit("ns") + pd.Timedelta(7, "ns"))
+    model = AutoEncoder(2, max_iter=1, random_state=0).fit(table)
+    skae.save(model, tmp_path / "model")
+    pd.testing.assert_frame_equal(
+        skae.load(tmp_path / "model").reconstruct(table), model.reconstruct(table)
+    )

@@ -17,6 +17,7 @@ from skae.estimators.targets import Classes, Numbers, infer_targets
 NAMES = np.array(["setosa", "virginica"])
 WORDS = NAMES[np.arange(9) % 2]
 SOME = np.arange(9) % 3 > 0
+DAYS = np.array(["2020-01-01", "2020-01-02"], dtype="M8[D]")[np.arange(9) % 2]
 
 
 def classes_of(y, **parameters):
@@ -62,12 +63,17 @@ def test_marks_among_strings(y, mark):
         np.where(SOME, np.arange(9) % 2, np.nan),
         pd.Series(np.arange(9) % 2, dtype="Int64").where(pd.Series(SOME)),
         np.where(SOME, (np.arange(9) % 2).astype(object), None),
+        np.ma.masked_array(np.arange(9) % 2, ~SOME),
     ],
 )
 def test_marks_among_numbers(y):
     kind, table = classes_of(y, unlabelled=np.nan)
     assert_array_equal(kind.classes[0], [0, 1])
     assert_array_equal(table.known[:, 0], SOME)
+    for other in (np.ma.masked_array(WORDS, ~SOME), np.where(SOME, DAYS, np.datetime64("NaT"))):
+        kind, table = classes_of(other, unlabelled=np.nan)
+        assert_array_equal(table.known[:, 0], SOME)
+        assert len(kind.classes[0]) == 2
     with pytest.raises(ValueError, match=r"NaN or None, first in row 0.*unlabelled=numpy\.nan"):
         # Not a mark unless it was chosen.
         Classes().checked(y)
@@ -167,6 +173,12 @@ def test_text_is_no_number():
     for y in (WORDS, WORDS.astype(object)):
         with pytest.raises(ValueError, match="y must be numbers: could not convert"):
             Numbers().checked(y)
+    # As numbers they would be nanoseconds, and those that are missing the least number of all.
+    for y in (DAYS, DAYS - DAYS[0]):
+        with pytest.raises(ValueError, match=r"dates or durations.* np.timedelta64"):
+            Numbers().checked(y)
+    with pytest.raises(ValueError, match=r"y must be numbers.*Timestamp"):
+        Numbers().checked(pd.Series(DAYS.astype("M8[s]")).dt.tz_localize("UTC"))
     assert_array_equal(Numbers().checked(["1.5", "2"]).values, [[1.5], [2.0]])
 
 

@@ -32,7 +32,7 @@ from skae.estimators.boltzmann.machines import (
     sampling,
     whole,
 )
-from skae.estimators.density.fixed import fixed_rows
+from skae.estimators.density.fixed import Fixed, fixed_rows
 from skae.estimators.density.sampling import outside_of_range
 from skae.estimators.face.grids import is_binary
 from skae.estimators.face.parameters import document_methods
@@ -157,7 +157,7 @@ class BoltzmannSampling:
             n_chains = min(n_samples, 100) if start is None else min(n_samples, start.shape[0])
         check_count("n_chains", n_chains, 1)
         given = None if fixed is None else _given_rows(self, fixed, n_samples)
-        n_chains = n_chains if given is None else max(n_chains, len(given))
+        n_chains = n_chains if given is None else max(n_chains, len(given.rows))
 
         machine, name = machine_of(self), type(self).__name__
         checkpoints = None
@@ -185,8 +185,9 @@ class BoltzmannSampling:
                 # are stuck; one alone may be where the only state is.
                 visible = torch.cat([visible, independent.start(1, generator)])
             if given is not None:
-                every = torch.arange(len(visible), device=place.device) % len(given)
-                rows = rows_of(self, given, place).take(every)
+                every = torch.arange(len(visible), device=place.device) % len(given.rows)
+                rows = rows_of(self, given.rows, place).take(every)
+                given = given.taken(np.arange(n_samples) % n_chains % len(given.rows))
                 machine.units = _clamped(machine, rows)
                 visible = machine.units.on(visible)
             known = {"base_bias": bias, "n_temperatures": n_temperatures}
@@ -211,7 +212,8 @@ class BoltzmannSampling:
         ]
         if any(told):
             warn(f"{name}: {' '.join(filter(None, told))}", ConvergenceWarning)
-        return self._decoded(self.columns_.with_constants(samples.cpu().numpy()))
+        samples = self.columns_.with_constants(samples.cpu().numpy())
+        return self._decoded(samples, given)
 
     log_partition_function = likelihoods.log_partition_function
     annealed_likelihood = likelihoods.annealed_likelihood
@@ -271,8 +273,8 @@ def _report_range(columns, samples) -> str | None:
     )
 
 
-def _given_rows(model, fixed, n_samples) -> np.ndarray:
-    """Rows as encoded, NaN in columns that are free; a ValueError for what cannot be fixed."""
+def _given_rows(model, fixed, n_samples) -> Fixed:
+    """What is fixed; a ValueError for what cannot be."""
     twin, columns = copy.copy(model), model.columns_
     least, most, grid = columns.minimum.copy(), columns.maximum.copy(), list(columns.grid)
     binary = is_binary(grid)
@@ -286,7 +288,8 @@ def _given_rows(model, fixed, n_samples) -> np.ndarray:
     twin.columns_ = columns.replaced(
         parameter="loss", minimum=least, maximum=most, grid=tuple(grid)
     )
-    rows = fixed_rows(twin, fixed)
+    given = fixed_rows(twin, fixed)
+    rows = given.rows
     if len(rows) > n_samples:
         raise ValueError(
             f"fixed has {len(rows)} rows, more than n_samples={n_samples}: use one for all "
@@ -302,7 +305,7 @@ def _given_rows(model, fixed, n_samples) -> np.ndarray:
                 f"fixed gives values to some of the columns {list(columns)}, which are one "
                 "category: fix all of them or none."
             )
-    return rows
+    return given
 
 
 def _clamped(machine, rows) -> ClampedUnits:

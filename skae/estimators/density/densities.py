@@ -315,7 +315,7 @@ def chain_log_likelihood(self, X, *, n_states=1000, burn_in=200, noise=None, ran
     X = self._checked(X)
     check_count("n_states", n_states, 1)
     request = Request("denoising", noise, burn_in=burn_in)
-    states = chain_states(self, n_states, request, random_state)
+    states, _ = chain_states(self, n_states, request, random_state)
     level = {} if noise is None else {"level": noise}
     denoiser = denoiser_of(self, usable_place(self, X), **level)
     place = place_of(denoiser.theta.flat)

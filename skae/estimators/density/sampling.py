@@ -21,7 +21,7 @@ from skae.engine.boltzmann.samplers import Schedule, run_chains
 from skae.engine.density.chains import CHAINS, annealed, levels_between
 from skae.engine.density.denoisers import Clamp, Denoiser
 from skae.engine.optimisation.devices import place_of, require_memory, suitable_threads
-from skae.estimators.density.fixed import fixed_rows
+from skae.estimators.density.fixed import Fixed, fixed_rows
 from skae.estimators.density.models import denoiser_of, level_of, reachable, rows_of, spread_of
 from skae.estimators.face.parameters import check_function
 from skae.estimators.face.progress import StepLine
@@ -148,12 +148,12 @@ def sample(
        distribution. Journal of Machine Learning Research 15, 2014.
     """
     request = Request(method, noise, n_steps, burn_in, init, n_chains, fixed, return_means)
-    values = chain_states(self, n_samples, request, random_state)
-    return in_data_form(self, values, return_means)
+    values, given = chain_states(self, n_samples, request, random_state)
+    return in_data_form(self, values, return_means, given)
 
 
-def chain_states(self, n_samples, request, random_state) -> np.ndarray:
-    """What `sample` draws for such a `Request`, as the network sees it."""
+def chain_states(self, n_samples, request, random_state) -> tuple[np.ndarray, Fixed | None]:
+    """What `sample` draws for such a `Request`, as the network sees it, and what was fixed."""
     method, noise, n_steps, burn_in, init, n_chains, fixed, return_means = request
     check_is_fitted(self)
     if not hasattr(self, "spread_"):
@@ -172,8 +172,9 @@ def chain_states(self, n_samples, request, random_state) -> np.ndarray:
     check_count("n_chains", n_chains, 1)
     denoiser = denoiser_of(self)
     place = place_of(denoiser.theta.flat)
-    if fixed is not None:
-        rows = rows_of(self, fixed_rows(self, fixed), place)
+    given = None if fixed is None else fixed_rows(self, fixed)
+    if given is not None:
+        rows = rows_of(self, given.rows, place)
         if len(rows) > n_samples:
             raise ValueError(
                 f"fixed has {len(rows)} rows, more than n_samples={n_samples}: use one for all "
@@ -181,6 +182,7 @@ def chain_states(self, n_samples, request, random_state) -> np.ndarray:
             )
         n_chains = max(n_chains, len(rows))
         every = torch.arange(n_samples if method == "annealed" else n_chains) % len(rows)
+        given = given.taken(every[torch.arange(n_samples) % len(every)].numpy())
         rows = rows.take(every.to(place.device)).clone()
         clamp = Clamp(~torch.isnan(rows), rows.nan_to_num(0.0))
         denoiser = replace(denoiser, clamp=clamp)
@@ -208,7 +210,7 @@ def chain_states(self, n_samples, request, random_state) -> np.ndarray:
             kept = with_values(denoiser, kept, generator)
     if trouble:
         warn(f"{type(self).__name__}: {trouble}", ConvergenceWarning)
-    return kept.cpu().numpy()
+    return kept.cpu().numpy(), given
 
 
 def _method_of(model, method):

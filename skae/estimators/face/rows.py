@@ -35,14 +35,24 @@ def returns_rows(method: F) -> F:
     return cast(F, framed)
 
 
-def in_data_form(model, values: np.ndarray, are_means: bool):
-    """Rows as the network has them as the user's: within ranges, on grids, as a frame."""
+def in_data_form(model, values: np.ndarray, are_means: bool, given=None):
+    """Rows as the network has them as the user's: within ranges, on grids, as a frame.
+
+    What is ``given``, see `skae.estimators.density.fixed.Fixed`, is as it was.
+    """
     if are_means:
-        return model._decoded(values)
+        return model._decoded(values, given)
     values = model.columns_.in_data_units(values)
     ends = model.columns_.minimum, model.columns_.maximum
     values = on_grid(values, model.columns_.grid, *(end.astype(values.dtype) for end in ends))
-    return values if model.encoding_ is None else model.encoding_.decode(values, rounds=True)
+    return decoded(model, values, given, rounds=True)
+
+
+def decoded(model, values: np.ndarray, given=None, *, rounds: bool = False):
+    """Rows in the units of the data as the user's, with what is given."""
+    if model.encoding_ is None:
+        return values if given is None else given.over(values)
+    return model.encoding_.decode(values, rounds=rounds, known=given and given.cells)
 
 
 def of_encoded_rows(transformer: T) -> T:

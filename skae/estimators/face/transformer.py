@@ -43,7 +43,7 @@ from skae.estimators.face.learning import learns
 from skae.estimators.face.outcomes import report_collapse, some_rows
 from skae.estimators.face.parameters import attribute, estimator, fitted_property, parameter
 from skae.estimators.face.parts import fits_batches, fits_batches_on, maps_batches, maps_lazily
-from skae.estimators.face.rows import returns_rows
+from skae.estimators.face.rows import decoded, returns_rows
 from skae.estimators.face.scikit_learn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from skae.estimators.face.stopping import NOTHING, watched_rows
 from skae.estimators.face.training import (
@@ -386,10 +386,9 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedMode
         self.columns_.check(X, column_names(self))
         return X
 
-    def _decoded(self, values: np.ndarray):
+    def _decoded(self, values: np.ndarray, given=None):
         """Rows as the network has them, an array that may be changed, as the user's are."""
-        values = self.columns_.in_data_units(values)
-        return values if self.encoding_ is None else self.encoding_.decode(values)
+        return decoded(self, self.columns_.in_data_units(values), given)
 
     def _log_derivative(self, X) -> np.ndarray | float:
         """What makes a log-density of checked rows one of the user's numbers."""

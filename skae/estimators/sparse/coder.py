@@ -39,6 +39,7 @@ from skae.estimators.sparse.inference import (
     penalty_of,
     solve,
 )
+from skae.frames.reading import check_order, labels_of
 
 # Rows, and dense entries, by which the algorithm of `transform` is chosen.
 _PILOT_ROWS, _PILOT_ENTRIES = 64, 2**20
@@ -296,6 +297,7 @@ class SparseCoder(SparseInference, Transformer):
             atoms, columns = find_dictionary(
                 self.dictionary, X, columns, self.positive, column_names(self)
             )
+            check_order(self.dictionary, labels_of(self))
             facts = {"n_components_": len(atoms), "weights_": {"dictionary": atoms}}
         else:
             n_rows = X.shape[0] if weight is None else np.count_nonzero(weight)

@@ -14,6 +14,7 @@ from skae.estimators.face.learning import learns
 from skae.estimators.face.parameters import attribute, estimator, parameter, preset
 from skae.estimators.face.rows import returns_rows
 from skae.estimators.face.transformer import Transformer
+from skae.frames.encoding import distinct_names
 from skae.sources.finding import found
 
 # So few variables have little to do with each other: codes of them take more than they give.
@@ -281,15 +282,16 @@ class TableFeatures(AutoEncoder):
 
     def _names(self):
         """Names of the features, a list for each block."""
-        blocks = []
+        own, code = [], []
         if self.include_columns:
             known = column_names(self)
             names = [f"x{k}" for k in range(len(self.columns_.mean))] if known is None else known
             of_gaps = [f"{self._variable(c, names)}_missing" for c in self.columns_with_gaps_]
-            blocks.append([*map(str, names), *of_gaps])
+            own = [*map(str, names), *of_gaps]
         if self._has_code:
-            blocks.append([f"tablefeatures{unit}" for unit in range(self._n_features_out)])
-        return blocks
+            code = [f"tablefeatures{unit}" for unit in range(self._n_features_out)]
+        names = distinct_names([*own, *code])
+        return [block for block in (names[: len(own)], names[len(own) :]) if block]
 
     def _variable(self, column, names):
         """The name of the variable that a column is of."""

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from numbers import Integral
 from types import SimpleNamespace
@@ -37,8 +36,8 @@ from skae.estimators.face.parameters import (
 from skae.estimators.face.rows import in_wanted_library
 from skae.estimators.face.scikit_learn import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from skae.estimators.face.transformer import Transformer
+from skae.estimators.tables import filling
 from skae.estimators.tables.fillers import Filler, require_member
-from skae.estimators.tables.filling import append_marks, fill_cells, select_columns
 from skae.frames.columns import library_of, read_columns
 from skae.frames.encoding import Encoding
 from skae.frames.reading import encode_rows
@@ -206,9 +205,10 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise ValueError(
                 "Found array with 1 sample (n_samples=1): a DenoisingImputer needs at least 2 rows."
             )
-        self.indicator_features_ = np.flatnonzero(_gaps_of(X).any(axis=0))
+        self.indicator_features_ = np.flatnonzero(filling.gaps_of(X).any(axis=0))
         self._check_empty(X)
         self._place(rows)
+        self.get_feature_names_out()  # which refuses a name that is there twice
         rows, rng = self._standardized(rows), random_numbers(self.random_state)
         member = _default() if self.estimator is None else self.estimator
         require_member(member)
@@ -241,15 +241,17 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X, rows = self._read(X, reset=False)
-        gaps = _gaps_of(X)
+        gaps = filling.gaps_of(X)
         has_gaps = gaps.any(axis=1)
         filled = np.zeros_like(rows)
         filled[:, self._columns] = rows[:, self._columns]
         filled[has_gaps] = self._filled(rows[has_gaps])
-        out = select_columns(fill_cells(X, gaps, self._decoded(filled)), self._kept)
+        is_kept = np.isin(np.arange(gaps.shape[1]), self._kept)
+        out = filling.fill_cells(X, gaps & is_kept, self.encoding_, filled)
+        out = filling.select_columns(out, self._kept)
         if self.add_indicator:
-            names = self.get_feature_names_out()[len(self._kept) :]
-            out = append_marks(out, gaps[:, self.indicator_features_], names)
+            marks = gaps[:, self.indicator_features_]
+            out = filling.append_marks(out, marks, self.get_feature_names_out())
         return in_wanted_library(self, out)
 
     def get_feature_names_out(self, input_features=None) -> np.ndarray:
@@ -263,11 +265,16 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         names : ndarray of str objects
+
+        Raises
+        ------
+        ValueError
+            If ``add_indicator`` would add a column that is there already.
         """
         check_is_fitted(self, "n_features_in_")
         names = super().get_feature_names_out(input_features)
         marks = self.indicator_features_ if self.add_indicator else np.arange(0)
-        return np.concatenate([names[self._kept], ["missingindicator_" + names[j] for j in marks]])
+        return filling.with_names_of_marks(names[self._kept], names[marks])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -335,11 +342,6 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             for v, s in zip(observed, slices, strict=True)
         )
 
-    def _decoded(self, rows):
-        """A table of encoded rows; 0 in columns that were never observed."""
-        known = (replace(v, center=0.0) if v.is_empty else v for v in self.encoding_.variables)
-        return replace(self.encoding_, variables=tuple(known)).decode(rows)
-
     def _standardized(self, rows):
         return (rows[:, self._columns] - self._shift) / self._scale
 
@@ -374,6 +376,8 @@ class DenoisingImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _guesses(self, rows, members, normal):
         """The networks' and the normal distribution's guesses of all cells."""
+        if not len(rows):  # where each row is alone in some column
+            return rows, rows
         rows_32 = rows.astype(np.float32)
         networks = [np.asarray(member.reconstruct(rows_32)) for member in members]
         # Copies: fitted state may be a read-only memory map.
@@ -422,11 +426,6 @@ def _default():
         learning_rate_schedule="warmup_cosine",
         max_iter="auto",
     )
-
-
-def _gaps_of(X):
-    """Where cells of a table are missing, of its shape."""
-    return np.column_stack([~cells.observed for cells in read_columns(X)])
 
 
 def _parts(rows, n_parts, rng):

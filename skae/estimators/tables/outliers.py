@@ -12,12 +12,14 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
+from sklearn.utils.validation import validate_data
 
 from skae._validation import (
     HasMethods,
     Interval,
     StrOptions,
     check_is_fitted,
+    check_names,
     check_rows,
     check_weights,
     random_numbers,
@@ -31,6 +33,7 @@ from skae.estimators.face.scikit_learn import BaseEstimator, OutlierMixin
 from skae.estimators.face.training import TrainedModel
 from skae.estimators.stacks.lowest_layer import lowest_layer
 from skae.estimators.tables.scores import Surprise, score_of
+from skae.frames.columns import is_plain, library_of
 from skae.frames.encoding import Encoding, report_empty
 from skae.frames.reading import encode_rows
 
@@ -110,9 +113,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         constraints=[HasMethods("fit"), None],
         kind="estimator or None",
         doc="""Model that is fitted to the rows: any with `score_samples`, higher for what is more
-        like the training rows. The scores are its own: of auto-encoders, sparse coders and their
-        stacks the log-likelihood of a row given its reconstruction; of an
-        :class:`RBM` minus the free energy. None: denoising auto-encoders, see above.""",
+        like the training rows, or a pipeline that ends in one. The scores are its own: of
+        auto-encoders, sparse coders and their stacks the log-likelihood of a row given its
+        reconstruction; of an :class:`RBM` minus the free energy. None: denoising auto-encoders,
+        see above.""",
         kw_only=False,
     )
     contamination: float | str = parameter(
@@ -165,7 +169,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         """
         validate_parameters(self)
         models = self._unfitted(X)
-        rows = check_rows(self, X, reset=True, finite=False, sample_weight=sample_weight)
+        rows = self._rows(X, models[0], reset=True, finite=False, sample_weight=sample_weight)
         if rows.shape[0] < 2:
             raise ValueError(
                 "Found array with 1 sample (n_samples=1), which is like no other: an "
@@ -278,7 +282,21 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
 
     def _checked(self, X):
         check_is_fitted(self)
-        return check_rows(self, X, reset=False)
+        member = self.estimators_[0]
+        return self._rows(X, member, reset=False, finite=isinstance(member, TrainedModel))
+
+    def _rows(self, X, member, *, reset, finite, **options):
+        """Checked rows; a table of more than numbers as it is, for a model that is none of ours.
+
+        Such a model says by itself whether it can do with gaps.
+        """
+        if isinstance(member, TrainedModel) or library_of(X) is None or is_plain(X):
+            return check_rows(self, X, reset=reset, finite=finite, **options)
+        check_names(X)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        if reset:
+            self.encoding_ = None
+        return X
 
     def _members(self, is_sparse=False):
         """The models, without seeds."""

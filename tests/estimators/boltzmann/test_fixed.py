@@ -3,10 +3,11 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skae import RBM, DeepBoltzmannMachine
+from skae import RBM, DeepBoltzmannMachine, DenoisingAutoEncoder
 
 SETTINGS = {"random_state": 0, "device": "cpu"}
 VISIBLE = [("bernoulli", [0, 1, 2]), ("multinomial", [3, 4, 5])]
@@ -95,7 +96,6 @@ def test_each_chain_may_have_its_own(machines):
 
 
 def test_frames_are_fixed_by_names(rows):
-    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"x": rows[:, 0] * 3 + np.arange(300) / 300, "c": np.array([*"abc"])[
         rows[:, 3:].argmax(axis=1)]})  # fmt: skip
     model = RBM(4, max_iter=20, **SETTINGS).fit(frame)
@@ -106,6 +106,30 @@ def test_frames_are_fixed_by_names(rows):
     assert_allclose(samples["x"].astype(float), 1.5, rtol=1e-6)
     with pytest.raises(ValueError, match="not seen in fit"):
         model.sample(fixed={"c": "z"})
+
+
+@pytest.mark.parametrize("kind", [RBM, DenoisingAutoEncoder])
+def test_what_is_fixed_comes_back_to_the_last_digit(kind):
+    """Also a category that the model sees as one of the infrequent ones, and no other."""
+    rng = np.random.default_rng(0)
+    kinds = rng.choice(["a"] * 40 + ["b"] * 20 + ["rare", "seldom", "once"], 200)
+    frame = pd.DataFrame({"x": rng.normal(size=200).round(2), "k": kinds, "y": rng.random(200)})
+    noise = {} if kind is RBM else {"corruption": "gaussian"}
+    model = kind(4, max_iter=1, min_frequency=0.1, **noise, **SETTINGS).fit(frame)
+    assert len(model.encoding_.variables[1].pooled) == 3
+    given = frame.iloc[[0, *(np.flatnonzero(kinds == one)[0] for one in ("once", "rare"))]]
+    given = given.assign(y=np.nan)
+    given.iloc[0, 1] = None
+    samples = model.sample(7, fixed=given, n_chains=5, burn_in=1)
+    # In turn for the chains, of which the sixth sample is the first one's again.
+    expected = given.iloc[[0, 1, 2, 0, 1, 0, 1]].reset_index(drop=True)
+    assert_array_equal(samples["x"], expected["x"])
+    assert_array_equal(samples["k"][expected["k"].notna()], expected["k"].dropna())
+    assert set(model.sample(3, fixed={"k": "once"}, burn_in=1)["k"]) == {"once"}
+    # Columns that have numbers for names are known by these, and not by their places.
+    numbers = frame[["x", "y"]].set_axis([1, 0], axis=1)
+    model = kind(4, max_iter=1, **noise, **SETTINGS).fit(numbers)
+    assert (model.sample(3, fixed={0: numbers[0][5]}, burn_in=1)[0] == numbers[0][5]).all()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Folds of labelled rows."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.model_selection import GroupKFold, LeaveOneOut, cross_val_score
@@ -15,6 +16,7 @@ CASES = {
     "integers": (np.where(KNOWN, CLASSES, -1), -1),
     "strings": (np.where(KNOWN, np.array(["no", "yes"])[CLASSES], "?"), "?"),
     "minus one among strings": (np.where(KNOWN, CLASSES.astype("U2"), "-1"), -1),
+    "text of pandas": (pd.Series(np.where(KNOWN, "yes", None), dtype="string"), -1),
     "objects": (np.where(KNOWN, CLASSES.astype(object), None), -1),
     "numbers": (np.where(KNOWN, X[:, 0], np.nan), None),
     "two outputs": (np.where(KNOWN[:, None], np.c_[CLASSES, 1 - CLASSES], [1, -1]), -1),

@@ -198,6 +198,17 @@ def test_frames_come_out(model, table):
     assert_allclose(frame, model.transform(table), atol=1e-6)
 
 
+def test_each_feature_has_a_name_of_its_own(table):
+    """Whatever columns and categories are called: polars has no two columns of one name."""
+    table["town_Aix"] = table.pop("income")
+    table["code"] = pd.Categorical([1, "1", 2.5, "infrequent"] * 50)
+    table["tablefeatures1"] = table["visits"]
+    features = TableFeatures(**QUICK).set_output(transform="polars").fit(table).transform(table)
+    names = features.columns
+    assert len(set(names)) == len(names)
+    assert {"town_Aix", "town_Aix_2", "code_1", "code_1_2", "tablefeatures1_2"} <= set(names)
+
+
 def test_copies_and_continuation(model, table):
     copy = pickle.loads(pickle.dumps(model))
     assert_array_equal(copy.transform(table), model.transform(table))

@@ -396,6 +396,18 @@ def test_polars_types():
     assert AutoEncoder(**SMALL).fit(frame[["price", "int"]]).encoding_ is None
 
 
+def test_arrow_types():
+    """Batches, and text as views, as newer libraries give it away."""
+    frame = with_gaps(table())[["age", "fare", "colour"]]
+    given = pa.Table.from_pandas(frame, preserve_index=False)
+    views = given.set_column(2, "colour", given.column(2).cast(pa.string_view()))
+    expected = fitted(given).transform(given)
+    for other in (views, given.combine_chunks().to_batches()[0]):
+        model = fitted(other)
+        assert_array_equal(model.transform(other), expected)
+        assert model.reconstruct(other).schema.types == other.schema.types
+
+
 # Scores
 
 
@@ -540,6 +552,10 @@ def test_a_dictionary_is_for_columns_in_their_order():
     SparseCoder(dictionary=model, alpha=0.1).fit(frame)
     with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\], but X has \['c', 'b', 'a'\]"):
         SparseCoder(dictionary=model, alpha=0.1).fit(frame[["c", "b", "a"]])
+    numbered = frame.set_axis(range(3), axis=1)
+    model = clone(model).fit(numbered)
+    with pytest.raises(ValueError, match=r"X has the columns \[2, 1, 0\], but in fit"):
+        SparseCoder(dictionary=model, alpha=0.1).fit(numbered[[2, 1, 0]])
 
 
 # Bad input
@@ -684,6 +700,25 @@ def test_columns_that_changed(change):
     for method in (model.transform, model.score, model.reconstruct, model.partial_fit):
         with pytest.raises(ValueError, match=match):
             method(function(table()))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [("a", 1), ("a", 2), ("b", 1)]], ids=str)
+def test_columns_without_names_keep_their_order(labels):
+    """scikit-learn compares the labels of columns that are strings alone."""
+    columns = pd.Index(labels)
+    numbers = pd.DataFrame(np.random.default_rng(0).random((40, 3)), columns=columns)
+    text = numbers.copy()
+    text[labels[0]] = ["a", "b"] * 20
+    for frame, case in [(numbers, case) for case in families(LEARNERS)] + [(text, None)]:
+        if case is not None and case.takes("image_shape"):
+            continue
+        model = AutoEncoder(**SMALL).fit(frame) if case is None else case.fit(frame)
+        method = getattr(model, "transform", None) or model.predict
+        method(frame)
+        with pytest.raises(ValueError, match="in fit they were in the order"):
+            method(frame[frame.columns[::-1]])
+    with pytest.raises(ValueError, match="in fit they were in the order"):
+        model.partial_fit(frame[frame.columns[::-1]])
 
 
 def test_whole_rows_and_columns_may_be_missing_later():

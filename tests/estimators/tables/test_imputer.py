@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.base import clone
@@ -168,6 +170,26 @@ def test_other_frames(library, table, imputer):
     np.testing.assert_array_equal(back["x"][known], plain["x"][known])
 
 
+@pytest.mark.filterwarnings("ignore:X .* feature names:UserWarning")
+def test_a_fit_to_one_library_fills_the_frames_of_another(table):
+    plain = remove(table)[["x", "text", "noise"]]
+    frames = {
+        "pandas": plain,
+        "polars": pl.from_pandas(plain),
+        "pyarrow": pa.Table.from_pandas(plain, preserve_index=False),
+        "array": plain.to_numpy(dtype=object),
+    }
+    expected = quick().fit_transform(plain)
+    for name, given in frames.items():
+        model = quick().fit(given)
+        for other, frame in frames.items():
+            filled = model.transform(frame)
+            assert type(filled) is type(frame), (name, other)
+            back = filled.to_pandas() if other in ("polars", "pyarrow") else filled
+            back = pd.DataFrame(np.asarray(back), columns=list(plain)).astype(plain.dtypes)
+            pd.testing.assert_frame_equal(back, expected)
+
+
 def test_indicators_say_where_gaps_were(table):
     gaps = remove(table)
     gaps["x"] = table["x"]
@@ -180,6 +202,17 @@ def test_indicators_say_where_gaps_were(table):
     X = gaps[["x", "noise"]].to_numpy()
     out = quick(add_indicator=True).fit_transform(X)
     np.testing.assert_array_equal(out[:, 2], np.isnan(X[:, 1]))
+    # Steps of scikit-learn refuse columns of which some are named by text, and others by numbers.
+    numbered = quick(add_indicator=True).fit_transform(pd.DataFrame(X))
+    assert list(numbered) == ["x0", "x1", "missingindicator_x1"]
+    # A mark does not take the place of a column.
+    with pytest.raises(ValueError, match=r"'missingindicator_text'.*Rename it"):
+        quick(add_indicator=True).fit(gaps.assign(missingindicator_text=1.0))
+
+
+def test_a_sparse_column_stays_sparse(table):
+    gaps = remove(table)[["x", "noise"]].astype({"noise": pd.SparseDtype("float64", 0.0)})
+    assert (quick().fit_transform(gaps).dtypes == gaps.dtypes).all()
 
 
 def test_a_column_that_was_never_observed():
@@ -206,6 +239,50 @@ def test_values_that_no_training_row_had(table, imputer):
     # An unknown category is no gap: it stays, and tells nothing of the others.
     assert filled.loc[0, "text"] == "perhaps"
     assert not filled.isna().any(axis=None)
+
+
+ZONED = pd.Series(pd.to_datetime(["2020-01-01", None, "2020-02-01"], utc=True))
+NEW = {
+    # The name of a column, and its cells in the rows to be filled.
+    "fewer categories": ("level", pd.Categorical(["low", None, "low"])),
+    "text for categories": ("level", pd.Series(["low", None, "low"])),
+    "categories for text": ("text", pd.Categorical(["no", None, "no"])),
+    "no category": ("level", np.full(3, np.nan)),
+    "no text": ("text", np.full(3, np.nan)),
+    "no text of objects": ("text", pd.Series([None] * 3, dtype=object)),
+    "no date": ("day", np.full(3, np.nan)),
+    "a zone": ("day", ZONED),
+    "dates of objects": ("day", pd.Series([ZONED[0].date(), None, None], dtype=object)),
+    "nullable whole numbers": ("x", pd.array([1, None, 2], dtype="Int8")),
+    "floats for whole numbers": ("count", np.array([1.5, np.nan, 3])),
+    "truth values of objects": ("flag", pd.Series([True, None, False], dtype=object)),
+}
+
+
+@pytest.mark.parametrize("case", NEW)
+def test_columns_come_otherwise_than_in_fit(case, table, imputer):
+    """As a request of few rows has them, or a table that was read from another file."""
+    name, cells = NEW[case]
+    nothing = table.head(3).assign(**{name: table[name].where([False] * 300)})
+    rows = table.head(3).assign(**{name: cells})
+    filled, known = imputer.transform(rows)[name], rows[name].notna()
+    # What has no value says nothing of its dtype.
+    assert str(filled.dtype) == str((rows if known.any() else table)[name].dtype)
+    assert filled[known].tolist() == rows[name][known].tolist()
+    assert not filled.isna().any()
+    assert len({type(cell) for cell in filled}) == 1
+    if name in ("level", "text"):
+        assert filled[~known].tolist() == imputer.transform(nothing)[name][~known].tolist()
+
+
+def test_cells_of_arrow_stay_to_the_nanosecond():
+    moments = pd.Series(
+        [pd.Timestamp(2020, 1, 1 + k % 9) + pd.Timedelta(7, "ns") for k in range(40)]
+    )
+    column = pa.array(moments.where(np.arange(40) != 5))
+    filled = quick().fit_transform(pa.table({"x": np.arange(40.0), "day": column}))["day"]
+    assert filled.null_count == 0
+    assert filled.take([0, 1, 39]).to_pylist() == column.take([0, 1, 39]).to_pylist()
 
 
 def test_bad_input(table, imputer):
@@ -261,3 +338,5 @@ def test_rows_that_are_alone_in_a_column():
     X[1:, 2] = np.nan
     # Whoever is left out, each member has to know of each column.
     assert np.isfinite(quick().fit_transform(X)).all()
+    # Nobody can be left out: there is nothing to test members on.
+    assert np.isfinite(quick().fit_transform(np.where(np.eye(6) > 0, 1.0, np.nan))).all()

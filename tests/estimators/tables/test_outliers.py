@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, clone
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
@@ -232,6 +234,22 @@ class KnowsNothing(BaseEstimator):
 
     def score_samples(self, X):
         return np.where(np.arange(len(X)) == len(X) - 1, self.score, 0.0)
+
+
+def test_a_pipeline_reads_tables_by_itself():
+    frame = table(60)
+    names = frame.select_dtypes("number").columns.tolist()
+    numbers = make_column_transformer((make_pipeline(SimpleImputer(), StandardScaler()), names))
+    detector = OutlierDetector(make_pipeline(numbers, GaussianMixture(random_state=0)), n_members=1)
+    scores = detector.fit(frame).score_samples(frame)
+    assert (scores == clone(detector.estimator).fit(frame).score_samples(frame)).all()
+    with pytest.raises(ValueError, match="same order"):
+        detector.predict(frame[frame.columns[::-1]])
+    # Steps that fill gaps do so in fit and after it.
+    X = correlated(30)
+    X[3, 2] = np.nan
+    detector.set_params(estimator=make_pipeline(SimpleImputer(), GaussianMixture())).fit(X)
+    assert np.isfinite(detector.score_samples(X)).all()
 
 
 def test_scores_that_are_no_numbers_are_refused():

@@ -1,7 +1,9 @@
 """Rows in the columns of the data come back as the frame that they were, from every estimator."""
 
+import datetime
 import pickle
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -190,6 +192,80 @@ def test_values_are_those_of_arrays():
     back = whitener.inverse_transform(whitener.transform(X[["a", "c"]]))
     assert list(back.columns) == ["a", "c"]
     assert back.index.equals(X.index)
+
+
+def objects():
+    """Columns of Python's objects, one kind in each."""
+    h = np.random.default_rng(0).normal(size=60)
+    day, utc = datetime.datetime(2020, 1, 1), datetime.UTC
+    spans = [datetime.timedelta(hours=int(10 * x)) for x in h]
+    columns = {
+        "flag": (h > 0).tolist(),
+        "count": [int(10 * x) for x in h],
+        "price": [Decimal(int(400 * x)).scaleb(-2) for x in h],
+        "day": [day.date() + datetime.timedelta(int(10 * x)) for x in h],
+        "moment": [day + span for span in spans],
+        "zoned": [day.replace(tzinfo=utc) + span for span in spans],
+        "span": spans,
+        "stamp": [pd.Timestamp(day + span, tz="Europe/Berlin") for span in spans],
+        "delta": [pd.Timedelta(span) for span in spans],
+    }
+    return pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in columns.items()})
+
+
+def test_objects_come_back_as_what_they_were(tmp_path):
+    """Else a column has values of two types, which neither compare nor are written to a file."""
+    X = objects()
+    model = DenoisingAutoEncoder(4, corruption="gaussian", max_iter=1, random_state=0).fit(X)
+    skae.save(model, tmp_path / "model")
+    gappy = X.mask(np.random.default_rng(1).random(X.shape) < 0.2)
+    member = DenoisingAutoEncoder(4, corruption="hiding", max_iter=1)
+    imputer = DenoisingImputer(member, n_estimators=2, random_state=0).fit(gappy)
+    for rows in (
+        model.reconstruct(X),
+        skae.load(tmp_path / "model").sample(5, random_state=0),
+        imputer.transform(gappy),
+    ):
+        for name in X:
+            assert {type(cell) for cell in rows[name]} == {type(X[name][0])}, name
+        assert {cell.as_tuple().exponent for cell in rows["price"]} == {-2}
+        assert all(max(rows[name]).utcoffset() is not None for name in ("zoned", "stamp"))
+    filled = imputer.fit(gappy.to_numpy()).transform(gappy.to_numpy())
+    assert [type(cell) for cell in filled[1]] == [type(cell) for cell in X.loc[1]]
+    dates = X[["moment"]].astype("M8[us]").to_numpy(copy=True)
+    dates[3] = np.datetime64("NaT")
+    filled = imputer.fit(dates).transform(dates)
+    assert filled.dtype == dates.dtype
+    assert_array_equal(np.delete(filled, 3), np.delete(dates, 3))
+    with pytest.raises(ValueError, match=r"'count' .* of more than 308 digits"):
+        model.fit(X.assign(count=pd.Series([10**400, *X["count"][1:]], dtype=object)))
+
+
+def test_times_are_as_fine_as_those_of_training():
+    """Rounding errors, and dtypes of seconds, would else take 11:00 for 10:59:59."""
+    rng = np.random.default_rng(0)
+    hours = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 5000, 80), unit="h")
+    X = pd.DataFrame({"seen": hours, "a": rng.normal(size=80)})
+    X["clock"] = pd.Series([datetime.time(x) for x in hours.hour], dtype="time32[s][pyarrow]")
+    model = DenoisingAutoEncoder(4, corruption="gaussian", max_iter=2, random_state=0).fit(X)
+    rows = model.sample(20, burn_in=5, random_state=0)
+    assert (rows["seen"] == rows["seen"].dt.round("h")).all()
+    assert all(clock.minute == clock.second == 0 for clock in rows["clock"])
+    with pytest.raises(ValueError, match=r"2020-01-02T05:30:00 .* in whole hours"):
+        model.sample(1, fixed={"seen": pd.Timestamp("2020-01-02 05:30")})
+    with pytest.raises(ValueError, match=r"fixed\['a'\]=\[1, 2\] is no value of one cell"):
+        model.sample(1, fixed={"a": [1, 2]})
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "UInt64", "int64[pyarrow]", "uint64[pyarrow]"])
+def test_the_greatest_whole_numbers(dtype):
+    """Floats of 64 bits may be beyond those of a dtype by rounding."""
+    most = np.iinfo(dtype.lower().partition("[")[0]).max
+    cells = pd.array([most - (row % 5) for row in range(40)], dtype=dtype)
+    X = pd.DataFrame({"a": np.arange(40.0), "b": pd.array([None, *cells[1:]], dtype=dtype)})
+    rows = AutoEncoder(2, max_iter=1, random_state=0).fit(X).reconstruct(X)
+    assert rows["b"].dtype == X["b"].dtype
+    assert int(rows["b"].min()) >= most - 5000
 
 
 def test_forms_travel(tmp_path):
