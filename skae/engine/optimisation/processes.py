@@ -11,7 +11,6 @@ so to the others, which stop instead of waiting for it.
 import hashlib
 import pickle
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -238,8 +237,9 @@ class TorchProcesses(Joined):
                 f"call fit, too. All have to. ({error})"
             ) from error
         # Whoever frees a tensor last needs the interpreter. That must not be a thread of the
-        # group while the interpreter waits for its end, as torch 2.6 does.
-        self._held: deque[torch.Tensor] = deque(maxlen=8)
+        # group while the interpreter waits for its end, as torch 2.6 does. So tensors are held
+        # until the group's threads have let go of them.
+        self._held: dict[int, torch.Tensor] = {}
         # Where what is summed has to lie.
         backend = distributed.get_backend(self._handle)
         self._device = {"gloo": "cpu", "nccl": "cuda"}.get(backend)
@@ -255,7 +255,8 @@ class TorchProcesses(Joined):
     def _done(self, collective: Callable[..., Any], tensor, **options):
         there = self._device in (None, tensor.device.type)
         moved = tensor if there else tensor.to(self._device)
-        self._held.append(moved)
+        self._held = {key: held for key, held in self._held.items() if held._use_count() > 1}
+        self._held[id(moved)] = moved
         try:
             work = collective(moved, group=self._handle, async_op=True, **options)
         except RuntimeError as error:
